@@ -1,0 +1,54 @@
+# What people and CI run. `make run` and `make test` install what they need.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: run test check lint soak fleet docs fmt constraints
+
+run: .venv/run  ## start everything on an embedded SSH host
+	$(BIN)/mcp-ssh demo
+
+test: .venv/test  ## all tests, on real hosts where this machine can have them
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: lint test  ## everything CI runs
+
+lint: .venv/test .venv/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/vulture
+	$(BIN)/python scripts/generate.py --check
+
+soak: .venv/test  ## the same tests with the counts and sizes the issues state
+	MCP_SSH_SOAK=1 $(BIN)/python -m pytest $(PYTEST)
+
+fleet: .venv/test  ## start the test hosts and print how to reach them
+	$(BIN)/python -m tests.fleet up
+
+docs: .venv/test  ## make the generated files anew
+	$(BIN)/python scripts/generate.py
+
+fmt: .venv/lint
+	$(BIN)/ruff check --fix-only --quiet . || true
+	$(BIN)/ruff format .
+
+constraints: .venv/test .venv/lint  ## pin the versions that are installed now
+	(head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable) > .venv/constraints && cp .venv/constraints constraints.txt
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/run: .venv/bin/pip pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	touch $@
+
+.venv/test: .venv/run
+	$(INSTALL) -e '.[test]'
+	touch $@
+
+.venv/lint: .venv/run
+	$(INSTALL) -e '.[lint]'
+	touch $@

@@ -1,0 +1,84 @@
+"""The long-lived objects of one server process, opened together and closed in the right order. It has no verbs."""
+
+import contextlib
+import os
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+
+from mcp_ssh import config as configuration
+from mcp_ssh.config import Config
+from mcp_ssh.errors import ShuttingDown
+from mcp_ssh.ssh.calls import Calls
+from mcp_ssh.ssh.hostkeys import HostKeys
+from mcp_ssh.ssh.pool import Sessions
+from mcp_ssh.store import Store
+from mcp_ssh.store.blobs import Blobs
+
+
+def _stopping() -> ShuttingDown:
+    return ShuttingDown("this server is stopping", hint="look at the machine before repeating the call")
+
+
+@dataclass(frozen=True)
+class App:
+    """What tools and doors share."""
+
+    home: Path
+    config: Config
+    store: Store
+    blobs: Blobs
+    hostkeys: HostKeys
+    sessions: Sessions
+    read_only: bool = False
+    calls: Calls = field(default_factory=lambda: Calls(_stopping))
+
+
+@contextlib.asynccontextmanager
+async def open_app(
+    home: Path | None = None, config: Config | None = None, *, read_only: bool = False
+) -> AsyncGenerator[App]:
+    """Open everything a server process needs, and close it in order: calls, sessions, blobs, store.
+
+    Args:
+        home: Folder of config and state; by default the one `MCP_SSH_HOME` names.
+        config: Instead of the folder's `config.json`.
+        read_only: Refuse every tool that changes machines.
+
+    Raises:
+        InvalidInput: The config is wrong; names the key.
+    """
+    folder = home or configuration.home()
+    settings = config or configuration.load(folder)
+    store = await Store.open(folder)
+    blobs = Blobs(folder)
+    app = App(
+        home=folder,
+        config=settings,
+        store=store,
+        blobs=blobs,
+        hostkeys=HostKeys(
+            managed=folder / "known_hosts",
+            read_only=[Path(os.path.expanduser("~/.ssh/known_hosts")), Path("/etc/ssh/ssh_known_hosts")],  # noqa: PTH111
+            policy=settings.security.host_keys,
+            reject_unknown=settings.security.reject_unknown_hosts,
+        ),
+        sessions=Sessions(settings.ssh.max_concurrent_connections, settings.ssh.idle_minutes * 60),
+        read_only=read_only,
+    )
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(app.sessions.close_idle)
+            try:
+                yield app
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await app.calls.close()
+                    await app.sessions.close_all()
+                group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await blobs.close()
+            await store.close()

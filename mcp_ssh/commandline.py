@@ -1,0 +1,42 @@
+"""The one place where text becomes a shell command line."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mcp_ssh.errors import InvalidInput
+
+
+def quote(argument: str) -> str:
+    """One argument, quoted so that any POSIX shell reads it back unchanged.
+
+    The shell sees single quotes, which nothing but a single quote ends (POSIX.1-2024, Shell Command Language, 2.2.2).
+
+    Raises:
+        InvalidInput: A NUL, which no argument of a Linux program can hold.
+    """
+    if "\0" in argument:
+        raise InvalidInput("an argument contains a NUL character, which no Linux command can take")
+    return shlex.quote(argument)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program and its arguments, with what goes to its standard input."""
+
+    argv: tuple[str, ...]
+    stdin: bytes | None = None
+
+    def line(self) -> str:
+        """The command as one line a POSIX shell reads back to exactly `argv`."""
+        return " ".join(quote(word) for word in self.argv)
+
+
+def command(*argv: str, stdin: bytes | None = None) -> Command:
+    """A program with its arguments. Put `--` before operands that a caller gave."""
+    return Command(tuple(argv), stdin)
+
+
+def script(text: str, arguments: Sequence[str] = (), *, stdin: bytes | None = None) -> Command:
+    """A fixed POSIX sh script of ours; callers' values reach it only as `$1`, `$2` …, never as its text."""
+    return Command(("sh", "-c", text, "sh", *arguments), stdin)

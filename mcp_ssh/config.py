@@ -1,0 +1,187 @@
+"""`config.json` as models: every key has a type, a default, a sentence, and code that obeys it.
+
+The six areas and their first keys are the documented ones; the file lies in the folder `MCP_SSH_HOME` names.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from mcp_ssh.errors import InvalidInput
+
+
+class Area(BaseModel):
+    """Base of the six areas: unknown keys are refused, values never change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ServerConfig(Area):
+    """Where `mcp-ssh serve` listens, and who may call."""
+
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on. Anything but loopback needs TLS or behind_proxy."
+    )
+    port: int = Field(default=8754, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    debug: bool = Field(default=False, description="Log at DEBUG level, whatever logging.level says.")
+    auth_mode: Literal["token", "none"] = Field(
+        default="token",
+        description="`token`: every call needs a bearer token. `none`: anyone on this machine; loopback only.",
+    )
+    behind_proxy: bool = Field(
+        default=False, description="A TLS-terminating proxy stands in front, so a non-loopback address may be bound."
+    )
+    allowed_hosts: list[str] = Field(
+        default_factory=list, description="Extra values of the Host header to answer, such as `ssh.example.org`."
+    )
+    allowed_origins: list[str] = Field(
+        default_factory=list,
+        description="Extra values of the Origin header to answer, such as `https://ops.example.org`.",
+    )
+    max_body_mb: float = Field(
+        default=4.0, gt=0, le=64, description="Largest JSON request body in MiB; larger ones get 413."
+    )
+
+
+class SshConfig(Area):
+    """How machines are reached."""
+
+    default_port: int = Field(default=22, ge=1, le=65535, description="Port used where a call names none.")
+    timeout: float = Field(
+        default=30.0,
+        gt=0,
+        le=600,
+        description="Seconds for look-up, connecting, login and first channel, retries included.",
+    )
+    banner_timeout: float = Field(
+        default=15.0, gt=0, le=600, description="Seconds until the machine sends its SSH version."
+    )
+    auth_timeout: float = Field(default=30.0, gt=0, le=600, description="Seconds the login itself may take.")
+    keepalive_interval: float = Field(
+        default=60.0, ge=1, le=3600, description="Seconds between keepalives; three unanswered ones end the session."
+    )
+    max_concurrent_connections: int = Field(
+        default=10, ge=1, le=1000, description="Sessions one caller may have open at once."
+    )
+    idle_minutes: float = Field(
+        default=30.0, gt=0, description="Minutes without a call after which a session opened over HTTP is closed."
+    )
+
+
+class AuthConfig(Area):
+    """What `session_connect` uses for fields a call leaves out."""
+
+    default_host: str = Field(default="", description="Host name or address.")
+    default_username: str = Field(default="", description="Account to log in as.")
+    default_password: SecretStr = Field(default=SecretStr(""), description="Password of that account.")
+    default_key_path: str = Field(default="", description="Private key file on this machine.")
+    default_key_passphrase: SecretStr = Field(default=SecretStr(""), description="Passphrase of that key.")
+
+
+class SftpConfig(Area):
+    """Files on their way to and from machines."""
+
+    max_file_size_mb: int = Field(
+        default=500,
+        ge=1,
+        le=1_000_000,
+        description="Largest file in MiB that file_write leaves behind.",
+    )
+
+
+class DisabledAlgorithms(Area):
+    """Algorithms never offered to a machine, by their SSH names."""
+
+    ciphers: list[str] = Field(default_factory=lambda: ["3des-cbc"], description="Ciphers.")
+    macs: list[str] = Field(default_factory=lambda: ["hmac-md5"], description="Message authentication codes.")
+
+
+class SecurityConfig(Area):
+    """What may be trusted, and what callers may use."""
+
+    disabled_algorithms: DisabledAlgorithms = Field(
+        default_factory=DisabledAlgorithms, description="Algorithms never offered to a machine."
+    )
+    reject_unknown_hosts: bool = Field(
+        default=False, description="Refuse unknown host keys outright, with no way to accept them through a tool."
+    )
+    host_keys: Literal["confirm", "accept-new"] = Field(
+        default="confirm",
+        description="`confirm`: an unknown key must be accepted first. `accept-new`: an unknown key is stored at first"
+        " sight; a changed one is refused all the same.",
+    )
+    allow_server_identities: list[str] = Field(
+        default_factory=list,
+        description="Host patterns (`*.example.org`) for which HTTP callers below admin may use"
+        " key files and the agent of this server's owner.",
+    )
+    confirm_tools: list[str] = Field(
+        default_factory=list, description="Tools that need `confirm: true` through every door, REST included."
+    )
+    max_output_kb: int = Field(default=1024, ge=1, le=16384, description="Ceiling in KiB of each stream in one answer.")
+
+
+class LoggingConfig(Area):
+    """The log on standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least level that is written."
+    )
+    directory: str = Field(default="", description="Folder for a log file beside standard error; empty writes none.")
+
+
+class Config(Area):
+    """The whole of `config.json`."""
+
+    server: ServerConfig = Field(default_factory=ServerConfig, description="The HTTP server.")
+    ssh: SshConfig = Field(default_factory=SshConfig, description="Connections to machines.")
+    auth: AuthConfig = Field(default_factory=AuthConfig, description="Defaults of session_connect.")
+    sftp: SftpConfig = Field(default_factory=SftpConfig, description="File transfer.")
+    security: SecurityConfig = Field(default_factory=SecurityConfig, description="Trust and limits.")
+    logging: LoggingConfig = Field(default_factory=LoggingConfig, description="Logs.")
+
+
+def home() -> Path:
+    """The folder of config and state: `MCP_SSH_HOME`, else the platform's folder for this program's data."""
+    named = os.environ.get("MCP_SSH_HOME")
+    return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("mcp-ssh"))
+
+
+def load(folder: Path) -> Config:
+    """The config of a folder; defaults where it has no `config.json`.
+
+    Raises:
+        InvalidInput: The file is not JSON, or a key is unknown or has a wrong value; names the key and rule.
+    """
+    path = folder / "config.json"
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return Config()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"config.json cannot be read: {error}", hint=f"look at {path}") from error
+    try:
+        return Config.model_validate(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise InvalidInput(
+            f"config.json is not JSON: line {error.lineno}, column {error.colno}: {error.msg}", hint=f"correct {path}"
+        ) from error
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}"
+            for each in error.errors(include_url=False, include_input=False)
+        )
+        raise InvalidInput(
+            f"config.json: {wrong}", hint=f"correct {path}; config.example.json has every key"
+        ) from error
+
+
+def example() -> str:
+    """The text of `config.example.json`: every key with its default."""
+    shown = Config().model_dump(mode="json")
+    shown["auth"]["default_password"] = shown["auth"]["default_key_passphrase"] = ""
+    return json.dumps(shown, indent=2) + "\n"

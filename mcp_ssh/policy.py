@@ -1,0 +1,46 @@
+"""May this caller do this? Asked once for every call, whichever door it came through."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from mcp_ssh.config import AuthConfig, SecurityConfig
+from mcp_ssh.errors import Refused
+from mcp_ssh.tool import AnyTool, Caller, Risk, Role
+
+
+def allow(tool: AnyTool, caller: Caller, *, read_only: bool) -> None:
+    """Let the call pass, or say why not.
+
+    Raises:
+        Refused: The tool changes machines and this server is read-only, or the caller's role is too low.
+    """
+    if read_only and tool.risk is not Risk.READ:
+        raise Refused(
+            f"{tool.name} changes machines, and this server is read-only",
+            hint="use a tool that only reads, or start the server without --read-only",
+        )
+    if caller.role < tool.role:
+        raise Refused(
+            f"{tool.name} needs the role {tool.role.name.lower()}; this token has {caller.role.name.lower()}",
+            hint=f"use a token with the role {tool.role.name.lower()} (mcp-ssh token add NAME --role ROLE)",
+        )
+
+
+def needs_confirmation(tool: AnyTool, security: SecurityConfig, *, door_confirms: bool) -> bool:
+    """Whether a person has to agree to this call first."""
+    return tool.name in security.confirm_tools or (tool.confirm and door_confirms)
+
+
+def may_use_identities(caller: Caller, host: str, security: SecurityConfig) -> bool:
+    """Whether the caller may log in to the host with key files or the agent of this server's owner."""
+    return caller.owner or caller.role is Role.ADMIN or matches(host, security.allow_server_identities)
+
+
+def may_use_defaults(host: str | None, username: str | None, auth: AuthConfig) -> bool:
+    """Whether a call may use the configured secrets: they go to the configured host and account, never elsewhere."""
+    return host in {None, "", auth.default_host} and username in {None, "", auth.default_username}
+
+
+def matches(host: str, patterns: Sequence[str]) -> bool:
+    """Whether a host name fits one of the patterns; `*` and `?` as in a shell, letter case does not count."""
+    return any(fnmatchcase(host.lower(), pattern.lower()) for pattern in patterns)

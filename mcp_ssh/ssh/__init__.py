@@ -1,0 +1,1 @@
+"""The wire: connections, host keys, channels, commands. The only folder that speaks SSH."""

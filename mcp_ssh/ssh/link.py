@@ -1,0 +1,172 @@
+"""One SSH connection: its channels in order and in number, what runs on them, and how that is ended."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from mcp_ssh.commandline import Command
+from mcp_ssh.errors import ConnectFailed, Unsupported
+from mcp_ssh.ssh.kill import Stopped, parse, sweep
+from mcp_ssh.ssh.wire import Shell, Wire, wire
+
+if TYPE_CHECKING:
+    import asyncssh
+
+log = logging.getLogger(__name__)
+
+CHANNELS = 8
+"""Commands at once on one connection: sshd's MaxSessions is 10 (sshd_config(5)), and ending one takes a channel too."""
+
+FULL = frozenset({2, 4})
+"""Codes of a refused channel that mean "not now": SSH_OPEN_CONNECT_FAILED, which sshd sends at MaxSessions, and
+SSH_OPEN_RESOURCE_SHORTAGE (RFC 4254, 5.1)."""
+
+STOP_LIMIT_S = 8.0
+"""The longest that ending a call's processes may take."""
+
+CLOSE_LIMIT_S = 2.0
+"""The longest a channel is waited for after it was told to close."""
+
+
+class Link:
+    """A connection and the channels on it.
+
+    Commands take one of `CHANNELS` places, in the order they came. Ending a command takes one of two places of its own,
+    so that it never waits behind what it is to end.
+    """
+
+    def __init__(
+        self,
+        connection: "asyncssh.SSHClientConnection",
+        dial: Callable[[], Awaitable["asyncssh.SSHClientConnection"]],
+    ) -> None:
+        self.connection = connection
+        self._dial = dial
+        self.shell: Shell = "posix"
+        self._places = anyio.Semaphore(CHANNELS)
+        self._stop_places = anyio.Semaphore(2)
+        self._cleanups: set[asyncio.Future[asyncssh.SSHClientProcess[bytes]]] = set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection stands, as far as keepalives tell."""
+        return not self.connection.is_closed()
+
+    @contextlib.asynccontextmanager
+    async def place(self) -> AsyncGenerator[None]:
+        """Wait for a place among the connection's channels, and hold it."""
+        async with self._places:
+            yield
+
+    async def open(self, text: str | None, subsystem: str | None = None) -> "asyncssh.SSHClientProcess[bytes]":
+        """Start a command, or a subsystem, on a channel of its own; the caller sets the deadline.
+
+        sshd frees a place a moment after it closed a channel, so an open it refuses for want of one is repeated:
+        nothing ran yet. An open that is cancelled half-way is closed as soon as it comes through.
+
+        Raises:
+            ConnectFailed: The connection is gone.
+            Unsupported: The account may not run commands.
+        """
+        import asyncssh
+
+        wait_s = 0.01
+        while True:
+            if not self.alive:
+                raise lost()
+            opening: asyncio.Future[asyncssh.SSHClientProcess[bytes]] = asyncio.ensure_future(
+                self.connection.create_process(text, subsystem=subsystem, encoding=None)
+            )
+            try:
+                return await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                self._close_when_open(opening)
+                raise
+            except asyncssh.ChannelOpenError as error:
+                if error.code not in FULL:
+                    raise no_commands() from error
+                if not self.alive:
+                    raise lost() from error
+            except (asyncssh.Error, OSError) as error:
+                raise lost() from error
+            await anyio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 0.5)
+
+    def _close_when_open(self, opening: "asyncio.Future[asyncssh.SSHClientProcess[bytes]]") -> None:
+        def close(done: "asyncio.Future[asyncssh.SSHClientProcess[bytes]]") -> None:
+            self._cleanups.discard(done)
+            if not done.cancelled() and done.exception() is None:
+                done.result().close()
+
+        self._cleanups.add(opening)
+        opening.add_done_callback(close)
+
+    async def stop(self, call: Wire, pid: int | None, elapsed_s: float) -> Stopped:
+        """End every process of a call, wherever it stands; never raises, and never takes over `STOP_LIMIT_S`.
+
+        Where this connection cannot give one more channel (MaxSessions 1), a connection of its own is made for it.
+        """
+        command = sweep(call.cookie, pid, elapsed_s)
+        stopped = Stopped(ended=None)
+        with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_LIMIT_S):
+            try:
+                async with self._stop_places:
+                    with anyio.move_on_after(STOP_LIMIT_S / 2):
+                        return await self._swept(self, command)
+                    return await self._swept_aside(command)
+            except Exception as error:  # noqa: BLE001 whatever went wrong, the answer is that nobody knows
+                log.warning("the processes of a call could not be ended: %s", type(error).__name__)
+        return stopped
+
+    async def _swept(self, link: "Link", command: Command) -> Stopped:
+        prepared = wire(command.line(), shell=self.shell)
+        process = await link.open(prepared.text)
+        try:
+            process.stdin.write_eof()
+            return parse(await process.stdout.read(64 * 1024))
+        finally:
+            await close_channel(process)
+
+    async def _swept_aside(self, command: Command) -> Stopped:
+        connection = await self._dial()
+        try:
+            aside = Link(connection, self._dial)
+            return await self._swept(aside, command)
+        finally:
+            connection.abort()
+
+    async def close(self) -> None:
+        """End the connection, with a good-bye where the other side still listens."""
+        with anyio.CancelScope(shield=True):
+            self.connection.close()
+            with anyio.move_on_after(CLOSE_LIMIT_S):
+                await self.connection.wait_closed()
+                return
+            self.connection.abort()
+
+
+async def close_channel(process: "asyncssh.SSHClientProcess[bytes]") -> None:
+    """Close a channel and wait, within bounds, until it is gone; cancellation does not leave it open."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT_S):
+        process.close()
+        await process.wait_closed()
+
+
+def lost() -> ConnectFailed:
+    """The error of a connection that is gone."""
+    return ConnectFailed(
+        "the connection to the machine is lost",
+        hint="open a new session with session_connect; a command that was running may still run: look before repeating",
+    )
+
+
+def no_commands() -> Unsupported:
+    """The error of an account that may not run commands."""
+    return Unsupported(
+        "this account may not run commands: the machine refused the request",
+        hint="log in with an account that has a shell",
+    )

@@ -1,0 +1,105 @@
+"""The live sessions of this process: whose they are, which one a call means, and when they end."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from mcp_ssh.errors import NotFound, TooMany
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Caller, Role
+
+LOOK_S = 15.0
+"""How often idle sessions are looked for."""
+
+
+class Sessions:
+    """All sessions, in the order they were opened."""
+
+    def __init__(self, limit: int, idle_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sessions: dict[str, Session] = {}
+        self._limit = limit
+        self._idle_s = idle_s
+        self._clock = clock
+        self._opening: dict[str, int] = {}
+
+    def seen_by(self, caller: Caller) -> list[Session]:
+        """The sessions a caller may use: its own, or all for an admin."""
+        return [each for each in self._sessions.values() if _may_see(caller, each)]
+
+    async def open(self, caller: Caller, connect: Callable[[], Awaitable[Session]]) -> Session:
+        """Connect and keep the session.
+
+        Raises:
+            TooMany: The caller has as many sessions as the config allows.
+        """
+        live = sum(1 for each in self._sessions.values() if each.caller_id == caller.id and each.connected)
+        if live + self._opening.get(caller.id, 0) >= self._limit:
+            raise TooMany(
+                f"you have {self._limit} sessions open, as many as ssh.max_concurrent_connections allows",
+                hint="close one with session_disconnect; session_list names them",
+            )
+        self._opening[caller.id] = self._opening.get(caller.id, 0) + 1
+        try:
+            session = await connect()
+        finally:
+            self._opening[caller.id] -= 1
+            if not self._opening[caller.id]:
+                del self._opening[caller.id]
+        self._sessions[session.id] = session
+        return session
+
+    def find(self, caller: Caller, name: str | None) -> Session:
+        """The session a call means: by id, by `user@host[:port]`, or the caller's first connected one.
+
+        Raises:
+            NotFound: None fits; `details` list those that would.
+        """
+        mine = self.seen_by(caller)
+        if name is None:
+            own = [each for each in mine if each.caller_id == caller.id]
+            chosen = next((each for each in own if each.connected), None)
+        else:
+            fitting = [each for each in mine if name in {each.id, each.name, f"{each.name}:{each.port}"}]
+            chosen = next((each for each in fitting if each.connected), fitting[0] if fitting else None)
+        if chosen is None:
+            raise _none(name, mine)
+        return chosen
+
+    async def close(self, session: Session) -> None:
+        """Forget a session and end its connection."""
+        self._sessions.pop(session.id, None)
+        await session.close()
+
+    async def close_of(self, caller_id: str) -> None:
+        """End all sessions of one caller, as when its token is revoked."""
+        for session in [each for each in self._sessions.values() if each.caller_id == caller_id]:
+            await self.close(session)
+
+    async def close_all(self) -> None:
+        """End all sessions at once."""
+        sessions = list(self._sessions.values())
+        self._sessions.clear()
+        async with anyio.create_task_group() as group:
+            for session in sessions:
+                group.start_soon(session.close)
+
+    async def close_idle(self) -> None:
+        """End, for ever again, the sessions that nobody used for the configured time."""
+        while True:
+            await anyio.sleep(min(LOOK_S, self._idle_s))
+            now = self._clock()
+            for session in list(self._sessions.values()):
+                if session.expires and not len(session.calls) and now - session.last_used > self._idle_s:
+                    await self.close(session)
+
+
+def _may_see(caller: Caller, session: Session) -> bool:
+    return session.caller_id == caller.id or caller.role is Role.ADMIN
+
+
+def _none(name: str | None, mine: list[Session]) -> NotFound:
+    known = [f"{each.id} ({each.name}{'' if each.connected else ', not connected'})" for each in mine[:20]]
+    which = "No active session" if name is None else f"No active session {name!r}"
+    hint = f"your sessions: {', '.join(known)}" if known else "open one with session_connect"
+    return NotFound(which, hint=hint, details={"sessions": [each.id for each in mine[:20]]})

@@ -1,0 +1,165 @@
+"""Running one command on a link within a deadline, with its output bounded and its end certain."""
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+
+from mcp_ssh.errors import NotFound
+from mcp_ssh.ssh.capture import Capture
+from mcp_ssh.ssh.kill import Stopped
+from mcp_ssh.ssh.link import Link, close_channel, lost
+from mcp_ssh.ssh.wire import StartLine, Wire
+
+if TYPE_CHECKING:
+    import asyncssh
+
+log = logging.getLogger(__name__)
+
+BLOCK = 256 * 1024
+DRAIN_S = 1.0
+"""After a call's processes ended, how long their last output is waited for."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        status: `completed`, or `timed_out` where the deadline came first.
+        exit_code: The shell's; 128 + n where signal n ended it; None where it timed out.
+        signal: Name of the signal that ended it, without SIG.
+        duration_s: From the request to the end.
+        stopped: For a command that timed out, what became of its processes.
+    """
+
+    status: Literal["completed", "timed_out"]
+    exit_code: int | None
+    signal: str | None
+    duration_s: float
+    stopped: Stopped | None
+
+
+class Running:
+    """One command on its channel."""
+
+    def __init__(self, link: Link, call: Wire, stdout: Capture, stderr: Capture) -> None:
+        self._link = link
+        self._call = call
+        self._stdout = stdout
+        self._stderr = stderr
+        self._start_line = StartLine(call.started)
+        self._process: asyncssh.SSHClientProcess[bytes] | None = None
+        # Where no channel was opened in time nothing ever ran.
+        self._stopped = Stopped(ended=True)
+
+    async def run(self, stdin: bytes | None, timeout_s: float) -> Ended:
+        """Open, run, read, and where the deadline or a cancellation comes first, end what runs.
+
+        Raises:
+            ConnectFailed: The connection is gone; the command may still be running.
+            NotFound: The working folder does not exist.
+        """
+        began = anyio.current_time()
+        try:
+            with anyio.CancelScope(deadline=began + timeout_s) as scope:
+                async with self._link.place():
+                    await self._on_channel(stdin, began)
+            duration_s = anyio.current_time() - began
+            await self._settle()
+            if scope.cancelled_caught:
+                return Ended("timed_out", None, None, duration_s, self._stopped)
+            return self._completed(duration_s)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._stdout.discard()
+                await self._stderr.discard()
+            raise
+
+    async def _on_channel(self, stdin: bytes | None, began: float) -> None:
+        finished = False
+        try:
+            self._process = await self._link.open(self._call.text)
+            await self._pump(self._process, stdin)
+            finished = True
+        finally:
+            if not finished:
+                self._stopped = await self._end(anyio.current_time() - began)
+            if self._process is not None:
+                await close_channel(self._process)
+
+    async def _pump(self, process: "asyncssh.SSHClientProcess[bytes]", stdin: bytes | None) -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._write, process, self._call.stdin + (stdin or b""))
+                group.start_soon(self._read_stdout, process)
+                group.start_soon(self._read_stderr, process)
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        await process.wait_closed()
+
+    async def _write(self, process: "asyncssh.SSHClientProcess[bytes]", data: bytes) -> None:
+        # A command need not read what it is given; that it closed its side is no error.
+        with contextlib.suppress(OSError):
+            for start in range(0, len(data), BLOCK):
+                process.stdin.write(data[start : start + BLOCK])
+                await process.stdin.drain()
+            process.stdin.write_eof()
+
+    async def _read_stdout(self, process: "asyncssh.SSHClientProcess[bytes]") -> None:
+        while chunk := await self._next(process.stdout):
+            await self._stdout.feed(chunk)
+
+    async def _read_stderr(self, process: "asyncssh.SSHClientProcess[bytes]") -> None:
+        while chunk := await self._next(process.stderr):
+            await self._stderr.feed(self._start_line.feed(chunk))
+
+    async def _next(self, reader: "asyncssh.SSHReader[bytes]") -> bytes:
+        import asyncssh
+
+        # A lost link ends the streams, and leaves the command without an exit status.
+        with contextlib.suppress(asyncssh.Error, OSError):
+            return await reader.read(BLOCK)
+        return b""
+
+    async def _end(self, elapsed_s: float) -> Stopped:
+        """End the command's processes, then take in the output they still had."""
+        if not self._link.alive:
+            return Stopped(ended=None)
+        stopped = await self._link.stop(self._call, self._start_line.pid, elapsed_s)
+        log.info("a command was ended before its time; its processes ended: %s", stopped.shown())
+        if self._process is not None:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S), contextlib.suppress(Exception):
+                await self._drain(self._process)
+        return stopped
+
+    async def _drain(self, process: "asyncssh.SSHClientProcess[bytes]") -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._read_stdout, process)
+            group.start_soon(self._read_stderr, process)
+
+    async def _settle(self) -> None:
+        await self._stderr.feed(self._start_line.rest())
+        await self._stdout.finish()
+        await self._stderr.finish()
+
+    def _completed(self, duration_s: float) -> Ended:
+        process = self._process
+        assert process is not None  # noqa: S101 a completed command had a channel
+        if process.exit_status is None and process.exit_signal is None:
+            raise lost()
+        if self._call.no_folder in self._stderr.whole():
+            raise NotFound("the working folder does not exist or may not be entered", hint="check `cwd` with file_stat")
+        if process.exit_signal is not None:
+            number = _signal_number(process.exit_signal[0])
+            return Ended("completed", 128 + number, process.exit_signal[0], duration_s, None)
+        return Ended("completed", process.exit_status, None, duration_s, None)
+
+
+def _signal_number(name: str) -> int:
+    """The number of a signal that RFC 4254, 6.10 names; 0 for one that Linux has not."""
+    import signal
+
+    return int(getattr(signal, f"SIG{name}", 0))

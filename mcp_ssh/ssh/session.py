@@ -1,0 +1,144 @@
+"""A live session: one account on one machine, opened by one caller."""
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mcp_ssh.commandline import Command
+from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
+from mcp_ssh.ssh.calls import Calls
+from mcp_ssh.ssh.capture import Capture
+from mcp_ssh.ssh.link import Link, lost
+from mcp_ssh.ssh.run import Ended, Running
+from mcp_ssh.ssh.wire import Shell, wire
+from mcp_ssh.store.blobs import Blobs
+
+ANSWER_LIMIT = 16 * 1024 * 1024
+"""The most a command of our own may answer with, in bytes."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command of our own answered."""
+
+    exit_code: int
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+
+    @property
+    def error_text(self) -> str:
+        """Standard error as text, its last KiB."""
+        return self.stderr[-1024:].decode("utf-8", "replace").strip()
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the machine said of the account at login."""
+
+    shell: Shell
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the config allows on a session."""
+
+    output_bytes: int
+    file_bytes: int
+
+
+def closed() -> Conflict:
+    """The error of a call whose session was closed."""
+    return Conflict("the session was closed; what the call had started was ended", hint="open one with session_connect")
+
+
+class Session:
+    """A connected account. Tools get one as the place they run."""
+
+    def __init__(
+        self,
+        *,
+        caller_id: str,
+        host: str,
+        port: int,
+        username: str,
+        link: Link,
+        account: Account,
+        limits: Limits,
+        blobs: Blobs,
+        expires: bool,
+    ) -> None:
+        self.id = secrets.token_hex(6)
+        self.caller_id = caller_id
+        self.host = host
+        self.port = port
+        self.username = username
+        self.account = account
+        self.limits = limits
+        self.blobs = blobs
+        self.expires = expires
+        self.link = link
+        self.calls = Calls(closed)
+        self.last_used = time.monotonic()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the link stands; keepalives find a dead one."""
+        return self.link.alive
+
+    @property
+    def name(self) -> str:
+        """`user@host`, with the port where it is not 22; IPv6 addresses in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.username}@{host}" + (f":{self.port}" if self.port != 22 else "")
+
+    async def execute(
+        self,
+        command: str,
+        *,
+        timeout_s: float,
+        stdout: Capture,
+        stderr: Capture,
+        stdin: bytes | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Ended:
+        """Run a caller's command as the account's shell reads it; output goes to the captures.
+
+        At the deadline, and when the call is cancelled, every process of the command is ended first.
+
+        Raises:
+            ConnectFailed: The link is gone.
+            NotFound: `cwd` does not exist.
+            Unsupported: The account may not run commands.
+        """
+        if not self.connected:
+            raise lost()
+        prepared = wire(command, shell=self.account.shell, cwd=cwd, env=env)
+        return await Running(self.link, prepared, stdout, stderr).run(stdin, timeout_s)
+
+    async def run(self, command: Command, *, timeout_s: float = 30.0, limit: int = ANSWER_LIMIT) -> Output:
+        """Run a command of our own and return all it says.
+
+        Raises:
+            TimedOut: It did not end in time; `details["stopped"]` says what became of it.
+            RemoteFailed: It said more than `limit` bytes.
+            ConnectFailed: The link is gone.
+        """
+        stdout, stderr = Capture(limit), Capture(64 * 1024)
+        ended = await self.execute(
+            command.line(), timeout_s=timeout_s, stdout=stdout, stderr=stderr, stdin=command.stdin
+        )
+        if ended.exit_code is None:
+            stopped = ended.stopped.shown() if ended.stopped else "unknown"
+            raise TimedOut(f"the machine did not answer within {timeout_s:g} s", details={"stopped": stopped})
+        if stdout.truncated:
+            raise RemoteFailed(f"the machine answered with more than {limit} bytes", hint="narrow the request")
+        errors = stderr.whole() if not stderr.truncated else b"".join(stderr.ends())
+        return Output(ended.exit_code, stdout.whole(), errors)
+
+    async def close(self) -> None:
+        """End what runs on the session, then its connection."""
+        await self.calls.close()
+        await self.link.close()

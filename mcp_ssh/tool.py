@@ -1,0 +1,298 @@
+"""What a tool is: one declaration, from which every door takes its names, schemas, hints and documentation."""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from types import ModuleType
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get_type_hints
+
+from pydantic import BaseModel
+
+from mcp_ssh.params import Params, Result
+
+
+class Risk(IntEnum):
+    """What a tool may do to a machine."""
+
+    READ = 0
+    CHANGE = 1
+    DESTROY = 2
+
+
+class Role(IntEnum):
+    """What a caller may do. A higher role may do all that a lower one may."""
+
+    VIEWER = 0
+    OPERATOR = 1
+    ADMIN = 2
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls: `id` owns sessions and blobs; `owner` says it is the server's own user (stdio, command line)."""
+
+    id: str
+    role: Role
+    owner: bool = False
+
+
+Door = Literal["stdio", "mcp", "rest", "cli", "direct"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something only a person may answer. `key` names it; the answer is a form of flat fields."""
+
+    key: str
+    message: str
+    fields: Mapping[str, dict[str, Any]]
+
+
+class Call(Protocol):
+    """One call on its way through the house; each door implements it."""
+
+    caller: Caller
+    door: Door
+
+    @property
+    def confirms(self) -> bool:
+        """Whether tools that ask for confirmation ask this door; REST callers are gated by their role alone."""
+        ...
+
+    async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Tell the caller how far the work is, where the door can."""
+        ...
+
+    async def need(self, question: Question) -> Mapping[str, Any] | None:
+        """The person's answer; `None` where this client can ask nobody, or where they declined to answer.
+
+        May raise to have the client ask and repeat the call, so nothing on the machine changes before the last `need`.
+        """
+        ...
+
+
+W = TypeVar("W")
+P = TypeVar("P", bound=Params)
+R = TypeVar("R", bound=Result)
+E = TypeVar("E", bound=Result)
+
+
+@dataclass(frozen=True)
+class Tool(Generic[W, P, R]):
+    """A capability: where it runs, what it takes, what it returns, and what it may do.
+
+    Calling the object calls the function, past every gate; doors go through `dispatch` instead.
+    """
+
+    name: str
+    room: str
+    run: Callable[[W, P, Call], Awaitable[R]] = field(repr=False)
+    where: type[W]
+    params: type[P]
+    result: type[R]
+    risk: Risk
+    role: Role
+    idempotent: bool
+    open_world: bool
+    confirm: bool
+    title: str
+    description: str
+
+    async def __call__(self, where: W, params: P, call: Call) -> R:
+        """Run the tool's function itself."""
+        return await self.run(where, params, call)
+
+    @cached_property
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema of the arguments, without the noise of generated titles, references resolved."""
+        schema = _plain(self.params.model_json_schema())
+        if self.confirm:
+            schema.setdefault("properties", {})["confirm"] = dict(CONFIRM_SCHEMA)
+        return schema
+
+    @cached_property
+    def output_schema(self) -> dict[str, Any]:
+        """JSON Schema of the result."""
+        return _plain(self.result.model_json_schema(mode="serialization"))
+
+
+CONFIRM_SCHEMA: Mapping[str, Any] = {
+    "type": "boolean",
+    "default": False,
+    "description": "Set true only after the user agreed to exactly this call.",
+}
+
+AnyTool = Tool[Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class Stream(Generic[W, P, E]):
+    """A capability that yields events until it is done or the caller leaves."""
+
+    tool: Tool[W, P, Any]
+    events: Callable[[W, P, Call], AsyncIterator[E]] = field(repr=False)
+    event: type[E]
+
+
+def _declared(function: Callable[..., Any]) -> tuple[type[Any], type[Params], Any, str, str, str]:
+    """Where, params, result, room, title and description of a tool function; wrong ones fail at import."""
+    name = f"{function.__module__}.{function.__name__}"
+    hints = get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters)
+    if len(parameters) != 3 or hints.get(parameters[2]) is not Call:
+        raise TypeError(f"{name}: a tool takes where it runs, its parameters and the call")
+    where, params = hints[parameters[0]], hints[parameters[1]]
+    if not issubclass(params, Params):
+        raise TypeError(f"{name}: the second parameter must be a Params model")
+    text = inspect.getdoc(function)
+    if not text or not text.partition("\n")[0].endswith("."):
+        raise TypeError(f"{name}: the docstring's first line must be a sentence ending in a period")
+    room = function.__module__.rsplit(".", 1)[-1]
+    title = function.__name__.rstrip("_").replace("_", " ").capitalize()
+    return where, params, hints["return"], room, f"{room.capitalize()}: {title.lower()}", text
+
+
+def _needed_role(risk: Risk, role: Role | None) -> Role:
+    if role is not None:
+        return role
+    return Role.VIEWER if risk is Risk.READ else Role.OPERATOR
+
+
+def tool(
+    risk: Risk,
+    *,
+    role: Role | None = None,
+    idempotent: bool = False,
+    open_world: bool = False,
+    confirm: bool = False,
+) -> Callable[[Callable[[W, P, Call], Awaitable[R]]], Tool[W, P, R]]:
+    """Declare the function below as a tool, named after its module and itself.
+
+    Args:
+        risk: READ, CHANGE or DESTROY; decides the hints and, unless `role` is given, who may call it.
+        role: The least role that may call it, where it differs from the risk's.
+        idempotent: Calling it twice leaves the machine as calling it once does.
+        open_world: It can reach beyond the machine it was given (an arbitrary command can).
+        confirm: A person has to agree to each call, through the doors that can ask.
+    """
+
+    def declare(function: Callable[[W, P, Call], Awaitable[R]]) -> Tool[W, P, R]:
+        where, params, result, room, title, text = _declared(function)
+        if not issubclass(result, Result):
+            raise TypeError(f"{function.__module__}.{function.__name__}: a tool returns one Result model")
+        return Tool(
+            name=f"{room}_{function.__name__.rstrip('_')}",
+            room=room,
+            run=function,
+            where=where,
+            params=cast("type[P]", params),
+            result=cast("type[R]", result),
+            risk=risk,
+            role=_needed_role(risk, role),
+            idempotent=idempotent or risk is Risk.READ,
+            open_world=open_world,
+            confirm=confirm,
+            title=title,
+            description=text,
+        )
+
+    return declare
+
+
+def stream(
+    risk: Risk, *, collect: Callable[[list[E]], R], role: Role | None = None
+) -> Callable[[Callable[[W, P, Call], AsyncIterator[E]]], Stream[W, P, E]]:
+    """Declare an asynchronous generator as a stream: REST serves its events as SSE, MCP one bounded call.
+
+    Args:
+        risk: As for `tool`.
+        collect: Makes the bounded call's one result of the events it saw.
+        role: As for `tool`.
+    """
+
+    def declare(function: Callable[[W, P, Call], AsyncIterator[E]]) -> Stream[W, P, E]:
+        where, params, events, room, title, text = _declared(function)
+        result = get_type_hints(collect)["return"]
+
+        async def run(place: W, given: P, call: Call) -> R:
+            return collect([event async for event in function(place, given, call)])
+
+        bounded = Tool(
+            name=f"{room}_{function.__name__.rstrip('_')}",
+            room=room,
+            run=run,
+            where=where,
+            params=cast("type[P]", params),
+            result=result,
+            risk=risk,
+            role=_needed_role(risk, role),
+            idempotent=risk is Risk.READ,
+            open_world=False,
+            confirm=False,
+            title=title,
+            description=text,
+        )
+        return Stream(bounded, function, get_args(events)[0])
+
+    return declare
+
+
+class Registry(Mapping[str, AnyTool]):
+    """All tools by name, in the order of the rooms they were given in."""
+
+    def __init__(self, tools: Iterable[AnyTool]) -> None:
+        self._tools: dict[str, AnyTool] = {}
+        for each in tools:
+            if each.name in self._tools:
+                raise TypeError(f"two tools are called {each.name}")
+            self._tools[each.name] = each
+
+    def __getitem__(self, name: str) -> AnyTool:
+        return self._tools[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tools)
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+
+def tools_of(*rooms: ModuleType) -> Registry:
+    """The tools that the given modules declare, in the order of declaration."""
+    found: list[AnyTool] = []
+    for room in rooms:
+        for value in cast("dict[str, object]", vars(room)).values():
+            declared = cast("AnyTool | Stream[Any, Any, Any]", value) if isinstance(value, Tool | Stream) else None
+            each = declared.tool if isinstance(declared, Stream) else declared
+            if each is not None and each.room == room.__name__.rsplit(".", 1)[-1]:
+                found.append(each)
+    return Registry(found)
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema without generated titles, references replaced by what they point at."""
+    definitions: dict[str, Any] = schema.pop("$defs", {})
+
+    def clean(node: Any, *, names: bool = False) -> Any:
+        if isinstance(node, list):
+            return [clean(part) for part in cast("list[Any]", node)]
+        if not isinstance(node, dict):
+            return node
+        entries = cast("dict[str, Any]", node)
+        if "$ref" in entries:
+            target = definitions[entries["$ref"].rsplit("/", 1)[-1]]
+            return clean({**target, **{key: value for key, value in entries.items() if key != "$ref"}})
+        return {
+            key: clean(value, names=key == "properties" and not names)
+            for key, value in entries.items()
+            if names or key != "title"
+        }
+
+    return clean(schema)
+
+
+def model_fields(model: type[BaseModel]) -> list[str]:
+    """The names a model accepts, for messages that list them."""
+    return [info.alias or name for name, info in model.model_fields.items()]

@@ -1,0 +1,41 @@
+"""Fixtures every test may use: an app in a folder of its own, a caller, and the doors to it."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from mcp_ssh.app import App, open_app
+from mcp_ssh.config import Config
+from tests.doors import DirectCall, caller
+
+pytest_plugins = ["tests.fleet.plugin"]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """asyncssh runs on asyncio alone."""
+    return "asyncio", {"use_uvloop": False}
+
+
+@pytest.fixture
+def mcp_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh folder of config and state, and a HOME without keys or known hosts."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    state = tmp_path / "state"
+    monkeypatch.setenv("MCP_SSH_HOME", str(state))
+    return state
+
+
+@pytest.fixture
+async def app(mcp_home: Path) -> AsyncGenerator[App]:
+    async with open_app(mcp_home, Config()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def owner() -> DirectCall:
+    return DirectCall(caller())
