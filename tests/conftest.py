@@ -7,7 +7,7 @@ import pytest
 
 from mcp_ssh.app import App, open_app
 from mcp_ssh.config import Config
-from tests.doors import DirectCall, caller
+from tests.doors import DirectCall, Way, caller, open_way
 
 pytest_plugins = ["tests.fleet.plugin"]
 
@@ -39,3 +39,10 @@ async def app(mcp_home: Path) -> AsyncGenerator[App]:
 @pytest.fixture
 def owner() -> DirectCall:
     return DirectCall(caller())
+
+
+@pytest.fixture(params=["direct", "mcp", "rest"])
+async def way(request: pytest.FixtureRequest, app: App) -> AsyncGenerator[Way]:
+    """Each of the three doors to the app."""
+    async with open_way(request.param, app) as opened:
+        yield opened

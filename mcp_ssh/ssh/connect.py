@@ -1,6 +1,7 @@
 """Opening a session: look-up, connecting, host key, login and the first channel, all within one deadline."""
 
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -284,7 +285,8 @@ def _translated(error: Exception, login: Login) -> ToolError:
     if isinstance(error, asyncssh.ConnectionLost):
         return NetworkFailed(f"{where} closed the connection before the login was done")
     if isinstance(error, OSError):
-        return NetworkFailed(f"{where} cannot be reached: {error.strerror or type(error).__name__}")
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        return NetworkFailed(f"{where} cannot be reached: {reason.lower()}")
     return ConnectFailed(f"{where}: {getattr(error, 'reason', type(error).__name__)}")
 
 

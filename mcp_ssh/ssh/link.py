@@ -25,7 +25,7 @@ FULL = frozenset({2, 4})
 """Codes of a refused channel that mean "not now": SSH_OPEN_CONNECT_FAILED, which sshd sends at MaxSessions, and
 SSH_OPEN_RESOURCE_SHORTAGE (RFC 4254, 5.1)."""
 
-STOP_LIMIT_S = 8.0
+STOP_LIMIT_S = 6.0
 """The longest that ending a call's processes may take."""
 
 CLOSE_LIMIT_S = 2.0

@@ -179,7 +179,8 @@ async def _login(app: App, params: Connect, call: Call) -> Login:
         loaded.append(await keys.from_content(params.key_content, passphrase))
     if not (loaded or password or params.use_agent):
         raise InvalidInput(
-            "nothing to log in with", hint="give one of password, key_path, key_content, or use_agent: true"
+            "nothing to log in with: no password, no key and no agent",
+            hint="give one of password, key_path, key_content, or use_agent: true",
         )
     return Login(
         host=host,

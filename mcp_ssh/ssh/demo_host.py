@@ -1,0 +1,443 @@
+"""An SSH host inside this process, to try everything on: loopback only, random credentials, and a home of its own.
+
+It is no sandbox: what it runs, it runs as you, with your rights; only the home folder is its own. A command runs as
+sshd would run it, `/bin/sh -c TEXT` in a session of its own. It ends with its channel, and what it left running ends
+with the host.
+"""
+
+import asyncio
+import base64
+import contextlib
+import getpass
+import hmac
+import os
+import secrets
+import shutil
+import signal
+import stat
+import tempfile
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import asyncssh
+from asyncssh.channel import SSHChannel
+from asyncssh.constants import OPEN_CONNECT_FAILED
+from asyncssh.sftp import MIN_SFTP_VERSION
+
+MAX_CONNECTIONS = 32
+MAX_CHANNELS = 10
+"""Commands at once on one connection, as sshd's MaxSessions has it by default (sshd_config(5))."""
+
+LOGIN_LIMIT_S = 20
+CLOSE_LIMIT_S = 5.0
+GRACE_S = 0.5
+"""Between TERM and KILL, when a channel closes before its command ended."""
+
+BLOCK = 64 * 1024
+_SWEEPS = 50
+_PAUSE_S = 0.02
+
+
+@dataclass(frozen=True)
+class DemoHost:
+    """How to reach the host, and as whom. Password and key are valid until it closes.
+
+    Attributes:
+        private_key: The key that may log in, as base64 of its file: what `session_connect` takes as `key_content`.
+        public_key: The host key, as a line of known_hosts has it after the name.
+        fingerprint: Of the host key, as OpenSSH writes it.
+        home: The home folder of commands and the root of SFTP; removed at the end.
+    """
+
+    host: str
+    port: int
+    username: str
+    password: str = field(repr=False)
+    private_key: str = field(repr=False)
+    public_key: str
+    fingerprint: str
+    home: Path
+
+
+@contextlib.asynccontextmanager
+async def demo_host(port: int = 0) -> AsyncGenerator[DemoHost]:
+    """Run the host for as long as the block lasts; then close connections, end commands, and remove the home.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    home = await anyio.to_thread.run_sync(lambda: Path(tempfile.mkdtemp(prefix="mcp-ssh-demo-")).resolve())
+    try:
+        host_key, user_key = await anyio.to_thread.run_sync(
+            lambda: [asyncssh.generate_private_key("ssh-ed25519", comment="") for _ in range(2)]
+        )
+        house = _House(home, user_key.public_data)
+        async with anyio.create_task_group() as group:
+            house.group = group
+            listener = await _listen(house, host_key, port)
+            try:
+                yield DemoHost(
+                    host="127.0.0.1",
+                    port=listener.get_port(),
+                    username=house.username,
+                    password=house.password,
+                    private_key=base64.b64encode(user_key.export_private_key()).decode(),
+                    public_key=host_key.export_public_key().decode().strip(),
+                    fingerprint=host_key.get_fingerprint(),
+                    home=home,
+                )
+            finally:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT_S):
+                    await _close(listener, house)
+                group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_remove, home)
+
+
+async def _listen(house: "_House", host_key: asyncssh.SSHKey, port: int) -> asyncssh.SSHAcceptor:
+    return await asyncssh.listen(
+        "127.0.0.1",
+        port,
+        server_factory=lambda: _Visitor(house),
+        server_host_keys=[host_key],
+        encoding=None,
+        login_timeout=LOGIN_LIMIT_S,
+        allow_pty=False,
+        line_editor=False,
+        agent_forwarding=False,
+        x11_forwarding=False,
+        gss_host=None,
+    )
+
+
+async def _close(listener: asyncssh.SSHAcceptor, house: "_House") -> None:
+    listener.close()
+    connections = list(house.connections)
+    for connection in connections:
+        connection.abort()
+    for connection in connections:
+        await connection.wait_closed()
+    await listener.wait_closed()
+    await house.idle()
+    await _sweep(house)
+
+
+async def _sweep(house: "_House") -> None:
+    """End what commands left running, until two looks in a row find nothing: a process may be forking meanwhile."""
+    clean = 0
+    for _ in range(_SWEEPS):
+        found = await anyio.to_thread.run_sync(_left_behind, house.mark, house.home, frozenset(house.sessions))
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        clean = 0 if found else clean + 1
+        if clean == 2:
+            return
+        await anyio.sleep(_PAUSE_S)
+
+
+def _left_behind(mark: str, home: Path, sessions: frozenset[int]) -> list[int]:
+    """Processes of commands: in one of their sessions, with our mark in the environment, or standing in the home.
+
+    Where there is no /proc (macOS) only the sessions' own process groups can be told. Blocks: run it in a thread.
+    """
+    if not Path("/proc/self/stat").exists():
+        return [-session for session in sessions if _group_exists(session)]
+    pids = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+    return [pid for pid in pids if _ours(pid, mark, home, sessions)]
+
+
+def _ours(pid: int, mark: str, home: Path, sessions: frozenset[int]) -> bool:
+    folder = Path("/proc", str(pid))
+    try:
+        if pid == os.getpid() or folder.stat().st_uid != os.geteuid():
+            return False
+        state, _, _, session = folder.joinpath("stat").read_text().rpartition(")")[2].split()[:4]
+        if state in {"Z", "X"}:
+            return False
+        if int(session) in sessions or mark.encode() in folder.joinpath("environ").read_bytes().split(b"\0"):
+            return True
+        return folder.joinpath("cwd").readlink().is_relative_to(home)
+    except (OSError, ValueError):
+        return False  # it ended while we looked
+
+
+def _group_exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _remove(home: Path) -> None:
+    """Remove the home, with the folders a command may have locked. Blocks: run it in a thread."""
+    for folder, names, _ in os.walk(home):
+        for name in names:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                with contextlib.suppress(OSError):
+                    path.chmod(stat.S_IRWXU)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _login_name() -> str:
+    """The name of the account that commands really run as."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "demo"  # a container may run us under a uid that has no name
+
+
+class _House:
+    """What all connections share: who may enter, and what runs.
+
+    Attributes:
+        mark: In the environment of every command, so that it is found wherever it went.
+        sessions: Session ids of commands that run, or ended and left others running.
+    """
+
+    group: anyio.abc.TaskGroup
+
+    def __init__(self, home: Path, user_key: bytes) -> None:
+        self.home = home
+        self.username = _login_name()
+        self.password = secrets.token_urlsafe(18)
+        self.user_key = user_key
+        self.mark = f"MCP_SSH_DEMO={secrets.token_hex(8)}"
+        self.connections: set[asyncssh.SSHServerConnection] = set()
+        self.sessions: set[int] = set()
+        self._running = 0
+        self._idle = anyio.Event()
+
+    async def idle(self) -> None:
+        """Wait until no command is attended to any more; with every connection closed that is soon."""
+        if self._running:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+    def environment(self, channel: "_Channel") -> dict[str, str]:
+        """The environment of a command: nothing of ours but PATH; of the client's what sshd usually lets in."""
+        sent = {name: value for name, value in channel.env.items() if name == "LANG" or name.startswith("LC_")}
+        here, peer = channel.get_extra_info("sockname"), channel.get_extra_info("peername")
+        mark, _, value = self.mark.partition("=")
+        return sent | {
+            "HOME": str(self.home),
+            "PATH": os.environ.get("PATH") or os.defpath,
+            "USER": self.username,
+            "LOGNAME": self.username,
+            "SHELL": "/bin/sh",
+            "SSH_CLIENT": f"{peer[0]} {peer[1]} {here[1]}",
+            "SSH_CONNECTION": f"{peer[0]} {peer[1]} {here[0]} {here[1]}",
+            mark: value,
+        }
+
+    def serve(self, channel: "_Channel") -> None:
+        """Run what the channel asks for, in a task of the host's own."""
+        self._running += 1
+        self.group.start_soon(self._serve, channel)
+
+    async def _serve(self, channel: "_Channel") -> None:
+        try:
+            await self._run(channel)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    async def _run(self, channel: "_Channel") -> None:
+        words = ["/bin/sh"] if channel.command is None else ["/bin/sh", "-c", channel.command]
+        try:
+            child = await _Child.start(words, self.home, self.environment(channel))
+        except (OSError, ValueError) as error:  # too many processes; a command with a NUL in it
+            channel.report(126, f"sh: {error}\n")
+            return
+        self.sessions.add(child.pid)
+        channel.on_signal = child.deliver
+        try:
+            await child.attend(channel)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await child.end()
+            if not _group_exists(child.pid):
+                self.sessions.discard(child.pid)
+
+
+class _Visitor(asyncssh.SSHServer):
+    """One connection: its login, and its channels, which are bounded."""
+
+    def __init__(self, house: _House) -> None:
+        self._house = house
+        self._connection: asyncssh.SSHServerConnection | None = None
+        self._channels = 0
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+        if len(self._house.connections) >= MAX_CONNECTIONS:
+            conn.abort()
+        else:
+            self._house.connections.add(conn)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncssh gives it
+        if self._connection is not None:
+            self._house.connections.discard(self._connection)
+
+    def password_auth_supported(self) -> bool:
+        return True
+
+    def validate_password(self, username: str, password: str) -> bool:
+        known = hmac.compare_digest(username.encode(), self._house.username.encode())
+        return hmac.compare_digest(password.encode(), self._house.password.encode()) and known
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        return username == self._house.username and key.public_data == self._house.user_key
+
+    def session_requested(self) -> "_Channel":
+        if self._channels >= MAX_CHANNELS:
+            raise asyncssh.ChannelOpenError(OPEN_CONNECT_FAILED, "open failed")
+        self._channels += 1
+        return _Channel(self._house, self._closed)
+
+    def _closed(self) -> None:
+        self._channels -= 1
+
+
+class _Channel(asyncssh.SSHServerProcess[bytes]):
+    """A channel with a command, a shell or SFTP on it."""
+
+    def __init__(self, house: _House, on_close: Callable[[], None]) -> None:
+        def start(process: asyncssh.SSHServerProcess[bytes]) -> None:
+            house.serve(cast("_Channel", process))
+
+        def start_sftp(channel: SSHChannel[bytes]) -> asyncssh.SFTPServer:
+            server_channel = cast("asyncssh.SSHServerChannel[bytes]", channel)
+            return asyncssh.SFTPServer(server_channel, chroot=os.fsencode(house.home))
+
+        super().__init__(start, start_sftp, MIN_SFTP_VERSION, allow_scp=False)
+        self._on_close = on_close
+        self.on_signal: Callable[[str], None] | None = None
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        return subsystem == "sftp"
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._on_close()
+
+    def signal_received(self, signal: str) -> None:
+        """Pass the signal on at once, past whatever input still waits."""
+        if self.on_signal is not None:
+            self.on_signal(signal)
+
+    def break_received(self, msec: int) -> bool:  # noqa: ARG002 asyncssh gives it
+        return False
+
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int = 0, pixheight: int = 0) -> None:
+        """There is no terminal here."""
+
+    def report(self, status: int, error: str = "") -> None:
+        """Say how the command ended, and close the channel; a negative status is a signal's number."""
+        with contextlib.suppress(OSError):  # closed meanwhile: nobody listens
+            if error:
+                self.stderr.write(error.encode())
+            if status < 0:
+                self.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
+            else:
+                self.exit(status)
+
+
+class _Child:
+    """A command's shell, the leader of a session and a process group of its own."""
+
+    def __init__(self, transport: asyncio.SubprocessTransport, process: asyncio.subprocess.Process) -> None:
+        self._transport = transport
+        self._process = process
+        self.pid = process.pid
+        self._reported = False
+
+    @classmethod
+    async def start(cls, words: list[str], home: Path, environment: dict[str, str]) -> "_Child":
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.subprocess_exec(
+            lambda: asyncio.subprocess.SubprocessStreamProtocol(limit=BLOCK, loop=loop),
+            *words,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=home,
+            env=environment,
+            start_new_session=True,
+        )
+        return cls(transport, asyncio.subprocess.Process(transport, protocol, loop))
+
+    async def attend(self, channel: _Channel) -> None:
+        """Carry its streams both ways until it ends and both outputs do, as sshd does, or the channel closes."""
+        process = self._process
+        assert process.stdout is not None  # noqa: S101 all three were asked for
+        assert process.stderr is not None  # noqa: S101
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._until_closed, channel, group.cancel_scope)
+            group.start_soon(self._carry_in, channel)
+            async with anyio.create_task_group() as outputs:
+                outputs.start_soon(_carry_out, process.stdout, channel.stdout)
+                outputs.start_soon(_carry_out, process.stderr, channel.stderr)
+            channel.report(await process.wait())
+            self._reported = True
+            group.cancel_scope.cancel()
+
+    async def _until_closed(self, channel: _Channel, scope: anyio.CancelScope) -> None:
+        await channel.channel.wait_closed()
+        scope.cancel()
+
+    async def _carry_in(self, channel: _Channel) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None  # noqa: S101 it was asked for
+        listening = True
+        with contextlib.suppress(OSError, asyncssh.Error):
+            while chunk := await channel.stdin.read(BLOCK):
+                if not listening:
+                    continue  # taken all the same: a client that still sends must not be held up
+                try:
+                    stdin.write(chunk)
+                    await stdin.drain()
+                except OSError:
+                    listening = False
+        stdin.close()
+
+    def deliver(self, name: str) -> None:
+        """Send a signal to the process group, as sshd does."""
+        number = getattr(signal, f"SIG{name}", None)
+        if isinstance(number, signal.Signals):
+            self._kill(number)
+
+    def _kill(self, number: signal.Signals) -> None:
+        with contextlib.suppress(OSError):
+            os.killpg(self.pid, number)
+
+    async def end(self) -> None:
+        """End the process group, unless the command ended by itself, and let go of the pipes."""
+        if not self._reported:
+            self._kill(signal.SIGTERM)
+            self._kill(signal.SIGCONT)
+            with anyio.move_on_after(GRACE_S):
+                await self._process.wait()
+            self._kill(signal.SIGKILL)
+        self._transport.close()
+        with anyio.move_on_after(CLOSE_LIMIT_S):
+            await self._process.wait()
+
+
+async def _carry_out(source: asyncio.StreamReader, target: asyncssh.SSHWriter[bytes]) -> None:
+    with contextlib.suppress(OSError, asyncssh.Error):  # a closed channel ends the command by another road
+        while chunk := await source.read(BLOCK):
+            target.write(chunk)
+            await target.drain()

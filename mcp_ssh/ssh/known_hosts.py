@@ -1,0 +1,409 @@
+"""The known_hosts file format of sshd(8): reading entries, finding those of a machine, and rewriting one file.
+
+asyncssh has a reader too. This one stands beside it because messages name file and line, a malformed line must not
+make the whole file useless, names are compared without case as OpenSSH does, and rewriting keeps every other byte.
+"""
+
+import base64
+import fcntl
+import hashlib
+import hmac
+import io
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from mcp_ssh.errors import Refused, TimedOut
+
+Marker = Literal["", "@cert-authority", "@revoked"]
+Verdict = Literal["trusted", "unknown", "changed", "revoked"]
+
+MAX_FILE_BYTES = 16 * 2**20
+LOCK_TIMEOUT_S = 10.0
+_LOCK_POLL_S = 0.01
+_MARKERS: dict[str, Marker] = {"@cert-authority": "@cert-authority", "@revoked": "@revoked"}
+_BLANKS = " \t"
+_HASHED = "|1|"
+_WITH_PORT = re.compile(r"\[(?P<host>[^\[\]]+)\]:(?P<port>[0-9]{1,5})")
+
+
+def lookup_name(host: str, port: int) -> str:
+    """The name a machine has in known_hosts: lower case, with the port where it is not 22."""
+    return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
+
+
+def fingerprint(blob: bytes) -> str:
+    """A public key's fingerprint as OpenSSH prints it."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode("ascii").rstrip("=")
+
+
+def key_blob(key_type: str, key_base64: str) -> bytes | None:
+    """The key in wire form; `None` for text that is not base64, or that holds a key of another type."""
+    try:
+        blob = base64.b64decode(key_base64, validate=True)
+        named = key_type.encode("ascii")
+    except ValueError:
+        return None
+    return blob if blob.startswith(len(named).to_bytes(4, "big") + named) else None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One well-formed line.
+
+    Attributes:
+        source: What people call the file; never a path of this server.
+        managed: The line stands in the file that is ours to write.
+        line: Its number, from 1.
+        marker: Empty for a host key.
+        names: The field of names as it stands: a list of patterns, or one hash.
+        key_type: Type of the key.
+        key_base64: The key as it stands.
+        blob: The key in wire form.
+    """
+
+    source: str
+    managed: bool
+    line: int
+    marker: Marker
+    names: str
+    key_type: str
+    key_base64: str
+    blob: bytes
+
+    @property
+    def place(self) -> str:
+        """File and line, for messages."""
+        return f"{self.source}, line {self.line}"
+
+    @property
+    def hashed(self) -> bool:
+        """Whether the name is a hash, which only a guess can be compared with."""
+        return self.names.startswith("|")
+
+    @property
+    def literal(self) -> bool:
+        """Whether it names machines one by one, so that one of them can be taken off the line."""
+        return self.hashed or not any(sign in self.names for sign in "*?!")
+
+    def tokens(self) -> list[str]:
+        """The names and patterns of the line, one by one."""
+        return [self.names] if self.hashed else self.names.split(",")
+
+    def matches(self, name: str) -> bool:
+        """Whether the line speaks of a machine, given its `lookup_name`."""
+        return _hash_matches(self.names, name) if self.hashed else _list_matches(self.names.lower(), name)
+
+
+def _hash_matches(token: str, name: str) -> bool:
+    salt_base64, _, wanted_base64 = token.removeprefix(_HASHED).partition("|")
+    try:
+        salt, wanted = base64.b64decode(salt_base64, validate=True), base64.b64decode(wanted_base64, validate=True)
+    except ValueError:
+        return False
+    made = hmac.digest(salt, name.encode("utf-8", "surrogateescape"), "sha1")
+    return token.startswith(_HASHED) and hmac.compare_digest(made, wanted)
+
+
+def _list_matches(patterns: str, name: str) -> bool:
+    found = False
+    for pattern in patterns.split(","):
+        negated = pattern.startswith("!")
+        if _pattern_matches(pattern[negated:], name):
+            if negated:
+                return False
+            found = True
+    return found
+
+
+def _pattern_matches(pattern: str, name: str) -> bool:
+    """Match `*` and `?`; every other sign, brackets too, stands for itself. Never slower than pattern times name."""
+    at, star, resume = 0, -1, 0
+    position = 0
+    while position < len(name):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", name[position]):
+            at += 1
+            position += 1
+        elif star >= 0:
+            resume += 1
+            at, position = star + 1, resume
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Lines with their ends. Only a line feed ends one, as for OpenSSH: a stray carriage return is no new entry."""
+    return io.BytesIO(data).readlines()
+
+
+def _fields(raw: bytes) -> tuple[Marker, str, str, str, bytes] | None:
+    """Marker, names, key type, key and its wire form; `None` for a comment, a blank and what makes no sense."""
+    text = raw.decode("utf-8", "surrogateescape").strip(_BLANKS + "\r\n")
+    if not text or text.startswith("#") or "\0" in text:
+        return None
+    words = re.split(f"[{_BLANKS}]+", text, maxsplit=4)
+    marker = _MARKERS.get(words[0], "")
+    if words[0].startswith("@"):
+        words = words[1:] if marker else []
+    blob = key_blob(words[1], words[2]) if len(words) >= 3 else None
+    return (marker, words[0], words[1], words[2], blob) if blob else None
+
+
+def parse(data: bytes, source: str, *, managed: bool) -> list[Entry]:
+    """The entries of a file, in order; lines that are not entries are passed over."""
+    found: list[Entry] = []
+    for number, raw in enumerate(_lines(data), 1):
+        fields = _fields(raw)
+        if fields:
+            found.append(Entry(source, managed, number, *fields))
+    return found
+
+
+@dataclass(frozen=True)
+class KnownHost:
+    """One name of one host key line, as `hostkey_list` shows it. A hashed name is shown as its hash, with port 22."""
+
+    host: str
+    port: int
+    known_hosts_host: str
+    key_type: str
+    key_base64: str
+    fingerprint_sha256: str
+
+
+def rows(entries: Iterable[Entry]) -> Iterator[KnownHost]:
+    """A row for every name that a host key stands under; negations and marked lines are no machine's key."""
+    for entry in entries:
+        for token in entry.tokens():
+            if entry.marker or token.startswith("!"):
+                continue
+            shown = token.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            split = _WITH_PORT.fullmatch(shown)
+            host, port = (split["host"], int(split["port"])) if split else (shown, 22)
+            if not 0 < port < 2**16:
+                host, port = shown, 22
+            yield KnownHost(host, port, shown, entry.key_type, entry.key_base64, fingerprint(entry.blob))
+
+
+class Trust:
+    """What is known of all machines at one moment; immutable."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.entries = tuple(entries)
+        self._exact: dict[str, list[int]] = {}
+        self._patterns: list[int] = []
+        for index, entry in enumerate(self.entries):
+            if entry.hashed or not entry.literal:
+                self._patterns.append(index)
+            else:
+                for name in set(entry.names.lower().split(",")):
+                    self._exact.setdefault(name, []).append(index)
+
+    def find(self, name: str) -> list[Entry]:
+        """The entries that speak of a machine, given its `lookup_name`, in the order of the files."""
+        patterns = [index for index in self._patterns if self.entries[index].matches(name)]
+        return [self.entries[index] for index in sorted([*self._exact.get(name, []), *patterns])]
+
+    def about(self, host: str, port: int) -> "HostTrust":
+        """What is known of one machine."""
+        return HostTrust(self.find(lookup_name(host, port)), [] if port == 22 else self.find(lookup_name(host, 22)))
+
+
+@dataclass(frozen=True)
+class HostTrust:
+    """What is known of one machine.
+
+    Attributes:
+        own: Entries under its name and port.
+        portless: Entries under its bare name, where the port is not 22. They can trust a key, as with OpenSSH, but a
+            different key there is no change: other ports may lead to other machines.
+    """
+
+    own: list[Entry]
+    portless: list[Entry]
+
+    def marked(self, marker: Marker) -> list[Entry]:
+        """Entries with a marker, the closer ones first."""
+        return [entry for entry in (*self.own, *self.portless) if entry.marker == marker]
+
+    @cached_property
+    def own_keys(self) -> list[Entry]:
+        """Host keys under its own name and port."""
+        return [entry for entry in self.own if not entry.marker]
+
+    def judge(self, key_type: str, blob: bytes) -> tuple[Verdict, list[Entry]]:
+        """What a key that the machine shows is to us, and the entries that say so.
+
+        For `unknown` these are its known keys of other types, if there are any.
+        """
+        revoked = [entry for entry in self.marked("@revoked") if entry.blob == blob]
+        if revoked:
+            return "revoked", revoked
+        same = [entry for entry in self.own_keys if entry.blob == blob]
+        if same:
+            return "trusted", same
+        others = [entry for entry in self.own_keys if entry.key_type == key_type]
+        if others:
+            return "changed", others
+        portless = [entry for entry in self.marked("") if entry.blob == blob]
+        return ("trusted", portless) if portless else ("unknown", self.own_keys)
+
+    def fixed(self, key_type: str, blob: bytes) -> list[Entry]:
+        """Keys that a new one of this type would have to replace, on lines that are not ours to change.
+
+        Those are lines of the user's files, and lines of ours whose patterns speak of other machines too.
+        """
+        verdict, others = self.judge(key_type, blob)
+        return [entry for entry in others if not (entry.managed and entry.literal)] if verdict == "changed" else []
+
+
+def with_key(data: bytes, name: str, key_type: str, key_base64: str) -> bytes:
+    """The file with this as a machine's one key of the type, at the end; the rest as it was."""
+    kept = without(data, {name}, key_type)
+    ended = kept if not kept or kept.endswith(b"\n") else kept + b"\n"
+    return ended + f"{name} {key_type} {key_base64}\n".encode()
+
+
+def without(data: bytes, names: Collection[str], key_type: str) -> bytes:
+    """The file without the host keys of this type that stand under one of these names.
+
+    Other names of the same line stay. Names are compared as they are written, and with hashes; a pattern that merely
+    covers a name is not touched, nor is a line with a marker.
+    """
+    kept: list[bytes] = []
+    for raw in _lines(data):
+        fields = _fields(raw)
+        wanted = fields is not None and not fields[0] and fields[2] == key_type
+        kept.append(_without_names(raw, fields[1], names) if fields and wanted else raw)
+    return b"".join(kept)
+
+
+def _without_names(raw: bytes, field: str, names: Collection[str]) -> bytes:
+    if field.startswith("|"):
+        return b"" if any(field == name or _hash_matches(field, name) for name in names) else raw
+    tokens = field.split(",")
+    left = [token for token in tokens if token.startswith("!") or token.lower() not in names]
+    if left == tokens:
+        return raw
+    if all(token.startswith("!") for token in left):
+        return b""
+    return raw.replace(field.encode("utf-8", "surrogateescape"), ",".join(left).encode("utf-8", "surrogateescape"), 1)
+
+
+Signature = tuple[int, int, int]
+
+
+def signature(path: Path, source: str) -> Signature | None:
+    """What tells two states of a file apart; `None` where there is no regular file (`/dev/null` is an empty one).
+
+    Raises:
+        Refused: It cannot be looked at.
+    """
+    with _readable(source):
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return (status.st_mtime_ns, status.st_size, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def read(path: Path, source: str) -> bytes:
+    """The bytes of a file, none where it does not exist.
+
+    Raises:
+        Refused: It cannot be read, or is absurdly large.
+    """
+    if signature(path, source) is None:
+        return b""
+    with _readable(source):
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        except FileNotFoundError:
+            return b""
+    if len(data) > MAX_FILE_BYTES:
+        raise Refused(f"{source} is larger than {MAX_FILE_BYTES // 2**20} MiB, so it is not read", hint="shorten it")
+    return data
+
+
+@contextmanager
+def _readable(source: str) -> Generator[None]:
+    # Going on without a file would forget what it revokes.
+    try:
+        yield
+    except OSError as error:
+        raise Refused(
+            f"{source} cannot be read, so no host key can be verified: {error.strerror}",
+            hint="make the file readable for the account this server runs as",
+        ) from error
+
+
+def rewrite(path: Path, source: str, change: Callable[[bytes], bytes]) -> bool:
+    """Change a file under a lock that other processes take too, as a whole or not at all; blocks.
+
+    Args:
+        path: The file; it and its folder are made where they are missing.
+        source: What people call it.
+        change: Makes the new bytes of the present ones; called once, inside the lock.
+
+    Returns:
+        Whether anything changed.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(target.with_name(target.name + ".lock"), source):
+        before = read(target, source)
+        after = change(before)
+        if after == before:
+            return False
+        _replace(target, after)
+        return True
+
+
+@contextmanager
+def _locked(lock: Path, source: str) -> Generator[None]:
+    held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        ends = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= ends:
+                    raise TimedOut(
+                        f"another process has held {source} for {LOCK_TIMEOUT_S:.0f} s; nothing was changed",
+                        hint="try again",
+                    ) from None
+                time.sleep(_LOCK_POLL_S)
+        yield
+    finally:
+        os.close(held)
+
+
+def _replace(target: Path, data: bytes) -> None:
+    # One fixed name serves: the lock is held, and what a crash left behind is overwritten by the next writer.
+    fresh = target.with_name(target.name + ".new")
+    written = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(written, "wb") as file:
+        os.fchmod(written, 0o600)
+        file.write(data)
+        file.flush()
+        os.fsync(written)
+    fresh.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
