@@ -57,6 +57,7 @@ FEATURES = ("sftp", "shell", "exec", "background_tasks", "tunnels")
 
 # Any shell reads this line; a forced command or a menu does not answer with the mark.
 _MARK = "mcp-ssh account"
+_ANSWER_LIMIT = 256 * 1024
 _ASK = f"exec sh -c 'echo \"{_MARK} $SHELL\"'"
 
 
@@ -313,14 +314,16 @@ async def _account(link: Link) -> Account:
 
 async def _shell(link: Link) -> Shell | None:
     try:
-        process = await link.open(_ASK)
+        channel = await link.open(_ASK)
     except Unsupported:
         return None
+    answer = b""
     try:
-        process.stdin.write_eof()
-        answer = await process.stdout.read(64 * 1024)
+        channel.write_eof()
+        while len(answer) < _ANSWER_LIMIT and (chunk := await channel.read()):
+            answer += chunk
     finally:
-        await close_channel(process)
+        await close_channel(channel)
     for line in answer.decode("utf-8", "replace").splitlines():
         if line.startswith(_MARK):
             name = PurePosixPath(line.removeprefix(_MARK).strip()).name

@@ -5,11 +5,11 @@ sshd would run it, `/bin/sh -c TEXT` in a session of its own. It ends with its c
 with the host.
 """
 
-import asyncio
 import base64
 import contextlib
 import getpass
 import hmac
+import logging
 import os
 import secrets
 import shutil
@@ -19,15 +19,17 @@ import tempfile
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 import asyncssh
-from asyncssh.channel import SSHChannel
 from asyncssh.constants import OPEN_CONNECT_FAILED
-from asyncssh.sftp import MIN_SFTP_VERSION
+from asyncssh.sftp import MIN_SFTP_VERSION, run_sftp_server
+
+from mcp_ssh.ssh.demo_process import Child, group_exists, left_behind
+
+log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 32
 MAX_CHANNELS = 10
@@ -35,10 +37,6 @@ MAX_CHANNELS = 10
 
 LOGIN_LIMIT_S = 20
 CLOSE_LIMIT_S = 5.0
-GRACE_S = 0.5
-"""Between TERM and KILL, when a channel closes before its command ended."""
-
-BLOCK = 64 * 1024
 _SWEEPS = 50
 _PAUSE_S = 0.02
 
@@ -132,7 +130,7 @@ async def _sweep(house: "_House") -> None:
     """End what commands left running, until two looks in a row find nothing: a process may be forking meanwhile."""
     clean = 0
     for _ in range(_SWEEPS):
-        found = await anyio.to_thread.run_sync(_left_behind, house.mark, house.home, frozenset(house.sessions))
+        found = await anyio.to_thread.run_sync(left_behind, house.mark, house.home, frozenset(house.sessions))
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -140,40 +138,6 @@ async def _sweep(house: "_House") -> None:
         if clean == 2:
             return
         await anyio.sleep(_PAUSE_S)
-
-
-def _left_behind(mark: str, home: Path, sessions: frozenset[int]) -> list[int]:
-    """Processes of commands: in one of their sessions, with our mark in the environment, or standing in the home.
-
-    Where there is no /proc (macOS) only the sessions' own process groups can be told. Blocks: run it in a thread.
-    """
-    if not Path("/proc/self/stat").exists():
-        return [-session for session in sessions if _group_exists(session)]
-    pids = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
-    return [pid for pid in pids if _ours(pid, mark, home, sessions)]
-
-
-def _ours(pid: int, mark: str, home: Path, sessions: frozenset[int]) -> bool:
-    folder = Path("/proc", str(pid))
-    try:
-        if pid == os.getpid() or folder.stat().st_uid != os.geteuid():
-            return False
-        state, _, _, session = folder.joinpath("stat").read_text().rpartition(")")[2].split()[:4]
-        if state in {"Z", "X"}:
-            return False
-        if int(session) in sessions or mark.encode() in folder.joinpath("environ").read_bytes().split(b"\0"):
-            return True
-        return folder.joinpath("cwd").readlink().is_relative_to(home)
-    except (OSError, ValueError):
-        return False  # it ended while we looked
-
-
-def _group_exists(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except OSError:
-        return False
-    return True
 
 
 def _remove(home: Path) -> None:
@@ -245,7 +209,10 @@ class _House:
 
     async def _serve(self, channel: "_Channel") -> None:
         try:
-            await self._run(channel)
+            await (self._run(channel) if channel.subsystem is None else self._transfer(channel))
+        except Exception as error:  # noqa: BLE001 one channel that fails must not end the others
+            log.warning("a channel of the demo host failed: %s", type(error).__name__)
+            channel.close()
         finally:
             self._running -= 1
             if not self._running:
@@ -254,19 +221,29 @@ class _House:
     async def _run(self, channel: "_Channel") -> None:
         words = ["/bin/sh"] if channel.command is None else ["/bin/sh", "-c", channel.command]
         try:
-            child = await _Child.start(words, self.home, self.environment(channel))
+            child = await Child.start(words, self.home, self.environment(channel))
         except (OSError, ValueError) as error:  # too many processes; a command with a NUL in it
             channel.report(126, f"sh: {error}\n")
             return
         self.sessions.add(child.pid)
         channel.on_signal = child.deliver
         try:
-            await child.attend(channel)
+            status = await child.attend(channel)
         finally:
             with anyio.CancelScope(shield=True):
                 await child.end()
-            if not _group_exists(child.pid):
+            if not group_exists(child.pid):
                 self.sessions.discard(child.pid)
+        if status is not None:
+            channel.report(status)
+
+    async def _transfer(self, channel: "_Channel") -> None:
+        server = asyncssh.SFTPServer(channel.channel, chroot=os.fsencode(self.home))
+        reader = asyncssh.SSHReader[bytes](channel, channel.channel)
+        writer = asyncssh.SSHWriter[bytes](channel, channel.channel)
+        with contextlib.suppress(asyncssh.Error, EOFError, OSError):  # the client left
+            await run_sftp_server(server, reader, writer, MIN_SFTP_VERSION)
+        channel.close()
 
 
 class _Visitor(asyncssh.SSHServer):
@@ -316,18 +293,24 @@ class _Channel(asyncssh.SSHServerProcess[bytes]):
 
     def __init__(self, house: _House, on_close: Callable[[], None]) -> None:
         def start(process: asyncssh.SSHServerProcess[bytes]) -> None:
-            house.serve(cast("_Channel", process))
+            del process  # it is this one
+            house.serve(self)
 
-        def start_sftp(channel: SSHChannel[bytes]) -> asyncssh.SFTPServer:
-            server_channel = cast("asyncssh.SSHServerChannel[bytes]", channel)
-            return asyncssh.SFTPServer(server_channel, chroot=os.fsencode(house.home))
-
-        super().__init__(start, start_sftp, MIN_SFTP_VERSION, allow_scp=False)
+        super().__init__(start, None, MIN_SFTP_VERSION, allow_scp=False)
+        self._house = house
         self._on_close = on_close
         self.on_signal: Callable[[str], None] | None = None
 
     def subsystem_requested(self, subsystem: str) -> bool:
         return subsystem == "sftp"
+
+    def session_started(self) -> None:
+        # SFTP runs in a task of ours: in one of asyncssh's, a client that leaves before it says anything would be an
+        # error of the server, which ends the whole connection.
+        if self.subsystem == "sftp":
+            self._house.serve(self)
+        else:
+            super().session_started()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -353,91 +336,3 @@ class _Channel(asyncssh.SSHServerProcess[bytes]):
                 self.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
             else:
                 self.exit(status)
-
-
-class _Child:
-    """A command's shell, the leader of a session and a process group of its own."""
-
-    def __init__(self, transport: asyncio.SubprocessTransport, process: asyncio.subprocess.Process) -> None:
-        self._transport = transport
-        self._process = process
-        self.pid = process.pid
-        self._reported = False
-
-    @classmethod
-    async def start(cls, words: list[str], home: Path, environment: dict[str, str]) -> "_Child":
-        loop = asyncio.get_running_loop()
-        transport, protocol = await loop.subprocess_exec(
-            lambda: asyncio.subprocess.SubprocessStreamProtocol(limit=BLOCK, loop=loop),
-            *words,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=home,
-            env=environment,
-            start_new_session=True,
-        )
-        return cls(transport, asyncio.subprocess.Process(transport, protocol, loop))
-
-    async def attend(self, channel: _Channel) -> None:
-        """Carry its streams both ways until it ends and both outputs do, as sshd does, or the channel closes."""
-        process = self._process
-        assert process.stdout is not None  # noqa: S101 all three were asked for
-        assert process.stderr is not None  # noqa: S101
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._until_closed, channel, group.cancel_scope)
-            group.start_soon(self._carry_in, channel)
-            async with anyio.create_task_group() as outputs:
-                outputs.start_soon(_carry_out, process.stdout, channel.stdout)
-                outputs.start_soon(_carry_out, process.stderr, channel.stderr)
-            channel.report(await process.wait())
-            self._reported = True
-            group.cancel_scope.cancel()
-
-    async def _until_closed(self, channel: _Channel, scope: anyio.CancelScope) -> None:
-        await channel.channel.wait_closed()
-        scope.cancel()
-
-    async def _carry_in(self, channel: _Channel) -> None:
-        stdin = self._process.stdin
-        assert stdin is not None  # noqa: S101 it was asked for
-        listening = True
-        with contextlib.suppress(OSError, asyncssh.Error):
-            while chunk := await channel.stdin.read(BLOCK):
-                if not listening:
-                    continue  # taken all the same: a client that still sends must not be held up
-                try:
-                    stdin.write(chunk)
-                    await stdin.drain()
-                except OSError:
-                    listening = False
-        stdin.close()
-
-    def deliver(self, name: str) -> None:
-        """Send a signal to the process group, as sshd does."""
-        number = getattr(signal, f"SIG{name}", None)
-        if isinstance(number, signal.Signals):
-            self._kill(number)
-
-    def _kill(self, number: signal.Signals) -> None:
-        with contextlib.suppress(OSError):
-            os.killpg(self.pid, number)
-
-    async def end(self) -> None:
-        """End the process group, unless the command ended by itself, and let go of the pipes."""
-        if not self._reported:
-            self._kill(signal.SIGTERM)
-            self._kill(signal.SIGCONT)
-            with anyio.move_on_after(GRACE_S):
-                await self._process.wait()
-            self._kill(signal.SIGKILL)
-        self._transport.close()
-        with anyio.move_on_after(CLOSE_LIMIT_S):
-            await self._process.wait()
-
-
-async def _carry_out(source: asyncio.StreamReader, target: asyncssh.SSHWriter[bytes]) -> None:
-    with contextlib.suppress(OSError, asyncssh.Error):  # a closed channel ends the command by another road
-        while chunk := await source.read(BLOCK):
-            target.write(chunk)
-            await target.drain()

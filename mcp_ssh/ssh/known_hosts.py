@@ -97,19 +97,22 @@ class Entry:
         """The names and patterns of the line, one by one."""
         return [self.names] if self.hashed else self.names.split(",")
 
-    def matches(self, name: str) -> bool:
-        """Whether the line speaks of a machine, given its `lookup_name`."""
-        return _hash_matches(self.names, name) if self.hashed else _list_matches(self.names.lower(), name)
 
-
-def _hash_matches(token: str, name: str) -> bool:
-    salt_base64, _, wanted_base64 = token.removeprefix(_HASHED).partition("|")
+def _salted(token: str) -> tuple[bytes, bytes] | None:
+    """Salt and hash of a hashed name; `None` for one of another kind."""
+    salt, _, wanted = token.removeprefix(_HASHED).partition("|")
     try:
-        salt, wanted = base64.b64decode(salt_base64, validate=True), base64.b64decode(wanted_base64, validate=True)
+        return (base64.b64decode(salt), base64.b64decode(wanted)) if token.startswith(_HASHED) else None
     except ValueError:
-        return False
-    made = hmac.digest(salt, name.encode("utf-8", "surrogateescape"), "sha1")
-    return token.startswith(_HASHED) and hmac.compare_digest(made, wanted)
+        return None
+
+
+def _hash_matches(salted: tuple[bytes, bytes], name: bytes) -> bool:
+    return hmac.digest(salted[0], name, "sha1") == salted[1]
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _list_matches(patterns: str, name: str) -> bool:
@@ -202,18 +205,24 @@ class Trust:
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.entries = tuple(entries)
         self._exact: dict[str, list[int]] = {}
-        self._patterns: list[int] = []
+        self._patterns: list[tuple[int, str]] = []
+        self._hashed: list[tuple[int, tuple[bytes, bytes]]] = []  # decoded once: a look-up has to try them all
         for index, entry in enumerate(self.entries):
-            if entry.hashed or not entry.literal:
-                self._patterns.append(index)
+            if entry.hashed:
+                salted = _salted(entry.names)
+                self._hashed += [(index, salted)] if salted else []
+            elif not entry.literal:
+                self._patterns.append((index, entry.names.lower()))
             else:
                 for name in set(entry.names.lower().split(",")):
                     self._exact.setdefault(name, []).append(index)
 
     def find(self, name: str) -> list[Entry]:
         """The entries that speak of a machine, given its `lookup_name`, in the order of the files."""
-        patterns = [index for index in self._patterns if self.entries[index].matches(name)]
-        return [self.entries[index] for index in sorted([*self._exact.get(name, []), *patterns])]
+        encoded = _encoded(name)
+        found = [index for index, salted in self._hashed if _hash_matches(salted, encoded)]
+        found += [index for index, patterns in self._patterns if _list_matches(patterns, name)]
+        return [self.entries[index] for index in sorted([*self._exact.get(name, []), *found])]
 
     def about(self, host: str, port: int) -> "HostTrust":
         """What is known of one machine."""
@@ -291,14 +300,16 @@ def without(data: bytes, names: Collection[str], key_type: str) -> bytes:
 
 def _without_names(raw: bytes, field: str, names: Collection[str]) -> bytes:
     if field.startswith("|"):
-        return b"" if any(field == name or _hash_matches(field, name) for name in names) else raw
+        salted = _salted(field)
+        hit = field in names or (salted and any(_hash_matches(salted, _encoded(name)) for name in names))
+        return b"" if hit else raw
     tokens = field.split(",")
     left = [token for token in tokens if token.startswith("!") or token.lower() not in names]
     if left == tokens:
         return raw
     if all(token.startswith("!") for token in left):
         return b""
-    return raw.replace(field.encode("utf-8", "surrogateescape"), ",".join(left).encode("utf-8", "surrogateescape"), 1)
+    return raw.replace(_encoded(field), _encoded(",".join(left)), 1)
 
 
 Signature = tuple[int, int, int]

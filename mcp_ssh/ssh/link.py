@@ -16,6 +16,8 @@ from mcp_ssh.ssh.wire import Shell, Wire, wire
 if TYPE_CHECKING:
     import asyncssh
 
+    from mcp_ssh.ssh.channel import Channel
+
 log = logging.getLogger(__name__)
 
 CHANNELS = 8
@@ -49,7 +51,7 @@ class Link:
         self.shell: Shell = "posix"
         self._places = anyio.Semaphore(CHANNELS)
         self._stop_places = anyio.Semaphore(2)
-        self._cleanups: set[asyncio.Future[asyncssh.SSHClientProcess[bytes]]] = set()
+        self._cleanups: set[asyncio.Future[Channel]] = set()
 
     @property
     def alive(self) -> bool:
@@ -62,7 +64,7 @@ class Link:
         async with self._places:
             yield
 
-    async def open(self, text: str | None, subsystem: str | None = None) -> "asyncssh.SSHClientProcess[bytes]":
+    async def open(self, text: str | None, subsystem: str | None = None) -> "Channel":
         """Start a command, or a subsystem, on a channel of its own; the caller sets the deadline.
 
         sshd frees a place a moment after it closed a channel, so an open it refuses for want of one is repeated:
@@ -78,9 +80,7 @@ class Link:
         while True:
             if not self.alive:
                 raise lost()
-            opening: asyncio.Future[asyncssh.SSHClientProcess[bytes]] = asyncio.ensure_future(
-                self.connection.create_process(text, subsystem=subsystem, encoding=None)
-            )
+            opening: asyncio.Future[Channel] = asyncio.ensure_future(self._opened(text, subsystem))
             try:
                 return await asyncio.shield(opening)
             except asyncio.CancelledError:
@@ -96,8 +96,15 @@ class Link:
             await anyio.sleep(wait_s)
             wait_s = min(wait_s * 2, 0.5)
 
-    def _close_when_open(self, opening: "asyncio.Future[asyncssh.SSHClientProcess[bytes]]") -> None:
-        def close(done: "asyncio.Future[asyncssh.SSHClientProcess[bytes]]") -> None:
+    async def _opened(self, text: str | None, subsystem: str | None) -> "Channel":
+        from mcp_ssh.ssh.channel import Channel
+
+        channel = Channel()
+        await self.connection.create_session(lambda: channel, text, subsystem=subsystem, encoding=None)
+        return channel
+
+    def _close_when_open(self, opening: "asyncio.Future[Channel]") -> None:
+        def close(done: "asyncio.Future[Channel]") -> None:
             self._cleanups.discard(done)
             if not done.cancelled() and done.exception() is None:
                 done.result().close()
@@ -124,12 +131,15 @@ class Link:
 
     async def _swept(self, link: "Link", command: Command) -> Stopped:
         prepared = wire(command.line(), shell=self.shell)
-        process = await link.open(prepared.text)
+        channel = await link.open(prepared.text)
         try:
-            process.stdin.write_eof()
-            return parse(await process.stdout.read(64 * 1024))
+            channel.write_eof()
+            said = b""
+            while chunk := await channel.read():
+                said = (said + chunk)[-4096:]
+            return parse(said)
         finally:
-            await close_channel(process)
+            await close_channel(channel)
 
     async def _swept_aside(self, command: Command) -> Stopped:
         connection = await self._dial()
@@ -149,11 +159,11 @@ class Link:
             self.connection.abort()
 
 
-async def close_channel(process: "asyncssh.SSHClientProcess[bytes]") -> None:
+async def close_channel(channel: "Channel") -> None:
     """Close a channel and wait, within bounds, until it is gone; cancellation does not leave it open."""
     with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT_S):
-        process.close()
-        await process.wait_closed()
+        channel.close()
+        await channel.wait_closed()
 
 
 def lost() -> ConnectFailed:

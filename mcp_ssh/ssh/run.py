@@ -14,7 +14,7 @@ from mcp_ssh.ssh.link import Link, close_channel, lost
 from mcp_ssh.ssh.wire import StartLine, Wire
 
 if TYPE_CHECKING:
-    import asyncssh
+    from mcp_ssh.ssh.channel import Channel
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Running:
         self._stdout = stdout
         self._stderr = stderr
         self._start_line = StartLine(call.started)
-        self._process: asyncssh.SSHClientProcess[bytes] | None = None
+        self._channel: Channel | None = None
         # Where no channel was opened in time nothing ever ran.
         self._stopped = Stopped(ended=True)
 
@@ -81,48 +81,41 @@ class Running:
     async def _on_channel(self, stdin: bytes | None, began: float) -> None:
         finished = False
         try:
-            self._process = await self._link.open(self._call.text)
-            await self._pump(self._process, stdin)
+            self._channel = await self._link.open(self._call.text)
+            await self._pump(self._channel, stdin)
             finished = True
         finally:
             if not finished:
                 self._stopped = await self._end(anyio.current_time() - began)
-            if self._process is not None:
-                await close_channel(self._process)
+            if self._channel is not None:
+                await close_channel(self._channel)
 
-    async def _pump(self, process: "asyncssh.SSHClientProcess[bytes]", stdin: bytes | None) -> None:
+    async def _pump(self, channel: "Channel", stdin: bytes | None) -> None:
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._write, process, self._call.stdin + (stdin or b""))
-                group.start_soon(self._read_stdout, process)
-                group.start_soon(self._read_stderr, process)
+                group.start_soon(self._write, channel, self._call.stdin + (stdin or b""))
+                group.start_soon(self._read, channel)
+                group.start_soon(self._read_errors, channel)
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
-        await process.wait_closed()
+        await channel.wait_closed()
 
-    async def _write(self, process: "asyncssh.SSHClientProcess[bytes]", data: bytes) -> None:
+    async def _write(self, channel: "Channel", data: bytes) -> None:
         # A command need not read what it is given; that it closed its side is no error.
         with contextlib.suppress(OSError):
             for start in range(0, len(data), BLOCK):
-                process.stdin.write(data[start : start + BLOCK])
-                await process.stdin.drain()
-            process.stdin.write_eof()
+                await channel.write(data[start : start + BLOCK])
+            channel.write_eof()
 
-    async def _read_stdout(self, process: "asyncssh.SSHClientProcess[bytes]") -> None:
-        while chunk := await self._next(process.stdout):
+    async def _read(self, channel: "Channel") -> None:
+        while chunk := await channel.read():
             await self._stdout.feed(chunk)
 
-    async def _read_stderr(self, process: "asyncssh.SSHClientProcess[bytes]") -> None:
-        while chunk := await self._next(process.stderr):
+    async def _read_errors(self, channel: "Channel") -> None:
+        from mcp_ssh.ssh.channel import STDERR
+
+        while chunk := await channel.read(STDERR):
             await self._stderr.feed(self._start_line.feed(chunk))
-
-    async def _next(self, reader: "asyncssh.SSHReader[bytes]") -> bytes:
-        import asyncssh
-
-        # A lost link ends the streams, and leaves the command without an exit status.
-        with contextlib.suppress(asyncssh.Error, OSError):
-            return await reader.read(BLOCK)
-        return b""
 
     async def _end(self, elapsed_s: float) -> Stopped:
         """End the command's processes, then take in the output they still had."""
@@ -130,15 +123,15 @@ class Running:
             return Stopped(ended=None)
         stopped = await self._link.stop(self._call, self._start_line.pid, elapsed_s)
         log.info("a command was ended before its time; its processes ended: %s", stopped.shown())
-        if self._process is not None:
+        if self._channel is not None:
             with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S), contextlib.suppress(Exception):
-                await self._drain(self._process)
+                await self._drain(self._channel)
         return stopped
 
-    async def _drain(self, process: "asyncssh.SSHClientProcess[bytes]") -> None:
+    async def _drain(self, channel: "Channel") -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(self._read_stdout, process)
-            group.start_soon(self._read_stderr, process)
+            group.start_soon(self._read, channel)
+            group.start_soon(self._read_errors, channel)
 
     async def _settle(self) -> None:
         await self._stderr.feed(self._start_line.rest())
@@ -146,16 +139,15 @@ class Running:
         await self._stderr.finish()
 
     def _completed(self, duration_s: float) -> Ended:
-        process = self._process
-        assert process is not None  # noqa: S101 a completed command had a channel
-        if process.exit_status is None and process.exit_signal is None:
+        channel = self._channel
+        assert channel is not None  # noqa: S101 a completed command had a channel
+        if channel.exit_status is None and channel.exit_signal is None:
             raise lost()
         if self._call.no_folder in self._stderr.whole():
             raise NotFound("the working folder does not exist or may not be entered", hint="check `cwd` with file_stat")
-        if process.exit_signal is not None:
-            number = _signal_number(process.exit_signal[0])
-            return Ended("completed", 128 + number, process.exit_signal[0], duration_s, None)
-        return Ended("completed", process.exit_status, None, duration_s, None)
+        if channel.exit_signal is not None:
+            return Ended("completed", 128 + _signal_number(channel.exit_signal), channel.exit_signal, duration_s, None)
+        return Ended("completed", channel.exit_status, None, duration_s, None)
 
 
 def _signal_number(name: str) -> int:

@@ -1,0 +1,122 @@
+"""One command's channel: its streams with memory bounds, its exit status, its end.
+
+asyncssh's own stream reader grants the other side a full window again whenever it takes a little from a buffer that is
+held back, so a reader slower than the network collects without bound. Here reading is paused at `HIGH`, and goes on
+only when all that was held has been taken: what can pile up is `HIGH` and one window.
+
+This module imports asyncssh, which takes a quarter of a second; it is itself imported on first use.
+"""
+
+import asyncio
+from collections import deque
+
+import asyncssh
+
+HIGH = 1024 * 1024
+STDERR = 1
+"""Kind of data that is standard error: SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2)."""
+
+
+class Channel(asyncssh.SSHClientSession[bytes]):
+    """A session channel (RFC 4254, 6) that runs one command or subsystem."""
+
+    def __init__(self) -> None:
+        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self._held: dict[int | None, deque[bytes]] = {None: deque(), STDERR: deque()}
+        self._size = 0
+        self._paused = False
+        self._resuming = False
+        self._ended = False
+        self._arrived = asyncio.Event()
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+        self.exit_status: int | None = None
+        self.exit_signal: str | None = None
+
+    @property
+    def _wire(self) -> "asyncssh.SSHClientChannel[bytes]":
+        assert self._channel is not None  # noqa: S101 asyncssh made it before anybody got this object
+        return self._channel
+
+    def connection_made(self, chan: "asyncssh.SSHClientChannel[bytes]") -> None:
+        """Asyncssh opened the channel."""
+        self._channel = chan
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        """Hold what came until it is read."""
+        self._held.setdefault(datatype, deque()).append(data)
+        self._size += len(data)
+        self._arrived.set()
+        if not self._resuming:
+            self._pause_if_full()
+
+    def _pause_if_full(self) -> None:
+        if self._size >= HIGH and not self._paused:
+            self._paused = True
+            self._wire.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The other side sends no more; ours may."""
+        self._ended = True
+        self._arrived.set()
+        return True
+
+    def exit_status_received(self, status: int) -> None:
+        """The command ended by itself."""
+        self.exit_status = status
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:  # noqa: ARG002, FBT001
+        """A signal ended the command."""
+        self.exit_signal = signal
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The channel is gone, properly or with its connection."""
+        self._ended = True
+        self._arrived.set()
+        self._may_write.set()
+
+    def pause_writing(self) -> None:
+        """The other side's window is full."""
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._may_write.set()
+
+    async def read(self, stream: int | None = None) -> bytes:
+        """All that came of a stream since it was last read; waits for some, and gives none at its end."""
+        held = self._held[stream]
+        while not held and not self._ended:
+            self._arrived.clear()
+            await self._arrived.wait()
+        taken = b"".join(held)
+        held.clear()
+        self._size -= len(taken)
+        if self._paused and not self._size:
+            self._paused = False
+            self._resuming = True
+            self._wire.resume_reading()
+            self._resuming = False
+            self._pause_if_full()
+        return taken
+
+    async def write(self, data: bytes) -> None:
+        """Send to standard input; waits while the other side takes no more.
+
+        Raises:
+            OSError: The channel is closed.
+        """
+        self._wire.write(data)
+        await self._may_write.wait()
+
+    def write_eof(self) -> None:
+        """Close standard input."""
+        self._wire.write_eof()
+
+    async def wait_closed(self) -> None:
+        """Wait until the channel is gone, all it had to say included."""
+        await self._wire.wait_closed()
+
+    def close(self) -> None:
+        """Have the channel closed, whatever still comes."""
+        self._wire.close()

@@ -1,0 +1,147 @@
+"""Host keys of machines: accept, list, remove, scan."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mcp_ssh.app import App
+from mcp_ssh.params import Params, Result, ShellText
+from mcp_ssh.tool import Call, Risk, tool
+
+# Plain `str`: the pattern of a type with validators of its own does not reach the schema.
+Host = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[^\s,]+$",
+        description="Host name or address of the machine, as given to session_connect.",
+    ),
+]
+Port = Annotated[int, Field(ge=1, le=65535, description="SSH port of the machine.")]
+KeyType = Annotated[
+    str,
+    Field(min_length=1, max_length=64, pattern=r"^\S+$", description="Type of the key, such as `ssh-ed25519`."),
+]
+
+
+class Accept(Params):
+    host: Host
+    port: Port
+    key_type: KeyType
+    public_key: ShellText = Field(
+        min_length=1,
+        max_length=8192,
+        description="The key in one line: type, base64 text and, optionally, a comment.",
+    )
+    fingerprint_sha256: ShellText = Field(
+        min_length=1,
+        max_length=128,
+        pattern=r"^\S+$",
+        description="Fingerprint that the user compared: `SHA256:` and unpadded base64. It must be the key's own.",
+    )
+
+
+class Accepted(Result):
+    ok: Literal[True] = Field(description="The machine's key is trusted from now on.")
+
+
+@tool(Risk.CHANGE, idempotent=True, confirm=True)
+async def accept(app: App, params: Accept, call: Call) -> Accepted:
+    """Trust the host key of a machine whose key is unknown or was replaced, so that connecting to it works.
+
+    Takes the fields of `details.host_key` of the refused call. First have the user compare the fingerprint with the
+    machine's own by another way. The key takes the place of an old one of the same machine and type; where the old one
+    stands in the user's own known_hosts, the user has to remove it there. A revoked key is never accepted.
+    """
+    del call
+    await app.hostkeys.accept(params.host, params.port, params.key_type, params.public_key, params.fingerprint_sha256)
+    return Accepted(ok=True)
+
+
+class All(Params):
+    pass
+
+
+class Known(Result):
+    host: str = Field(description="Host name or address; for a hashed name the hash.")
+    port: int = Field(description="SSH port; 22 for a hashed name, which does not tell.")
+    known_hosts_host: str = Field(description="The name as the file has it, such as `[web1]:2222`.")
+    key_type: str = Field(description="Type of the key.")
+    key_base64: str = Field(description="The key.")
+    fingerprint_sha256: str = Field(description="Its fingerprint.")
+
+
+class Listed(Result):
+    entries: list[Known] = Field(description="One entry for each name of each line.")
+
+
+@tool(Risk.READ)
+async def list_(app: App, params: All, call: Call) -> Listed:
+    """Show the host keys that were accepted through this server: machine, type and fingerprint.
+
+    Keys that machines have in the user's own known_hosts are trusted too, and not listed here.
+    """
+    del params, call
+    return Listed(entries=[Known.model_validate(each, from_attributes=True) for each in await app.hostkeys.list()])
+
+
+class Remove(Params):
+    host: Host
+    port: Port
+    key_type: KeyType
+
+
+class Removed(Result):
+    ok: Literal[True] = Field(description="The key is not among the accepted ones any more.")
+    changed: bool = Field(description="Whether it was before.")
+
+
+@tool(Risk.CHANGE, idempotent=True)
+async def remove(app: App, params: Remove, call: Call) -> Removed:
+    """Forget the accepted host key of a machine, so that its key is asked about again.
+
+    `host` may also be a `known_hosts_host` of hostkey_list, such as a hash. The user's own known_hosts stays as it is.
+    """
+    del call
+    return Removed(ok=True, changed=await app.hostkeys.remove(params.host, params.port, params.key_type))
+
+
+class Scan(Params):
+    host: Host
+    port: Port = 22
+    timeout: float = Field(default=10.0, gt=0, le=60, description="Seconds for all handshakes together.")
+
+    def time_limit_s(self) -> float:
+        """The scan's own deadline, and time to say how far it came."""
+        return self.timeout + 5.0
+
+
+class Shown(Result):
+    key_type: str = Field(description="Type of the key.")
+    public_key: str = Field(description="The key in one line: type and base64 text.")
+    fingerprint_sha256: str = Field(description="Its fingerprint, to compare with the machine's own.")
+    known: Literal["unknown", "trusted", "changed", "revoked"] = Field(
+        description="What it is to this server; `changed` where another key of the type is known."
+    )
+
+
+class Scanned(Result):
+    host: str = Field(description="The machine.")
+    port: int = Field(description="Its port.")
+    keys: list[Shown] = Field(description="One key of each type that the machine has.")
+
+
+@tool(Risk.READ)
+async def scan(app: App, params: Scan, call: Call) -> Scanned:
+    """Ask a machine which host keys it has, with fingerprints and whether each is trusted; nothing is stored or sent.
+
+    An answer over the network proves nothing by itself: whoever stands in between can give it.
+    """
+    del call
+    keys = await app.hostkeys.scan(params.host, params.port, params.timeout)
+    return Scanned(
+        host=params.host,
+        port=params.port,
+        keys=[Shown.model_validate(each, from_attributes=True) for each in keys],
+    )

@@ -1,0 +1,77 @@
+"""What this product promises: every documented behaviour with an id, where it is documented, and one sentence.
+
+Tests name the ids they prove with `@pytest.mark.requirement("id")`; `test_requirements.py` checks both directions.
+Sources: `guide` and `viewer` are the API documents, `facts` their digest, `design` and `issue` this project's own.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One promise."""
+
+    id: str
+    source: str
+    sentence: str
+
+
+REQUIREMENTS = tuple(
+    Requirement(*row)
+    for row in (
+        ("session.connect", "guide, POST /session/connect", "Connecting answers with a session id and what the account may do."),
+        ("session.status", "guide, GET /session/status/{session_id}", "A session's status says truly whether it is connected."),
+        ("session.list", "guide, GET /session/list", "All of the caller's sessions are listed, keyed by id."),
+        ("session.disconnect", "guide, POST /session/disconnect/{session_id}", "A closed session is gone."),
+        ("session.connect.keys", "guide, session fields", "A key works by path, by base64 content, and with its passphrase."),
+        ("session.connect.bad_key", "issue 2", "A key that cannot be read or used is named before anything is sent."),
+        ("session.connect.refused_login", "issue 2", "A refused login has a code of its own and is never tried again."),
+        ("session.connect.network_retry", "guide, retries", "Network failures are tried again as often as asked."),
+        ("session.connect.deadline", "issue 2", "One deadline covers look-up, connecting, login and the first channel."),
+        ("session.connect.banner", "facts 1.8, banner_timeout", "A server that does not speak SSH is given up."),
+        ("session.owner", "design, session names", "Only its caller, and an admin, sees and uses a session."),
+        ("session.keepalive", "facts 1.8, keepalive_interval", "A dead link is noticed."),
+        ("session.idle", "design, session names", "A session opened over HTTP ends when it is idle."),
+        ("auth.defaults", "facts 1.8, auth.default_*", "An empty connect uses the configured account; no other host gets its secret."),
+        ("auth.identities", "design, policy", "The owner's key files and agent are for the owner, admins and allowed hosts."),
+        ("hostkey.unknown", "viewer, host key verification", "An unknown key is refused with its fingerprint, and can be accepted."),
+        ("hostkey.changed", "design, host keys", "A changed key is refused, also after a restart and under accept-new."),
+        ("hostkey.revoked", "design, host keys", "A revoked key is refused."),
+        ("command.exec", "guide, POST /command/exec", "A command answers with its documented keys."),
+        ("exec.streams", "issue 2", "Both streams come apart, with exit code and duration."),
+        ("exec.get_exit_code", "guide, get_exit_code", "Without get_exit_code the exit code is null."),
+        ("exec.stdin", "design, exec", "Standard input is closed unless it is given."),
+        ("exec.cwd", "issue 2", "A command runs in the folder it was given."),
+        ("exec.env", "issue 2", "Environment values reach the command, and no process list."),
+        ("exec.bytes", "design, exec", "Bytes that are not UTF-8 are kept."),
+        ("exec.output.capped", "design, exec", "Long output keeps its head and tail, and all of it in a blob."),
+        ("exec.output.memory", "issue 2", "200 MB of output cost little memory, and the next call comes at once."),
+        ("blob.read", "design, exec", "A blob is read by range, tail or pattern."),
+        ("exec.timeout.result", "design, exec", "A timeout is a result with status timed_out and stopped."),
+        ("exec.timeout.kills", "design, exec", "After a timeout no process of the command is left, for root and others."),
+        ("exec.timeout.output", "design, exec", "What the command said before is kept."),
+        ("exec.timeout.channels", "issue 2", "Ended commands leave no channel behind."),
+        ("exec.cancel.kills", "design, exec", "A cancelled call leaves no process."),
+        ("exec.cancel.mcp", "issue 2", "MCP cancellation stops the command."),
+        ("exec.cancel.http", "issue 2", "Closing the HTTP request stops the command."),
+        ("exec.parallel", "design, exec", "More commands than the machine has channels wait in order."),
+        ("exec.never_twice", "issue 2", "A command is never run again by itself."),
+        ("exec.rc_output", "issue 2", "Output is what `ssh host command` shows, rc files included."),
+        ("input.refused", "issue 2", "Bad input names the field, the rule and the next step, and changes nothing."),
+        ("quoting", "issue 2", "Every argument comes through dash, bash and ash unharmed."),
+        ("quoting.hosts", "issue 2", "Hostile arguments of tools do nothing on real hosts."),
+        ("server.stop", "issue 2", "A stopping server ends what runs."),
+        ("server.exits", "issue 2", "The server exits when stdin closes, on SIGTERM, and when its parent dies."),
+        ("http.refusals", "issue 2", "No token, wrong token, role, Host, Origin and body size are refused on every route."),
+        ("http.open_bind", "design, HTTP security", "A bind beyond this machine without TLS or proxy is refused."),
+        ("http.contract", "issue 2", "The documented routes are described in /openapi.json and answer on a real host."),
+        ("http.fuzz", "issue 2", "No request gets an undocumented status or a 5xx but the documented remote failure."),
+        ("file.list", "guide, GET /file/list", "A folder's items come with name, size, mode, is_dir and mtime."),
+        ("file.stat", "guide, GET /file/stat", "A path's size, mode, owner and times are told."),
+        ("file.read", "guide, GET /file/read", "A file is read as text, by range, or as base64."),
+        ("file.write", "guide, POST /file/write", "A file is overwritten, appended to or prepended to."),
+        ("file.write.atomic", "design, files", "A write that fails leaves the old file."),
+        ("file.write.expected", "design, files", "expected_sha256 protects what somebody else wrote."),
+        ("file.errors", "issue 2", "Missing is 404, permission denied 403."),
+    )
+)

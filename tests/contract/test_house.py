@@ -1,0 +1,55 @@
+"""Rules of the house that no linter knows."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mcp_ssh.config import Config, example
+from mcp_ssh.tool import Risk
+from mcp_ssh.tools import REGISTRY
+
+ROOT = Path(__file__).parents[2]
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_no_file_has_more_than_500_lines() -> None:
+    long = {path.name: lines for path in tracked("*.py", "*.sh") if (lines := len(path.read_text("utf-8").splitlines())) > 500}
+    assert long == {}
+
+
+def test_only_commandline_quotes() -> None:
+    quoting = [path.name for path in tracked("mcp_ssh/*.py", "rest_bridge/*.py") if "shlex" in path.read_text("utf-8")]
+    assert quoting == ["commandline.py"]
+
+
+@pytest.mark.parametrize("name", list(REGISTRY))
+def test_every_tool_describes_itself(name: str) -> None:
+    tool = REGISTRY[name]
+    assert len(name) <= 48
+    assert len(tool.description.encode()) < 1024
+    for model in (tool.params, tool.result):
+        missing = [field for field, info in model.model_fields.items() if not info.description]
+        assert missing == [], model.__name__
+    schema = tool.input_schema
+    assert schema["additionalProperties"] is False
+    assert not {"anyOf", "oneOf", "allOf"} & set(schema)
+
+
+def test_readers_never_ask_for_confirmation() -> None:
+    assert [name for name, tool in REGISTRY.items() if tool.risk is Risk.READ and tool.confirm] == []
+
+
+def test_the_example_config_holds_every_key() -> None:
+    assert Config.model_validate_json(example()) == Config()
+    assert (ROOT / "config.example.json").read_text("utf-8") == example()
+
+
+def test_every_config_key_is_obeyed_by_code() -> None:
+    code = "".join(path.read_text("utf-8") for path in tracked("mcp_ssh/*.py", "rest_bridge/*.py") if path.name != "config.py")
+    keys = [name for area in Config.model_fields.values() for name in area.annotation.model_fields]  # pyright: ignore
+    assert [key for key in keys if f".{key}" not in code] == []
