@@ -17,7 +17,7 @@ from mcp_ssh.params import OnSession, Params, Result
 from mcp_ssh.policy import allow, needs_confirmation
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.store.history import HistoryRow, arguments_text, redact
-from mcp_ssh.tool import AnyTool, Call, Question, Registry, model_fields
+from mcp_ssh.tool import AnyTool, Asked, Call, Question, Registry, model_fields
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,9 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
         outcome = "ok"
     except ToolError as error:
         outcome = error.code
+        raise
+    except Asked:
+        outcome = "asked"
         raise
     except Exception as error:
         outcome = Internal.code

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Params(BaseModel):
-    """Base of every tool's parameters: unknown names are refused, values are not coerced across types."""
+    """Base of every tool's parameters: unknown names are refused. Text that spells a number is taken as one."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 

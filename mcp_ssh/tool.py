@@ -50,6 +50,10 @@ class Question:
     fields: Mapping[str, dict[str, Any]]
 
 
+class Asked(Exception):
+    """Raised by `Call.need` to have the client ask a person and repeat the call: no failure, and nothing was done yet."""
+
+
 class Call(Protocol):
     """One call on its way through the house; each door implements it."""
 

@@ -1,11 +1,11 @@
 """One handshake's question, is this the machine we know, and what a caller hears where it is not."""
 
 import base64
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mcp_ssh.commandline import quote
 from mcp_ssh.errors import Conflict, HostKeyUnconfirmed, Refused, ToolError
 from mcp_ssh.ssh.known_hosts import Entry, HostTrust, Verdict, fingerprint, lookup_name
 
@@ -239,7 +239,7 @@ def _way_out(check: HostKeyCheck, offered: OfferedKey) -> str:
 def _removal(name: str, fixed: Sequence[Entry]) -> str:
     ours = [entry for entry in fixed if entry.managed]
     theirs = sorted({entry.source for entry in fixed if not entry.managed})
-    ways = [f"remove the old key from {source} (`ssh-keygen -R {shlex.quote(name)} -f {source}`)" for source in theirs]
+    ways = [f"remove the old key from {source} (`ssh-keygen -R {quote(name)} -f {source}`)" for source in theirs]
     if ours:
         ways.append(f"take the pattern out of {places(ours)}")
     return " and ".join(ways)

@@ -265,7 +265,8 @@ async def _shown(host: str, port: int, algorithms: Sequence[str], refusals: list
         return await asyncssh.get_server_host_key(
             host, port, config=None, options=options, server_host_key_algs=[*algorithms]
         )
-    except asyncssh.KeyExchangeFailed as error:
+    except (asyncssh.KeyExchangeFailed, ConnectionResetError, asyncssh.ConnectionLost) as error:
+        # A machine without such a key says so and hangs up; where our own words are still on the way, it resets.
         refusals.append(str(error))
         return None
     except UnicodeError as error:

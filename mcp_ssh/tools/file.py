@@ -1,7 +1,6 @@
 """Files of the machine: list, look at, read, write. Each call is one round trip."""
 
 import base64
-import binascii
 import hashlib
 import re
 from typing import Annotated, Any, Literal
@@ -347,9 +346,9 @@ def _bytes(params: Write) -> bytes:
         if params.encoding == "base64":
             return base64.b64decode("".join(params.content.split()), validate=True)
         return params.content.encode("utf-8")
-    except binascii.Error as error:
-        raise InvalidInput(f"content: is not base64: {error}", hint="pass encoding: utf-8 for text") from error
-    except UnicodeEncodeError as error:
+    except ValueError as error:
+        if params.encoding == "base64":
+            raise InvalidInput("content: is not base64", hint="pass encoding: utf-8 for text") from error
         raise InvalidInput(
             "content: must be valid Unicode text; lone surrogates have no UTF-8", hint="pass encoding: base64 for bytes"
         ) from error

@@ -1,1 +1,1 @@
-"""Real SSH hosts in Linux namespaces, for tests: a Debian under systemd and a genuine Alpine under OpenRC (see README.md)."""
+"""Real SSH hosts in Linux namespaces, for tests: a Debian under systemd, an Alpine under OpenRC. See README.md."""

@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ async def stdio(home: Path, *options: str) -> AsyncGenerator[Stdio]:
 class Http:
     """`mcp-ssh serve` on a free port."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
         import httpx2
 
         self.process = process
@@ -92,26 +93,47 @@ class Http:
 
 @contextlib.asynccontextmanager
 async def serve(home: Path, *options: str) -> AsyncGenerator[Http]:
-    argv = [sys.executable, "-m", "mcp_ssh", "serve", "--port", "0", *options]
-    environment = {**os.environ, "MCP_SSH_HOME": str(home), "MCP_SSH_TOKEN": TOKEN}
-    process = await anyio.to_thread.run_sync(
-        lambda: subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    )
+    process = await anyio.to_thread.run_sync(_started, home, options)
     try:
-        url = await anyio.to_thread.run_sync(_url, process)
+        url = await anyio.to_thread.run_sync(_url, process, home)
         server = Http(process, url)
         async with server.client:
             yield server
     finally:
         process.terminate()
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(process.communicate)
+            await anyio.to_thread.run_sync(process.wait)
 
 
-def _url(process: subprocess.Popen[str]) -> str:
-    """The address that the server says it listens on."""
-    assert process.stderr
-    for line in process.stderr:
-        if found := re.search(r"http://[\d.]+:\d+", line):
+@contextlib.contextmanager
+def blocking_serve(home: Path) -> Generator[str]:
+    """The same for tests without a loop; gives the address."""
+    process = _started(home, ())
+    try:
+        yield _url(process, home)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _started(home: Path, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-m", "mcp_ssh", "serve", "--port", "0", *options]
+    environment = {**os.environ, "MCP_SSH_HOME": str(home), "MCP_SSH_TOKEN": TOKEN}
+    with _log(home).open("w") as log:
+        return subprocess.Popen(argv, env=environment, stderr=log, stdout=subprocess.DEVNULL)
+
+
+def _log(home: Path) -> Path:
+    return home.with_name(f"{home.name}.log")
+
+
+def _url(process: subprocess.Popen[bytes], home: Path) -> str:
+    """The address that the server says it listens on, in what it logs."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if found := re.search(r"http://[\d.]+:\d+", _log(home).read_text()):
             return found[0]
-    raise AssertionError("the server ended without saying where it listens")
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    raise AssertionError(f"the server did not say where it listens: {_log(home).read_text()}")

@@ -337,3 +337,29 @@ async def test_a_login_that_is_refused_names_no_secret(app: App, deb: Host) -> N
         await dispatch(app, session.connect, password_login(deb, password="hunter2"), DirectCall(caller()))
     rows = await app.store.history.list(10)
     assert "hunter2" not in f"{error.value.payload()} {rows}"
+
+
+@pytest.mark.requirement("hostkey.scan")
+async def test_a_scan_shows_every_key_of_the_machine_and_what_it_is_to_us(app: App, way: Way, host: Host) -> None:
+    scanned = await way.call(hostkey.scan, {"host": host.ip})
+    assert {each["public_key"] for each in scanned["keys"]} == {
+        " ".join(line.split()[:2]) for line in host.public_keys
+    }
+    assert {each["known"] for each in scanned["keys"]} == {"unknown"}
+    await trust(app, host)
+    assert {each["known"] for each in (await way.call(hostkey.scan, {"host": host.ip}))["keys"]} == {"trusted"}
+
+
+@pytest.mark.requirement("hostkey.list", "hostkey.remove")
+async def test_a_removed_key_is_unknown_again(app: App, way: Way, deb: Host) -> None:
+    await trust(app, deb)
+    entries = (await way.call(hostkey.list_, {}))["entries"]
+    assert {each["key_type"] for each in entries} == {"ssh-ed25519", "ecdsa-sha2-nistp256"}
+    assert set(entries[0]) == {"host", "port", "known_hosts_host", "key_type", "key_base64", "fingerprint_sha256"}
+    for each in entries:
+        gone = {"host": deb.ip, "port": deb.port, "key_type": each["key_type"]}
+        assert await way.call(hostkey.remove, gone) == {"ok": True, "changed": True}
+        assert await way.call(hostkey.remove, gone) == {"ok": True, "changed": False}
+    with pytest.raises(Fault) as fault:
+        await way.call(session.connect, login(deb, "dev"))
+    assert "unknown" in str(fault.value.payload)

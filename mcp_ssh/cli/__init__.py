@@ -1,0 +1,117 @@
+"""The command `mcp-ssh`: what it takes, what it says, and its exit code.
+
+Nothing heavy is imported before a subcommand needs it: `--help` and a mistyped word answer at once.
+"""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from typing import cast
+
+from mcp_ssh import __version__
+from mcp_ssh.cli import call, demo, serve, stdio, tokens, tools
+from mcp_ssh.cli.terminal import Failure, Parser, say_failure, usage
+from mcp_ssh.errors import ToolError
+
+COMMANDS = {"stdio": stdio, "serve": serve, "demo": demo, "call": call, "tools": tools, "token": tokens}
+
+ABOUT = "Administer Linux machines over SSH through typed tools: as an MCP server, over REST, or from here."
+SHORT_HELP = """mcp-ssh is an MCP server: a client starts it and talks to it through its standard input.
+
+  mcp-ssh demo            try everything on a throw-away SSH host
+  mcp-ssh stdio           what an MCP client starts (also without a command, where input is no terminal)
+  mcp-ssh serve           the same tools over HTTP: MCP at /mcp, REST with /docs
+  mcp-ssh tools           the tools; `mcp-ssh call TOOL JSON` calls one
+  mcp-ssh token add NAME  let somebody call over HTTP
+  mcp-ssh --help          all commands and options"""
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command and end the process with its exit code: 0, 1 for a failure, 2 for wrong usage."""
+    sys.exit(_run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _run(argv: list[str]) -> int:
+    verbose = "-v" in argv or "--verbose" in argv
+    try:
+        words = _with_command(argv)
+        if words is None:
+            print(SHORT_HELP)
+            return 0
+        parsed = _parser().parse_args(words)
+        return COMMANDS[parsed.command_name].run(parsed)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough. The flush at exit must not fail on it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 the last place to turn a failure into one line
+        return _failed(error, verbose=verbose)
+
+
+def _with_command(argv: list[str]) -> list[str] | None:
+    """The arguments with a command in them; `None` where a person at a terminal gave none.
+
+    Raises:
+        Failure: The command is unknown; names those that are spelled nearly so.
+    """
+    word = next((each for each in argv if not each.startswith("-")), None)
+    if word is None:
+        if {"-h", "--help", "--version"} & set(argv):
+            return argv
+        return None if sys.stdin is not None and sys.stdin.isatty() else ["stdio", *argv]
+    if word not in COMMANDS:
+        near = difflib.get_close_matches(word, COMMANDS, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(COMMANDS)}"
+        raise usage(f"there is no command {word[:40]!r}", hint)
+    return argv
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = Parser(add_help=False)
+    common.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="log everything")
+    common.add_argument(
+        "--log-json", action="store_true", default=argparse.SUPPRESS, help="log one JSON object per line"
+    )
+    parser = Parser(prog="mcp-ssh", description=ABOUT, parents=[common])
+    parser.set_defaults(verbose=False, log_json=False)
+    parser.add_argument("--version", action="version", version=f"mcp-ssh {__version__}")
+    commands = parser.add_subparsers(dest="command_name", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        text = (module.__doc__ or "").partition("\n")[0]
+        module.arguments(commands.add_parser(name, help=text, description=text, parents=[common]))
+    return parser
+
+
+def _failed(error: BaseException, *, verbose: bool) -> int:
+    """Say what went wrong in one line, and return the exit code."""
+    reason = _reason(error)
+    if verbose:
+        sys.excepthook(type(reason), reason, reason.__traceback__)
+    if isinstance(reason, Failure):
+        say_failure(reason.message, reason.hint)
+        return reason.exit_code
+    if isinstance(reason, ToolError):
+        say_failure(reason.message, reason.hint)
+    elif isinstance(reason, OSError) and reason.strerror:
+        name = f"{reason.filename}: " if reason.filename else ""
+        say_failure(f"{name}{reason.strerror}", "run it with -v to see where")
+    else:
+        say_failure(
+            f"a mistake in mcp-ssh itself, {type(reason).__name__}", "run it with -v to see where, and report it"
+        )
+    return 1
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What a group of errors comes down to: the first that says what to do, else the first."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [_reason(each) for each in cast("BaseExceptionGroup[BaseException]", error).exceptions]
+    return next((each for each in leaves if isinstance(each, Failure | ToolError)), leaves[0])

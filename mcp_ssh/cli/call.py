@@ -1,0 +1,207 @@
+"""Call one tool, and print its result as JSON."""
+
+import argparse
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mcp_ssh.cli import logs
+from mcp_ssh.cli.terminal import (
+    Failure,
+    ask,
+    end_progress,
+    has_person,
+    parse_object,
+    print_json,
+    say,
+    show_progress,
+    usage,
+)
+
+if TYPE_CHECKING:
+    from mcp import types
+    from mcp.client import ClientRequestContext
+
+    from mcp_ssh.app import App
+    from mcp_ssh.cli.remote import Reply
+    from mcp_ssh.errors import HostKeyUnconfirmed
+    from mcp_ssh.tool import Caller, Door, Question
+
+TOOL_EXAMPLE = '{"command": "uptime"}'
+CONNECT_EXAMPLE = '{"host": "192.0.2.7", "username": "admin", "key_path": "~/.ssh/id_ed25519"}'
+KEY_FIELDS = ("host", "port", "key_type", "public_key", "fingerprint_sha256")
+"""What `hostkey_accept` takes of the `details.host_key` of a refused connection."""
+
+TRUST = {"trust": {"type": "boolean", "title": "Is this the machine's own fingerprint?"}}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What `mcp-ssh call` takes."""
+    parser.add_argument("tool", metavar="TOOL", help="name of the tool; `mcp-ssh tools` lists them")
+    parser.add_argument(
+        "json",
+        metavar="JSON",
+        nargs="?",
+        default="{}",
+        help=f"its arguments, such as '{TOOL_EXAMPLE}'; - reads them from standard input,"
+        " so that no process list shows a password",
+    )
+    parser.add_argument(
+        "--connect", metavar="JSON", help="open a session first, with these arguments of session_connect, or - as above"
+    )
+    parser.add_argument("--url", metavar="URL", help="call the server that runs there, with the token in MCP_SSH_TOKEN")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Call, print, and return the exit code."""
+    logs.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
+    if parsed.json == "-" == parsed.connect:
+        raise usage("standard input can be read only once", "give one of the two as an argument")
+    given = parse_object(parsed.json, "what was given as JSON", TOOL_EXAMPLE)
+    connect = (
+        None if parsed.connect is None else parse_object(parsed.connect, "what was given to --connect", CONNECT_EXAMPLE)
+    )
+    from mcp_ssh.cli.running import run_async
+
+    try:
+        if parsed.url is None:
+            return run_async(_here, parsed.tool, given, connect)
+        return run_async(_there, parsed.url, parsed.tool, given, connect)
+    finally:
+        end_progress()
+
+
+def _owner() -> "Caller":
+    from mcp_ssh.tool import Caller, Role
+
+    return Caller(id="cli", role=Role.ADMIN, owner=True)
+
+
+@dataclass
+class TerminalCall:
+    """A call from the command line; a person at the terminal can be asked."""
+
+    caller: "Caller" = field(default_factory=_owner)
+    door: "Door" = "cli"
+    confirms: bool = True
+
+    async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Show how far it is, on a terminal."""
+        show_progress(done, total, message)
+
+    async def need(self, question: "Question") -> Mapping[str, Any] | None:
+        """Ask; `None` where nobody is there."""
+        return await ask(question.message, question.fields) if has_person() else None
+
+
+async def _here(name: str, given: Mapping[str, Any], connect: Mapping[str, Any] | None) -> None:
+    """Call the tool in this process, as the owner of the machine it runs on."""
+    from mcp_ssh.app import open_app
+    from mcp_ssh.dispatch import dispatch, lookup
+    from mcp_ssh.errors import HostKeyUnconfirmed
+    from mcp_ssh.ssh.session import Session
+    from mcp_ssh.tools import REGISTRY
+
+    tool = lookup(REGISTRY, name)
+    if connect is None and tool.where is Session:
+        raise Failure(f"{name} runs on a machine", "give --connect JSON to log in first, or the --url of a server")
+    call = TerminalCall()
+    async with open_app() as app:
+        try:
+            if connect is not None:
+                await _connect(app, connect, call)
+            result = (await dispatch(app, tool, given, call)).model_dump(mode="json", exclude_unset=True)
+        except HostKeyUnconfirmed as refusal:
+            raise _how_to_trust(refusal) from refusal
+    _print(result, lost_blobs=True)
+
+
+async def _connect(app: "App", arguments: Mapping[str, Any], call: TerminalCall) -> None:
+    """Open a session; whoever sits at the terminal may accept an unknown host key on the way."""
+    from mcp_ssh.dispatch import dispatch, lookup
+    from mcp_ssh.errors import HostKeyUnconfirmed
+    from mcp_ssh.tools import REGISTRY
+
+    session_connect = lookup(REGISTRY, "session_connect")
+    try:
+        await dispatch(app, session_connect, arguments, call)
+    except HostKeyUnconfirmed as refusal:
+        key = refusal.details["host_key"]
+        if key["reason"] != "unknown" or not has_person():
+            raise
+        answer = await ask(refusal.message, TRUST)
+        if not (answer and answer["trust"]):
+            raise
+        accepted = {name: key[name] for name in KEY_FIELDS} | {"confirm": True}
+        await dispatch(app, lookup(REGISTRY, "hostkey_accept"), accepted, call)
+        await dispatch(app, session_connect, arguments, call)
+
+
+def _how_to_trust(refusal: "HostKeyUnconfirmed") -> Failure:
+    """The refusal with the command that accepts the key, since a person has nothing else to paste."""
+    key = refusal.details["host_key"]
+    if key["reason"] != "unknown":
+        return Failure(refusal.message, refusal.hint)
+    accepted = json.dumps({name: key[name] for name in KEY_FIELDS} | {"confirm": True})
+    return Failure(
+        refusal.message,
+        "compare the fingerprint with the machine's own by another way; if they agree:"
+        f" mcp-ssh call hostkey_accept {shlex.quote(accepted)}",
+    )
+
+
+async def _there(url: str, name: str, given: Mapping[str, Any], connect: Mapping[str, Any] | None) -> None:
+    """Call the tool of a running server, over MCP."""
+    from mcp_ssh.cli import remote
+
+    address = remote.endpoint(url)
+    async with remote.connected(
+        address, os.environ.get("MCP_SSH_TOKEN"), _elicited if has_person() else None
+    ) as client:
+        if connect is None:
+            body = _body(await remote.call(client, name, given, show_progress))
+        else:
+            session_id = _body(await remote.call(client, "session_connect", connect))["session_id"]
+            try:
+                body = _body(await remote.call(client, name, _on(session_id, name, given), show_progress))
+            finally:
+                # The server would keep it for half an hour, and this caller has no more use for it.
+                await remote.call_in_the_end(client, "session_disconnect", {"session_id": session_id})
+    _print(body)
+
+
+def _on(session_id: str, name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments with the session just opened: the server's default is the caller's first, maybe another machine."""
+    from mcp_ssh.tools import REGISTRY
+
+    tool = REGISTRY.get(name)
+    takes_session = tool is not None and "session_id" in tool.params.model_fields
+    return {"session_id": session_id, **given} if takes_session else given
+
+
+async def _elicited(context: "ClientRequestContext", params: "types.ElicitRequestParams") -> "types.ElicitResult":
+    from mcp import types
+
+    del context
+    if not isinstance(params, types.ElicitRequestFormParams):
+        return types.ElicitResult(action="decline")
+    answer = await ask(params.message, params.requested_schema.get("properties", {}))
+    return (
+        types.ElicitResult(action="cancel") if answer is None else types.ElicitResult(action="accept", content=answer)
+    )
+
+
+def _body(reply: "Reply") -> dict[str, Any]:
+    if reply.ok:
+        return reply.body
+    raise Failure(str(reply.body["message"]), reply.body.get("hint"))
+
+
+def _print(result: dict[str, Any], *, lost_blobs: bool = False) -> None:
+    end_progress()
+    if lost_blobs and result.get("truncated"):
+        say("mcp-ssh: output was cut, and blobs end with this process (redirect it on the machine, or use --url)")
+    print_json(result)

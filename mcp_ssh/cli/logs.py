@@ -1,0 +1,77 @@
+"""Logs: on standard error, and in a file where the config names a folder. Never a command or a value at INFO."""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcp_ssh.cli.terminal import visible
+
+if TYPE_CHECKING:
+    from mcp_ssh.config import Config
+
+QUIET = ("asyncssh", "mcp", "httpx2", "httpcore2", "uvicorn", "sse_starlette", "asyncio")
+"""Loggers of libraries that tell commands, addresses with tokens in them, or each request at INFO or below."""
+
+
+def set_up(config: "Config", *, verbose: bool, as_json: bool) -> None:
+    """Log as the config says, for a server.
+
+    Raises:
+        InvalidInput: The folder for the log file cannot be used.
+    """
+    level = "DEBUG" if verbose or config.server.debug else config.logging.level
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if config.logging.directory:
+        from mcp_ssh.cli.log_file import log_file
+
+        handlers.append(log_file(Path(config.logging.directory).expanduser()))
+    _install(handlers, level, as_json=as_json)
+
+
+def set_up_command(*, verbose: bool, as_json: bool) -> None:
+    """Log for a command that a person waits for: what went wrong, or everything with `-v`."""
+    _install([logging.StreamHandler(sys.stderr)], "DEBUG" if verbose else "WARNING", as_json=as_json)
+
+
+def _install(handlers: list[logging.Handler], level: str, *, as_json: bool) -> None:
+    for handler in handlers:
+        handler.setFormatter(_JsonLines() if as_json else _Lines())
+    logging.basicConfig(level=level, handlers=handlers, force=True)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _moment(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _Lines(logging.Formatter):
+    """Time, level, logger and message in one line, whatever text from outside the message holds; a traceback below."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 logging's
+        return _moment(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 logging's
+        record.message = visible(record.message)
+        return super().formatMessage(record)
+
+
+class _JsonLines(logging.Formatter):
+    """The same as a JSON object in a line, traceback included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown: Mapping[str, Any] = {
+            "time": _moment(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        trace = {"traceback": self.formatException(record.exc_info)} if record.exc_info else {}
+        return json.dumps({**shown, **trace}, ensure_ascii=False)

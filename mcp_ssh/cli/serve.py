@@ -1,0 +1,129 @@
+"""Serve the tools over HTTP: MCP at /mcp, REST at the documented paths, with /docs."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcp_ssh.cli import logs
+from mcp_ssh.cli.stdio import surface_arguments
+from mcp_ssh.cli.terminal import say, usage
+
+if TYPE_CHECKING:
+    from mcp_ssh.app import App
+    from mcp_ssh.config import Config
+    from mcp_ssh.surface import Surface
+    from rest_bridge.serve import Tls
+
+TOKEN_VARIABLE = "MCP_SSH_TOKEN"  # noqa: S105 a name
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What `mcp-ssh serve` takes."""
+    parser.add_argument("--host", help="address to listen on (default: server.host of config.json, 127.0.0.1)")
+    parser.add_argument("--port", type=port, help="TCP port, 0 for a free one (default: server.port, 8754)")
+    surface_arguments(parser)
+    parser.add_argument(
+        "--behind-proxy", action="store_true", help="a proxy in front does TLS, so any address may be listened on"
+    )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain in PEM, to serve HTTPS")
+    parser.add_argument(
+        "--tls-key", type=Path, metavar="FILE", help="its private key in PEM, where it is not in the same file"
+    )
+
+
+def port(text: str) -> int:
+    """A TCP port that was typed."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, which is 0 to 65535")
+    return int(text)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Serve until a signal ends it, and return the exit code."""
+    import anyio
+
+    if parsed.tls_key and not parsed.tls_cert:
+        raise usage("--tls-key is nothing without its certificate", "give --tls-cert, too")
+    anyio.run(_serve, parsed)
+    return 0
+
+
+async def _serve(parsed: argparse.Namespace) -> None:
+    from mcp_ssh import surface
+    from mcp_ssh.app import open_app
+    from mcp_ssh.config import home, load
+    from mcp_ssh.tools import REGISTRY
+    from rest_bridge.serve import Tls
+
+    folder = home()
+    config = _with_options(load(folder), parsed)
+    logs.set_up(config, verbose=parsed.verbose, as_json=parsed.log_json)
+    shown = surface.parse(parsed.toolsets, REGISTRY, read_only=parsed.read_only)
+    tls = Tls(parsed.tls_cert, parsed.tls_key) if parsed.tls_cert else None
+    async with open_app(folder, config, read_only=parsed.read_only) as app:
+        await let_admin_in(app)
+        # Among JSON lines the log's own word must do.
+        await listen(app, _unheard if parsed.log_json else _say_where, shown=shown, tls=tls)
+
+
+def _say_where(url: str) -> None:
+    say(f"mcp-ssh serves {url} (MCP at /mcp, documentation at /docs)")
+
+
+def _unheard(url: str) -> None:
+    del url
+
+
+def _with_options(config: "Config", parsed: argparse.Namespace) -> "Config":
+    """The config as the options change it."""
+    given = {"host": parsed.host, "port": parsed.port, "behind_proxy": parsed.behind_proxy or None}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return config.model_copy(update={"server": config.server.model_copy(update=changes)})
+
+
+async def listen(
+    app: "App",
+    on_ready: Callable[[str], None],
+    *,
+    shown: "Surface | None" = None,
+    tls: "Tls | None" = None,
+    signals: bool = True,
+) -> None:
+    """Serve at the address of the app's config, until a signal or a cancellation.
+
+    Args:
+        app: What the calls run on.
+        on_ready: Told the server's address once it listens.
+        shown: What `/mcp` lists.
+        tls: The certificate, to serve HTTPS.
+        signals: Whether SIGTERM and Ctrl-C end it.
+    """
+    from mcp_ssh.tools import REGISTRY
+    from rest_bridge.routes.tables import FAMILIES
+    from rest_bridge.serve import serve
+
+    await serve(
+        app,
+        REGISTRY,
+        FAMILIES,
+        host=app.config.server.host,
+        port=app.config.server.port,
+        surface=shown,
+        tls=tls,
+        on_ready=on_ready,
+        signals=signals,
+    )
+
+
+async def let_admin_in(app: "App") -> None:
+    """See that somebody can call: with the token of the environment, a stored one, or one made and shown now."""
+    if app.config.server.auth_mode == "none":
+        return
+    # Taken out of the environment: no program that we start has any business with it.
+    preset = os.environ.pop(TOKEN_VARIABLE, None)
+    if preset is not None:
+        await app.store.tokens.preset(preset)
+    elif made := await app.store.tokens.ensure_admin():
+        say(f"mcp-ssh: made the token {made[0].name}, which is shown only now: {made[1]}")

@@ -1,0 +1,46 @@
+"""What outlives a process: `state.db` and the functions over its tables, and the files of large outputs."""
+
+from pathlib import Path
+
+from mcp_ssh.store.blobs import Blob, Blobs, BlobWriter
+from mcp_ssh.store.database import Database
+from mcp_ssh.store.history import History, HistoryRow, arguments_text, redact
+from mcp_ssh.store.tokens import TokenInfo, Tokens
+
+__all__ = [
+    "Blob",
+    "BlobWriter",
+    "Blobs",
+    "History",
+    "HistoryRow",
+    "Store",
+    "TokenInfo",
+    "Tokens",
+    "arguments_text",
+    "redact",
+]
+
+
+class Store:
+    """The database of a state folder, by table: `tokens`, `history`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.tokens = Tokens(database)
+        self.history = History(database)
+
+    @classmethod
+    async def open(cls, folder: Path) -> "Store":
+        """Open `state.db` in a folder, made 0700 where it is missing. Any number of processes may do so.
+
+        Raises:
+            InvalidInput: The folder cannot be used or is not private.
+            Unsupported: A newer version of this program wrote the database.
+            Internal: It is damaged.
+            TimedOut: Another process kept it locked.
+        """
+        return cls(await Database.open(folder))
+
+    async def close(self) -> None:
+        """Write the history that still waits, and close."""
+        await self._database.close()

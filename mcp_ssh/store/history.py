@@ -1,0 +1,101 @@
+"""History: who called what, on which machine, with which outcome."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from mcp_ssh.store.database import Database, Statement, iso, utc_now
+from mcp_ssh.store.redaction import MAX_ARGUMENTS_BYTES, arguments_text, cut_text, redact
+
+__all__ = ["History", "HistoryRow", "arguments_text", "redact"]
+
+MAX_ROWS = 100_000
+MAX_AGE = timedelta(days=90)
+TRIM_EVERY_ROWS = 1000
+MAX_LISTED = 1000
+_WORD_BYTES = 512
+_COLUMNS = ("id", "at", "caller", "door", "tool", "target", "arguments", "outcome", "duration_ms", "detail")
+_INSERT = f"INSERT INTO history ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+
+
+def _as_text(arguments: object) -> object:
+    return arguments_text(cast("Mapping[str, Any]", arguments)) if isinstance(arguments, Mapping) else arguments
+
+
+def _as_utc(moment: object) -> object:
+    return iso(datetime.fromisoformat(moment)) if isinstance(moment, str) else moment
+
+
+class HistoryRow(BaseModel):
+    """One call. Arguments given as a mapping are redacted and turned into text."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = Field(default_factory=lambda: secrets.token_hex(8), description="Names this call, in the log too.")
+    at: Annotated[str, BeforeValidator(_as_utc)] = Field(
+        default_factory=lambda: iso(utc_now()), description="When it ended, UTC."
+    )
+    caller: str = Field(description="Id of the caller: a token's, `stdio` or `local`.")
+    door: str = Field(description="The door it came through.")
+    tool: str = Field(description="The tool's name.")
+    target: str | None = Field(default=None, description="user@host:port of the machine; unset where it was none.")
+    arguments: Annotated[str, BeforeValidator(_as_text)] = Field(
+        default="{}", description="Arguments as JSON text, secrets hidden, cut at 4 KiB."
+    )
+    outcome: str = Field(description="`ok`, the error's code, or `cancelled`.")
+    duration_ms: float = Field(ge=0, description="Milliseconds from the call's arrival to its result.")
+    detail: str | None = Field(default=None, description="What else matters, such as whether a command was stopped.")
+
+
+class History:
+    """The record of calls, newest 100,000 and at most 90 days."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._now = now
+        self._until_trim = 0
+
+    async def record(self, row: HistoryRow) -> None:
+        """Have a row written soon. It waits only while a thousand others do, and never fails the call it records."""
+        await self._database.later(Statement(_INSERT, _values(row)))
+        self._until_trim -= 1
+        if self._until_trim < 0:
+            # The first row of a process trims too, else a folder used by short-lived processes only would grow.
+            self._until_trim = TRIM_EVERY_ROWS
+            await self.trim()
+
+    async def flush(self) -> None:
+        """Wait until every recorded row is in the database."""
+        await self._database.flush()
+
+    async def list(self, limit: int, caller: str | None = None, tool: str | None = None) -> "list[HistoryRow]":
+        """The newest rows, newest first, of one caller or tool where given; a thousand at most."""
+        wanted: list[tuple[str, Any]] = [("caller", caller), ("tool", tool)]
+        given = [(column, value) for column, value in wanted if value is not None]
+        where = f"WHERE {' AND '.join(f'{column} = ?' for column, _ in given)}" if given else ""
+        rows = await self._database.read(
+            f"SELECT {', '.join(_COLUMNS)} FROM history {where} ORDER BY seq DESC LIMIT ?",  # noqa: S608
+            (*(value for _, value in given), max(0, min(limit, MAX_LISTED))),
+        )
+        return [HistoryRow.model_validate(dict(row)) for row in rows]
+
+    async def trim(self) -> None:
+        """Have rows beyond the kept number and age removed soon."""
+        await self._database.later(
+            Statement("DELETE FROM history WHERE seq <= (SELECT max(seq) FROM history) - ?", (MAX_ROWS,))
+        )
+        await self._database.later(Statement("DELETE FROM history WHERE at < ?", (iso(self._now() - MAX_AGE),)))
+
+
+def _values(row: HistoryRow) -> tuple[Any, ...]:
+    """A row's values, bounded and encodable, so that no caller's text can make a whole batch fail."""
+    values: list[Any] = []
+    for column in _COLUMNS:
+        value = getattr(row, column)
+        if isinstance(value, str):
+            value = cut_text(value, MAX_ARGUMENTS_BYTES if column == "arguments" else _WORD_BYTES)
+        values.append(value)
+    return tuple(values)

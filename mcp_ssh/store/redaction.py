@@ -1,0 +1,128 @@
+"""Arguments made fit for the record: no secrets, and no more than a row holds."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any, cast
+
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+HIDDEN = "***"
+MAX_ARGUMENTS_BYTES = 4096
+CUT = "…(cut)"
+
+_MAX_DEPTH = 12
+_MAX_ITEMS = 100
+_MAX_KEY_CHARS = 200
+
+# Compared without case and separators, so `keyContent`, `key-content` and `key_content` are one word.
+_SECRET_PARTS = (
+    "password", "passwd", "passphrase", "passcode", "secret", "token", "privatekey", "sshkey", "keycontent", "keydata",
+    "apikey", "credential", "authorization", "cookie", "jwt", "filecontent",
+)  # fmt: skip
+_SECRET_NAMES = frozenset({"content", "contents", "contentbase64", "stdin", "input", "pin", "otp", "auth"})
+_ENVIRONMENTS = frozenset({"env", "environ", "environment", "envvars"})
+
+_IN_TEXT = (
+    (re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.S), HIDDEN),
+    (re.compile(r"mcpssh_[A-Za-z0-9_-]{20,}"), HIDDEN),
+    (re.compile(r"(://[^\s/:@]{0,256}:)[^\s/@]{1,512}@"), rf"\1{HIDDEN}@"),
+)
+_MARGIN_CHARS = 1024
+"""Text is cut this far behind what is kept before it is searched, so that a secret across the cut is seen whole."""
+
+
+def redact(arguments: Mapping[str, Any] | BaseModel) -> dict[str, Any]:
+    """Arguments as they may be kept and shown: secrets replaced by `***`, very long or deep parts cut.
+
+    Secret is what is named like a secret, at any depth, `SecretStr`, fields a model marks with
+    `json_schema_extra={"secret": True}`, the values (not the names) of an environment, and in any text a private key,
+    one of our tokens, or the password of a URL. `None` stays, since it says that nothing was given.
+    """
+    return _mapping(arguments, 0)
+
+
+def arguments_text(arguments: Mapping[str, Any] | BaseModel) -> str:
+    """Redacted arguments as JSON text of at most 4 KiB; longer text is cut and ends in a mark."""
+    encoded = json.dumps(redact(arguments), ensure_ascii=False, separators=(", ", ": ")).encode("utf-8", "replace")
+    return cut_text(encoded.decode(), MAX_ARGUMENTS_BYTES)
+
+
+def cut_text(text: str, size_bytes: int) -> str:
+    """Text that fits a number of bytes and can be stored; what was longer ends in a mark."""
+    encoded = text[: size_bytes + 1].encode("utf-8", "replace")
+    if len(encoded) <= size_bytes:
+        return encoded.decode()
+    return encoded[: size_bytes - len(CUT.encode())].decode("utf-8", "ignore") + CUT
+
+
+def _mapping(given: Mapping[str, Any] | BaseModel, depth: int) -> dict[str, Any]:
+    marked = _marked(given) if isinstance(given, BaseModel) else frozenset[str]()
+    entries = dict(given) if isinstance(given, BaseModel) else given
+    shown: dict[str, Any] = {}
+    named_secret = any(_is_secret(str(entries.get(each, ""))) for each in ("key", "name"))
+    for key, value in islice(entries.items(), _MAX_ITEMS):
+        name = _text(str(key))[:_MAX_KEY_CHARS]
+        secret = key in marked or _is_secret(str(key)) or (named_secret and key == "value")
+        shown[name] = _hidden(value) if secret else _entry(str(key), value, depth + 1)
+    if len(entries) > _MAX_ITEMS:
+        shown["…"] = f"{len(entries) - _MAX_ITEMS} more"
+    return shown
+
+
+def _entry(key: str, value: Any, depth: int) -> Any:
+    if _plain_name(key) not in _ENVIRONMENTS or value is None:
+        return _value(value, depth)
+    if isinstance(value, Mapping):
+        names = islice(cast("Mapping[Any, Any]", value), _MAX_ITEMS)
+        return {_text(str(name))[:_MAX_KEY_CHARS]: HIDDEN for name in names}
+    return HIDDEN
+
+
+def _value(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    if depth >= _MAX_DEPTH:
+        return CUT
+    if isinstance(value, Mapping | BaseModel):
+        return _mapping(cast("Mapping[str, Any] | BaseModel", value), depth)
+    if isinstance(value, list | tuple | set | frozenset):
+        return _items(list(islice(cast("Iterable[Any]", value), _MAX_ITEMS + 1)), depth)
+    return HIDDEN if isinstance(value, SecretStr | SecretBytes) else f"({type(value).__name__})"
+
+
+def _items(items: list[Any], depth: int) -> list[Any]:
+    shown = [_value(each, depth + 1) for each in items[:_MAX_ITEMS]]
+    return [*shown, CUT] if len(items) > _MAX_ITEMS else shown
+
+
+def _text(text: str) -> str:
+    shown = text[: MAX_ARGUMENTS_BYTES + _MARGIN_CHARS]
+    for pattern, replacement in _IN_TEXT:
+        shown = pattern.sub(replacement, shown)
+    return shown if len(shown) <= MAX_ARGUMENTS_BYTES else shown[:MAX_ARGUMENTS_BYTES] + CUT
+
+
+def _hidden(value: Any) -> Any:
+    return None if value is None else HIDDEN
+
+
+def _plain_name(name: str) -> str:
+    return "".join(filter(str.isalnum, name[:_MAX_KEY_CHARS])).lower()
+
+
+def _is_secret(name: str) -> bool:
+    plain = _plain_name(name)
+    return plain in _SECRET_NAMES or any(part in plain for part in _SECRET_PARTS)
+
+
+def _marked(model: BaseModel) -> frozenset[str]:
+    fields = type(model).model_fields.items()
+    return frozenset(
+        name
+        for name, field in fields
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("secret")
+    )

@@ -1,0 +1,179 @@
+"""Tokens: who may call over HTTP, and as what."""
+
+import hashlib
+import hmac
+import re
+import secrets
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import aiosqlite
+from pydantic import BaseModel, ConfigDict, Field
+
+from mcp_ssh.errors import Conflict, InvalidInput, NotFound
+from mcp_ssh.store.database import Database, Statement, iso, utc_now
+from mcp_ssh.tool import Role
+
+PRESET_ID = "env"
+MIN_PRESET_CHARS = 16
+MAX_SECRET_CHARS = 1024
+_USE_NOTED_EVERY = timedelta(minutes=1)
+_COLUMNS = "id, name, role, created_at, last_used_at"
+_ID = re.compile(r"[0-9a-f]{12}")
+
+
+class TokenInfo(BaseModel):
+    """A token without its secret, which nobody can get back."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = Field(description="Twelve hex digits, or `env` for the token of MCP_SSH_TOKEN. Owns sessions and blobs.")
+    name: str = Field(description="The name it was given.")
+    role: Role = Field(description="What its holder may do.")
+    created_at: str = Field(description="When it was made, UTC.")
+    last_used_at: str | None = Field(default=None, description="When it was last used, UTC, to the minute.")
+
+
+class Tokens:
+    """The tokens of a state folder, and the one preset by the environment."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._now = now
+        self._preset: tuple[str, TokenInfo] | None = None
+
+    async def create(self, name: str, role: Role) -> tuple[TokenInfo, str]:
+        """Make a token. Its secret is returned here and never again.
+
+        Raises:
+            InvalidInput: A name that is empty, too long, unprintable or reserved.
+            Conflict: A token of that name exists.
+        """
+        _check_name(name)
+        async with self._database.writing() as connection:
+            return await self._insert(connection, name, role)
+
+    async def find(self, secret: str) -> TokenInfo | None:
+        """The token with this secret; `None` where there is none, or no more.
+
+        Asks the database each time, by an indexed look-up on a connection no writer blocks: a revocation by another
+        process holds from the next request on, which a cache could promise only by asking just as often.
+        """
+        if len(secret) > MAX_SECRET_CHARS:
+            return None
+        digest = _digest(secret)
+        if self._preset is not None and hmac.compare_digest(digest, self._preset[0]):
+            return self._use_preset(self._preset[1])
+        rows = await self._database.read(f"SELECT hash, {_COLUMNS} FROM tokens WHERE hash = ?", (digest,))  # noqa: S608
+        if not rows or not hmac.compare_digest(digest, str(rows[0]["hash"])):
+            return None
+        token = _token(rows[0])
+        self._note_use(token)
+        return token
+
+    async def list(self) -> "list[TokenInfo]":
+        """All tokens, oldest first; the preset one of this process leads."""
+        rows = await self._database.read(f"SELECT {_COLUMNS} FROM tokens ORDER BY created_at, id")  # noqa: S608
+        return ([self._preset[1]] if self._preset else []) + [_token(row) for row in rows]
+
+    async def revoke(self, id_or_name: str) -> TokenInfo:
+        """Make a token worthless, in every process, from its next request on. Its name is free again.
+
+        Raises:
+            NotFound: No token has this id or name.
+            Conflict: The token of MCP_SSH_TOKEN, which only the environment can take away.
+        """
+        if id_or_name == PRESET_ID and self._preset is not None:
+            raise Conflict(
+                "the token of MCP_SSH_TOKEN is not stored", hint="unset MCP_SSH_TOKEN and restart the server"
+            )
+        async with self._database.writing() as connection:
+            rows = list(
+                await connection.execute_fetchall(
+                    f"DELETE FROM tokens WHERE id = ?1 OR name = ?1 RETURNING {_COLUMNS}",  # noqa: S608
+                    (id_or_name,),
+                )
+            )
+        if not rows:
+            raise NotFound(f"no token has the id or name {id_or_name!r}", hint="`mcp-ssh token list` shows them")
+        return _token(rows[0])
+
+    async def preset(self, secret: str) -> TokenInfo:
+        """Accept this secret as an admin token, in this process and its memory alone.
+
+        Raises:
+            InvalidInput: It is shorter than 16 characters, or holds what no HTTP header can carry.
+        """
+        if len(secret) < MIN_PRESET_CHARS or len(secret) > MAX_SECRET_CHARS:
+            raise InvalidInput(
+                f"MCP_SSH_TOKEN must have {MIN_PRESET_CHARS} to {MAX_SECRET_CHARS} characters",
+                hint="python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one",
+            )
+        if not all("!" <= each <= "~" for each in secret):
+            raise InvalidInput("MCP_SSH_TOKEN must be printable ASCII without spaces")
+        token = TokenInfo(id=PRESET_ID, name=PRESET_ID, role=Role.ADMIN, created_at=iso(self._now()))
+        self._preset = (_digest(secret), token)
+        return token
+
+    async def ensure_admin(self) -> tuple[TokenInfo, str] | None:
+        """Where there is no token at all, make one named `admin`; `None` where there is one, preset or stored."""
+        if self._preset is not None:
+            return None
+        async with self._database.writing() as connection:
+            if list(await connection.execute_fetchall("SELECT 1 FROM tokens LIMIT 1")):
+                return None
+            return await self._insert(connection, "admin", Role.ADMIN)
+
+    async def _insert(self, connection: aiosqlite.Connection, name: str, role: Role) -> tuple[TokenInfo, str]:
+        secret = f"mcpssh_{secrets.token_urlsafe(32)}"
+        token = TokenInfo(id=secrets.token_hex(6), name=name, role=role, created_at=iso(self._now()))
+        try:
+            await connection.execute(
+                "INSERT INTO tokens (id, name, role, hash, created_at) VALUES (?, ?, ?, ?, ?)",
+                (token.id, token.name, role.name.lower(), _digest(secret), token.created_at),
+            )
+        except sqlite3.IntegrityError as error:
+            raise Conflict(f"a token named {name!r} exists", hint="choose another name, or revoke that one") from error
+        return token, secret
+
+    def _use_preset(self, token: TokenInfo) -> TokenInfo:
+        used = token.model_copy(update={"last_used_at": iso(self._now())})
+        if self._preset is not None:
+            self._preset = (self._preset[0], used)
+        return used
+
+    def _note_use(self, token: TokenInfo) -> None:
+        """Have the time of use written, at most once a minute; dropped under load, for nothing depends on it."""
+        now = self._now()
+        before = iso(now - _USE_NOTED_EVERY)
+        if token.last_used_at is not None and token.last_used_at > before:
+            return
+        self._database.later_if_room(
+            Statement(
+                "UPDATE tokens SET last_used_at = ? WHERE id = ? AND (last_used_at IS NULL OR last_used_at <= ?)",
+                (iso(now), token.id, before),
+            )
+        )
+
+
+def _digest(secret: str) -> str:
+    """A plain hash is right here: 256 random bits cannot be guessed, so a slow or salted one would only cost time."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _token(row: sqlite3.Row) -> TokenInfo:
+    return TokenInfo(
+        id=row["id"],
+        name=row["name"],
+        role=Role[str(row["role"]).upper()],
+        created_at=row["created_at"],
+        last_used_at=row["last_used_at"],
+    )
+
+
+def _check_name(name: str) -> None:
+    if not name or len(name) > 64 or not name.isprintable() or name != name.strip():
+        raise InvalidInput("a token's name has 1 to 64 printable characters, none of them a space at either end")
+    if name == PRESET_ID or _ID.fullmatch(name):
+        raise InvalidInput(f"{name!r} cannot be a token's name: it reads as an id", hint="choose a word")

@@ -1,0 +1,77 @@
+"""Which tools an endpoint lists: chosen once, when it is built, and the same for every connection to it.
+
+A toolset is a room by its name. Two presets stand beside the rooms: `all`, and `core`, the default of both doors.
+While the rooms together are few, `core` is every room that exists. Once there are more, `core` becomes a list of at
+most 30 tools and 32 KiB, and the other tools are reached by search; no caller and no stored option changes then.
+"""
+
+import difflib
+from dataclasses import dataclass
+
+from mcp_ssh.errors import InvalidInput, Refused, ToolError
+from mcp_ssh.tool import AnyTool, Registry, Risk
+
+PRESETS = ("all", "core")
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What one endpoint shows of the registry.
+
+    Attributes:
+        toolsets: Rooms and presets by name.
+        read_only: Show only tools that read.
+    """
+
+    toolsets: tuple[str, ...] = ("core",)
+    read_only: bool = False
+
+    def tools(self, registry: Registry) -> Registry:
+        """The shown tools, by name in alphabetical order, so that every list of them is the same."""
+        return Registry(registry[name] for name in sorted(registry) if self.hides(registry[name]) is None)
+
+    def hides(self, tool: AnyTool) -> ToolError | None:
+        """Why the tool is not shown here, as the error of a call to it; `None` where it is."""
+        if not {tool.room, *PRESETS}.intersection(self.toolsets):
+            return Refused(
+                f"{tool.name} is not among the toolsets of this endpoint",
+                hint=f"start the server with --toolsets {','.join((*self.toolsets, tool.room))}",
+            )
+        if self.read_only and tool.risk is not Risk.READ:
+            return Refused(
+                f"{tool.name} changes machines, and this endpoint is read-only",
+                hint="use a tool that only reads, or an endpoint that is not read-only",
+            )
+        return None
+
+
+def parse(text: str, registry: Registry | None = None, *, read_only: bool = False) -> Surface:
+    """The surface that a list such as `core` or `session,file` asks for.
+
+    Args:
+        text: Toolsets, separated by commas; letter case and spaces do not count.
+        registry: The tools whose rooms may be named; by default all of this program.
+        read_only: Show only tools that read.
+
+    Raises:
+        InvalidInput: A name is no toolset; names those that are spelled nearly so.
+    """
+    known = toolsets(registry)
+    chosen = sorted({each.strip().lower() for each in text.split(",")} - {""})
+    unknown = [each for each in chosen if each not in known]
+    if unknown or not chosen:
+        near = [match for each in unknown for match in difflib.get_close_matches(each, known, n=2, cutoff=0.5)]
+        named = ", ".join(repr(each[:40]) for each in unknown)
+        wrong = f"there is no toolset {named}" if unknown else "no toolset is named"
+        meant = f"did you mean {', '.join(dict.fromkeys(near))}? " if near else ""
+        raise InvalidInput(wrong, hint=f"{meant}there are {', '.join(known)}", details={"toolsets": known})
+    return Surface(tuple(chosen), read_only)
+
+
+def toolsets(registry: Registry | None = None) -> list[str]:
+    """The names that `parse` takes: the presets, then the rooms."""
+    if registry is None:
+        from mcp_ssh.tools import REGISTRY
+
+        registry = REGISTRY
+    return [*PRESETS, *sorted({tool.room for tool in registry.values()})]

@@ -1,0 +1,1 @@
+"""The REST door: the registry at the documented addresses, with the documented envelopes."""

@@ -1,0 +1,31 @@
+"""Answers: compact JSON, and errors in the dialect of the path they happened on."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from mcp_ssh.errors import ToolError, Unauthenticated
+from rest_bridge.dialects import dialect_of
+
+
+class Answer(JSONResponse):
+    """Compact JSON in UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """The content's bytes; text that UTF-8 cannot carry (undecodable file names) is escaped as JSON allows."""
+        try:
+            return super().render(content)
+        except UnicodeEncodeError:
+            return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def refusal(path: str, error: ToolError, headers: Mapping[str, str] | None = None) -> Answer:
+    """The answer that tells of an error."""
+    dialect = dialect_of(path)
+    shown = dict(headers or {})
+    if isinstance(error, Unauthenticated):
+        # A machine that refuses a login (AuthFailed) is 401 too, but no token of ours would help there.
+        shown["WWW-Authenticate"] = "Bearer"
+    return Answer(dialect.body(error), dialect.status(error), shown)

@@ -1,0 +1,125 @@
+"""The whole HTTP application: documented routes, documentation, MCP endpoints, behind one gate."""
+
+import difflib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.routing import Route as HttpRoute
+
+from mcp_ssh import __version__
+from mcp_ssh.app import App
+from mcp_ssh.errors import NotFound
+from mcp_ssh.surface import Surface
+from mcp_ssh.tool import Registry
+from rest_bridge.answers import Answer, refusal
+from rest_bridge.auth import identify_for
+from rest_bridge.binding import Endpoint, body_limit
+from rest_bridge.dialects import WrongMethod
+from rest_bridge.gate import Gate, Names, OpenRequests
+from rest_bridge.mcp_endpoints import McpEndpoints
+from rest_bridge.openapi import document
+from rest_bridge.pages import page_routes
+from rest_bridge.routes import Family, Route
+
+
+def build(
+    app: App,
+    registry: Registry,
+    families: Sequence[Family],
+    *,
+    surface: Surface | None = None,
+    bound: str = "127.0.0.1",
+    open_requests: OpenRequests | None = None,
+) -> Starlette:
+    """The HTTP application of an open `App`; serve it once.
+
+    Args:
+        app: What the calls run on.
+        registry: The tools that the MCP endpoints offer.
+        families: The REST tables.
+        surface: What `/mcp` lists; the core tools by default. Its siblings below list what their names say.
+        bound: The address the server listens on, as it was configured.
+        open_requests: Where answers that stream are noted, for a server that stops.
+
+    Raises:
+        InvalidInput: Calls without a token were configured for an address beyond this machine.
+    """
+    settings = app.config.server
+    mcp = McpEndpoints(app, registry, surface or Surface(read_only=app.read_only), body_limit(app))
+    gate = Middleware(
+        Gate,
+        names=Names(bound, settings.allowed_hosts, settings.allowed_origins),
+        identify=identify_for(settings, app.store.tokens, bound),
+        limit_bytes=body_limit(app),
+        open_requests=open_requests or OpenRequests(),
+    )
+    starlette = Starlette(
+        routes=[
+            _health(),
+            _document(document(families, app.config)),
+            *page_routes(),
+            *_signposts(app, families),
+            *mcp.routes(),
+        ],
+        middleware=[gate],
+        exception_handlers={HTTPException: _astray(families)},
+        lifespan=lambda _: mcp.running(),
+    )
+    # A redirect would be an answer for a path that no table has.
+    starlette.router.redirect_slashes = False
+    return starlette
+
+
+def _signposts(app: App, families: Iterable[Family]) -> list[BaseRoute]:
+    by_path: dict[str, list[Route]] = {}
+    for family in families:
+        for route in family.routes:
+            by_path.setdefault(route.path, []).append(route)
+    return [HttpRoute(path, Endpoint(app, routes)) for path, routes in by_path.items()]
+
+
+def _health() -> HttpRoute:
+    content = {
+        "service": "mcp-ssh",
+        "version": __version__,
+        "status": "running",
+        "docs": "/docs",
+        "openapi": "/openapi.json",
+        "mcp": "/mcp",
+    }
+
+    async def health(_: Request) -> Response:
+        return Answer(content)
+
+    return HttpRoute("/", health)
+
+
+def _document(content: Mapping[str, Any]) -> HttpRoute:
+    rendered = Answer(content).body
+
+    async def openapi(_: Request) -> Response:
+        return Response(rendered, media_type="application/json")
+
+    return HttpRoute("/openapi.json", openapi)
+
+
+def _astray(families: Iterable[Family]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Answer for paths without a route, and for methods a page does not have."""
+    paths = sorted({route.path for family in families for route in family.routes})
+
+    async def answer(request: Request, error: Exception) -> Response:
+        path = request.scope["path"]
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+            return refusal(path, WrongMethod(f"this path takes {allowed}", hint=f"use {allowed}"), {"Allow": allowed})
+        near = difflib.get_close_matches(str(path), paths, n=1, cutoff=0.7)
+        hint = f"did you mean {near[0]}?" if near else "/openapi.json lists the routes, /docs shows them"
+        return refusal(path, NotFound("there is no such path", hint=hint))
+
+    return answer

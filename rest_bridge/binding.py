@@ -1,0 +1,158 @@
+"""One request through the house: arguments gathered, dispatched, answered; ended when its client leaves."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from mcp_ssh.app import App
+from mcp_ssh.dispatch import dispatch, internal, validate
+from mcp_ssh.errors import InvalidInput, ToolError
+from mcp_ssh.params import Result
+from mcp_ssh.tool import Caller, Door, Question
+from rest_bridge.answers import Answer, refusal
+from rest_bridge.auth import caller_of
+from rest_bridge.dialects import Judged, WrongMethod
+from rest_bridge.reading import (
+    ClientGone,
+    invalid,
+    json_object,
+    query_values,
+    read_body,
+    refuse_unknown,
+    takes,
+)
+from rest_bridge.routes import Route
+
+
+@dataclass
+class RestCall:
+    """A call through this door: its role is its gate, and nobody can be asked."""
+
+    caller: Caller
+    door: Door = "rest"
+    confirms: bool = False
+
+    async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """A plain HTTP answer has no place for progress."""
+        del done, total, message
+
+    async def need(self, question: Question) -> Mapping[str, Any] | None:
+        """Nobody can be asked."""
+        del question
+
+
+class Endpoint:
+    """All methods of one path, as an ASGI application."""
+
+    def __init__(self, app: App, routes: Sequence[Route]) -> None:
+        self._bound = {each.method: Bound(app, each) for each in routes}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; HEAD is not GET here, since a GET may run a command."""
+        bound = self._bound.get(scope["method"])
+        if bound is None:
+            allowed = ", ".join(self._bound)
+            error = WrongMethod(f"this path takes {allowed}", hint=f"use {allowed}")
+            await refusal(scope["path"], error, {"Allow": allowed})(scope, receive, send)
+        else:
+            await bound.answer(scope, receive, send)
+
+
+class Bound:
+    """A route with the application it leads into."""
+
+    def __init__(self, app: App, route: Route) -> None:
+        self._app = app
+        self._route = route
+        self._fields = route.fields(confirm=route.tool.name in app.config.security.confirm_tools)
+        self._hint = takes(route.address, self._fields)
+        self._limit_bytes = body_limit(app)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request. A client that leaves cancels the call, and nothing is sent."""
+        try:
+            arguments = await self._arguments(scope, receive)
+            outcome = await _unless_gone(receive, lambda: self._call(arguments, caller_of(scope)))
+        except ClientGone:
+            return
+        except ToolError as error:
+            outcome = refusal(scope["path"], error)
+        await outcome(scope, receive, send)
+
+    async def _arguments(self, scope: Scope, receive: Receive) -> dict[str, Any]:
+        body = await read_body(scope, receive, self._limit_bytes)
+        given: dict[str, Any] = {
+            **scope.get("path_params", {}),
+            **query_values(scope, self._fields, self._route.address),
+        }
+        in_body = {name: each for name, each in self._fields.items() if each.place == "body"}
+        fields = json_object(body, Headers(scope=scope))
+        refuse_unknown(fields, in_body, "field of the body", self._hint)
+        given |= fields
+        return {**{self._fields[wire].name: value for wire, value in given.items()}, **self._route.fixed}
+
+    async def _call(self, arguments: dict[str, Any], caller: Caller) -> Answer:
+        try:
+            return self._shown(await dispatch(self._app, self._route.tool, arguments, RestCall(caller)))
+        except InvalidInput as error:
+            raise self._in_our_words(error, arguments) from error
+
+    def _shown(self, result: Result) -> Answer:
+        try:
+            content = result.model_dump(mode="json", exclude_unset=True)
+            return Answer(self._route.shape.convert(content) if self._route.shape else content)
+        except Exception as error:
+            raise internal(error, self._route.address) from error
+
+    def _in_our_words(self, error: InvalidInput, arguments: Mapping[str, Any]) -> InvalidInput:
+        """Fields that the model refused, under the names they have at this address; else what the tool said."""
+        try:
+            validate(self._route.tool, {name: value for name, value in arguments.items() if name != "confirm"})
+        except InvalidInput as refused:
+            wires = {each.name: wire for wire, each in self._fields.items()}
+            wrong = {_renamed(each["field"], wires): each["rule"] for each in refused.details["errors"]}
+            return invalid(wrong, self._hint)
+        return Judged(error.message, hint=error.hint, details=error.details)
+
+
+def _renamed(field: str, wires: Mapping[str, str]) -> str:
+    first, dot, rest = field.partition(".")
+    return f"{wires.get(first, first)}{dot}{rest}"
+
+
+def body_limit(app: App) -> int:
+    """The largest request body in bytes."""
+    return int(app.config.server.max_body_mb * 1024 * 1024)
+
+
+async def _unless_gone(receive: Receive, work: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Work, cancelled when the client leaves.
+
+    Raises:
+        ClientGone: It did.
+        ToolError: The work failed.
+    """
+    outcome: Answer | ToolError | None = None
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        try:
+            outcome = await work()
+        except ToolError as error:
+            # Kept, not raised: a task group would wrap it.
+            outcome = error
+        group.cancel_scope.cancel()
+    if outcome is None:
+        raise ClientGone
+    if isinstance(outcome, ToolError):
+        raise outcome
+    return outcome

@@ -1,0 +1,192 @@
+"""How each API family says that something went wrong: one table of statuses, one error body a family."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mcp_ssh.errors import (
+    AuthFailed,
+    Conflict,
+    ConnectFailed,
+    HostKeyUnconfirmed,
+    Internal,
+    InvalidInput,
+    NotFound,
+    PermissionDenied,
+    Refused,
+    RemoteFailed,
+    ShuttingDown,
+    TimedOut,
+    TooLarge,
+    ToolError,
+    TooMany,
+    Unauthenticated,
+    Unsupported,
+)
+
+
+class Malformed(InvalidInput):
+    """The request is not one JSON object, or its address is not well encoded: no family has another word for it."""
+
+    code = "malformed"
+
+
+class Judged(InvalidInput):
+    """The fields keep the model's rules, and the tool refuses what they say: a fingerprint that is another key's."""
+
+
+class WrongMethod(InvalidInput):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+
+
+class WrongMediaType(InvalidInput):
+    """The body is not `application/json`."""
+
+    code = "unsupported_media_type"
+
+
+class WrongHost(Refused):
+    """The Host header names another server, as after DNS rebinding."""
+
+    code = "misdirected"
+
+
+class SlowRequest(TimedOut):
+    """The body did not arrive in time."""
+
+    code = "request_timeout"
+
+
+STATUS: Mapping[type[ToolError], int] = {
+    InvalidInput: 400,
+    Malformed: 400,
+    Unsupported: 400,
+    Unauthenticated: 401,
+    AuthFailed: 401,
+    Refused: 403,
+    PermissionDenied: 403,
+    NotFound: 404,
+    WrongMethod: 405,
+    SlowRequest: 408,
+    Conflict: 409,
+    TooLarge: 413,
+    WrongMediaType: 415,
+    WrongHost: 421,
+    TooMany: 429,
+    ConnectFailed: 500,
+    RemoteFailed: 500,
+    Internal: 500,
+    ShuttingDown: 503,
+    TimedOut: 504,
+}
+"""The one table. The most special class of an error that stands here decides."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One family's way to answer errors.
+
+    Attributes:
+        name: The family, as it names schemas.
+        title: The family, as it heads its routes in the documentation.
+        about: What its routes are for.
+        prefixes: Where the family's paths begin; answers on paths without a route use its body too.
+        body: The error as the family shows it.
+        schema: JSON Schema of that body.
+        invalid_fields: Status where fields break the rules of the tool's model.
+    """
+
+    name: str
+    title: str
+    about: str
+    prefixes: tuple[str, ...]
+    body: Callable[[ToolError], dict[str, Any]]
+    schema: Mapping[str, Any]
+    invalid_fields: int = 400
+
+    def status(self, error: ToolError) -> int:
+        """The HTTP status of an error."""
+        if type(error) is InvalidInput and "errors" in error.details:
+            return self.invalid_fields
+        return next((STATUS[each] for each in type(error).__mro__ if each in STATUS), STATUS[Internal])
+
+    def statuses(self) -> set[int]:
+        """Every status an error can have here."""
+        return {*STATUS.values(), self.invalid_fields}
+
+    def owns(self, path: str) -> bool:
+        """Whether the path is one of this family."""
+        return any(path == each or path.startswith(f"{each}/") for each in self.prefixes)
+
+
+def _detail(error: ToolError) -> dict[str, Any]:
+    """`detail` is the message, but for an unconfirmed host key the documented object; our own words stand beside it."""
+    shown = error.payload()
+    code, message, details = shown["code"], shown["message"], shown.get("details")
+    if isinstance(error, HostKeyUnconfirmed) and details:
+        body: dict[str, Any] = {"detail": details, "code": code}
+    else:
+        body = {"detail": message, "code": code}
+        if details:
+            body["details"] = details
+    if "hint" in shown:
+        body["hint"] = shown["hint"]
+    return body
+
+
+def _json_rpc(error: ToolError) -> dict[str, Any]:
+    """An error before any MCP message was read, so it answers none by id."""
+    return {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": error.message, "data": error.payload()}}
+
+
+_DETAIL_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["detail", "code"],
+    "additionalProperties": False,
+    "properties": {
+        "detail": {
+            "type": ["string", "object"],
+            "description": "What is wrong, in one sentence. For a host key that is unknown or changed: an object with"
+            " `code` HOST_KEY_CONFIRMATION_REQUIRED, `message` and `host_key`.",
+            "examples": ["No active session"],
+        },
+        "code": {"type": "string", "description": "The kind of error, a stable word.", "examples": ["not_found"]},
+        "hint": {"type": "string", "description": "What to do next.", "examples": ["open one with session_connect"]},
+        "details": {"type": "object", "description": "Facts a program may use."},
+    },
+}
+
+SSH_API = Dialect(
+    name="ssh_api",
+    title="SSH",
+    about="Sessions, commands and files on machines.",
+    prefixes=("/session", "/command", "/file", "/tunnel", "/system", "/setup", "/firewall", "/config", "/blob"),
+    body=_detail,
+    schema=_DETAIL_SCHEMA,
+)
+VIEWER = Dialect(
+    name="viewer",
+    title="Remote viewer",
+    about="Host keys of machines.",
+    prefixes=("/api/remote",),
+    body=_detail,
+    schema=_DETAIL_SCHEMA,
+    invalid_fields=422,
+)
+MCP = Dialect(
+    name="mcp",
+    title="MCP",
+    about="The Model Context Protocol; not in the OpenAPI document.",
+    prefixes=("/mcp",),
+    body=_json_rpc,
+    schema={"type": "object"},
+)
+
+_FAMILIES = (SSH_API, VIEWER, MCP)
+
+
+def dialect_of(path: str) -> Dialect:
+    """The dialect of a path, also of one that no route has."""
+    return next((each for each in _FAMILIES if each.owns(path)), SSH_API)

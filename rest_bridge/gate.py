@@ -1,0 +1,185 @@
+"""What every request passes first, /mcp included: Host, Origin, size, token; and what every answer carries."""
+
+import ipaddress
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mcp_ssh.dispatch import internal
+from mcp_ssh.errors import Refused, ToolError
+from rest_bridge.answers import refusal
+from rest_bridge.auth import Identify, admit, is_public
+from rest_bridge.dialects import WrongHost
+from rest_bridge.reading import check_announced
+
+STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Names:
+    """The Host and Origin headers this server answers to: its guard against DNS rebinding and foreign pages."""
+
+    def __init__(self, bound: str, hosts: Iterable[str], origins: Iterable[str]) -> None:
+        own = {*_LOOPBACK_NAMES} if _is_wildcard(bound) else {*_LOOPBACK_NAMES, bound.lower()}
+        self._own = frozenset(own)
+        self._hosts = frozenset(each.lower() for each in hosts)
+        self._origins = frozenset(each.lower().rstrip("/") for each in origins)
+
+    def check(self, headers: Headers, scheme: str = "http") -> None:
+        """Refuse a request that was meant for another server, or that a foreign page makes.
+
+        Raises:
+            WrongHost: The Host header is missing, double, or not one of ours.
+            Refused: The Origin is neither ours nor configured.
+        """
+        hosts = [each.lower() for each in headers.getlist("host")]
+        if len(hosts) != 1 or not (self._is_own(hosts[0]) or self._is_configured(hosts[0])):
+            raise WrongHost(
+                "this server does not answer to that Host header",
+                hint="use its own address, or have its owner add the name to server.allowed_hosts",
+            )
+        for origin in headers.getlist("origin"):
+            same = self._is_own(hosts[0]) and origin.lower() == f"{scheme}://{hosts[0]}"
+            if not same and origin.lower() not in self._origins:
+                raise Refused(
+                    "pages of this Origin may not call this server",
+                    hint="have its owner add the origin to server.allowed_origins",
+                )
+
+    def _is_own(self, host: str) -> bool:
+        return _without_port(host) in self._own
+
+    def _is_configured(self, host: str) -> bool:
+        return host in self._hosts or _without_port(host) in self._hosts
+
+
+def _is_wildcard(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_unspecified
+    except ValueError:
+        return False
+
+
+def _without_port(host: str) -> str:
+    """A Host header's name, of an IPv6 address without its brackets."""
+    name, colon, port = host.rpartition(":")
+    if not (colon and (port.isdecimal() or not port)) or (host.startswith("[") and host.endswith("]")):
+        name = host
+    return name.removeprefix("[").removesuffix("]") if name.startswith("[") else name
+
+
+class OpenRequests:
+    """The requests that are being answered, so that a stopping server can end those that stream without end."""
+
+    def __init__(self) -> None:
+        self._streaming: set[anyio.CancelScope] = set()
+
+    def add(self, scope: anyio.CancelScope) -> None:
+        """Note an answer that has begun."""
+        self._streaming.add(scope)
+
+    def discard(self, scope: anyio.CancelScope) -> None:
+        """Forget an answer that is complete."""
+        self._streaming.discard(scope)
+
+    def end(self) -> None:
+        """End every answer that has begun and is not complete."""
+        for scope in list(self._streaming):
+            scope.cancel()
+
+
+class Gate:
+    """ASGI middleware around everything."""
+
+    def __init__(
+        self, app: ASGIApp, *, names: Names, identify: Identify, limit_bytes: int, open_requests: OpenRequests
+    ) -> None:
+        self._app = app
+        self._names = names
+        self._identify = identify
+        self._limit_bytes = limit_bytes
+        self._open_requests = open_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Admit a request or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._request(scope, receive, send)
+        else:
+            # There is no WebSocket route, and one that comes must not be open by accident.
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        cancel = anyio.CancelScope()
+        answer = _Sending(send)
+
+        async def noted(message: Message) -> None:
+            await answer(message)
+            (self._open_requests.discard if answer.complete else self._open_requests.add)(cancel)
+
+        try:
+            with cancel:
+                await self._admitted(scope, receive, noted, answer)
+        finally:
+            self._open_requests.discard(cancel)
+        if cancel.cancelled_caught:
+            await answer.finish()
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send, answer: "_Sending") -> None:
+        try:
+            await self._check(scope)
+            await self._app(scope, receive, send)
+        except ToolError as error:
+            await refusal(scope["path"], error)(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 whatever it is, the client gets an answer and the log the rest
+            fault = internal(error, f"{scope['method']} request")
+            if not answer.started:
+                await refusal(scope["path"], fault)(scope, receive, send)
+
+    async def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        self._names.check(headers, scope["scheme"])
+        if not is_public(scope["path"]):
+            admit(scope, await self._identify(headers))
+        check_announced(headers, self._limit_bytes)
+
+
+class _Sending:
+    """An answer on its way: given its headers, and watched for its end."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+        self.complete = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            _secure(message)
+        elif message["type"] == "http.response.body":
+            self.complete = not message.get("more_body", False)
+        await self._send(message)
+
+    async def finish(self) -> None:
+        """End an answer that was cut off, so that the client sees an end."""
+        if self.started and not self.complete:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _secure(message: MutableMapping[str, Any]) -> None:
+    headers = MutableHeaders(raw=message.setdefault("headers", []))
+    for name, value in _HEADERS.items():
+        headers[name] = value
+    headers.setdefault("Content-Security-Policy", STRICT_POLICY)
+    streams = headers.get("content-type", "").startswith("text/event-stream")
+    headers["Cache-Control"] = "no-store, no-transform" if streams else "no-store"

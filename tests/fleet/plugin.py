@@ -1,0 +1,115 @@
+"""The pytest plugin: fixtures `fleet`, `deb`, `alpine` and `host`, on real hosts that no packet leaves.
+
+Before anything else pytest itself moves into a network of its own, with a loopback and nothing more. Servers under test
+started there are on that loopback, the hosts are a hop away, and a test cannot reach anything outside.
+
+Where the fleet cannot run, tests that ask for it are skipped with the reason. With `CI` set in the environment they
+fail instead, so that no green run hides that the hosts were never there.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet import build
+from tests.fleet.hosts import Fleet, Host, running_fleet
+from tests.fleet.namespaces import FleetError, enter_own_network, reap, why_not
+from tests.fleet.table import HOSTS
+
+PREFIX = "fleet: "
+
+
+@dataclass
+class State:
+    """What this pytest run has: a cache to start hosts from, or the reason why not."""
+
+    cache: Path | None = None
+    missing: str = ""
+
+
+STATE = pytest.StashKey[State]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-fleet", action="store_true", help="skip tests on real SSH hosts; stay in the machine's network"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Build what is missing, then leave the machine's network. Here, because no other thread is running yet."""
+    state = config.stash[STATE] = State()
+    if any(config.getoption(name, False) for name in ("help", "version", "collectonly", "showfixtures", "markers")):
+        state.missing = "this pytest run executes no tests"
+        return
+    state.missing = "--no-fleet" if config.getoption("--no-fleet") else why_not() or ""
+    if state.missing:
+        return
+    try:
+        state.cache = build.ensure(lambda line: _tell(config, line))
+        reap()
+        enter_own_network()
+    except (FleetError, OSError) as error:
+        state.cache, state.missing = None, str(error)
+
+
+def _tell(config: pytest.Config, line: str) -> None:
+    """Say something at once, past pytest's capturing: a build takes minutes."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        print(line, flush=True)
+
+
+@pytest.fixture(scope="session")
+def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """All hosts, started once. What a test does to them stays: the fixtures below put links and host keys right."""
+    state = request.config.stash[STATE]
+    if not state.cache:
+        reason = PREFIX + state.missing
+        if os.environ.get("CI"):
+            pytest.fail(f"{reason} (in CI that is a failure, not a skip)", pytrace=False)
+        pytest.skip(reason)
+    with running_fleet(state.cache) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def deb(fleet: Fleet) -> Iterator[Host]:
+    """Debian under systemd. It answers when the test begins; its link and host keys are put right after it."""
+    yield from _healed(fleet.deb)
+
+
+@pytest.fixture
+def alpine(fleet: Fleet) -> Iterator[Host]:
+    """Alpine under OpenRC, with BusyBox. The same holds."""
+    yield from _healed(fleet.alpine)
+
+
+@pytest.fixture(params=list(HOSTS))
+def host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Host]:
+    """Every host in turn: the test runs once on each."""
+    yield from _healed(fleet.hosts[request.param])
+
+
+def _healed(host: Host) -> Iterator[Host]:
+    host.heal()
+    try:
+        yield host
+    finally:
+        host.reset()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that were skipped for want of a fleet: they are the ones that prove the most."""
+    skipped: list[pytest.TestReport] = terminalreporter.stats.get("skipped", [])
+    on_hosts = [report for report in skipped if f"Skipped: {PREFIX}" in str(report.longrepr)]
+    if on_hosts:
+        terminalreporter.write_sep("=", f"skipped, for want of real SSH hosts: {len(on_hosts)}", yellow=True)
+        terminalreporter.write_line(PREFIX + terminalreporter.config.stash[STATE].missing)
+        for report in on_hosts:
+            terminalreporter.write_line(report.nodeid)

@@ -1,0 +1,77 @@
+"""The generated files follow from the code, and `--check` finds one that does not."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcp_ssh.config import Config
+from mcp_ssh.tools import REGISTRY
+from tests.unit.cli_kit import ROOT, environment
+
+README = "# Title\n\n<!-- tools -->\nold\n<!-- /tools -->\n\nThe end.\n"
+
+
+def generate(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "generate.py"), "--root", str(root), *words]
+    env = environment(root.parent / "person", PYTHONPATH=str(ROOT))
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the script writes."""
+    root = tmp_path_factory.mktemp("generated") / "root"
+    root.mkdir()
+    (root / "README.md").write_text(README)
+    done = generate(root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["wrote", "TOOLS.md", "wrote", "config.example.json", "wrote", "README.md"]
+    return root
+
+
+def test_every_tool_and_parameter_is_on_the_page(written: Path) -> None:
+    page = (written / "TOOLS.md").read_text()
+    for tool in REGISTRY.values():
+        assert f"\n### {tool.name}\n" in page
+        section = page.partition(f"\n### {tool.name}\n")[2].partition("\n### ")[0]
+        for name, schema in tool.input_schema.get("properties", {}).items():
+            assert f"| `{name}` | " in section
+            assert schema["description"].replace("|", "\\|") in section
+    assert "| `all` | " in page
+    assert "| `readonly` | " not in page
+
+
+def test_the_example_holds_every_key_with_its_default(written: Path) -> None:
+    example = json.loads((written / "config.example.json").read_text())
+    assert Config.model_validate(example) == Config()
+    assert set(example) == set(Config.model_fields)
+
+
+def test_the_readme_has_the_table_between_its_marks_and_is_else_untouched(written: Path) -> None:
+    text = (written / "README.md").read_text()
+    assert text.startswith("# Title\n\n<!-- tools -->\n")
+    assert text.endswith("<!-- /tools -->\n\nThe end.\n")
+    assert "old" not in text.partition("<!-- tools -->")[2].partition("<!-- /tools -->")[0].split()
+    assert all(f"| `{name}` |" in text for name in REGISTRY)
+
+
+@pytest.mark.parametrize("name", ["TOOLS.md", "config.example.json", "README.md"])
+def test_check_names_the_file_that_differs_and_changes_nothing(written: Path, tmp_path: Path, name: str) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for each in written.iterdir():
+        (root / each.name).write_text(each.read_text())
+    wrong = (root / name).read_text().replace("session_connect", "session_conect").replace("8754", "8755")
+    (root / name).write_text(wrong)
+    done = generate(root, "--check")
+    assert done.returncode == 1
+    assert [line.split()[0] for line in done.stderr.splitlines()] == [name]
+    assert (root / name).read_text() == wrong
+
+
+def test_check_is_content_with_what_was_written(written: Path) -> None:
+    done = generate(written, "--check")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

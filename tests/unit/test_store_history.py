@@ -1,0 +1,173 @@
+"""History: every call is on record, in order, within bounds, and recording never holds a call up."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from mcp_ssh.store import HistoryRow, Store, database, history
+from mcp_ssh.store.database import Database
+from mcp_ssh.store.history import History
+
+
+def row(**given: Any) -> HistoryRow:
+    return HistoryRow.model_validate(
+        {"caller": "stdio", "door": "stdio", "tool": "command_exec", "outcome": "ok", "duration_ms": 1.5, **given}
+    )
+
+
+async def test_a_recorded_row_reads_back_as_it_was(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path)
+    whole = row(target="root@deb:22", arguments='{"command": "id"}', outcome="timed_out", detail="stopped: true")
+    bare = row(target=None, detail=None)
+    await store.history.record(whole)
+    await store.history.record(bare)
+    await store.history.flush()
+    assert await store.history.list(10) == [bare, whole]
+    await store.close()
+
+
+async def test_rows_are_listed_newest_first_by_caller_and_tool_up_to_the_limit(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path)
+    for each in range(6):
+        await store.history.record(row(id=str(each), caller="ab"[each % 2], tool="xyz"[each % 3]))
+    await store.history.flush()
+
+    async def ids(*arguments: Any, **named: Any) -> str:
+        return "".join(each.id for each in await store.history.list(*arguments, **named))
+
+    assert await ids(10) == "543210"
+    assert await ids(2) == "54"
+    assert await ids(10, caller="a") == "420"
+    assert await ids(10, tool="x") == "30"
+    assert await ids(10, caller="b", tool="x") == "3"
+    assert await ids(10, caller="nobody") == ""
+    assert await ids(0) == ""
+    assert await ids(-1) == ""
+    await store.close()
+
+
+async def test_a_time_of_any_zone_is_kept_as_utc_of_one_width(tmp_path: Path) -> None:
+    assert row(at="2026-11-22T14:00:00+02:00").at == "2026-11-22T12:00:00.000Z"
+    assert row(at="2026-11-22T12:00:00.123456+00:00").at == "2026-11-22T12:00:00.123Z"
+
+
+async def test_arguments_given_as_a_mapping_are_redacted_text(tmp_path: Path) -> None:
+    assert row(arguments={"host": "deb", "password": "hunter2"}).arguments == '{"host": "deb", "password": "***"}'
+
+
+async def test_closing_writes_what_was_recorded(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path)
+    for each in range(500):
+        await store.history.record(row(id=str(each)))
+    await store.close()
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
+        ids = [each[0] for each in connection.execute("SELECT id FROM history ORDER BY seq")]
+    assert ids == [str(each) for each in range(500)]
+
+
+async def test_recording_after_closing_neither_fails_nor_hangs(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path)
+    await store.close()
+    with anyio.fail_after(5):
+        await store.history.record(row())
+
+
+async def test_recording_returns_at_once_while_the_database_is_locked_and_waits_when_the_queue_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "QUEUE_ROWS", 10)
+    store = await Store.open(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        recorded: list[int] = []
+
+        async def record_all() -> None:
+            for each in range(40):
+                await store.history.record(row(id=str(each)))
+                recorded.append(each)
+
+        task = asyncio.create_task(record_all())
+        await asyncio.sleep(0)
+        assert 0 < len(recorded) <= 10  # as many as the queue holds, in one step of the loop: no waiting
+        other.execute("ROLLBACK")
+        with anyio.fail_after(10):
+            await task
+            await store.history.flush()
+    assert [each.id for each in await store.history.list(100)] == [str(each) for each in reversed(range(40))]
+    await store.close()
+
+
+async def test_a_call_cancelled_already_is_still_recorded(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await store.history.record(row(outcome="cancelled"))
+    await store.history.flush()
+    assert [each.outcome for each in await store.history.list(5)] == ["cancelled"]
+    await store.close()
+
+
+async def test_hostile_text_is_bounded_and_spoils_no_other_row(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path)
+    await store.history.record(row(id="before"))
+    await store.history.record(
+        row(id="x", tool="\ud800\0'; DROP TABLE history; --", target="ä" * 5000, detail="\udfff")
+    )
+    await store.history.record(row(id="after", arguments="é" * 10_000))
+    await store.history.flush()
+    after, hostile, before = await store.history.list(10)
+    assert (before.id, hostile.id, after.id) == ("before", "x", "after")
+    assert hostile.tool == "?\0'; DROP TABLE history; --"
+    assert len((hostile.target or "").encode()) <= 512
+    assert len(after.arguments.encode()) <= 4096
+    assert after.arguments.endswith("…(cut)")
+    await store.close()
+
+
+async def test_rows_beyond_the_number_kept_are_trimmed_from_the_old_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MAX_ROWS", 20)
+    monkeypatch.setattr(history, "TRIM_EVERY_ROWS", 9)
+    store = await Store.open(tmp_path)
+    for each in range(101):
+        await store.history.record(row(id=str(each)))
+    await store.history.flush()
+    kept = [int(each.id) for each in await store.history.list(1000)]
+    assert kept == list(range(100, 100 - len(kept), -1))
+    assert 20 <= len(kept) <= 30
+    await store.close()
+
+
+async def test_rows_older_than_ninety_days_are_trimmed_by_the_first_row_of_a_process(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path)
+    today = datetime(2026, 11, 22, tzinfo=UTC)
+    for days in (91, 89, 0):
+        await store.history.record(row(id=str(days), at=(today - timedelta(days=days)).isoformat()))
+    await store.close()
+    opened = await Database.open(tmp_path)
+    later = History(opened, lambda: today)
+    await later.record(row(id="new", at=today.isoformat()))
+    await later.flush()
+    assert [each.id for each in await later.list(10)] == ["new", "0", "89"]
+    await opened.close()
+
+
+async def test_a_number_is_never_given_to_two_rows(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path)
+    for _ in range(3):
+        await store.history.record(row())
+    await store.close()
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection, connection:
+        connection.execute("DELETE FROM history")
+    store = await Store.open(tmp_path)
+    await store.history.record(row())
+    await store.close()
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
+        assert connection.execute("SELECT seq FROM history").fetchall() == [(4,)]
