@@ -1,7 +1,6 @@
 """The long-lived objects of one server process, opened together and closed in the right order. It has no verbs."""
 
 import contextlib
-import os
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,11 @@ from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.pool import Sessions
 from mcp_ssh.store import Store
 from mcp_ssh.store.blobs import Blobs
+
+
+def known_hosts_files() -> list[Path]:
+    """The files of the server's owner and of the machine, as OpenSSH names them; they are only read."""
+    return [Path.home() / ".ssh/known_hosts", Path("/etc/ssh/ssh_known_hosts")]
 
 
 def _stopping() -> ShuttingDown:
@@ -61,7 +65,7 @@ async def open_app(
         blobs=blobs,
         hostkeys=HostKeys(
             managed=folder / "known_hosts",
-            read_only=[Path(os.path.expanduser("~/.ssh/known_hosts")), Path("/etc/ssh/ssh_known_hosts")],  # noqa: PTH111
+            read_only=known_hosts_files(),
             policy=settings.security.host_keys,
             reject_unknown=settings.security.reject_unknown_hosts,
         ),

@@ -51,7 +51,7 @@ class Question:
 
 
 class Asked(Exception):
-    """Raised by `Call.need` to have the client ask a person and repeat the call: no failure, and nothing was done yet."""
+    """Raised by `Call.need` to have the client ask a person and repeat the call: no failure, nothing was done yet."""
 
 
 class Call(Protocol):

@@ -23,7 +23,6 @@ from mcp_ssh.cli.terminal import (
 
 if TYPE_CHECKING:
     from mcp import types
-    from mcp.client import ClientRequestContext
 
     from mcp_ssh.app import App
     from mcp_ssh.cli.remote import Reply
@@ -182,7 +181,7 @@ def _on(session_id: str, name: str, given: Mapping[str, Any]) -> Mapping[str, An
     return {"session_id": session_id, **given} if takes_session else given
 
 
-async def _elicited(context: "ClientRequestContext", params: "types.ElicitRequestParams") -> "types.ElicitResult":
+async def _elicited(context: object, params: "types.ElicitRequestParams") -> "types.ElicitResult":
     from mcp import types
 
     del context

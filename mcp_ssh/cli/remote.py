@@ -12,7 +12,7 @@ from mcp_ssh.cli.terminal import Failure, usage
 
 if TYPE_CHECKING:
     from mcp import Client
-    from mcp.client.session import ElicitationFnT
+    from mcp.client import session
 
 CONNECT_LIMIT_S = 30.0
 CALL_LIMIT_S = 3700.0
@@ -44,7 +44,9 @@ def endpoint(address: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def connected(address: str, token: str | None, ask: "ElicitationFnT | None" = None) -> AsyncGenerator["Client"]:
+async def connected(
+    address: str, token: str | None, ask: "session.ElicitationFnT | None" = None
+) -> AsyncGenerator["Client"]:
     """An MCP client of the server, with its token.
 
     Args:

@@ -66,18 +66,19 @@ make "$part" cat || answer failed "$why"
 [ "$(size_of "$part")" = "$count" ] || answer short
 umask 077
 
-# Locks out other calls like this one; the lock ends with the process. Says no where the file was replaced meanwhile,
-# which is another's turn and no lost try.
+# Locks out other calls like this one, on the file or on the one that is to become it; the lock ends with the process.
+# Says no where the file was made or replaced meanwhile, which is another's turn and no lost try.
 lock() {
-  [ -e /proc/self/fd/9 ] && command -v flock >/dev/null 2>&1 || return 0
-  waited=0
-  until flock -n 9 2>/dev/null || [ "$waited" -ge 50 ]; do
-    waited=$((waited + 1))
-    sleep 0.1 2>/dev/null || sleep 1
-  done
-  [ "$t" -ef /proc/self/fd/9 ] && return
-  tries=$((tries + 1))
-  return 1
+  if [ -e /proc/self/fd/9 ] && command -v flock >/dev/null 2>&1; then
+    waited=0
+    until flock -n 9 2>/dev/null || [ "$waited" -ge 50 ]; do
+      waited=$((waited + 1))
+      sleep 0.1 2>/dev/null || sleep 1
+    done
+    [ "$1" = "$part" ] || [ "$t" -ef /proc/self/fd/9 ] || return
+  fi
+  old=$(state)
+  [ "$1" = "$t" ] || [ "$old" = none ]
 }
 
 expect() {
@@ -123,9 +124,10 @@ create() {
   [ -z "$wanted" ] || why=$(chmod "$wanted" "$part" 2>&1) || answer failed "$why"
   settle "$part" || answer failed "$why"
   if ! ln -T "$part" "$t" 2>/dev/null; then
-    [ ! -e "$t" ] || return 0
+    [ ! -e "$t" ] || return
     why=$(mv -f -T "$part" "$t" 2>&1) || answer failed "$why"
   fi
+  rm -f "$part"
   sync "${d:-/}" 2>/dev/null
   report 1
 }
@@ -181,8 +183,7 @@ in_place() {
 
 # Returns only where the file changed under it.
 attempt() {
-  lock || return
-  old=$(state)
+  lock "$1" || { tries=$((tries + 1)); return; }
   expect
   size=0
   if [ "$old" != none ]; then set -- $old; size=$1 owner=$2 links=$3 access=$4; fi
@@ -210,7 +211,8 @@ attempt() {
 tries=4 turns=100
 while [ "$tries" -gt 0 ] && [ "$turns" -gt 0 ]; do
   tries=$((tries - 1)) turns=$((turns - 1))
-  if [ -f "$t" ] && [ -r "$t" ]; then attempt 9<"$t"; else attempt; fi
+  if [ -e "$t" ]; then file=$t; else file=$part; fi
+  if [ -r "$file" ]; then attempt "$file" 9<"$file"; else attempt "$file"; fi
 done
 answer changed
 """

@@ -65,12 +65,14 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         """The command ended by itself."""
         self.exit_status = status
 
-    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:  # noqa: ARG002, FBT001
-        """A signal ended the command."""
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:  # noqa: FBT001
+        """A signal ended the command; what else is told of it is not kept."""
+        del core_dumped, msg, lang
         self.exit_signal = signal
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """The channel is gone, properly or with its connection."""
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The channel is gone, properly or with its connection; a missing exit status tells which."""
+        del exc
         self._ended = True
         self._arrived.set()
         self._may_write.set()

@@ -261,7 +261,8 @@ class _Visitor(asyncssh.SSHServer):
         else:
             self._house.connections.add(conn)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncssh gives it
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
         if self._connection is not None:
             self._house.connections.discard(self._connection)
 
@@ -321,11 +322,13 @@ class _Channel(asyncssh.SSHServerProcess[bytes]):
         if self.on_signal is not None:
             self.on_signal(signal)
 
-    def break_received(self, msec: int) -> bool:  # noqa: ARG002 asyncssh gives it
+    def break_received(self, msec: int) -> bool:
+        del msec
         return False
 
     def terminal_size_changed(self, width: int, height: int, pixwidth: int = 0, pixheight: int = 0) -> None:
-        """There is no terminal here."""
+        """Nothing: there is no terminal here."""
+        del width, height, pixwidth, pixheight
 
     def report(self, status: int, error: str = "") -> None:
         """Say how the command ended, and close the channel; a negative status is a signal's number."""

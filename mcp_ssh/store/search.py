@@ -91,9 +91,9 @@ def _shown(handle: int, hit: int, line: int, query: Query) -> tuple[Match, int, 
     back_from = max(0, hit - SHOWN_BYTES)
     newline = read_exactly(handle, back_from, hit - back_from).rfind(b"\n")
     start = back_from + newline + 1
-    whole_start = newline >= 0 or back_from == 0
-    if hit + len(query.needle) - start > SHOWN_BYTES or not whole_start:
-        start, whole_start = hit - SHOWN_BYTES // 4, False
+    whole_start = hit + len(query.needle) - start <= SHOWN_BYTES  # never so where no line start was in reach
+    if not whole_start:
+        start = hit - SHOWN_BYTES // 4
     ahead = read_exactly(handle, start, SHOWN_BYTES)
     length = ahead.find(b"\n", hit - start)
     whole_end = length >= 0

@@ -139,7 +139,7 @@ async def status(app: App, params: ById, call: Call) -> Status:
 
 
 @tool(Risk.READ)
-async def list_(app: App, params: Nothing, call: Call) -> Sessions:  # noqa: ARG001 a tool takes three things
+async def list_(app: App, params: Nothing, call: Call) -> Sessions:
     """List your open SSH sessions."""
     return Sessions(
         sessions={

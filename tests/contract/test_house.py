@@ -13,12 +13,22 @@ ROOT = Path(__file__).parents[2]
 
 
 def tracked(*patterns: str) -> list[Path]:
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", *patterns],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
 
 
 def test_no_file_has_more_than_500_lines() -> None:
-    long = {path.name: lines for path in tracked("*.py", "*.sh") if (lines := len(path.read_text("utf-8").splitlines())) > 500}
+    long = {
+        path.name: lines
+        for path in tracked("*.py", "*.sh")
+        if (lines := len(path.read_text("utf-8").splitlines())) > 500
+    }
     assert long == {}
 
 
@@ -50,6 +60,8 @@ def test_the_example_config_holds_every_key() -> None:
 
 
 def test_every_config_key_is_obeyed_by_code() -> None:
-    code = "".join(path.read_text("utf-8") for path in tracked("mcp_ssh/*.py", "rest_bridge/*.py") if path.name != "config.py")
+    code = "".join(
+        path.read_text("utf-8") for path in tracked("mcp_ssh/*.py", "rest_bridge/*.py") if path.name != "config.py"
+    )
     keys = [name for area in Config.model_fields.values() for name in area.annotation.model_fields]  # pyright: ignore
     assert [key for key in keys if f".{key}" not in code] == []

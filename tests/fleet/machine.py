@@ -16,7 +16,7 @@ from tests.fleet.table import HOST_KEY_TYPES, PORT, HostRow
 
 BOOT = Path(__file__).with_name("boot.sh")
 BOOT_LIMIT = 30.0  # seconds from power on to an SSH server that answers
-PATIENCE = 3.0  # seconds that a healthy host may take to answer
+PATIENCE = 5.0  # seconds that a healthy host may take to answer
 LOOK_AGAIN = 0.01  # seconds between two looks at something that gives no notice
 
 # (major, minor) of the devices every Linux has

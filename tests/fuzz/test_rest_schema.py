@@ -69,7 +69,9 @@ def _answers(operation: Any, host: RecordingHost, session_id: str) -> set[int]:
         if sensible:
             _make_sensible(case, host, session_id)
         response = case.call(headers=HEADERS, timeout=30)
-        case.validate_response(response, checks=[each for each in CHECKS if not sensible or each is not negative_data_rejection])
+        case.validate_response(
+            response, checks=[each for each in CHECKS if not sensible or each is not negative_data_rejection]
+        )
         seen.add(response.status_code)
         if response.status_code >= 500:
             assert response.json()["code"] in REMOTE_FAILURES, response.text

@@ -67,7 +67,7 @@ async def test_standard_input_is_closed_unless_given(on: On) -> None:
 @pytest.mark.requirement("exec.cwd", "exec.env")
 async def test_folder_and_environment_are_set_and_no_process_list_shows_the_values(on: On) -> None:
     odd = "a'b\"c $(id) `id` \\ \n*"
-    answer = await on.exec("pwd; printf %s \"$ODD\"; cat; ps -ef >&2", cwd="/usr", env={"ODD": odd}, stdin="in")
+    answer = await on.exec('pwd; printf %s "$ODD"; cat; ps -ef >&2', cwd="/usr", env={"ODD": odd}, stdin="in")
     assert answer["stdout"] == f"/usr\n{odd}in"
     assert "$(id)" not in answer["stderr"]
     with pytest.raises(Fault) as fault:

@@ -47,7 +47,11 @@ async def test_every_documented_route_answers_on_a_real_host(mcp_home: Path, hos
         }
         assert said["service"]
         assert said["version"]
-        login = {"host": host.ip, "username": "dev", "key_content": base64.b64encode(host.key_path.read_bytes()).decode()}
+        login = {
+            "host": host.ip,
+            "username": "dev",
+            "key_content": base64.b64encode(host.key_path.read_bytes()).decode(),
+        }
         refused = await body_of(server, "POST", "/session/connect", 409, json=login)
         offered = refused["detail"]["host_key"]
         fields = ("host", "port", "key_type", "public_key", "fingerprint_sha256")
@@ -84,7 +88,10 @@ async def test_every_documented_route_answers_on_a_real_host(mcp_home: Path, hos
         entries = (await body_of(server, "GET", "/api/remote/known-hosts/list"))["entries"]
         assert [each["fingerprint_sha256"] for each in entries] == [offered["fingerprint_sha256"]]
         gone = {"host": host.ip, "port": host.port, "key_type": offered["key_type"]}
-        assert (await body_of(server, "POST", "/api/remote/known-hosts/remove", json=gone)) == {"ok": True, "changed": True}
+        assert (await body_of(server, "POST", "/api/remote/known-hosts/remove", json=gone)) == {
+            "ok": True,
+            "changed": True,
+        }
         closed = await body_of(server, "POST", f"/session/disconnect/{opened['session_id']}")
         assert closed == {"status": "disconnected", "session_id": opened["session_id"]}
         await body_of(server, "GET", f"/session/status/{opened['session_id']}", 404)

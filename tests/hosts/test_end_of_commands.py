@@ -1,7 +1,6 @@
 """A command that is ended early is really ended: with all it started, for root and for others."""
 
 import functools
-from collections.abc import AsyncGenerator
 
 import anyio
 import pytest
@@ -32,9 +31,9 @@ SHAPES = {
 
 
 @pytest.fixture(params=["root", "dev"])
-async def on(request: pytest.FixtureRequest, app: App, host: Host) -> AsyncGenerator["On"]:
+async def on(request: pytest.FixtureRequest, app: App, host: Host) -> "On":
     who = DirectCall(caller())
-    yield On(app, host, who, await connected(app, host, request.param, who))
+    return On(app, host, who, await connected(app, host, request.param, who))
 
 
 class On:

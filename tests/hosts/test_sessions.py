@@ -317,17 +317,16 @@ async def test_a_session_of_an_http_caller_ends_when_nobody_uses_it(mcp_home: Pa
 @pytest.mark.requirement("server.stop")
 async def test_a_stopping_server_ends_what_runs(mcp_home: Path, host: Host) -> None:
     n = number()
-    async with anyio.create_task_group() as group:
-        async with open_app(mcp_home, Config()) as app:
-            who = DirectCall(caller())
-            session_id = await connected(app, host, "root", who)
+    async with anyio.create_task_group() as group, open_app(mcp_home, Config()) as app:
+        who = DirectCall(caller())
+        session_id = await connected(app, host, "root", who)
 
-            async def run() -> None:
-                with pytest.raises(Exception, match="server is stopping"):
-                    await dispatch(app, command.exec_, {"session_id": session_id, "command": f"sleep {n}"}, who)
+        async def run() -> None:
+            with pytest.raises(Exception, match="server is stopping"):
+                await dispatch(app, command.exec_, {"session_id": session_id, "command": f"sleep {n}"}, who)
 
-            group.start_soon(run)
-            await started(host, n)
+        group.start_soon(run)
+        await started(host, n)
     assert await processes(host, n) == []
 
 
@@ -342,9 +341,7 @@ async def test_a_login_that_is_refused_names_no_secret(app: App, deb: Host) -> N
 @pytest.mark.requirement("hostkey.scan")
 async def test_a_scan_shows_every_key_of_the_machine_and_what_it_is_to_us(app: App, way: Way, host: Host) -> None:
     scanned = await way.call(hostkey.scan, {"host": host.ip})
-    assert {each["public_key"] for each in scanned["keys"]} == {
-        " ".join(line.split()[:2]) for line in host.public_keys
-    }
+    assert {each["public_key"] for each in scanned["keys"]} == {" ".join(line.split()[:2]) for line in host.public_keys}
     assert {each["known"] for each in scanned["keys"]} == {"unknown"}
     await trust(app, host)
     assert {each["known"] for each in (await way.call(hostkey.scan, {"host": host.ip}))["keys"]} == {"trusted"}

@@ -24,11 +24,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--limit", type=float, default=stdio.EXIT_LIMIT_S, help="seconds until the end by force")
+    parser.add_argument("--look", type=float, default=stdio.PARENT_LOOK_S, help="seconds between looks for the parent")
     parser.add_argument(
         "--no-signal", action="store_true", help="as on a system that does not tell of a parent's death"
     )
     given = parser.parse_args()
     stdio.EXIT_LIMIT_S = given.limit
+    stdio.PARENT_LOOK_S = given.look
     if given.no_signal:
         sys.platform = "darwin"
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)

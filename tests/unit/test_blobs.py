@@ -1,8 +1,10 @@
 """Blobs: whole outputs kept within bounds, for their owner, for an hour, and never left behind."""
 
 import asyncio
+import fcntl
 import os
 import select
+import shutil
 import signal
 import stat
 import subprocess
@@ -420,6 +422,26 @@ async def test_files_of_a_killed_process_go_at_the_next_open_and_those_of_a_livi
         for child in (dead, living):
             child.kill()
             child.communicate()
+
+
+async def test_a_folder_taken_away_while_it_is_being_claimed_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_lock = fcntl.flock
+    taken: list[Path] = []
+
+    def take_away_once(handle: int, operation: int) -> None:
+        if not taken:
+            taken.extend((tmp_path / "blobs").iterdir())
+            shutil.rmtree(taken[0])
+        really_lock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", take_away_once)
+    blobs = Blobs(tmp_path)
+    made = await make(blobs, b"x")
+    assert blobs.describe(ANNA, made).complete is True
+    assert [each.parent for each in files(tmp_path)] != taken
+    await blobs.close()
 
 
 async def test_what_is_no_blob_folder_of_ours_is_left_alone(tmp_path: Path) -> None:

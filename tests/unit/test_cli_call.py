@@ -13,7 +13,7 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.ssh.demo_host import DemoHost, demo_host
-from tests.unit.cli_kit import Running, on_terminal, run, running
+from tests.unit.cli_kit import Running, alive, on_terminal, run, running
 
 TOKEN = "the-token-of-this-test-0123456789"
 
@@ -35,12 +35,6 @@ async def trust(host: DemoHost, home: Path) -> None:
     state.mkdir(mode=0o700, exist_ok=True)
     (state / "known_hosts").write_text(f"[{host.host}]:{host.port} {host.public_key}\n")
     (state / "known_hosts").chmod(0o600)
-
-
-def alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
-    return False
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from mcp_ssh.cli import remote
-from tests.unit.cli_kit import ROOT, environment, on_terminal, run, running
+from tests.unit.cli_kit import ROOT, environment, needs_proc, on_terminal, run, running
 
 STEPS = ["session_connect", "hostkey_accept", "session_connect", "command_exec", "file_write", "file_read"]
 TOKEN = "the-token-of-this-test-0123456789"
@@ -50,6 +50,7 @@ async def test_once_shows_the_session_of_a_newcomer_and_ends(tmp_path: Path, tem
     assert not (tmp_path / "state").exists()
 
 
+@needs_proc
 async def test_what_it_prints_works_when_pasted_and_ctrl_c_ends_it_cleanly(
     tmp_path: Path, temporary: dict[str, str]
 ) -> None:

@@ -82,7 +82,7 @@ async def test_toolsets_and_read_only_hold_for_what_clients_see(tmp_path: Path) 
 
 async def test_with_a_certificate_it_speaks_https_on_any_address(tmp_path: Path) -> None:
     certificate, key = _self_signed(tmp_path)
-    words = ["serve", "--host", "0.0.0.0", "--port", "0", "--tls-cert", certificate, "--tls-key", key]  # noqa: S104
+    words = ["serve", "--host", "0.0.0.0", "--port", "0", "--tls-cert", certificate, "--tls-key", key]
     async with running(*words, home=tmp_path, env=PRESET) as server:
         port = (await server.until(r"serves https://0\.0\.0\.0:(\d+) ")).group(1)
         trusted = ssl.create_default_context(cafile=certificate)

@@ -13,7 +13,7 @@ from mcp import Client, StdioServerParameters
 from mcp_ssh import __version__
 from tests.unit.cli_kit import COMMAND, ROOT, environment, on_terminal, run, running
 
-OPEN = "0.0.0.0"  # noqa: S104 that it is refused is the point
+OPEN = "0.0.0.0"
 HEAVY = (
     "anyio",
     "asyncssh",

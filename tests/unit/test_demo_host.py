@@ -13,13 +13,9 @@ import asyncssh
 import pytest
 
 from mcp_ssh.ssh.demo_host import MAX_CHANNELS, DemoHost, demo_host
+from tests.unit.cli_kit import alive, needs_proc
 
 LIMIT_S = 10
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @contextlib.asynccontextmanager
@@ -49,16 +45,9 @@ async def connection(host: DemoHost) -> AsyncIterator[asyncssh.SSHClientConnecti
         yield connected
 
 
-def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie does not."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
-    return False
-
-
 async def until_gone(*pids: int) -> None:
     with anyio.fail_after(LIMIT_S):
-        while any(alive(pid) for pid in pids):  # noqa: ASYNC110 a foreign process sends no event
+        while any(alive(pid) for pid in pids):
             await anyio.sleep(0.02)
 
 
@@ -146,6 +135,7 @@ async def test_twenty_megabytes_of_output_arrive_without_loss(
     assert done.exit_status == 0
 
 
+@needs_proc
 async def test_output_that_nobody_reads_waits_in_the_command_not_in_memory(
     host: DemoHost, connection: asyncssh.SSHClientConnection
 ) -> None:
@@ -176,6 +166,7 @@ async def test_closing_the_channel_ends_the_process_group_even_one_that_ignores_
     await until_gone(*pids)
 
 
+@needs_proc
 async def test_what_a_finished_command_left_running_lives_on_until_the_host_closes() -> None:
     # Each can be found in one way alone: by its session, by its environment, by the folder it stands in.
     left = {

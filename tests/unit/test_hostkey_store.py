@@ -1,5 +1,5 @@
 """Accepting, listing and removing keys in the managed file."""
-# ruff: noqa: ASYNC221, ASYNC240 - a few bytes in a temporary folder
+
 
 import asyncio
 import fcntl

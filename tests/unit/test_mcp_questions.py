@@ -55,7 +55,7 @@ class Person:
 
     async def __call__(
         self,
-        context: Any,  # noqa: ARG002 # the SDK passes it by this name
+        context: Any,  # the SDK passes it by this name
         params: types.ElicitRequestParams,
     ) -> types.ElicitResult:
         assert isinstance(params, types.ElicitRequestFormParams)

@@ -197,14 +197,12 @@ def test_it_ends_by_force_when_a_call_never_lets_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_it_cleans_up_and_ends_when_its_parent_is_killed_and_its_pipes_stay_open(tmp_path: Path) -> None:
-    client, pid = parented(tmp_path, "main", [*COMMAND[1:], str(tmp_path)])
+def test_it_cleans_up_and_ends_when_the_kernel_tells_that_its_parent_was_killed(tmp_path: Path) -> None:
+    client, pid = parented(tmp_path, "main", [*COMMAND[1:], str(tmp_path), "--look", "3600"])
     try:
         client.waiting()
         client.process.kill()
-        began = time.monotonic()
         assert ended(pid, END_S)
-        assert time.monotonic() - began < 1.5, "the kernel tells at once; looking would take two seconds"
         assert (tmp_path / "cleaned").exists()
         assert (tmp_path / "closed").exists()
     finally:
@@ -212,7 +210,7 @@ def test_it_cleans_up_and_ends_when_its_parent_is_killed_and_its_pipes_stay_open
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_it_finds_its_parent_gone_where_the_kernel_does_not_tell(tmp_path: Path) -> None:
+def test_it_ends_when_it_sees_its_parent_gone_where_the_kernel_does_not_tell(tmp_path: Path) -> None:
     client, pid = parented(tmp_path, "main", [*COMMAND[1:], str(tmp_path), "--no-signal"])
     try:
         client.process.kill()
@@ -223,10 +221,10 @@ def test_it_finds_its_parent_gone_where_the_kernel_does_not_tell(tmp_path: Path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_it_lives_on_when_only_the_thread_that_started_it_ends(tmp_path: Path) -> None:
+def test_it_lives_on_when_only_the_thread_that_started_it_ended(tmp_path: Path) -> None:
     client, pid = parented(tmp_path, "thread", [*COMMAND[1:], str(tmp_path)])
     try:
-        # The thread had ended before the server was up or ends now; a signal of that kind is ours to send, too.
+        # That thread was gone before the server could ask for the signal, so the test sends what the kernel would.
         os.kill(pid, signal.SIGUSR1)
         client.write(call(2, "toys_echo", {"text": "x"}))
         assert client.read()["id"] == 2

@@ -243,7 +243,7 @@ def test_configured_hosts_and_origins_are_answered() -> None:
 
 
 def test_a_wildcard_address_is_no_name_of_this_server() -> None:
-    assert judged(Names("0.0.0.0", [], []), "0.0.0.0:8754") == "misdirected"  # noqa: S104
+    assert judged(Names("0.0.0.0", [], []), "0.0.0.0:8754") == "misdirected"
     assert judged(Names("::", [], []), "[::]:8754") == "misdirected"
     assert judged(Names("::", [], []), "[::1]:8754") == "ok"
 

@@ -185,7 +185,7 @@ async def test_a_signal_stops_the_server(tmp_path: Path, number: int) -> None:
             await anyio.connect_tcp("127.0.0.1", served.port)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 async def test_an_open_address_is_refused_before_it_is_bound(tmp_path: Path, host: str) -> None:
     async with open_app(tmp_path, Config()) as app:
         with pytest.raises(InvalidInput, match="can be reached from other machines"):
@@ -194,7 +194,7 @@ async def test_an_open_address_is_refused_before_it_is_bound(tmp_path: Path, hos
 
 async def test_an_open_address_is_served_behind_a_proxy(tmp_path: Path) -> None:
     config = Config.model_validate({"server": {"behind_proxy": True}})
-    anywhere = "0.0.0.0"  # noqa: S104
+    anywhere = "0.0.0.0"
     async with serving(tmp_path, config=config, host=anywhere) as served, httpx2.AsyncClient(trust_env=False) as client:
         answer = await client.get(f"http://127.0.0.1:{served.port}/")
         wildcard = await client.get(f"http://127.0.0.1:{served.port}/", headers={"Host": anywhere})
