@@ -16,10 +16,20 @@ from mcp_ssh.ssh.pool import Sessions
 from mcp_ssh.store import Store
 from mcp_ssh.store.blobs import Blobs
 
+SWEEP_S = 60.0
+"""How often expired blobs are looked for."""
+
 
 def known_hosts_files() -> list[Path]:
     """The files of the server's owner and of the machine, as OpenSSH names them; they are only read."""
     return [Path.home() / ".ssh/known_hosts", Path("/etc/ssh/ssh_known_hosts")]
+
+
+async def _sweep(blobs: Blobs) -> None:
+    """Remove expired blobs, for as long as the server lives."""
+    while True:
+        await anyio.sleep(SWEEP_S)
+        await blobs.sweep()
 
 
 def _stopping() -> ShuttingDown:
@@ -38,6 +48,10 @@ class App:
     sessions: Sessions
     read_only: bool = False
     calls: Calls = field(default_factory=lambda: Calls(_stopping))
+
+    async def admitted(self) -> set[str]:
+        """The ids of the remote callers that may still come: those with a token, and the one where none is needed."""
+        return {"local"} | {token.id for token in await self.store.tokens.list()}
 
 
 @contextlib.asynccontextmanager
@@ -58,6 +72,7 @@ async def open_app(
     settings = config or configuration.load(folder)
     store = await Store.open(folder)
     blobs = Blobs(folder)
+    await blobs.open()
     app = App(
         home=folder,
         config=settings,
@@ -74,7 +89,8 @@ async def open_app(
     )
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(app.sessions.close_idle)
+            group.start_soon(app.sessions.tend, app.admitted)
+            group.start_soon(_sweep, blobs)
             try:
                 yield app
             finally:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 
     from mcp_ssh.app import App
     from mcp_ssh.cli.remote import Reply
-    from mcp_ssh.errors import HostKeyUnconfirmed
+    from mcp_ssh.commandline import quote
+from mcp_ssh.errors import HostKeyUnconfirmed
     from mcp_ssh.tool import Caller, Door, Question
 
 TOOL_EXAMPLE = '{"command": "uptime"}'
@@ -148,7 +148,7 @@ def _how_to_trust(refusal: "HostKeyUnconfirmed") -> Failure:
     return Failure(
         refusal.message,
         "compare the fingerprint with the machine's own by another way; if they agree:"
-        f" mcp-ssh call hostkey_accept {shlex.quote(accepted)}",
+        f" mcp-ssh call hostkey_accept {quote(accepted)}",
     )
 
 

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import os
-import shlex
 import shutil
 import socket
 import sys
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mcp_ssh.cli import logs
 from mcp_ssh.cli.serve import TOKEN_VARIABLE, listen, port
 from mcp_ssh.cli.terminal import Page
+from mcp_ssh.commandline import quote
 
 if TYPE_CHECKING:
     import anyio.abc
@@ -114,7 +114,9 @@ class Demo:
 
 def _curl(address: str, secret: str, body: dict[str, Any]) -> str:
     words = ["curl", "-sS", "--noproxy", "*", "-H", f"Authorization: Bearer {secret}"]
-    return shlex.join([*words, "-H", "Content-Type: application/json", "-d", json.dumps(body), address])
+    return " ".join(
+        quote(word) for word in [*words, "-H", "Content-Type: application/json", "-d", json.dumps(body), address]
+    )
 
 
 def client_configuration(url: str, secret: str) -> dict[str, Any]:

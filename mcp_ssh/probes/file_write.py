@@ -124,7 +124,7 @@ create() {
   [ -z "$wanted" ] || why=$(chmod "$wanted" "$part" 2>&1) || answer failed "$why"
   settle "$part" || answer failed "$why"
   if ! ln -T "$part" "$t" 2>/dev/null; then
-    [ ! -e "$t" ] || return
+    [ ! -e "$t" ] || { chmod 600 "$part"; return; }
     why=$(mv -f -T "$part" "$t" 2>&1) || answer failed "$why"
   fi
   rm -f "$part"

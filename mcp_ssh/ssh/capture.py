@@ -1,5 +1,7 @@
 """What is kept of a stream of any length: its head, its tail, its size, and the whole of it in a blob."""
 
+import anyio
+
 from mcp_ssh.store.blobs import Blob, Blobs, BlobWriter
 
 
@@ -39,11 +41,13 @@ class Capture:
         if len(self._tail) > 2 * self._half:
             del self._tail[: len(self._tail) - self._half]
         if self._blobs is not None:
-            if not was_truncated:
-                self._writer = self._blobs.writer(self._caller_id)
-                await self._writer.write(bytes(self._kept))
-            if self._writer is not None:
-                await self._writer.write(rest)
+            # Shielded: a deadline that strikes while the disk is busy must not tear a hole into the blob.
+            with anyio.CancelScope(shield=True):
+                if not was_truncated:
+                    self._writer = self._blobs.writer(self._caller_id)
+                    await self._writer.write(bytes(self._kept))
+                if self._writer is not None:
+                    await self._writer.write(rest)
 
     @property
     def _half(self) -> int:

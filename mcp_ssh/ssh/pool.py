@@ -1,5 +1,6 @@
 """The live sessions of this process: whose they are, which one a call means, and when they end."""
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
@@ -9,8 +10,10 @@ from mcp_ssh.errors import NotFound, TooMany
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Caller, Role
 
-LOOK_S = 15.0
-"""How often idle sessions are looked for."""
+log = logging.getLogger(__name__)
+
+LOOK_S = 5.0
+"""How often idle sessions and revoked tokens are looked for."""
 
 
 class Sessions:
@@ -84,13 +87,25 @@ class Sessions:
             for session in sessions:
                 group.start_soon(session.close)
 
-    async def close_idle(self) -> None:
-        """End, for ever again, the sessions that nobody used for the configured time."""
+    async def tend(self, admitted: Callable[[], Awaitable[set[str]]]) -> None:
+        """Go on ending the sessions of remote callers that nobody used for the configured time, or whose token is gone.
+
+        Args:
+            admitted: The ids of the callers that may still come.
+        """
         while True:
             await anyio.sleep(min(LOOK_S, self._idle_s))
-            now = self._clock()
-            for session in list(self._sessions.values()):
-                if session.expires and not len(session.calls) and now - session.last_used > self._idle_s:
+            remote = [each for each in self._sessions.values() if each.expires]
+            if not remote:
+                continue
+            try:
+                known = await admitted()
+            except Exception as error:  # noqa: BLE001 this task lives as long as the server; the next look may succeed
+                log.warning("who may still come could not be read: %s", type(error).__name__)
+                continue
+            for session in remote:
+                idle = not len(session.calls) and self._clock() - session.last_used > self._idle_s
+                if idle or session.caller_id not in known:
                     await self.close(session)
 
 

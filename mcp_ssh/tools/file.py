@@ -301,7 +301,7 @@ class Written(Result):
 
 @tool(Risk.CHANGE)
 async def write(host: Session, params: Write, call: Call) -> Written:
-    """Write a text or base64 content to a file: replace it, append to it or prepend to it.
+    """Write text, or any bytes in base64, to a file: replace its content, append to it or prepend to it.
 
     The file is the old one until it is the new one: a full disk or a lost link leaves it as it was. Owner, permissions
     and ACL are kept. The folder must exist. To change a file you have read, pass its `sha256` as `expected_sha256`, and

@@ -48,6 +48,7 @@ REQUIREMENTS = tuple(
         ("session.owner", "design, session names", "Only its caller, and an admin, sees and uses a session."),
         ("session.keepalive", "facts 1.8, keepalive_interval", "A dead link is noticed."),
         ("session.idle", "design, session names", "A session opened over HTTP ends when it is idle."),
+        ("token.revoked", "design, session names", "Revoking a token ends its sessions and what runs on them."),
         (
             "auth.defaults",
             "facts 1.8, auth.default_*",

@@ -25,8 +25,8 @@ SHELLS = {"dash": ["dash", "-c"], "bash": ["bash", "-c"], "ash": ["busybox", "as
 HOSTILE = (
     "$(touch /tmp/pwned)", "`touch /tmp/pwned`", "; touch /tmp/pwned", "| touch /tmp/pwned", "&& touch /tmp/pwned",
     "\n touch /tmp/pwned\n", "'; touch /tmp/pwned; '", '"; touch /tmp/pwned; "', "-rf", "--help", "-", "--", "~",
-    "~root", "*", "[a-z]", "{a,b}", "!!", "\\", "\\'", "$HOME", "${IFS}", "#", "%s%n", "\x1b[31m", "\r", "\t", " ", "a\\\nb",
-    "ščř", "𝄞", "\u202e", "EOF\n", "$'\\x41'", "<(id)", ">/tmp/pwned",
+    "~root", "*", "[a-z]", "{a,b}", "!!", "\\", "\\'", "$HOME", "${IFS}", "#", "%s%n", "\x1b[31m", "\r", "\t", " ",
+    "a\\\nb", "ščř", "𝄞", "\u202e", "EOF\n", "$'\\x41'", "<(id)", ">/tmp/pwned",
 )  # fmt: skip
 
 words = st.one_of(

@@ -16,9 +16,9 @@ import pytest
 from mcp_ssh.app import App, open_app
 from mcp_ssh.config import AuthConfig, Config, SecurityConfig, SshConfig
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.errors import AuthFailed, HostKeyUnconfirmed, InvalidInput, NotFound, Refused, TimedOut, TooMany
+from mcp_ssh.errors import AuthFailed, Conflict, HostKeyUnconfirmed, InvalidInput, NotFound, Refused, TimedOut, TooMany
 from mcp_ssh.ssh.connect import Dialer
-from mcp_ssh.tool import Role
+from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import command, hostkey, session
 from tests.doors import DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
@@ -252,7 +252,7 @@ async def test_a_session_is_its_callers_own(app: App, deb: Host) -> None:
 
 @pytest.mark.requirement("auth.identities")
 async def test_key_files_of_the_owner_are_not_for_every_caller(mcp_home: Path, deb: Host) -> None:
-    operator = DirectCall(caller("token", Role.OPERATOR, owner=False))
+    operator = DirectCall(caller("local", Role.OPERATOR, owner=False))
     async with open_app(mcp_home, Config()) as app:
         await trust(app, deb)
         with pytest.raises(Refused, match="key_path"):
@@ -305,13 +305,35 @@ async def test_a_dead_link_is_noticed_by_keepalives(mcp_home: Path, deb: Host) -
 async def test_a_session_of_an_http_caller_ends_when_nobody_uses_it(mcp_home: Path, deb: Host) -> None:
     config = Config(ssh=SshConfig(idle_minutes=0.5 / 60), security=SecurityConfig(host_keys="accept-new"))
     async with open_app(mcp_home, config) as app:
-        remote, owner = DirectCall(caller("token", owner=False)), DirectCall(caller())
+        remote, owner = DirectCall(caller("local", owner=False)), DirectCall(caller())
         kept = await connected(app, deb, "dev", owner)
         await connected(app, deb, "dev", remote)
         with anyio.fail_after(10):
             while len((await dispatch(app, session.list_, {}, owner)).sessions) > 1:
                 await anyio.sleep(0.05)
         assert list((await dispatch(app, session.list_, {}, owner)).sessions) == [kept]
+
+
+@pytest.mark.requirement("token.revoked")
+async def test_revoking_a_token_ends_its_sessions_and_what_runs_on_them(app: App, deb: Host) -> None:
+    token, _ = await app.store.tokens.create("guest", Role.OPERATOR)
+    kept, _ = await app.store.tokens.create("kept", Role.OPERATOR)
+    guest, other = (DirectCall(Caller(each.id, Role.ADMIN)) for each in (token, kept))
+    ended = await connected(app, deb, "dev", guest)
+    stays = await connected(app, deb, "dev", other)
+    n = number()
+    async with anyio.create_task_group() as group:
+
+        async def run() -> None:
+            with pytest.raises(Conflict):
+                await dispatch(app, command.exec_, {"session_id": ended, "command": f"sleep {n}"}, guest)
+
+        group.start_soon(run)
+        await started(deb, n)
+        await app.store.tokens.revoke("guest")
+    assert await processes(deb, n) == []
+    owner = DirectCall(caller())
+    assert list((await dispatch(app, session.list_, {}, owner)).sessions) == [stays]
 
 
 @pytest.mark.requirement("server.stop")

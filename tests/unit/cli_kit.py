@@ -125,7 +125,9 @@ async def running(*words: str, home: Path, env: Mapping[str, str] | None = None)
             await process.aclose()
 
 
-def on_terminal(words: Sequence[str], *, home: Path, typed: bytes = b"") -> tuple[int, str]:
+def on_terminal(
+    words: Sequence[str], *, home: Path, typed: bytes = b"", env: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """Run a command on a terminal, with everything typed ahead; its exit code, and what the terminal shows."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -134,7 +136,7 @@ def on_terminal(words: Sequence[str], *, home: Path, typed: bytes = b"") -> tupl
         stdout=theirs,
         stderr=theirs,
         cwd=ROOT,
-        env=environment(home, TERM="xterm", COLUMNS="120"),
+        env=environment(home, TERM="xterm", COLUMNS="120", **(env or {})),
     )
     os.close(theirs)
     os.write(ours, typed)

@@ -129,7 +129,11 @@ def parented(folder: Path, how: str, argv: Sequence[str], env: Mapping[str, str]
         env: As for `Lines`.
     """
     client = Lines(folder, [sys.executable, "-c", PARENT, how, *argv], env)
-    client.hello()
+    try:
+        client.hello()
+    except BaseException:
+        client.close()
+        raise
     return client, int((folder / "stderr").read_text().split()[0])
 
 

@@ -1,14 +1,8 @@
 """Blobs: whole outputs kept within bounds, for their owner, for an hour, and never left behind."""
 
 import asyncio
-import fcntl
 import os
-import select
-import shutil
-import signal
 import stat
-import subprocess
-import sys
 import threading
 import tracemalloc
 from pathlib import Path
@@ -18,56 +12,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mcp_ssh.errors import InvalidInput, NotFound
+from mcp_ssh.errors import NotFound
 from mcp_ssh.store import Blobs, BlobWriter
 from mcp_ssh.store import blobs as module
-from mcp_ssh.store.search import Match
-from mcp_ssh.tool import Caller, Role
-
-ANNA = Caller("anna", Role.OPERATOR)
-BERT = Caller("bert", Role.OPERATOR)
-ADMIN = Caller("root", Role.ADMIN)
-KIB = 1024
-
-HOLD_A_BLOB = """
-import asyncio, sys
-from pathlib import Path
-from mcp_ssh.store import Blobs
-
-async def main(folder):
-    blobs = Blobs(Path(folder))
-    writer = blobs.writer("c")
-    await writer.write(b"x" * 1000)
-    await writer.finish()
-    print("held", flush=True)
-    sys.stdin.readline()
-    await blobs.close()
-
-asyncio.run(main(sys.argv[1]))
-"""
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def files(folder: Path) -> list[Path]:
-    return [each for each in (folder / "blobs").rglob("*") if each.is_file() and each.name != "lock"]
-
-
-def open_files() -> int:
-    """How many descriptors this process holds; `/dev/fd` is there on Linux and macOS."""
-    return len(list(Path("/dev/fd").iterdir()))
-
-
-async def make(blobs: Blobs, content: bytes, owner: Caller = ANNA) -> str:
-    writer = blobs.writer(owner.id)
-    await writer.write(content)
-    return (await writer.finish()).id
+from tests.unit.blob_kit import ADMIN, ANNA, BERT, KIB, Clock, files, make, open_files
 
 
 async def test_what_was_written_in_any_chunks_reads_back_by_range_and_tail(tmp_path: Path) -> None:
@@ -388,123 +336,4 @@ async def test_memory_stays_flat_while_a_large_output_is_written_and_searched(tm
     assert blob.size_bytes == 1000 * len(chunk) > 30 * KIB * KIB
     assert found.matches == ()
     assert peak < 3 * KIB * KIB
-    await blobs.close()
-
-
-def hold(folder: Path) -> "subprocess.Popen[str]":
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLD_A_BLOB, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    assert select.select([child.stdout], [], [], 30)[0], "the child said nothing"
-    assert child.stdout.readline() == "held\n"
-    return child
-
-
-async def test_files_of_a_killed_process_go_at_the_next_open_and_those_of_a_living_one_stay(tmp_path: Path) -> None:
-    dead, living = hold(tmp_path), hold(tmp_path)
-    try:
-        dead.send_signal(signal.SIGKILL)
-        dead.communicate(timeout=30)
-        assert len(files(tmp_path)) == 2
-        blobs = Blobs(tmp_path, total=1100)
-        await blobs.open()
-        assert len(files(tmp_path)) == 1
-        made = await make(blobs, b"y" * 500)
-        # The living process holds 1000 of the 1100 bytes that all of them share.
-        assert (blobs.describe(ANNA, made).size_bytes, blobs.describe(ANNA, made).complete) == (100, False)
-        await blobs.close()
-        assert len(files(tmp_path)) == 1
-        living.communicate("\n", timeout=30)
-        assert living.returncode == 0
-        assert files(tmp_path) == []
-    finally:
-        for child in (dead, living):
-            child.kill()
-            child.communicate()
-
-
-async def test_a_folder_taken_away_while_it_is_being_claimed_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    really_lock = fcntl.flock
-    taken: list[Path] = []
-
-    def take_away_once(handle: int, operation: int) -> None:
-        if not taken:
-            taken.extend((tmp_path / "blobs").iterdir())
-            shutil.rmtree(taken[0])
-        really_lock(handle, operation)
-
-    monkeypatch.setattr(fcntl, "flock", take_away_once)
-    blobs = Blobs(tmp_path)
-    made = await make(blobs, b"x")
-    assert blobs.describe(ANNA, made).complete is True
-    assert [each.parent for each in files(tmp_path)] != taken
-    await blobs.close()
-
-
-async def test_what_is_no_blob_folder_of_ours_is_left_alone(tmp_path: Path) -> None:
-    target = tmp_path / "elsewhere"
-    target.mkdir()
-    (target / "precious").write_text("x")
-    (target / "lock").write_text("")
-    (tmp_path / "blobs").mkdir(mode=0o700)
-    (tmp_path / "blobs" / "link").symlink_to(target)
-    (tmp_path / "blobs" / "notes.txt").write_text("x")
-    (tmp_path / "blobs" / "never-locked").mkdir()
-    blobs = Blobs(tmp_path)
-    await blobs.open()
-    await blobs.close()
-    assert not (tmp_path / "blobs" / "never-locked").exists()
-    assert (target / "precious").exists()
-    assert (tmp_path / "blobs" / "notes.txt").exists()
-
-
-async def test_a_search_gives_lines_with_their_numbers_offsets_and_neighbours(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path)
-    made = await make(blobs, "eins\nzwei Ärger\ndrei\nVIER Fehler\nfünf fehler\n".encode())
-    assert (await blobs.grep(ANNA, made, "Fehler")).matches == (Match(4, 27, "VIER Fehler"),)
-    both = await blobs.grep(ANNA, made, "FEHLER", ignore_case=True, context=1)
-    assert both.matches == (
-        Match(4, 27, "VIER Fehler", ("drei",), ("fünf fehler",)),
-        Match(5, 40, "fünf fehler", ("VIER Fehler",), ()),
-    )
-    assert both.next_offset is None
-    with pytest.raises(InvalidInput):
-        await blobs.grep(ANNA, made, "a\nb")
-    with pytest.raises(InvalidInput):
-        await blobs.grep(ANNA, made, "")
-    await blobs.close()
-
-
-async def test_a_search_past_its_deadline_says_where_to_go_on(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path)
-    made = await make(blobs, b"needle\n" * 10)
-    stopped = await blobs.grep(ANNA, made, "needle", deadline_s=0)
-    assert (stopped.matches, stopped.next_offset) == ((), 0)
-    assert len((await blobs.grep(ANNA, made, "needle", start=stopped.next_offset or 0)).matches) == 10
-    await blobs.close()
-
-
-async def test_a_cancelled_search_ends_its_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blobs = Blobs(tmp_path)
-    made = await make(blobs, b"x")
-    began, ended = anyio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def endless(_handle: int, _size: int, _query: object, halted: "module.Callable[[], bool]") -> None:
-        loop.call_soon_threadsafe(began.set)
-        while not halted():
-            pass
-        loop.call_soon_threadsafe(ended.set)
-
-    monkeypatch.setattr(module, "search", endless)
-    async with anyio.create_task_group() as group:
-        group.start_soon(blobs.grep, ANNA, made, "x")
-        with anyio.fail_after(5):
-            await began.wait()
-        group.cancel_scope.cancel()
-    with anyio.fail_after(5):
-        await ended.wait()
     await blobs.close()

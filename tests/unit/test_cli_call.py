@@ -167,6 +167,29 @@ async def test_a_running_server_is_called_with_a_token_and_its_session_is_closed
         assert "did you mean file_stat" in unknown.failure
 
 
+async def test_a_running_server_s_questions_reach_the_person(host: DemoHost, tmp_path: Path) -> None:
+    key_type, _, _ = host.public_key.partition(" ")
+    accepted = {"host": host.host, "port": host.port, "key_type": key_type, "public_key": host.public_key}
+    arguments = json.dumps(accepted | {"fingerprint_sha256": host.fingerprint})
+    env = {"MCP_SSH_TOKEN": TOKEN}
+    async with serving(tmp_path) as (_, url):
+        words = ["call", "hostkey_accept", arguments, "--url", url]
+
+        def answered(typed: bytes) -> tuple[int, str]:
+            return on_terminal(words, home=tmp_path, typed=typed, env=env)
+
+        code, shown = await anyio.to_thread.run_sync(answered, b"n\n")
+        assert code == 1
+        assert "[y/N]" in shown
+        assert "declined" in shown
+        code, shown = await anyio.to_thread.run_sync(answered, b"y\n")
+        assert code == 0
+        assert '"ok": true' in shown
+        nobody = await run(*words, home=tmp_path, env=env)
+        assert nobody.code == 1
+        assert "confirm" in nobody.failure
+
+
 async def test_a_server_without_the_right_token_says_so(tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, url):
         for env in ({}, {"MCP_SSH_TOKEN": "wrong" * 8}):

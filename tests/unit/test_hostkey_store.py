@@ -1,6 +1,5 @@
 """Accepting, listing and removing keys in the managed file."""
 
-
 import asyncio
 import fcntl
 import subprocess

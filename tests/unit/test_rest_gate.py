@@ -17,6 +17,7 @@ from rest_bridge.routes import Route
 from rest_bridge.routes.tables import FAMILIES
 from tests.unit.rest_kit import Rest, rest_server
 
+pytestmark = pytest.mark.requirement("http.refusals")
 ROUTES = [route for family in FAMILIES for route in family.routes]
 MCP_PATHS = ("/mcp", "/mcp/all", "/mcp/readonly", "/mcp/x/session")
 PUBLIC = (
