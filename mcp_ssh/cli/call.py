@@ -19,14 +19,14 @@ from mcp_ssh.cli.terminal import (
     show_progress,
     usage,
 )
+from mcp_ssh.commandline import quote
 
 if TYPE_CHECKING:
     from mcp import types
 
     from mcp_ssh.app import App
     from mcp_ssh.cli.remote import Reply
-    from mcp_ssh.commandline import quote
-from mcp_ssh.errors import HostKeyUnconfirmed
+    from mcp_ssh.errors import HostKeyUnconfirmed
     from mcp_ssh.tool import Caller, Door, Question
 
 TOOL_EXAMPLE = '{"command": "uptime"}'
