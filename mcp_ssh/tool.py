@@ -168,7 +168,7 @@ def tool(
     risk: Risk,
     *,
     role: Role | None = None,
-    idempotent: bool = False,
+    idempotent: bool | None = None,
     open_world: bool = False,
     confirm: bool = False,
 ) -> Callable[[Callable[[W, P, Call], Awaitable[R]]], Tool[W, P, R]]:
@@ -177,7 +177,7 @@ def tool(
     Args:
         risk: READ, CHANGE or DESTROY; decides the hints and, unless `role` is given, who may call it.
         role: The least role that may call it, where it differs from the risk's.
-        idempotent: Calling it twice leaves the machine as calling it once does.
+        idempotent: Calling it twice leaves everything as calling it once does; by default true of what only reads.
         open_world: It can reach beyond the machine it was given (an arbitrary command can).
         confirm: A person has to agree to each call, through the doors that can ask.
     """
@@ -195,7 +195,7 @@ def tool(
             result=cast("type[R]", result),
             risk=risk,
             role=_needed_role(risk, role),
-            idempotent=idempotent or risk is Risk.READ,
+            idempotent=risk is Risk.READ if idempotent is None else idempotent,
             open_world=open_world,
             confirm=confirm,
             title=title,

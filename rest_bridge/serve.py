@@ -7,7 +7,7 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,7 @@ async def serve(
     port: int,
     surface: Surface | None = None,
     tls: Tls | None = None,
+    on_bound: Callable[[], Awaitable[None]] | None = None,
     on_ready: Callable[[str], None] | None = None,
     signals: bool = True,
 ) -> None:
@@ -87,6 +88,7 @@ async def serve(
         port: Port to listen on; 0 takes a free one.
         surface: What `/mcp` lists; the core tools by default.
         tls: Serve HTTPS with this certificate; without, an address beyond this machine needs a proxy in front.
+        on_bound: Awaited once the address is ours, before the first request.
         on_ready: Told the address once the server listens.
         signals: Whether SIGTERM and SIGINT are ours; never outside the main thread.
 
@@ -100,6 +102,8 @@ async def serve(
     settings = _settings(http, tls)
     sockets = await listen(host, port, open_to_all=app.config.server.behind_proxy or tls is not None)
     address = url_of(host, sockets, "http" if tls is None else "https")
+    if on_bound is not None:
+        await on_bound()
     if app.config.server.auth_mode == "none":
         log.warning("server.auth_mode is none: every program on this machine is admin at %s", address)
 

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,9 +63,10 @@ async def _serve(parsed: argparse.Namespace) -> None:
     shown = surface.parse(parsed.toolsets, REGISTRY, read_only=parsed.read_only)
     tls = Tls(parsed.tls_cert, parsed.tls_key) if parsed.tls_cert else None
     async with open_app(folder, config, read_only=parsed.read_only) as app:
-        await let_admin_in(app)
         # Among JSON lines the log's own word must do.
-        await listen(app, _unheard if parsed.log_json else _say_where, shown=shown, tls=tls)
+        say_where = _unheard if parsed.log_json else _say_where
+        # No token is made for a server that cannot listen.
+        await listen(app, say_where, shown=shown, tls=tls, on_bound=lambda: let_admin_in(app))
 
 
 def _say_where(url: str) -> None:
@@ -89,6 +90,7 @@ async def listen(
     *,
     shown: "Surface | None" = None,
     tls: "Tls | None" = None,
+    on_bound: Callable[[], Awaitable[None]] | None = None,
     signals: bool = True,
 ) -> None:
     """Serve at the address of the app's config, until a signal or a cancellation.
@@ -98,6 +100,7 @@ async def listen(
         on_ready: Told the server's address once it listens.
         shown: What `/mcp` lists.
         tls: The certificate, to serve HTTPS.
+        on_bound: Awaited once the address is ours, before the first request.
         signals: Whether SIGTERM and Ctrl-C end it.
     """
     from mcp_ssh.tools import REGISTRY
@@ -112,6 +115,7 @@ async def listen(
         port=app.config.server.port,
         surface=shown,
         tls=tls,
+        on_bound=on_bound,
         on_ready=on_ready,
         signals=signals,
     )

@@ -259,6 +259,13 @@ def parse_write(body: bytes) -> Outcome:
     return Outcome(atomic == "1", int(size), permissions.zfill(4), sha256 or None)
 
 
+def _failed(answer: Answer) -> ToolError:
+    error = failure(answer.path, answer.body)
+    if not isinstance(error, RemoteFailed):
+        return error
+    return RemoteFailed(f"{error.message}; nothing was changed", hint=error.hint, details=error.details)
+
+
 def _unreachable(answer: Answer) -> ToolError:
     error = failure(answer.path, answer.body)
     if not isinstance(error, NotFound):
@@ -320,6 +327,7 @@ def _unexpected(answer: Answer) -> ToolError:
 
 _WORDS: Words = {
     **WORDS,
+    "failed": _failed,
     "unreachable": _unreachable,
     "broken": _broken,
     "short": _short,

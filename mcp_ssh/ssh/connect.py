@@ -1,5 +1,6 @@
 """Opening a session: look-up, connecting, host key, login and the first channel, all within one deadline."""
 
+import contextlib
 import logging
 import os
 import socket
@@ -14,7 +15,7 @@ from pydantic import SecretStr
 from mcp_ssh.config import Config
 from mcp_ssh.errors import AuthFailed, ConnectFailed, InvalidInput, TimedOut, ToolError, Unsupported
 from mcp_ssh.ssh.hostkeys import HostKeyCheck, HostKeys
-from mcp_ssh.ssh.link import Link, close_channel
+from mcp_ssh.ssh.link import Link, close_channel, lost
 from mcp_ssh.ssh.session import Account, Limits, Session
 from mcp_ssh.ssh.wire import POSIX_SHELLS, Shell
 from mcp_ssh.store.blobs import Blobs
@@ -54,6 +55,10 @@ KEX = (
     "diffie-hellman-group14-sha256",
 )
 FEATURES = ("sftp", "shell", "exec", "background_tasks", "tunnels")
+
+_SFTP_INIT = b"\0\0\0\5\1\0\0\0\3"
+"""SSH_FXP_INIT of version 3, and below the kind of its answer (draft-ietf-secsh-filexfer-02, 4)."""
+_SFTP_VERSION = b"\2"
 
 # Any shell reads this line; a forced command or a menu does not answer with the mark.
 _MARK = "mcp-ssh account"
@@ -319,11 +324,14 @@ async def _shell(link: Link) -> Shell | None:
         return None
     answer = b""
     try:
-        channel.write_eof()
+        with contextlib.suppress(OSError):  # it may have closed its side already
+            channel.write_eof()
         while len(answer) < _ANSWER_LIMIT and (chunk := await channel.read()):
             answer += chunk
     finally:
         await close_channel(channel)
+    if not link.alive:
+        raise lost()
     for line in answer.decode("utf-8", "replace").splitlines():
         if line.startswith(_MARK):
             name = PurePosixPath(line.removeprefix(_MARK).strip()).name
@@ -336,5 +344,10 @@ async def _has_sftp(link: Link) -> bool:
         channel = await link.open(None, subsystem="sftp")
     except Unsupported:
         return False
-    await close_channel(channel)
-    return True
+    try:
+        # A proper greeting: some servers take a channel that ends without one for an attack, and hang up.
+        with contextlib.suppress(OSError):
+            await channel.write(_SFTP_INIT)
+        return (await channel.read())[4:5] == _SFTP_VERSION
+    finally:
+        await close_channel(channel)

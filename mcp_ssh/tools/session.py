@@ -90,7 +90,7 @@ class Sessions(Result):
     sessions: dict[str, Listed] = Field(description="Your sessions by id, oldest first.")
 
 
-@tool(Risk.READ, open_world=True)
+@tool(Risk.READ, idempotent=False, open_world=True)
 async def connect(app: App, params: Connect, call: Call) -> Connected:
     """Connect to a Linux machine over SSH and keep the session open for other tools.
 

@@ -127,6 +127,10 @@ class Host:
         """Wait until it has booted more often than `before`, and SSH answers."""
         self._ask("wait_for_boot", before=before, timeout=timeout)
 
+    def wait_until_off(self, timeout: float = 30) -> None:
+        """Wait until it has switched itself off."""
+        self._ask("wait_until_off", timeout=timeout)
+
     def rotate_host_key(self) -> str:
         """Give the host new keys, which sshd uses at once; the new ed25519 one, as known_hosts has it."""
         self._changed.add("key")

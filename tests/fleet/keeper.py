@@ -55,6 +55,10 @@ def wait_for_boot(machine: Machine, before: int, timeout: float) -> None:
     machine.wait_for_boot(before, timeout)
 
 
+def wait_until_off(machine: Machine, timeout: float) -> None:
+    machine.wait_until_off(timeout)
+
+
 def heal(machine: Machine) -> None:
     machine.heal()
 
@@ -79,7 +83,7 @@ REQUESTS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         *(weather, clear, console, rotate_host_key, restore_host_key),
-        *(reboot, power_cycle, boot_count, wait_for_boot, heal),
+        *(reboot, power_cycle, boot_count, wait_for_boot, wait_until_off, heal),
     )
 }
 

@@ -1,5 +1,6 @@
 """A place where the file tools run without SSH: their scripts, by a real shell of this machine."""
 
+import atexit
 import functools
 import hashlib
 import os
@@ -124,6 +125,7 @@ def programs(shell: str) -> str:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     folder = Path(tempfile.mkdtemp(prefix=f"mcp-ssh-test-{shell}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     folder.chmod(0o755)
     if shell != "busybox":
         (folder / "sh").symlink_to(cast("str", shutil.which(shell)))

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+import tracemalloc
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -108,6 +109,31 @@ async def test_the_errors_a_client_answers_with_are_messages_like_others(ends: E
     assert isinstance(received, SessionMessage)
     assert isinstance(received.message, types.JSONRPCError)
     assert received.message.error.message == "no window"
+
+
+async def test_a_line_without_end_takes_no_more_memory_than_the_limit(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_ssh.server.pipes.MAX_LINE_BYTES", 64 * 1024)
+    async with serving(ends) as server:
+        await server.answer(1)
+        tracemalloc.start()
+        for _ in range(32):
+            await anyio.to_thread.run_sync(_write_all, ends.write_end, b"x" * 1024 * 1024)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        os.write(ends.write_end, b"\n" + json.dumps(request(2)).encode() + b"\n")
+        received = await server.inbox.receive()
+    assert peak < 8 * 1024 * 1024
+    assert isinstance(received, SessionMessage)
+    assert isinstance(received.message, types.JSONRPCRequest)
+    assert received.message.id == 2
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 async def test_a_reader_that_stands_still_does_not_hold_the_loop(ends: Ends) -> None:
