@@ -206,6 +206,7 @@ class Fleet:
 
     hosts: dict[str, Host]
     boot_seconds: dict[str, float]
+    keeper_pid: int  # kill it, and everything of this fleet is gone
 
     @property
     def deb(self) -> Host:
@@ -253,7 +254,7 @@ def running_fleet(cache: Path, names: list[str] | None = None) -> Generator[Flee
     ):
         try:
             seconds = _wait_for_ready(process, complaints)
-            yield Fleet({name: Host(HOSTS[name], cache) for name in names}, seconds)
+            yield Fleet({name: Host(HOSTS[name], cache) for name in names}, seconds, process.pid)
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=END_LIMIT)  # closes its stdin, which ends it

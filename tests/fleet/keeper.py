@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.fleet.machine import BOOT_LIMIT, Machine, until
 from tests.fleet.namespaces import FleetError, cgroup2_root, remove_cgroup
-from tests.fleet.network import command, create_bridge
+from tests.fleet.network import command, create_bridge, remove_all
 from tests.fleet.table import HOSTS
 
 ADDRESS = "\0mcp-ssh-fleet"  # in a name space that belongs to the network namespace: no file, no clash
@@ -141,14 +141,16 @@ def main(cache: Path, owner: str, names: list[str]) -> None:
         (cache / "in-use").touch()
         create_bridge()
         try:
-            say({"ready": start(machines)})
             with Requests(machines) as requests:
+                seconds = start(machines)
                 threading.Thread(target=requests.serve_forever, daemon=True).start()
+                say({"ready": seconds})
                 sys.stdin.read()
                 requests.shutdown()
         finally:
             for machine in machines.values():
                 machine.kill()
+            remove_all()
             until(lambda: remove_cgroup(cgroup), 5, "the end of its cgroup")  # the kernel may need a moment to clear it
 
 

@@ -82,7 +82,7 @@ class Machine:
             node.chmod(0o666)
         self.console_log.touch()
         self.boot_log.touch()
-        self.cgroup.mkdir(parents=True)
+        self.cgroup.mkdir(parents=True, exist_ok=True)
 
     def power_on(self) -> None:
         """Boot, and from then on boot again whenever the host reboots."""
@@ -210,7 +210,7 @@ class Machine:
                     if left <= STOPPED_FOR:
                         os.killpg(process.pid, signal.SIGKILL)
                         raise FleetError(f"{self.row.name}: {argv} did not end within {timeout} s") from None
-                    # A host that shuts down stops all processes before it kills them. nsenter then stops itself as well,
+                    # A host that shuts down stops all processes before it kills them. nsenter then stops itself, too,
                     # and would never hear of the end.
                     process.send_signal(signal.SIGCONT)
 
