@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check lint soak fleet docs fmt constraints
+.PHONY: run test check lint soak bench fleet docs fmt constraints
 
 run: .venv/run  ## start everything on an embedded SSH host
 	$(BIN)/mcp-ssh demo
@@ -24,6 +24,9 @@ lint: .venv/test .venv/lint
 
 soak: .venv/test  ## the same tests with the counts and sizes the issues state
 	MCP_SSH_SOAK=1 $(BIN)/python -m pytest $(PYTEST)
+
+bench: .venv/test  ## what things cost, beside a reference in the same run
+	$(BIN)/python -m benchmarks
 
 fleet: .venv/test  ## start the test hosts and print how to reach them
 	$(BIN)/python -m tests.fleet up
