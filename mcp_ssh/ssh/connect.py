@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -122,7 +122,11 @@ async def open_session(
         username=login.username,
         link=link,
         account=account,
-        limits=Limits(config.security.max_output_kb * 1024, config.sftp.max_file_size_mb * 1024 * 1024),
+        limits=Limits(
+            config.security.max_output_kb * 1024,
+            config.sftp.max_file_size_mb * 1024 * 1024,
+            (blobs.beside("transfers"), *map(Path, config.sftp.local_folders)),
+        ),
         blobs=blobs,
         expires=not caller.owner,
     )

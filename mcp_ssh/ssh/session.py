@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
@@ -46,6 +47,7 @@ class Limits:
 
     output_bytes: int
     file_bytes: int
+    local_folders: tuple[Path, ...] = ()
 
 
 def closed() -> Conflict:
@@ -86,6 +88,11 @@ class Session:
     def connected(self) -> bool:
         """Whether the link stands; keepalives find a dead one."""
         return self.link.alive
+
+    @property
+    def has_shell(self) -> bool:
+        """Whether the account runs commands; one that does not may still have SFTP."""
+        return "exec" in self.account.features or "sftp" not in self.account.features
 
     @property
     def name(self) -> str:
