@@ -73,6 +73,18 @@ REQUIREMENTS = tuple(
         ("hostkey.scan", "issue 2", "A machine's keys can be looked at without connecting."),
         ("hostkey.list", "viewer, GET known-hosts/list", "The accepted keys are listed, a row a name."),
         ("hostkey.remove", "viewer, POST known-hosts/remove", "A removed key is unknown again."),
+        (
+            "connection.saved",
+            "design, session names",
+            "A machine saved under a name is found by name, number, uuid and pattern, until it is removed.",
+        ),
+        (
+            "connection.sealed",
+            "design, state",
+            "Saved secrets are sealed: in no file, answer or history, and opened by their own key only.",
+        ),
+        ("connection.owner", "design, session names", "Only its caller, and an admin, sees and uses a connection."),
+        ("connection.roles", "design, policy", "Viewers look at saved connections, operators save and remove them."),
         ("command.exec", "guide, POST /command/exec", "A command answers with its documented keys."),
         ("exec.streams", "issue 2", "Both streams come apart, with exit code and duration."),
         ("exec.get_exit_code", "guide, get_exit_code", "Without get_exit_code the exit code is null."),
