@@ -41,6 +41,10 @@ RUN_TOOLS = {  # command or file: the Debian package that has it
     "nsenter": "util-linux",
     "setpriv": "util-linux",
     "mount": "mount",
+    # What the scripts that run on hosts are tried with, before any host is there.
+    "busybox": "busybox-static",
+    "dash": "dash",
+    "flock": "util-linux",
 }
 BUILD_TOOLS = {
     "mmdebstrap": "mmdebstrap",

@@ -127,6 +127,10 @@ class Host:
         """Wait until it has booted more often than `before`, and SSH answers."""
         self._ask("wait_for_boot", before=before, timeout=timeout)
 
+    def wait_until_off(self, timeout: float = 30) -> None:
+        """Wait until it has switched itself off."""
+        self._ask("wait_until_off", timeout=timeout)
+
     def rotate_host_key(self) -> str:
         """Give the host new keys, which sshd uses at once; the new ed25519 one, as known_hosts has it."""
         self._changed.add("key")
@@ -202,6 +206,7 @@ class Fleet:
 
     hosts: dict[str, Host]
     boot_seconds: dict[str, float]
+    keeper_pid: int  # kill it, and everything of this fleet is gone
 
     @property
     def deb(self) -> Host:
@@ -249,7 +254,7 @@ def running_fleet(cache: Path, names: list[str] | None = None) -> Generator[Flee
     ):
         try:
             seconds = _wait_for_ready(process, complaints)
-            yield Fleet({name: Host(HOSTS[name], cache) for name in names}, seconds)
+            yield Fleet({name: Host(HOSTS[name], cache) for name in names}, seconds, process.pid)
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=END_LIMIT)  # closes its stdin, which ends it

@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.fleet.machine import BOOT_LIMIT, Machine, until
 from tests.fleet.namespaces import FleetError, cgroup2_root, remove_cgroup
-from tests.fleet.network import command, create_bridge
+from tests.fleet.network import command, create_bridge, remove_all
 from tests.fleet.table import HOSTS
 
 ADDRESS = "\0mcp-ssh-fleet"  # in a name space that belongs to the network namespace: no file, no clash
@@ -55,6 +55,10 @@ def wait_for_boot(machine: Machine, before: int, timeout: float) -> None:
     machine.wait_for_boot(before, timeout)
 
 
+def wait_until_off(machine: Machine, timeout: float) -> None:
+    machine.wait_until_off(timeout)
+
+
 def heal(machine: Machine) -> None:
     machine.heal()
 
@@ -79,7 +83,7 @@ REQUESTS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         *(weather, clear, console, rotate_host_key, restore_host_key),
-        *(reboot, power_cycle, boot_count, wait_for_boot, heal),
+        *(reboot, power_cycle, boot_count, wait_for_boot, wait_until_off, heal),
     )
 }
 
@@ -137,14 +141,16 @@ def main(cache: Path, owner: str, names: list[str]) -> None:
         (cache / "in-use").touch()
         create_bridge()
         try:
-            say({"ready": start(machines)})
             with Requests(machines) as requests:
+                seconds = start(machines)
                 threading.Thread(target=requests.serve_forever, daemon=True).start()
+                say({"ready": seconds})
                 sys.stdin.read()
                 requests.shutdown()
         finally:
             for machine in machines.values():
                 machine.kill()
+            remove_all()
             until(lambda: remove_cgroup(cgroup), 5, "the end of its cgroup")  # the kernel may need a moment to clear it
 
 

@@ -17,6 +17,7 @@ from tests.fleet.table import HOST_KEY_TYPES, PORT, HostRow
 BOOT = Path(__file__).with_name("boot.sh")
 BOOT_LIMIT = 30.0  # seconds from power on to an SSH server that answers
 PATIENCE = 5.0  # seconds that a healthy host may take to answer
+STOPPED_FOR = 0.5  # seconds that a console command may stay stopped
 LOOK_AGAIN = 0.01  # seconds between two looks at something that gives no notice
 
 # (major, minor) of the devices every Linux has
@@ -81,7 +82,7 @@ class Machine:
             node.chmod(0o666)
         self.console_log.touch()
         self.boot_log.touch()
-        self.cgroup.mkdir(parents=True)
+        self.cgroup.mkdir(parents=True, exist_ok=True)
 
     def power_on(self) -> None:
         """Boot, and from then on boot again whenever the host reboots."""
@@ -151,6 +152,11 @@ class Machine:
                 raise FleetError(f"{self.row.name} did not boot again within {limit} s:\n{self.console_text()}")
         self.wait_until_up(max(deadline - time.monotonic(), 1))
 
+    def wait_until_off(self, limit: float = BOOT_LIMIT) -> None:
+        """Wait until the host has switched itself off."""
+        wrapper = self._wrapper
+        until(lambda: wrapper is None or wrapper.poll() is not None, limit, f"the power off of {self.row.name}")
+
     def power_cycle(self, limit: float = BOOT_LIMIT) -> None:
         """Pull the plug, if the host is on, and boot it."""
         with self.lock:
@@ -182,7 +188,7 @@ class Machine:
 
     # ---- out of band -----------------------------------------------------------------------------------------
 
-    def console(self, argv: list[str], text: bytes, timeout: float) -> "subprocess.CompletedProcess[bytes]":
+    def console(self, argv: list[str], text: bytes | None, timeout: float) -> "subprocess.CompletedProcess[bytes]":
         """Run a command as root on the host's console, which needs neither its network nor its SSH server."""
         first = str(self._first_process(self._wrapper))
         enter = ["nsenter", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--time", "--target", first]
@@ -193,12 +199,20 @@ class Machine:
             stderr=subprocess.PIPE,
             start_new_session=True,
         ) as process:
-            try:
-                out, err = process.communicate(text, timeout)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise FleetError(f"{self.row.name}: {argv} did not end within {timeout} s") from None
-        return subprocess.CompletedProcess(argv, process.returncode, out, err)
+            deadline = time.monotonic() + timeout
+            while True:
+                left = deadline - time.monotonic()
+                try:
+                    out, err = process.communicate(text, max(min(left, STOPPED_FOR), 0))
+                    return subprocess.CompletedProcess(argv, process.returncode, out, err)
+                except subprocess.TimeoutExpired:
+                    text = None  # has been taken
+                    if left <= STOPPED_FOR:
+                        os.killpg(process.pid, signal.SIGKILL)
+                        raise FleetError(f"{self.row.name}: {argv} did not end within {timeout} s") from None
+                    # A host that shuts down stops all processes before it kills them. nsenter then stops itself, too,
+                    # and would never hear of the end.
+                    process.send_signal(signal.SIGCONT)
 
     def rotate_host_key(self) -> str:
         """New host keys, in effect when this returns; the ed25519 one, as known_hosts has it."""

@@ -17,6 +17,7 @@ from tests.fleet.namespaces import CLONE_NEWNET, FleetError
 from tests.fleet.table import GATEWAY, GATEWAY6, HostRow
 
 BRIDGE, BRIDGE_MAC = "br0", "02:fd:77:00:00:01"
+PREFIXES = ("v-", "br-", "da-", "db-")  # of a cable, and of what is put into it (see link.py)
 NETNS_DIR = Path("/run/netns")  # where `ip netns` keeps its namespaces
 
 
@@ -36,8 +37,18 @@ def setting(path: str, value: str) -> None:
     Path("/proc/sys/net", path).write_text(value)
 
 
+def remove_all() -> None:
+    """Remove every interface of a fleet. The namespace may live on, and have another one later."""
+    ours = [name for _, name in socket.if_nameindex() if name == BRIDGE or name.startswith(PREFIXES)]
+    argv = ["ip", "-force", "-batch", "-"]  # -force: one that is gone already, with the host at its other end, is fine
+    subprocess.run(
+        argv, input="".join(f"link del {name}\n" for name in ours).encode(), capture_output=True, check=False
+    )
+
+
 def create_bridge() -> None:
     """The switch that all hosts hang on; the tests themselves have an address on it."""
+    remove_all()  # a keeper that was killed could not
     for scope in ("all", "default"):
         setting(f"ipv6/conf/{scope}/disable_ipv6", "0")  # a machine without IPv6 hands that down to new namespaces
     ip(
