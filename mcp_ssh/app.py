@@ -1,9 +1,10 @@
 """The long-lived objects of one server process, opened together and closed in the right order. It has no verbs."""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -15,6 +16,10 @@ from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.pool import Sessions
 from mcp_ssh.store import Store
 from mcp_ssh.store.blobs import Blobs
+from mcp_ssh.tool import Caller
+
+Resolver = Callable[[Caller, str], Awaitable[Mapping[str, Any] | None]]
+"""What `session_connect` takes to reach the machine that a name means to a caller; `None` where it means none."""
 
 SWEEP_S = 60.0
 """How often expired blobs are looked for."""
@@ -47,6 +52,7 @@ class App:
     hostkeys: HostKeys
     sessions: Sessions
     read_only: bool = False
+    resolvers: list[Resolver] = field(default_factory=list[Resolver])
     calls: Calls = field(default_factory=lambda: Calls(_stopping))
 
     async def admitted(self) -> set[str]:
@@ -86,6 +92,7 @@ async def open_app(
         ),
         sessions=Sessions(settings.ssh.max_concurrent_connections, settings.ssh.idle_minutes * 60),
         read_only=read_only,
+        resolvers=[store.connections.resolve],
     )
     try:
         async with anyio.create_task_group() as group:

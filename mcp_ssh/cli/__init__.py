@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from typing import cast
 
 from mcp_ssh import __version__
-from mcp_ssh.cli import call, demo, serve, stdio, tokens, tools
+from mcp_ssh.cli import call, demo, exec_, serve, stdio, tokens, tools
 from mcp_ssh.cli.terminal import Failure, Parser, say_failure, usage
 from mcp_ssh.errors import ToolError
 
-COMMANDS = {"stdio": stdio, "serve": serve, "demo": demo, "call": call, "tools": tools, "token": tokens}
+COMMANDS = {"stdio": stdio, "serve": serve, "demo": demo, "call": call, "exec": exec_, "tools": tools, "token": tokens}
+
+PASSING_ON = frozenset({"exec", "completion"})
+"""Commands that take words after `--`, as `theirs`."""
 
 ABOUT = "Administer Linux machines over SSH through typed tools: as an MCP server, over REST, or from here."
 SHORT_HELP = """mcp-ssh is an MCP server: a client starts it and talks to it through its standard input.
@@ -37,13 +40,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(argv: list[str]) -> int:
-    verbose = "-v" in argv or "--verbose" in argv
+    # What stands after `--` is for another program, and none of our options.
+    dashes = argv.index("--") if "--" in argv else len(argv)
+    ours, theirs = argv[:dashes], argv[dashes + 1 :]
+    verbose = "-v" in ours or "--verbose" in ours
     try:
-        words = _with_command(argv)
+        words = _with_command(ours)
         if words is None:
             print(SHORT_HELP)
             return 0
-        parsed = _parser().parse_args(words)
+        parsed = _parser().parse_args(words, argparse.Namespace(theirs=theirs))
+        _expect_no_more(parsed.command_name, theirs)
         return COMMANDS[parsed.command_name].run(parsed)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -53,6 +60,11 @@ def _run(argv: list[str]) -> int:
         return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 the last place to turn a failure into one line
         return _failed(error, verbose=verbose)
+
+
+def _expect_no_more(name: str, theirs: list[str]) -> None:
+    if theirs and name not in PASSING_ON:
+        raise usage(f"{name} takes nothing after --", f"see mcp-ssh {name} --help")
 
 
 def _with_command(argv: list[str]) -> list[str] | None:

@@ -1,0 +1,97 @@
+"""Which machine a word on the command line means, and a session on it."""
+
+import argparse
+import contextlib
+import getpass
+import os
+import re
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcp_ssh.cli.terminal import Failure, ask, has_person, usage
+
+if TYPE_CHECKING:
+    from mcp_ssh.app import App
+    from mcp_ssh.cli.here import TerminalCall
+
+HELP = "a saved connection, an alias of ~/.ssh/config, or [user@]host[:port]"
+PASSWORD = {"password": {"type": "string", "title": "password", "writeOnly": True}}
+DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+
+_ADDRESS = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]@\s,/]+))(?::(?P<port>\d{1,5}))?")
+
+
+def login_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a command takes that logs in to a machine by itself."""
+    parser.add_argument("-l", "--login", metavar="USER", help="account to log in as")
+    parser.add_argument("-p", "--port", type=int, metavar="PORT", help="TCP port of the SSH server")
+    parser.add_argument("-i", "--key", metavar="FILE", help="private key to log in with")
+    parser.add_argument("--ask-password", action="store_true", help="ask for the password at the terminal")
+
+
+async def connect_arguments(app: "App", call: "TerminalCall", parsed: argparse.Namespace, word: str) -> dict[str, Any]:
+    """What `session_connect` takes to reach the machine that is meant.
+
+    A saved connection or alias is used as it was saved; options of the command line come first.
+
+    Raises:
+        Failure: The word cannot be a machine, or a password is to be asked for and nobody is there.
+    """
+    for resolve in app.resolvers:
+        if (known := await resolve(call.caller, word)) is not None:
+            return {**known, **await _options(parsed, word)}
+    address = _ADDRESS.fullmatch(word)
+    if address is None:
+        raise usage(f"{word[:80]!r} is no machine", f"give {HELP}")
+    given = {"host": address["v6"] or address["host"], "username": address["user"], "port": address["port"]}
+    options = await _options(parsed, word)
+    found = {name: value for name, value in given.items() if value is not None} | options
+    if "username" not in found and not app.config.auth.default_username:
+        found["username"] = getpass.getuser()
+    return found if {"key_path", "password"} & set(options) else {**found, **_identities()}
+
+
+async def _options(parsed: argparse.Namespace, word: str) -> dict[str, Any]:
+    given = {"username": parsed.login, "port": parsed.port, "key_path": parsed.key}
+    options = {name: value for name, value in given.items() if value is not None}
+    if parsed.ask_password:
+        options["password"] = await _password(word)
+    return options
+
+
+async def _password(word: str) -> str:
+    answer = await ask(f"Login to {word}", PASSWORD) if has_person() else None
+    if answer is None:
+        raise Failure("there is nobody to ask for the password", "run it on a terminal, or save it with connection_add")
+    return str(answer["password"])
+
+
+def _identities() -> dict[str, Any]:
+    """The agent, where there is one, and the first of the usual keys."""
+    usual = (Path.home() / ".ssh" / name for name in DEFAULT_KEYS)
+    key = next((str(each) for each in usual if each.is_file()), None)
+    agent = {"use_agent": True} if os.environ.get("SSH_AUTH_SOCK") else {}
+    return {**agent, **({"key_path": key} if key else {})}
+
+
+@contextlib.asynccontextmanager
+async def session_on(parsed: argparse.Namespace, word: str) -> "AsyncGenerator[tuple[App, TerminalCall, str]]":
+    """A session on the machine that is meant, closed at the end: the app, the call, and the session's id.
+
+    Raises:
+        ToolError: The machine cannot be reached or does not let us in.
+        Failure: Its host key is unknown, with the command that trusts it.
+    """
+    from mcp_ssh.app import open_app
+    from mcp_ssh.cli.here import TerminalCall, connect, how_to_trust
+    from mcp_ssh.errors import HostKeyUnconfirmed
+
+    call = TerminalCall()
+    async with open_app() as app:
+        try:
+            arguments = await connect_arguments(app, call, parsed, word)
+            session_id = await connect(app, arguments, call)
+        except HostKeyUnconfirmed as refusal:
+            raise how_to_trust(refusal) from refusal
+        yield app, call, session_id
