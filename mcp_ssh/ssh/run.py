@@ -52,6 +52,8 @@ class Running:
         Raises:
             ConnectFailed: The connection is gone; the command may still be running.
             NotFound: The working folder does not exist.
+            PermissionDenied: The account it was to run as may not be acted as.
+            TimedOut: The deadline came before that account's shell.
         """
         began = anyio.current_time()
         try:
@@ -60,9 +62,7 @@ class Running:
                     await self._on_channel(stdin, began)
             duration_s = anyio.current_time() - began
             await self._settle()
-            if scope.cancelled_caught:
-                return Ended("timed_out", None, None, duration_s, self._started.stopped)
-            return self._completed(duration_s)
+            return self._timed_out(duration_s) if scope.cancelled_caught else self._completed(duration_s)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._stdout.discard()
@@ -87,19 +87,22 @@ class Running:
     async def _write(self, channel: "Channel", data: bytes) -> None:
         # A command need not read what it is given; that it closed its side is no error.
         with contextlib.suppress(OSError):
+            if not await self._started.entry.admitted(channel):
+                return
             for start in range(0, len(data), BLOCK):
                 await channel.write(data[start : start + BLOCK])
             channel.write_eof()
 
     async def _read(self, channel: "Channel") -> None:
         while chunk := await channel.read():
-            await self._stdout.feed(chunk)
+            await self._stdout.feed(self._started.entry.out(chunk))
+        self._started.entry.end()
 
     async def _read_errors(self, channel: "Channel") -> None:
         from mcp_ssh.ssh.channel import STDERR
 
         while chunk := await channel.read(STDERR):
-            await self._stderr.feed(self._started.start_line.feed(chunk))
+            await self._stderr.feed(self._started.errors(chunk))
 
     async def _drain(self, channel: "Channel") -> None:
         async with anyio.create_task_group() as group:
@@ -107,15 +110,23 @@ class Running:
             group.start_soon(self._read_errors, channel)
 
     async def _settle(self) -> None:
-        await self._stderr.feed(self._started.start_line.rest())
+        await self._stderr.feed(self._started.entry.err(self._started.start_line.rest()))
         await self._stdout.finish()
         await self._stderr.finish()
+
+    def _timed_out(self, duration_s: float) -> Ended:
+        started = self._started
+        if started.channel is not None and not started.entry.began:
+            raise started.entry.too_late(duration_s, started.stopped.shown())
+        return Ended("timed_out", None, None, duration_s, started.stopped)
 
     def _completed(self, duration_s: float) -> Ended:
         channel = self._started.channel
         assert channel is not None  # noqa: S101 a completed command had a channel
         if channel.exit_status is None and channel.exit_signal is None:
             raise lost()
+        if not self._started.entry.began:
+            raise self._started.entry.refusal()
         if self._call.no_folder in self._stderr.whole():
             raise NotFound("the working folder does not exist or may not be entered", hint="check `cwd` with file_stat")
         if channel.exit_signal is not None:

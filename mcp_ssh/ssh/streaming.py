@@ -9,6 +9,7 @@ import anyio
 
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import RemoteFailed
+from mcp_ssh.ssh.become import Acting, Entry
 from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.link import Link, close_channel, lost
 from mcp_ssh.ssh.wire import StartLine, Wire, wire
@@ -35,10 +36,15 @@ class Started:
     def __init__(self, call: Wire) -> None:
         self.call = call
         self.start_line = StartLine(call.started)
+        self.entry = Entry(call.acting, call.cookie)
         self.channel: Channel | None = None
         self.finished = False
         # Where no channel was opened in time nothing ever ran.
         self.stopped = Stopped(ended=True)
+
+    def errors(self, chunk: bytes) -> bytes:
+        """What of these bytes of standard error is the command's."""
+        return self.entry.err(self.start_line.feed(chunk))
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +75,11 @@ async def _end(
     """End the command's processes, then take in the output they still had."""
     if not link.alive:
         return Stopped(ended=None)
-    stopped = await link.stop(started.call, started.start_line.pid, elapsed_s)
+    if started.channel is not None and not started.entry.began:
+        # Neither the login account nor root can be sure to end a sudo that waits for a password: the end of input does.
+        with contextlib.suppress(OSError):
+            started.channel.write_eof()
+    stopped = await link.stop(started.call, started.start_line.pid, elapsed_s, entered=started.entry.began)
     log.info("a command was ended before its time; its processes ended: %s", stopped.shown())
     if started.channel is not None:
         with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S), contextlib.suppress(Exception):
@@ -93,7 +103,34 @@ class Stream:
             taken = bytes(self._ahead)
             self._ahead.clear()
             return taken
-        return await self._channel.read()
+        while chunk := await self._channel.read():
+            if passed := self._started.entry.out(chunk):
+                return passed
+        self._started.entry.end()
+        return b""
+
+    async def enter(self) -> None:
+        """Become the account the command runs as; nothing to do where that is the login account.
+
+        Raises:
+            ToolError: Why that could not be.
+        """
+        entry = self._started.entry
+        admitted = False
+        if entry.began:
+            return
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._read_ahead)
+            with contextlib.suppress(OSError):
+                admitted = await entry.admitted(self._channel)
+            if admitted:
+                group.cancel_scope.cancel()
+        if not admitted:
+            await self._errors_ended.wait()
+            raise entry.refusal()
+
+    async def _read_ahead(self) -> None:
+        self._ahead += await self.read()
 
     async def write(self, data: bytes) -> bool:
         """Send to standard input, in blocks; waits while the other side takes no more. False where it never will."""
@@ -153,32 +190,39 @@ class Stream:
         from mcp_ssh.ssh.channel import STDERR
 
         while chunk := await self._channel.read(STDERR):
-            passed = self._started.start_line.feed(chunk)
+            passed = self._started.errors(chunk)
             self._errors += passed[: STDERR_LIMIT - len(self._errors)]
-        self._errors += self._started.start_line.rest()
+        self._errors += self._started.entry.err(self._started.start_line.rest())
         self._errors_ended.set()
 
 
 @contextlib.asynccontextmanager
-async def streaming(link: Link, command: Command) -> AsyncGenerator[Stream]:
+async def streaming(link: Link, command: Command, acting: Acting | None = None) -> AsyncGenerator[Stream]:
     """Start a command of our own, to be spoken with while it runs.
 
     Left before `Stream.finish`, by an error, a cancellation or a deadline of the caller's, it is ended with all its
     processes.
 
+    Args:
+        link: The connection.
+        command: What runs.
+        acting: The account it runs as, where that is not the login account: the session's `acting`.
+
     Raises:
+        PermissionDenied: The other account may not be acted as.
         ConnectFailed: The connection is gone.
         Unsupported: The account may not run commands.
     """
     if not link.alive:
         raise lost()
     began = anyio.current_time()
-    started = Started(wire(command.line(), shell=link.shell))
+    started = Started(wire(command.line(), shell=link.shell, acting=acting, ours=True))
     try:
         async with link.place(), on_channel(link, started, _drop, began) as channel:
             stream = Stream(channel, started)
             async with anyio.create_task_group() as group:
                 group.start_soon(stream.take_errors)
+                await stream.enter()
                 if command.stdin is not None:
                     await stream.write(command.stdin)
                 yield stream

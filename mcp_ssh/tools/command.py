@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.params import OnSession, Result, ShellText
+from mcp_ssh.params import Becoming, Result, ShellText
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.run import Ended
 from mcp_ssh.ssh.session import Session
@@ -25,7 +25,7 @@ def _not_ours(name: str) -> str:
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256), AfterValidator(_not_ours)]
 
 
-class Exec(OnSession):
+class Exec(Becoming):
     command: ShellText = Field(
         min_length=1, max_length=262_144, description="Command line, in the language of the account's login shell."
     )
