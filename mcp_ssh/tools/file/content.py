@@ -9,7 +9,7 @@ import anyio
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from mcp_ssh.errors import InvalidInput, RemoteFailed, TooLarge
-from mcp_ssh.params import OnSession, RemotePath, Result
+from mcp_ssh.params import Becoming, OnSession, RemotePath, Result
 from mcp_ssh.probes.answers import Answer
 from mcp_ssh.probes.file_write import ask_write, parse_write
 from mcp_ssh.probes.files import (
@@ -260,7 +260,7 @@ OctalDigits = Annotated[
 ]
 
 
-class Write(OnSession):
+class Write(Becoming):
     path: RemotePath = Field(description="File; `~` is the account's home. Links are followed.")
     content: str = Field(description="What to write, in `encoding`; may be empty.")
     mode: Literal["overwrite", "append", "prepend"] = Field(
