@@ -1,10 +1,9 @@
 """The long-lived objects of one server process, opened together and closed in the right order. It has no verbs."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import anyio
 
@@ -13,13 +12,10 @@ from mcp_ssh.config import Config
 from mcp_ssh.errors import ShuttingDown
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.hostkeys import HostKeys
-from mcp_ssh.ssh.pool import Sessions
+from mcp_ssh.ssh.login import aliases
+from mcp_ssh.ssh.pool import Resolver, Sessions
 from mcp_ssh.store import Store
 from mcp_ssh.store.blobs import Blobs
-from mcp_ssh.tool import Caller
-
-Resolver = Callable[[Caller, str], Awaitable[Mapping[str, Any] | None]]
-"""What `session_connect` takes to reach the machine that a name means to a caller; `None` where it means none."""
 
 SWEEP_S = 60.0
 """How often expired blobs are looked for."""
@@ -79,20 +75,21 @@ async def open_app(
     store = await Store.open(folder)
     blobs = Blobs(folder)
     await blobs.open()
+    hostkeys = HostKeys(
+        managed=folder / "known_hosts",
+        read_only=known_hosts_files(),
+        policy=settings.security.host_keys,
+        reject_unknown=settings.security.reject_unknown_hosts,
+    )
     app = App(
         home=folder,
         config=settings,
         store=store,
         blobs=blobs,
-        hostkeys=HostKeys(
-            managed=folder / "known_hosts",
-            read_only=known_hosts_files(),
-            policy=settings.security.host_keys,
-            reject_unknown=settings.security.reject_unknown_hosts,
-        ),
+        hostkeys=hostkeys,
         sessions=Sessions(settings.ssh.max_concurrent_connections, settings.ssh.idle_minutes * 60),
         read_only=read_only,
-        resolvers=[store.connections.resolve],
+        resolvers=[store.connections.resolve, aliases(settings, hostkeys)],
     )
     try:
         async with anyio.create_task_group() as group:

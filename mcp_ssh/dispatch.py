@@ -12,13 +12,15 @@ from typing import Any
 import anyio
 from pydantic import ValidationError
 
-from mcp_ssh.app import App, open_wanted
+from mcp_ssh.app import App
 from mcp_ssh.errors import Internal, InvalidInput, NotFound, Refused, TimedOut, ToolError
 from mcp_ssh.params import Becoming, OnSession, Params, Result
 from mcp_ssh.policy import allow, needs_confirmation
+from mcp_ssh.ssh.connect import open_session
 from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.store.history import HistoryRow, arguments_text, redact
-from mcp_ssh.tool import AnyTool, Asked, Call, Question, Registry, model_fields
+from mcp_ssh.tool import AnyTool, Asked, Call, Caller, Question, Registry, model_fields
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +135,13 @@ async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[A
         host = getattr(params, "host", None)
         return app, str(host) if host else None
     name = params.session_id if isinstance(params, OnSession) else None
-    session = await app.sessions.find_or_open(call.caller, name, app.resolvers, partial(open_wanted, app, call.caller))
+    session = await app.sessions.find_or_open(call.caller, name, app.resolvers, partial(_connected, app, call.caller))
     return session, session.name
+
+
+async def _connected(app: App, caller: Caller, arguments: Mapping[str, Any]) -> Session:
+    wanted = Connect.model_validate(dict(arguments))
+    return await open_session(caller, wanted, host_keys=app.hostkeys, config=app.config, blobs=app.blobs)
 
 
 async def _confirm(tool: AnyTool, params: Params, call: Call) -> None:

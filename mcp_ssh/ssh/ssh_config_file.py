@@ -237,8 +237,8 @@ class Reader:
             self._proxy(keyword, rest)
         elif keyword in _FIRST_OPTIONS:
             value = self._one(keyword, rest)
-            if keyword not in _TIMES or value != "none":  # of a time, `none` is as if nothing were said
-                found.first.setdefault(keyword, value)
+            said = {keyword: value} if keyword not in _TIMES or value != "none" else {}
+            found.first = said | found.first  # of a time, `none` is as if nothing were said
         elif keyword in _EACH:
             values = found.each.setdefault(keyword, [])
             if (value := self._one(keyword, rest)) not in values:

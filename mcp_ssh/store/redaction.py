@@ -19,7 +19,7 @@ _MAX_KEY_CHARS = 200
 # Compared without case and separators, so `keyContent`, `key-content` and `key_content` are one word.
 _SECRET_PARTS = (
     "password", "passwd", "passphrase", "passcode", "secret", "token", "privatekey", "sshkey", "keycontent", "keydata",
-    "apikey", "credential", "authorization", "cookie", "jwt", "filecontent",
+    "apikey", "interactiveanswer", "credential", "authorization", "cookie", "jwt", "filecontent",
 )  # fmt: skip
 _SECRET_NAMES = frozenset({"content", "contents", "contentbase64", "stdin", "input", "pin", "otp", "auth"})
 _ENVIRONMENTS = frozenset({"env", "environ", "environment", "envvars"})
