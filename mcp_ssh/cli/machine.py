@@ -2,12 +2,11 @@
 
 import argparse
 import contextlib
-import getpass
-import os
 import re
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
 
 from mcp_ssh.cli.terminal import Failure, ask, has_person, usage
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 HELP = "a saved connection, an alias of ~/.ssh/config, or [user@]host[:port]"
 PASSWORD = {"password": {"type": "string", "title": "password", "writeOnly": True}}
-DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 _ADDRESS = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]@\s,/]+))(?::(?P<port>\d{1,5}))?")
 
@@ -45,11 +43,17 @@ async def connect_arguments(app: "App", call: "TerminalCall", parsed: argparse.N
     if address is None:
         raise usage(f"{word[:80]!r} is no machine", f"give {HELP}")
     given = {"host": address["v6"] or address["host"], "username": address["user"], "port": address["port"]}
-    options = await _options(parsed, word)
-    found = {name: value for name, value in given.items() if value is not None} | options
+    found = {name: value for name, value in given.items() if value is not None} | await _options(parsed, word)
     if "username" not in found and not app.config.auth.default_username:
-        found["username"] = getpass.getuser()
-    return found if {"key_path", "password"} & set(options) else {**found, **_identities()}
+        found["username"] = await anyio.to_thread.run_sync(_usual_account, found["host"])
+    return found
+
+
+def _usual_account(host: str) -> str:
+    """The account ssh would log in as."""
+    from mcp_ssh.ssh.ssh_config import local_user, settings
+
+    return settings(host).username or local_user()
 
 
 async def _options(parsed: argparse.Namespace, word: str) -> dict[str, Any]:
@@ -67,17 +71,16 @@ async def _password(word: str) -> str:
     return str(answer["password"])
 
 
-def _identities() -> dict[str, Any]:
-    """The agent, where there is one, and the first of the usual keys."""
-    usual = (Path.home() / ".ssh" / name for name in DEFAULT_KEYS)
-    key = next((str(each) for each in usual if each.is_file()), None)
-    agent = {"use_agent": True} if os.environ.get("SSH_AUTH_SOCK") else {}
-    return {**agent, **({"key_path": key} if key else {})}
-
-
 @contextlib.asynccontextmanager
-async def session_on(parsed: argparse.Namespace, word: str) -> "AsyncGenerator[tuple[App, TerminalCall, str]]":
+async def session_on(
+    parsed: argparse.Namespace, word: str, call: "TerminalCall | None" = None
+) -> "AsyncGenerator[tuple[App, TerminalCall, str]]":
     """A session on the machine that is meant, closed at the end: the app, the call, and the session's id.
+
+    Args:
+        parsed: The command line, with the options of `login_arguments`.
+        word: The machine.
+        call: Whose call it is, where it is not a plain one of the command line.
 
     Raises:
         ToolError: The machine cannot be reached or does not let us in.
@@ -87,7 +90,7 @@ async def session_on(parsed: argparse.Namespace, word: str) -> "AsyncGenerator[t
     from mcp_ssh.cli.here import TerminalCall, connect, how_to_trust
     from mcp_ssh.errors import HostKeyUnconfirmed
 
-    call = TerminalCall()
+    call = call or TerminalCall()
     async with open_app() as app:
         try:
             arguments = await connect_arguments(app, call, parsed, word)

@@ -71,8 +71,9 @@ class Connection(Result):
 async def add(app: App, params: Add, call: Call) -> Connection:
     """Save a machine under a name, with what it takes to log in.
 
-    The name then works as session_id of every tool and connects on first use. Nothing is sent to the machine. Secrets are sealed and never shown again. Give one of password, key_path,
-    key_content or use_agent. Only the caller that saved it and admins see and use it.
+    The name then works as session_id of every tool and connects on first use. Nothing is sent to the machine. Secrets
+    are sealed and never shown again. Without any, the server owner's keys and ~/.ssh/config log in. Only the caller
+    that saved it and admins see and use it.
     """
     await _check_login(app, params, call)
     given: dict[SecretName, SecretStr | None] = {
@@ -94,26 +95,34 @@ async def add(app: App, params: Add, call: Call) -> Connection:
         {name: value for name, value in given.items() if value is not None},
         replace=params.replace,
     )
+    _forget_sessions(app, call, saved.name)
     return _shown(app, saved)
+
+
+def _forget_sessions(app: App, call: Call, name: str) -> None:
+    """Open sessions keep their ids, and lose the name: it means another machine now, or none."""
+    for session in app.sessions.seen_by(call.caller):
+        if session.alias == name:
+            session.alias = None
 
 
 async def _check_login(app: App, params: Add, call: Call) -> None:
     """See that there is a way to log in which this caller may use, and that the keys are keys.
 
+    The owner's own keys and ~/.ssh/config are a way, too, for those who may use them.
+
     Raises:
         InvalidInput: No way at all, or a key that cannot be used.
         Refused: The owner's identities, and they are not for this caller.
     """
-    if (params.key_path or params.use_agent) and not may_use_identities(call.caller, params.host, app.config.security):
+    owned = may_use_identities(call.caller, params.host, app.config.security)
+    if (params.key_path or params.use_agent) and not owned:
         raise Refused(
             "key_path and use_agent log in as this server's owner, which your role may not for this host",
             hint="give the key as key_content, or have the owner add the host to security.allow_server_identities",
         )
-    if not (params.password or params.key_path or params.key_content or params.use_agent):
-        raise InvalidInput(
-            "nothing to log in with: no password, no key and no agent",
-            hint="give one of password, key_path, key_content, or use_agent: true",
-        )
+    if not (owned or params.password or params.key_content):
+        raise InvalidInput("nothing to log in with: no password and no key", hint="give password or key_content")
     if params.key_path:
         await keys.from_path(params.key_path, params.key_passphrase)
     if params.key_content:
@@ -164,9 +173,10 @@ class Removed(Result):
 async def remove(app: App, params: One, call: Call) -> Removed:
     """Forget a saved connection and its secrets.
 
-    Sessions that are open through it stay open.
+    Sessions that are open through it stay open under their ids.
     """
     gone = await app.store.connections.remove(call.caller, params.connection)
+    _forget_sessions(app, call, gone.name)
     return Removed(status="removed", id=gone.id, uuid=gone.uuid, name=gone.name)
 
 

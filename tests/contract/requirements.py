@@ -84,6 +84,11 @@ REQUIREMENTS = tuple(
             "Saved secrets are sealed: in no file, answer or history, and opened by their own key only.",
         ),
         ("connection.owner", "design, session names", "Only its caller, and an admin, sees and uses a connection."),
+        (
+            "connection.connects",
+            "design, session names",
+            "A saved name given as session_id connects on first use, to the machine it was saved for last.",
+        ),
         ("connection.roles", "design, policy", "Viewers look at saved connections, operators save and remove them."),
         ("command.exec", "guide, POST /command/exec", "A command answers with its documented keys."),
         ("exec.streams", "issue 2", "Both streams come apart, with exit code and duration."),

@@ -203,6 +203,8 @@ async def test_viewers_look_operators_save_and_identities_stay_the_owner_s(app: 
         await dispatch(app, connection.add, by_password, viewer)
     with pytest.raises(Refused, match="operator"):
         await dispatch(app, connection.remove, {"connection": "a"}, viewer)
+    with pytest.raises(InvalidInput, match="nothing to log in with"):
+        await dispatch(app, connection.add, {**by_password, "password": None}, anna)
     await dispatch(app, connection.add, by_password, anna)
     for given in (by_file, by_agent):
         with pytest.raises(Refused, match="owner"):
@@ -214,7 +216,6 @@ async def test_viewers_look_operators_save_and_identities_stay_the_owner_s(app: 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"password": None}, "nothing to log in with"),
         ({"host": "ops@h"}, "host"),
         ({"port": 0}, "port"),
         ({"key_path": "/nowhere"}, "key_path"),
