@@ -13,7 +13,7 @@ from tests.fleet.table import HOST_KEY_TYPES, MENU, USUAL_SSHD, WAYS_IN, HostRow
 
 JAIL = "srv/jail"
 
-# Lines for the top of each server's configuration: of two lines for one option, sshd takes the first.
+# What each server's configuration has in place of, or beside, the usual lines.
 SERVERS = {
     "keyboard_interactive": """PubkeyAuthentication no
 PasswordAuthentication no
@@ -93,8 +93,8 @@ def _openssh(root: Path, row: HostRow, keys: Path) -> None:
     with (ssh / "sshd_config").open("a") as usual:
         usual.write(SFTP_ONLY)
     for name, lines in SERVERS.items():
-        key_server = name if name == row.rotating else USUAL_SSHD
-        text = f"PidFile /{pid_file(name)}\n{lines}{sshd_config(row.family, WAYS_IN[name], key_server)}{SFTP_ONLY}"
+        usual_lines = sshd_config(row.family, WAYS_IN[name], name if name == row.rotating else USUAL_SSHD)
+        text = f"PidFile /{pid_file(name)}\n{_without(lines, usual_lines)}{lines}{SFTP_ONLY}"
         write(ssh / f"sshd_{name}.conf", text)
         _start_at_boot(units, f"sshd@{name}.service", "sshd@.service")
     for kind in HOST_KEY_TYPES:  # the same keys in files of their own, which can change without the others
@@ -104,6 +104,12 @@ def _openssh(root: Path, row: HostRow, keys: Path) -> None:
     write(ssh / "user_ca.pub", (keys / "user_ca.pub").read_text())
     certificate = f"{row.name}_ed25519-cert.pub"
     write(ssh / "ssh_host_ed25519_key-cert.pub", (keys / "host" / certificate).read_text())
+
+
+def _without(ours: str, usual: str) -> str:
+    """The usual lines but those that ours replace. Of two lines for one option sshd takes the first, or the last."""
+    replaced = {line.split()[0] for line in ours.splitlines()}
+    return "".join(line for line in usual.splitlines(keepends=True) if line.split()[0] not in replaced)
 
 
 def _dropbear(root: Path) -> None:
