@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 
 from mcp_ssh.errors import Conflict, ToolError
-from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, ask, named, packed
+from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, ask, failure, named, packed
 from mcp_ssh.probes.file_write import PLACE, TARGET, WRITE_WORDS
 
 BLOCK = 256 * 1024
@@ -154,3 +154,78 @@ def _foreign(answer: Answer) -> ToolError:
         hint="look at it, and remove it with file_remove",
         details={"path": answer.text},
     )
+
+
+# The tree is collected beside its goal, or in it, and moved from there: what is cut off leaves nothing half-done. The
+# file `end` comes last; without it the stream was cut where one entry ended and the next had not begun.
+_RECEIVE_TREE = packed(
+    BEGIN
+    + r"""
+need tar mkdir mv rm find tr wc readlink stat
+case $p in ?*/) p=${p%/} ;; esac
+if [ -e "$p" ]; then
+  [ -d "$p" ] || stop file
+  [ -w "$p/." ] && [ -x "$p/." ] || stop denied
+  p=$(readlink -f "$p" && echo x) || stop denied
+  p=${p%?x} room=$p there=1
+else
+  room=${p%/*} there=''
+  why=$(stat "$room/." 2>&1) || stop unreachable "$why"
+fi
+stage=$room/.mcp-ssh-$1.tree
+why=$(umask 077; mkdir "$stage" 2>&1) || stop failed "$why"
+clean() { rm -rf "$stage"; }
+trap clean EXIT
+trap "exit 1" HUP INT PIPE TERM
+begin ok; end
+why=$(tar -x -o -p -f - -C "$stage" 2>&1) || stop tar "$why"
+[ -f "$stage/end" ] || stop short
+count=$(find "$stage/t" ! -type d -print0 | tr -dc '\0' | wc -c)
+if [ -z "$there" ]; then
+  why=$(mv -T "$stage/t" "$p" 2>&1) || stop failed "$why"
+else
+  cd "$stage" || stop denied
+  # A folder that is not there yet is moved whole; of one that is, first the files, then each folder in it. The braces
+  # of the inner find are written so that the outer one does not take them for its own.
+  step='to=$1${2#t}
+    if [ ! -d "$to" ]; then mv "$2" "$to"; exit; fi
+    find "$2" -mindepth 1 -maxdepth 1 ! -type d -exec sh -c "$3" "$to" {""} +
+    exit 1'
+  why=$(find t -type d -exec sh -c "$step" sh "$p" {} 'mv -f "$@" "$0/"' \; -prune 2>&1)
+  [ "$(find t ! -type d -print0 | tr -dc '\0' | wc -c)" = 0 ] || stop tar "$why"
+fi
+begin ok; echo $count; end
+"""
+)
+
+_SEND_TREE = packed(
+    BEGIN
+    + r"""
+need tar
+cd "$p" || stop denied
+begin ok; end
+tar -c -f - .
+"""
+)
+
+
+def ask_receive_tree(path: str, name: str) -> Asked:
+    """Take in a tree as a tar stream. The first answer says that it may come; the second has the count of its files.
+
+    Args:
+        path: The folder that its content is put into.
+        name: What the name of the folder it is collected in has in it.
+    """
+    return ask(_RECEIVE_TREE, path, [name], words={**WRITE_WORDS, "tar": tar_failure})
+
+
+def ask_send_tree(path: str) -> Asked:
+    """Give out a folder as a tar stream, right after the answer."""
+    return ask(_SEND_TREE, path, words=WORDS)
+
+
+def tar_failure(answer: Answer) -> ToolError:
+    """What went wrong, from all that tar said: the first line whose cause is known, else the first."""
+    lines = answer.body.splitlines() or [b""]
+    known = (error for error in (failure(answer.path, line) for line in lines) if error.hint)
+    return next(known, failure(answer.path, lines[0]))

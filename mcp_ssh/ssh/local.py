@@ -87,12 +87,11 @@ class Source:
             os.close(self._handle)
 
 
-def source(place: Path) -> Source:
-    """Open a resolved file for sending.
+def source(place: Path) -> Source | None:
+    """Open a resolved file for sending; `None` where it is a folder.
 
     Raises:
         InvalidInput: It is neither a regular file nor a folder.
-        IsADirectoryError: It is a folder.
     """
     folder = enter(place.parent)
     try:
@@ -105,7 +104,7 @@ def source(place: Path) -> Source:
         return Source(handle, b"", stat.S_IMODE(mode))
     os.close(handle)
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "is a folder")
+        return None
     raise InvalidInput("local_path: is a device, pipe or socket, not a file", hint="name a regular file or a folder")
 
 

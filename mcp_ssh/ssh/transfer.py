@@ -49,7 +49,7 @@ async def in_thread(function: Callable[[], T], shown: str) -> T:
 class Progress:
     """Tells the caller how far a transfer is, now and then."""
 
-    def __init__(self, call: Call, total: int, what: str) -> None:
+    def __init__(self, call: Call, total: int | None, what: str) -> None:
         self._call = call
         self._total = total
         self._what = what

@@ -16,10 +16,11 @@ from mcp_ssh.errors import InvalidInput, TimedOut, TooLarge
 from mcp_ssh.params import Becoming, RemotePath, Result, ShellText
 from mcp_ssh.policy import local_place
 from mcp_ssh.probes.file_transfer import Larger
-from mcp_ssh.ssh import local, transfer
+from mcp_ssh.ssh import local, transfer, tree
 from mcp_ssh.ssh.local import Source
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.transfer import Goal, Transferred, Wish, in_thread
+from mcp_ssh.ssh.tree import Grown
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.file.content import OctalDigits
 
@@ -48,8 +49,12 @@ class Upload(Transfer):
     local_path: ShellText | None = Field(
         default=None, min_length=1, max_length=4096, description=f"File or folder {LOCAL}"
     )
-    raw_content: str | None = Field(default=None, description="The content itself, as text; may be empty.")
-    content: str | None = Field(default=None, description="The content itself, as base64 of any bytes; may be empty.")
+    raw_content: str | None = Field(
+        default=None, repr=False, description="The content itself, as text; may be empty."
+    )
+    content: str | None = Field(
+        default=None, repr=False, description="The content itself, as base64 of any bytes; may be empty."
+    )
     permissions: OctalDigits | None = Field(
         default=None,
         description='Permissions of the file as octal digits: 644 or "0644" mean rw-r--r--. Omitted: a file keeps those'
@@ -72,7 +77,12 @@ class Moved(Result):
         default=None, description="Bytes that an earlier call had brought already, where there were any."
     )
     count: int | None = Field(default=None, description="Files, links and others in the tree, folders not counted.")
-    skipped: list[str] | None = Field(default=None, description="What could not be taken along, the first 20.")
+    skipped_count: int | None = Field(
+        default=None,
+        description="How many things stayed behind: sockets, devices, and what would have replaced a folder or, for"
+        " callers over HTTP, linked to outside of the tree.",
+    )
+    skipped: list[str] | None = Field(default=None, description="The first 20 of them.")
 
 
 class Uploaded(Moved):
@@ -94,6 +104,8 @@ async def upload(host: Session, params: Upload, call: Call) -> Uploaded:
     """
     with _deadline(params):
         source = await _source(host, params, call)
+        if source is None:
+            return await _upload_tree(host, params, call)
         try:
             wish = Wish(params.remote_path, params.permissions, source.mode)
             done = await transfer.upload(host.becoming(params.become), wish, source, call)
@@ -104,7 +116,17 @@ async def upload(host: Session, params: Upload, call: Call) -> Uploaded:
     return _resumed(uploaded, done)
 
 
-async def _source(host: Session, params: Upload, call: Call) -> Source:
+async def _upload_tree(host: Session, params: Upload, call: Call) -> Uploaded:
+    if params.permissions is not None:
+        raise InvalidInput("permissions: are for a file, and local_path is a folder", hint="leave them out")
+    shown = str(params.local_path)
+    place = await _place(host, shown, call)
+    grown = await tree.upload(host.becoming(params.become), params.remote_path, place, shown, call)
+    uploaded = Uploaded(status="uploaded", path=grown.path, size=grown.tally.size, content=None)
+    return _grown(uploaded, grown)
+
+
+async def _source(host: Session, params: Upload, call: Call) -> Source | None:
     if params.local_path is not None:
         place = await _place(host, params.local_path, call)
         return await in_thread(functools.partial(local.source, place), params.local_path)
@@ -163,7 +185,9 @@ async def download(host: Session, params: Download, call: Call) -> Downloaded:
         goal = Goal(cast("Path", place), cast("str", params.local_path), make=not call.caller.owner)
         done = await transfer.download(acting, params.remote_path, goal, call)
         if done is None:
-            raise InvalidInput("is a folder")
+            confined = not call.caller.owner
+            grown = await tree.download(acting, params.remote_path, goal, call, links_inside=confined)
+            return _grown(Downloaded(status="downloaded", path=grown.path, size=grown.tally.size), grown)
     downloaded = Downloaded(status="downloaded", path=done.path, size=done.size, sha256=done.sha256)
     return _resumed(downloaded, done)
 
@@ -197,6 +221,13 @@ M = TypeVar("M", bound=Moved)
 def _resumed(moved: M, done: Transferred) -> M:
     if done.resumed:
         moved.resumed_bytes = done.resumed
+    return moved
+
+
+def _grown(moved: M, grown: Grown) -> M:
+    moved.count = grown.tally.count
+    if grown.tally.left:
+        moved.skipped_count, moved.skipped = grown.tally.left, grown.tally.skipped
     return moved
 
 
