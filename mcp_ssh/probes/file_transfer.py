@@ -178,6 +178,8 @@ clean() { rm -rf "$stage"; }
 trap clean EXIT
 trap "exit 1" HUP INT PIPE TERM
 begin ok; end
+# Not every tar keeps the permissions of ordinary accounts against the umask.
+umask 0
 why=$(tar -x -o -p -f - -C "$stage" 2>&1) || stop tar "$why"
 [ -f "$stage/end" ] || stop short
 count=$(find "$stage/t" ! -type d -print0 | tr -dc '\0' | wc -c)

@@ -33,7 +33,7 @@ NAMES = [
     b"n" * 180,
 ]
 FACTS = r"find . \( -type d -o -exec stat -c '%n %a %s' {} \; \) | LC_ALL=C sort | sha256sum"
-SUMS = "find . -type f -exec sha256sum {} + | LC_ALL=C sort | sha256sum"
+SUMS = "find . -type f -exec sh -c 'for f; do sha256sum < \"$f\"; done' sh {} + | LC_ALL=C sort | sha256sum"
 
 
 @pytest.fixture
