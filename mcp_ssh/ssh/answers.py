@@ -28,6 +28,7 @@ class Answers:
     def __init__(self, password: SecretStr | None, answers: Sequence[SecretStr]) -> None:
         self._password = password
         self._answers = list(answers)
+        self._nothing = not (password or answers)
         self._conversed = False
         self.unanswered: list[str] = []
         self.wants_new_password = False
@@ -38,11 +39,11 @@ class Answers:
         return taken.get_secret_value() if taken else None
 
     def may_converse(self) -> bool:
-        """Whether the machine may ask questions: once, and where there is anything to answer with."""
+        """Whether the machine may ask questions: once, while there is an answer; or nothing was given, to hear them."""
         if self._conversed:
             return False
         self._conversed = True
-        return bool(self._answers or self._password)
+        return bool(self._answers or self._password) or self._nothing
 
     def reply(self, said: str, prompts: Sequence[tuple[str, bool]]) -> list[str] | None:
         """Answers to some prompts; `None` ends the conversation.
