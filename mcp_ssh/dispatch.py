@@ -77,7 +77,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
             door=call.door,
             tool=tool.name,
             target=target,
-            arguments=arguments_text(raw),
+            arguments=arguments_text(raw, tool.params),
             outcome=outcome,
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )

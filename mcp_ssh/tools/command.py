@@ -34,11 +34,17 @@ class Exec(Becoming):
     )
     get_exit_code: bool = Field(default=True, description="False: exit_code is null.")
     stdin: str | None = Field(
-        default=None, max_length=4_194_304, description="Text for standard input, which is closed without it."
+        default=None,
+        max_length=4_194_304,
+        repr=False,
+        description="Text for standard input, which is closed without it.",
     )
     cwd: ShellText | None = Field(default=None, min_length=1, max_length=4096, description="Folder to run in.")
     env: dict[VariableName, ShellText] | None = Field(
-        default=None, max_length=256, description="Environment variables to add. Their values are in no process list."
+        default=None,
+        max_length=256,
+        repr=False,
+        description="Environment variables to add. Their values are in no process list.",
     )
     encoding: Literal["utf-8", "base64"] = Field(
         default="utf-8", description="How output is returned: text, or base64 of its exact bytes."

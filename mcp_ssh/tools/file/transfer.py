@@ -49,9 +49,7 @@ class Upload(Transfer):
     local_path: ShellText | None = Field(
         default=None, min_length=1, max_length=4096, description=f"File or folder {LOCAL}"
     )
-    raw_content: str | None = Field(
-        default=None, repr=False, description="The content itself, as text; may be empty."
-    )
+    raw_content: str | None = Field(default=None, repr=False, description="The content itself, as text; may be empty.")
     content: str | None = Field(
         default=None, repr=False, description="The content itself, as base64 of any bytes; may be empty."
     )
