@@ -17,8 +17,11 @@ SCRIPTS = {
     "bash": """\
 # mcp-ssh: put `eval "$(mcp-ssh completion bash)"` into ~/.bashrc
 _mcp_ssh() {
-    local IFS=$'\\n'
-    COMPREPLY=($(mcp-ssh completion words -- "$COMP_CWORD" "${COMP_WORDS[@]}" 2>/dev/null))
+    local word
+    COMPREPLY=()
+    while IFS= read -r word; do
+        COMPREPLY+=("$(printf %q "$word")")
+    done < <(mcp-ssh completion words -- "$COMP_CWORD" "${COMP_WORDS[@]}" 2>/dev/null)
 }
 complete -o default -F _mcp_ssh mcp-ssh
 """,
@@ -67,6 +70,8 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _words(given: list[str]) -> list[str]:
     """The words that fit where the cursor is: its place among the words of the line, then those words."""
+    if not given or not given[0].isdigit():
+        return []
     place, line = int(given[0]), given[1:]
     before, current = line[1:place], line[place] if place < len(line) else ""
     if "--" in before:
@@ -89,7 +94,7 @@ def _candidates(before: list[str], current: str) -> list[str]:
     if current.startswith("-"):
         return list(_options(parser))
     if below := _subcommands(parser):
-        return list(below)
+        return list(below) if _place(parser, before) == len(names) - 1 else []
     return _FOR_COMMAND.get(names[0], _nothing)(_place(parser, before)) if names else []
 
 
@@ -117,7 +122,7 @@ def _place(parser: argparse.ArgumentParser, before: list[str]) -> int:
     taking = {name for each in parser._actions if each.nargs != 0 for name in each.option_strings}  # noqa: SLF001
     plain = [
         word
-        for word, previous in zip(before, ["", *before[:-1]], strict=True)
+        for word, previous in zip(before, ["", *before], strict=False)
         if not word.startswith("-") and previous not in taking
     ]
     return len(plain) - 1

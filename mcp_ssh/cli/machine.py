@@ -6,8 +6,6 @@ import re
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
-import anyio.to_thread
-
 from mcp_ssh.cli.terminal import Failure, ask, has_person, usage
 
 if TYPE_CHECKING:
@@ -39,6 +37,8 @@ async def connect_arguments(app: "App", call: "TerminalCall", parsed: argparse.N
     for resolve in app.resolvers:
         if (known := await resolve(call.caller, word)) is not None:
             return {**known, **await _options(parsed, word)}
+    import anyio.to_thread
+
     address = _ADDRESS.fullmatch(word)
     if address is None:
         raise usage(f"{word[:80]!r} is no machine", f"give {HELP}")
