@@ -234,7 +234,9 @@ async def _place(host: Session, path: str, call: Call) -> Path:
     try:
         return await in_thread(allowed, path)
     except RuntimeError as error:
-        raise InvalidInput("local_path: no account of this machine has that home", hint="give the full path") from error
+        raise InvalidInput(
+            "local_path: leads in a circle, or starts with the `~` of nobody", hint="give the full path"
+        ) from error
 
 
 @contextlib.contextmanager
