@@ -87,14 +87,19 @@ class Dialer:
         self._proxies = {proxy for proxy in self._proxies if proxy.running}
         try:
             for hop in self._login.hops:
-                tunnel = await self._one(hop, tunnel)
+                tunnel = await self._hop(hop, tunnel)
                 self._hops.add(tunnel)
             return await self._one(self._login, tunnel)
-        except BaseException as error:
+        except BaseException:
             if tunnel is not None:
                 tunnel.abort()
-            if isinstance(error, ToolError) and self._login.hops:
-                error.hint = f"{error.hint} (on the way to {self._login.where})"
+            raise
+
+    async def _hop(self, hop: Login, tunnel: "asyncssh.SSHClientConnection | None") -> "asyncssh.SSHClientConnection":
+        try:
+            return await self._one(hop, tunnel)
+        except ToolError as error:
+            error.message += f" (a machine on the way to {self._login.where})"
             raise
 
     async def closed(self) -> None:

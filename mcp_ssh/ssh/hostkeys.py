@@ -1,6 +1,6 @@
 """Host keys: what we trust, what a machine shows, and what follows from the difference.
 
-`connect.py` verifies a machine like this:
+`dial.py` verifies a machine like this:
 
     check = host_keys.client(await host_keys.load(), host, port)
     while True:
@@ -12,8 +12,8 @@
 
 `settle` raises what the caller has to hear, or returns the check for one more handshake: after `accept-new` stored the
 key, and after a certificate that was not believed, since the plain key may be (as with OpenSSH). It returns at most
-twice in a row. Nothing secret is sent before a handshake passed. A `connect.py` with an `SSHClient` of its own lets it
-pass `validate_host_public_key` and `validate_host_ca_key` on to the check, in place of `client_factory`.
+twice in a row. Nothing secret is sent before a handshake passed. An `SSHClient` of its own (`client.py`) has to pass
+`validate_host_public_key` and `validate_host_ca_key` on to the check, in place of `client_factory`.
 
 With a `HostKeyAlias`, the alias is `host` here and the port is 22; asyncssh gets it as `host_key_alias`.
 """

@@ -12,7 +12,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -188,13 +188,19 @@ class Settings:
             "u": local_user(),
         }
 
-    def paths(self, texts: Iterable[str], username: str, port: int) -> list[Path]:
+    def paths(self, texts: Sequence[str], username: str, port: int) -> list[Path]:
         """File names with `~`, tokens and environment variables expanded; `none` is no file.
 
         Raises:
             InvalidInput: A token or a variable that has no value.
+            Refused: What the caller gave would lead out of the folder.
         """
         tokens = self.tokens(username, port)
+        if any("/" in tokens[name] for name in "nr" if any(f"%{name}" in text for text in texts)):
+            raise Refused(
+                "~/.ssh/config: a name with a slash would choose another file",
+                hint="give host and username without slashes",
+            )
         return [Path(_environment(expand(_home(text), tokens))) for text in texts if text.lower() != "none"]
 
     def known_hosts(self, username: str, port: int) -> list[Path] | None:

@@ -13,6 +13,7 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, ConnectFailed, HostKeyUnconfirmed, InvalidInput, Refused, ToolError
+from mcp_ssh.ssh.answers import Answers
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command
 from tests.doors import DirectCall, Fault, Way, caller, open_rest
@@ -91,6 +92,14 @@ async def test_a_wrong_password_reaches_the_machine_once(app: App, auth: Host, s
     assert "not-it" not in str(error.value.payload())
     failures = (await journal(auth)).partition(begun)[2].count("authentication failure")
     assert failures == 1
+
+
+async def test_the_twin_without_that_rule_sends_it_again(app: App, auth: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Answers, "password", lambda _: "not-it")
+    begun = await mark(auth)
+    with pytest.raises(AuthFailed):
+        await opened(app, **on(auth, "normal", password="not-it"))
+    assert (await journal(auth)).partition(begun)[2].count("authentication failure") > 1
 
 
 @pytest.mark.requirement("ways_in.certificate")

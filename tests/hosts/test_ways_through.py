@@ -87,6 +87,21 @@ async def test_commands_behind_a_jump_are_ended(app: App, inner: Host) -> None:
     await ends_what_it_ran(app, inner, (await opened(app, host="inside")).session_id)
 
 
+@pytest.mark.requirement("ways_in.end")
+async def test_commands_behind_a_jump_are_ended_where_a_connection_has_one_channel(
+    app: App, bastion: Host, auth: Host
+) -> None:
+    before = await logins(bastion)
+    config(
+        f"Host one\n HostName {auth.ip}\n Port {auth.ports['limits']}\n User dev\n ProxyJump door\n"
+        f"Host door\n HostName {bastion.ip}\n User ops\n"
+    )
+    connected = await opened(app, host="one")
+    await ends_what_it_ran(app, auth, connected.session_id)
+    await dispatch(app, session.disconnect, {"session_id": connected.session_id}, OWNER)
+    await gone(bastion, before)
+
+
 @pytest.mark.requirement("ways_in.jump")
 async def test_hops_may_be_many_and_have_hops_of_their_own(app: App, bastion: Host, auth: Host, inner: Host) -> None:
     config(
@@ -106,6 +121,7 @@ async def test_the_host_key_of_each_machine_on_the_way_is_verified(app: App, bas
             await opened(app, host="inside")
         assert error.value.details["host_key"]["host"] == unknown
         assert unknown in error.value.message
+        assert ("on the way" in error.value.message) == (unknown == bastion.ip)
     (dot_ssh() / "known_hosts").write_text("".join(lines))
     await anyio.to_thread.run_sync(bastion.rotate_host_key)
     with pytest.raises(HostKeyUnconfirmed, match="CHANGED"):

@@ -163,6 +163,8 @@ def test_tokens_and_variables_have_their_values_in_the_names_of_files(
         f"{home}/.ssh/box-box.lan-2022-ops-{local_user()}-%",
         "/keys/a",
     ]
+    with pytest.raises(Refused):
+        found.paths(["~/.ssh/known_hosts_%r"], "x/../../../tmp/mine", 22)
     for wrong in ("%j%", "${NOT_THERE_AT_ALL}"):
         with pytest.raises(InvalidInput):
             found.paths([wrong], "ops", 22)
