@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 
 from mcp_ssh import __version__
-from mcp_ssh.cli.findings import Finding, looked_at
+from mcp_ssh.cli.findings import Finding, looked_at, short
 from mcp_ssh.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ async def findings(folder: Path) -> list[Finding]:
 
 
 async def _python() -> list[Finding]:
-    says = f"{platform.python_version()} at {sys.executable}; mcp-ssh {__version__}"
+    says = f"{platform.python_version()} at {short(sys.executable)}; mcp-ssh {__version__}"
     if sys.version_info < OLDEST_PYTHON:
         return [Finding("fail", "python", says, "install Python 3.11 or later")]
     return [Finding("ok", "python", says)]
@@ -65,7 +65,8 @@ async def _packages() -> list[Finding]:
         wrong += [f"{parts['name']} {version} is older than {least}" for least in _least(parts["bounds"], version)]
     if wrong:
         return [Finding("fail", "packages", "; ".join(wrong), f"pip install --upgrade {DISTRIBUTION}")]
-    return [Finding("ok", "packages", ", ".join(shown))]
+    named = ", ".join(each for each in shown if each.split()[0] in {"mcp", "asyncssh"})
+    return [Finding("ok", "packages", f"{named}, and {len(shown) - 2} more, all new enough")]
 
 
 def _least(bounds: str, version: str) -> list[str]:
@@ -83,10 +84,12 @@ async def _config(folder: Path) -> list[Finding]:
     path = folder / "config.json"
     config = load(folder)
     if not path.exists():
-        return [Finding("ok", "config", f"no config.json in {folder}: the defaults count")]
-    found = [Finding("ok", "config", f"{path} is valid")]
+        return [Finding("ok", "config", f"no config.json in {short(folder)}: the defaults count")]
+    found = [Finding("ok", "config", f"{short(path)} is valid")]
     if _has_secrets(config) and path.stat().st_mode & 0o077:
-        found.append(Finding("warn", "config", "it holds a password and others may read it", f"chmod 600 {path}"))
+        found.append(
+            Finding("warn", "config", "it holds a password and others may read it", f"chmod 600 {short(path)}")
+        )
     return found
 
 
@@ -100,21 +103,25 @@ async def _state(folder: Path) -> list[Finding]:
 
 def _modes(folder: Path) -> list[Finding]:
     if not folder.exists():
-        return [Finding("ok", "state", f"{folder} is made at the first use")]
+        return [Finding("ok", "state", f"{short(folder)} is made at the first use")]
     state = folder.stat()
     if state.st_uid != os.geteuid():
-        return [Finding("fail", "state", f"{folder} belongs to another user", "set MCP_SSH_HOME to a folder of yours")]
+        return [
+            Finding(
+                "fail", "state", f"{short(folder)} belongs to another user", "set MCP_SSH_HOME to a folder of yours"
+            )
+        ]
     if not stat.S_ISDIR(state.st_mode):
-        return [Finding("fail", "state", f"{folder} is no folder", "set MCP_SSH_HOME to a folder of yours")]
+        return [Finding("fail", "state", f"{short(folder)} is no folder", "set MCP_SSH_HOME to a folder of yours")]
     open_to_others = [
         path
         for path in (folder, *(folder / name for name in PRIVATE if name != "config.json"))
         if path.exists() and path.stat().st_mode & 0o077
     ]
     if open_to_others:
-        names = " ".join(str(each) for each in open_to_others)
+        names = " ".join(short(each) for each in open_to_others)
         return [Finding("warn", "state", f"others may look into {names}", f"chmod go= {names}")]
-    return [Finding("ok", "state", f"{folder}, for this user alone")]
+    return [Finding("ok", "state", f"{short(folder)}, for this user alone")]
 
 
 async def _store(folder: Path) -> list[Finding]:
@@ -147,14 +154,16 @@ async def _identities() -> list[Finding]:
             says = (await keys.from_path(str(path), None)).get_algorithm()
         except InvalidInput as error:
             if not error.message.startswith("key_passphrase"):
-                found.append(Finding("warn", "identities", f"{path}: {error.message}", error.hint))
+                found.append(Finding("warn", "identities", f"{short(path)}: {error.message}", error.hint))
                 continue
             says = "with a passphrase, so for ssh-agent"
         if path.stat().st_mode & 0o077:
-            found.append(Finding("warn", "identities", f"{path}: others may read it", f"chmod 600 {path}"))
+            found.append(
+                Finding("warn", "identities", f"{short(path)}: others may read it", f"chmod 600 {short(path)}")
+            )
         else:
-            found.append(Finding("ok", "identities", f"{path}: {says}"))
-    none = Finding("ok", "identities", f"no keys in {folder}; give a key or a password when you log in")
+            found.append(Finding("ok", "identities", f"{short(path)}: {says}"))
+    none = Finding("ok", "identities", f"no keys in {short(folder)}; give a key or a password when you log in")
     return found or [none]
 
 
@@ -163,7 +172,10 @@ async def _agent() -> list[Finding]:
     if not address:
         return [Finding("ok", "agent", "no ssh-agent: SSH_AUTH_SOCK is not set")]
     dead = Finding(
-        "warn", "agent", f"the ssh-agent at {address} does not answer", 'eval "$(ssh-agent)", or unset SSH_AUTH_SOCK'
+        "warn",
+        "agent",
+        f"the ssh-agent at {short(address)} does not answer",
+        'eval "$(ssh-agent)", or unset SSH_AUTH_SOCK',
     )
     try:
         with anyio.fail_after(AGENT_LIMIT_S):
@@ -171,8 +183,8 @@ async def _agent() -> list[Finding]:
     except (OSError, TimeoutError, EOFError, anyio.EndOfStream, anyio.IncompleteRead):
         return [dead]
     if not count:
-        return [Finding("warn", "agent", f"the ssh-agent at {address} holds no key", "ssh-add")]
-    return [Finding("ok", "agent", f"the ssh-agent at {address} holds {count} key{'s' if count > 1 else ''}")]
+        return [Finding("warn", "agent", f"the ssh-agent at {short(address)} holds no key", "ssh-add")]
+    return [Finding("ok", "agent", f"the ssh-agent at {short(address)} holds {count} key{'s' if count > 1 else ''}")]
 
 
 async def _agent_keys(address: str) -> int:
@@ -198,6 +210,6 @@ async def _known_hosts(folder: Path) -> list[Finding]:
             continue
         data = await anyio.to_thread.run_sync(known_hosts.read, path, str(path))
         count = len(known_hosts.parse(data, str(path), managed=False))
-        found.append(Finding("ok", "known hosts", f"{path}: {count} key{'' if count == 1 else 's'}"))
+        found.append(Finding("ok", "known hosts", f"{short(path)}: {count} key{'' if count == 1 else 's'}"))
     none = Finding("ok", "known hosts", "no host is known yet; each is asked about at first sight")
     return found or [none]

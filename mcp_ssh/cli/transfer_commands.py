@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcp_ssh.cli import logs
-from mcp_ssh.cli.bars import Bar
+from mcp_ssh.cli.bars import Bar, readable
+from mcp_ssh.cli.findings import short
 from mcp_ssh.cli.here import TerminalCall
 from mcp_ssh.cli.machine import login_arguments, session_on
 from mcp_ssh.cli.terminal import print_json, say
@@ -65,7 +66,7 @@ async def _transfer(parsed: argparse.Namespace, tool: str, given: Mapping[str, A
 
 
 def _said(body: Mapping[str, Any], given: Mapping[str, Any], took_s: float) -> str:
-    goal = body["path"] if body["status"] == "uploaded" else given["local_path"]
+    goal = body["path"] if body["status"] == "uploaded" else short(given["local_path"])
     size = int(body["size"])
     count = f" in {body['count']} files" if "count" in body else ""
     speed = f", {readable(size / took_s)}/s" if took_s > 0 else ""
@@ -73,12 +74,3 @@ def _said(body: Mapping[str, Any], given: Mapping[str, Any], took_s: float) -> s
     left_out = f"; left out: {', '.join(body['skipped'])}" if body.get("skipped") else ""
     sha256 = f"\nsha256 {body['sha256']}, the same on both sides" if body.get("sha256") else ""
     return f"{body['status']} {goal}: {readable(size)}{count}{resumed}{speed}{left_out}{sha256}"
-
-
-def readable(size: float) -> str:
-    """A number of bytes for people."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"

@@ -161,12 +161,12 @@ async def test_identities_agent_and_known_hosts_are_looked_at(tmp_path: Path) ->
     identities = {message.split(": ")[0].rpartition("/")[2]: (status, message, step)
                   for check, status, message, step in every if check == "identities"}  # fmt: skip
     assert set(identities) == {"id_ed25519", "id_ecdsa", "id_rsa", "id_broken"}
-    assert identities["id_ed25519"][:2] == ("ok", f"{ssh}/id_ed25519: ssh-ed25519")
+    assert identities["id_ed25519"][:2] == ("ok", "~/.ssh/id_ed25519: ssh-ed25519")
     assert "passphrase" in identities["id_ecdsa"][1]
-    assert identities["id_rsa"][2] == f"chmod 600 {ssh}/id_rsa"
+    assert identities["id_rsa"][2] == "chmod 600 ~/.ssh/id_rsa"
     assert identities["id_broken"][0] == "warn"
     assert ("agent", "ok", f"the ssh-agent at {tmp_path}/agent holds 1 key", None) in every
-    assert ("known hosts", "ok", f"{ssh}/known_hosts: 1 key", None) in every
+    assert ("known hosts", "ok", "~/.ssh/known_hosts: 1 key", None) in every
     code, found = await report(tmp_path, env=env)
     assert code == 0
     assert found["agent"]["status"] == "warn"
