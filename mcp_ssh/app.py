@@ -12,7 +12,8 @@ from mcp_ssh.config import Config
 from mcp_ssh.errors import ShuttingDown
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.hostkeys import HostKeys
-from mcp_ssh.ssh.pool import Sessions
+from mcp_ssh.ssh.login import aliases
+from mcp_ssh.ssh.pool import Resolver, Sessions
 from mcp_ssh.store import Store
 from mcp_ssh.store.blobs import Blobs
 
@@ -47,6 +48,7 @@ class App:
     hostkeys: HostKeys
     sessions: Sessions
     read_only: bool = False
+    resolvers: list[Resolver] = field(default_factory=list[Resolver])
     calls: Calls = field(default_factory=lambda: Calls(_stopping))
 
     async def admitted(self) -> set[str]:
@@ -73,19 +75,21 @@ async def open_app(
     store = await Store.open(folder)
     blobs = Blobs(folder)
     await blobs.open()
+    hostkeys = HostKeys(
+        managed=folder / "known_hosts",
+        read_only=known_hosts_files(),
+        policy=settings.security.host_keys,
+        reject_unknown=settings.security.reject_unknown_hosts,
+    )
     app = App(
         home=folder,
         config=settings,
         store=store,
         blobs=blobs,
-        hostkeys=HostKeys(
-            managed=folder / "known_hosts",
-            read_only=known_hosts_files(),
-            policy=settings.security.host_keys,
-            reject_unknown=settings.security.reject_unknown_hosts,
-        ),
+        hostkeys=hostkeys,
         sessions=Sessions(settings.ssh.max_concurrent_connections, settings.ssh.idle_minutes * 60),
         read_only=read_only,
+        resolvers=[store.connections.resolve, aliases(settings, hostkeys)],
     )
     try:
         async with anyio.create_task_group() as group:

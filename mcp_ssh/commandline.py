@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mcp_ssh.errors import InvalidInput
 
@@ -25,7 +25,7 @@ class Command:
     """A program and its arguments, with what goes to its standard input."""
 
     argv: tuple[str, ...]
-    stdin: bytes | None = None
+    stdin: bytes | None = field(default=None, repr=False)
 
     def line(self) -> str:
         """The command as one line a POSIX shell reads back to exactly `argv`."""

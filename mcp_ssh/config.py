@@ -91,6 +91,11 @@ class SftpConfig(Area):
         le=1_000_000,
         description="Largest file in MiB that file_write leaves behind.",
     )
+    local_folders: list[str] = Field(
+        default_factory=list,
+        description="Folders of this machine that HTTP callers may upload from and download to, beside `transfers` in"
+        " the folder of this file. The owner, at the command line or over stdio, may use any.",
+    )
 
 
 class DisabledAlgorithms(Area):

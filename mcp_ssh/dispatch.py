@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import anyio
@@ -13,11 +14,13 @@ from pydantic import ValidationError
 
 from mcp_ssh.app import App
 from mcp_ssh.errors import Internal, InvalidInput, NotFound, Refused, TimedOut, ToolError
-from mcp_ssh.params import OnSession, Params, Result
+from mcp_ssh.params import Becoming, OnSession, Params, Result
 from mcp_ssh.policy import allow, needs_confirmation
+from mcp_ssh.ssh.connect import open_session
 from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.store.history import HistoryRow, arguments_text, redact
-from mcp_ssh.tool import AnyTool, Asked, Call, Question, Registry, model_fields
+from mcp_ssh.tool import AnyTool, Asked, Call, Caller, Question, Registry, model_fields
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
             confirmed = _taken_confirm(tool, app, arguments)
             params = validate(tool, arguments)
             allow(tool, call.caller, read_only=app.read_only)
-            place, target = _place(app, tool, params, call)
+            place, target = await _place(app, tool, params, call)
             if needs_confirmation(tool, app.config.security, door_confirms=call.confirms) and not confirmed:
                 await _confirm(tool, params, call)
             result = await _run(tool, place, params, call)
@@ -74,7 +77,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
             door=call.door,
             tool=tool.name,
             target=target,
-            arguments=arguments_text(raw),
+            arguments=arguments_text(raw, tool.params),
             outcome=outcome,
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )
@@ -126,13 +129,19 @@ def _known(tool: AnyTool, errors: list[dict[str, str]]) -> str:
     return f"{tool.name} takes {', '.join(fields) or 'no arguments'}{named}"
 
 
-def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[App | Session, str | None]:
-    """Where the tool runs, and the machine's name for the history."""
+async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[App | Session, str | None]:
+    """Where the tool runs, and the machine's name for the history. A name that stands for a machine connects to it."""
     if tool.where is not Session:
         host = getattr(params, "host", None)
         return app, str(host) if host else None
-    session = app.sessions.find(call.caller, params.session_id if isinstance(params, OnSession) else None)
+    name = params.session_id if isinstance(params, OnSession) else None
+    session = await app.sessions.find_or_open(call.caller, name, app.resolvers, partial(_connected, app, call.caller))
     return session, session.name
+
+
+async def _connected(app: App, caller: Caller, arguments: Mapping[str, Any]) -> Session:
+    wanted = Connect.model_validate(dict(arguments))
+    return await open_session(caller, wanted, host_keys=app.hostkeys, config=app.config, blobs=app.blobs)
 
 
 async def _confirm(tool: AnyTool, params: Params, call: Call) -> None:
@@ -159,7 +168,8 @@ async def _run(tool: AnyTool, place: App | Session, params: Params, call: Call) 
             if not isinstance(place, Session):
                 return await tool(place, params, call)
             with place.calls.running():
-                return await tool(place, params, call)
+                acting = place.becoming(params.become) if isinstance(params, Becoming) else place
+                return await tool(acting, params, call)
     except TimeoutError as error:
         raise TimedOut(f"{tool.name} did not end within {limit_s:g} s", hint="try again with less to do") from error
     finally:

@@ -1,8 +1,8 @@
 """Parameter models that many tools share."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 
 class Params(BaseModel):
@@ -57,3 +57,48 @@ RemotePath = Annotated[
         description="Path on the remote machine; relative ones start at the login folder.",
     ),
 ]
+
+Method = Literal["sudo", "su", "doas"]
+
+
+def _one_line(password: SecretStr) -> SecretStr:
+    text = _encodable(password.get_secret_value())
+    if any(each in text for each in "\0\r\n"):
+        raise ValueError("must be one line")
+    return password
+
+
+class Become(BaseModel):
+    """Another account of the machine to act as, and how to become it."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    user: str = Field(
+        default="root",
+        max_length=256,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@\\$-]*$",
+        description="Account to act as.",
+    )
+    method: Method = Field(default="sudo", description="Program that makes it so; doas works without a password only.")
+    password: Annotated[SecretStr, AfterValidator(_one_line)] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=500,
+        description="Password for sudo (the login account's) or su (the other account's). Omitted: sudo -n.",
+    )
+    use_login_password: bool = Field(default=False, description="Use the password the session was opened with.")
+
+    @model_validator(mode="after")
+    def _doas_has_no_password(self) -> "Become":
+        if self.method == "doas" and (self.password is not None or self.use_login_password):
+            raise ValueError("doas reads passwords from a terminal only; leave the password out, or use sudo or su")
+        return self
+
+
+class Becoming(OnSession):
+    """Parameters of a tool that changes a machine. Dispatch gives the tool a session that acts as the account.
+
+    A tool that needs root runs on `host.becoming(params.become or Become())`: sudo without a password.
+    """
+
+    become: Become | None = Field(default=None, description="Act as another account, such as root, through sudo.")

@@ -153,9 +153,15 @@ def _declared(function: Callable[..., Any]) -> tuple[type[Any], type[Params], An
     text = inspect.getdoc(function)
     if not text or not text.partition("\n")[0].endswith("."):
         raise TypeError(f"{name}: the docstring's first line must be a sentence ending in a period")
-    room = function.__module__.rsplit(".", 1)[-1]
+    room = room_of(function.__module__)
     title = function.__name__.rstrip("_").replace("_", " ").capitalize()
     return where, params, hints["return"], room, f"{room.capitalize()}: {title.lower()}", text
+
+
+def room_of(module: str) -> str:
+    """The room that a module's tools belong to: the module itself, or the package in `tools` that it is a part of."""
+    _, package, inside = module.rpartition(".tools.")
+    return inside.partition(".")[0] if package else module.rpartition(".")[2]
 
 
 def _needed_role(risk: Risk, role: Role | None) -> Role:
@@ -270,7 +276,7 @@ def tools_of(*rooms: ModuleType) -> Registry:
         for value in cast("dict[str, object]", vars(room)).values():
             declared = cast("AnyTool | Stream[Any, Any, Any]", value) if isinstance(value, Tool | Stream) else None
             each = declared.tool if isinstance(declared, Stream) else declared
-            if each is not None and each.room == room.__name__.rsplit(".", 1)[-1]:
+            if each is not None and each.room == room_of(room.__name__):
                 found.append(each)
     return Registry(found)
 

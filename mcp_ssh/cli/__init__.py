@@ -11,11 +11,40 @@ from collections.abc import Sequence
 from typing import cast
 
 from mcp_ssh import __version__
-from mcp_ssh.cli import call, demo, serve, stdio, tokens, tools
+from mcp_ssh.cli import (
+    call,
+    check,
+    client_config,
+    completion,
+    demo,
+    download,
+    exec_,
+    serve,
+    stdio,
+    tokens,
+    tools,
+    upload,
+)
 from mcp_ssh.cli.terminal import Failure, Parser, say_failure, usage
 from mcp_ssh.errors import ToolError
 
-COMMANDS = {"stdio": stdio, "serve": serve, "demo": demo, "call": call, "tools": tools, "token": tokens}
+COMMANDS = {
+    "stdio": stdio,
+    "serve": serve,
+    "demo": demo,
+    "exec": exec_,
+    "upload": upload,
+    "download": download,
+    "check": check,
+    "call": call,
+    "tools": tools,
+    "token": tokens,
+    "client-config": client_config,
+    "completion": completion,
+}
+
+PASSING_ON = frozenset({"exec", "completion"})
+"""Commands that take words after `--`, as `theirs`."""
 
 ABOUT = "Administer Linux machines over SSH through typed tools: as an MCP server, over REST, or from here."
 SHORT_HELP = """mcp-ssh is an MCP server: a client starts it and talks to it through its standard input.
@@ -23,8 +52,12 @@ SHORT_HELP = """mcp-ssh is an MCP server: a client starts it and talks to it thr
   mcp-ssh demo            try everything on a throw-away SSH host
   mcp-ssh stdio           what an MCP client starts (also without a command, where input is no terminal)
   mcp-ssh serve           the same tools over HTTP: MCP at /mcp, REST with /docs
+  mcp-ssh check           is everything as it should be? `mcp-ssh check MACHINE` tries to log in
+  mcp-ssh exec            run a command on a machine: mcp-ssh exec MACHINE -- COMMAND
+  mcp-ssh upload          copy files there; `mcp-ssh download` copies them here
   mcp-ssh tools           the tools; `mcp-ssh call TOOL JSON` calls one
   mcp-ssh token add NAME  let somebody call over HTTP
+  mcp-ssh client-config   what to put into the configuration of an MCP client
   mcp-ssh --help          all commands and options"""
 
 INTERRUPTED = 130
@@ -37,13 +70,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(argv: list[str]) -> int:
-    verbose = "-v" in argv or "--verbose" in argv
+    # What stands after `--` is for another program, and none of our options.
+    dashes = argv.index("--") if "--" in argv else len(argv)
+    ours, theirs = argv[:dashes], argv[dashes + 1 :]
+    verbose = "-v" in ours or "--verbose" in ours
     try:
-        words = _with_command(argv)
+        words = _with_command(ours)
         if words is None:
             print(SHORT_HELP)
             return 0
-        parsed = _parser().parse_args(words)
+        parsed = build_parser().parse_args(words, argparse.Namespace(theirs=theirs))
+        _expect_no_more(parsed.command_name, theirs)
         return COMMANDS[parsed.command_name].run(parsed)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -53,6 +90,11 @@ def _run(argv: list[str]) -> int:
         return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 the last place to turn a failure into one line
         return _failed(error, verbose=verbose)
+
+
+def _expect_no_more(name: str, theirs: list[str]) -> None:
+    if theirs and name not in PASSING_ON:
+        raise usage(f"{name} takes nothing after --", f"see mcp-ssh {name} --help")
 
 
 def _with_command(argv: list[str]) -> list[str] | None:
@@ -73,7 +115,8 @@ def _with_command(argv: list[str]) -> list[str] | None:
     return argv
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     common = Parser(add_help=False)
     common.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="log everything")
     common.add_argument(

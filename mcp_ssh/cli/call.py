@@ -1,13 +1,13 @@
 """Call one tool, and print its result as JSON."""
 
 import argparse
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mcp_ssh.cli import logs
+from mcp_ssh.cli.here import TerminalCall, how_to_trust
+from mcp_ssh.cli.here import connect as open_session
 from mcp_ssh.cli.terminal import (
     Failure,
     ask,
@@ -19,22 +19,14 @@ from mcp_ssh.cli.terminal import (
     show_progress,
     usage,
 )
-from mcp_ssh.commandline import quote
 
 if TYPE_CHECKING:
     from mcp import types
 
-    from mcp_ssh.app import App
     from mcp_ssh.cli.remote import Reply
-    from mcp_ssh.errors import HostKeyUnconfirmed
-    from mcp_ssh.tool import Caller, Door, Question
 
 TOOL_EXAMPLE = '{"command": "uptime"}'
 CONNECT_EXAMPLE = '{"host": "192.0.2.7", "username": "admin", "key_path": "~/.ssh/id_ed25519"}'
-KEY_FIELDS = ("host", "port", "key_type", "public_key", "fingerprint_sha256")
-"""What `hostkey_accept` takes of the `details.host_key` of a refused connection."""
-
-TRUST = {"trust": {"type": "boolean", "title": "Is this the machine's own fingerprint?"}}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,29 +65,6 @@ def run(parsed: argparse.Namespace) -> int:
         end_progress()
 
 
-def _owner() -> "Caller":
-    from mcp_ssh.tool import Caller, Role
-
-    return Caller(id="cli", role=Role.ADMIN, owner=True)
-
-
-@dataclass
-class TerminalCall:
-    """A call from the command line; a person at the terminal can be asked."""
-
-    caller: "Caller" = field(default_factory=_owner)
-    door: "Door" = "cli"
-    confirms: bool = True
-
-    async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """Show how far it is, on a terminal."""
-        show_progress(done, total, message)
-
-    async def need(self, question: "Question") -> Mapping[str, Any] | None:
-        """Ask; `None` where nobody is there."""
-        return await ask(question.message, question.fields) if has_person() else None
-
-
 async def _here(name: str, given: Mapping[str, Any], connect: Mapping[str, Any] | None) -> None:
     """Call the tool in this process, as the owner of the machine it runs on."""
     from mcp_ssh.app import open_app
@@ -105,51 +74,20 @@ async def _here(name: str, given: Mapping[str, Any], connect: Mapping[str, Any] 
     from mcp_ssh.tools import REGISTRY
 
     tool = lookup(REGISTRY, name)
-    if connect is None and tool.where is Session:
-        raise Failure(f"{name} runs on a machine", "give --connect JSON to log in first, or the --url of a server")
+    if connect is None and tool.where is Session and "session_id" not in given:
+        raise Failure(
+            f"{name} runs on a machine",
+            "name a saved connection as session_id, give --connect JSON to log in first, or the --url of a server",
+        )
     call = TerminalCall()
     async with open_app() as app:
         try:
             if connect is not None:
-                await _connect(app, connect, call)
+                await open_session(app, connect, call)
             result = (await dispatch(app, tool, given, call)).model_dump(mode="json", exclude_unset=True)
         except HostKeyUnconfirmed as refusal:
-            raise _how_to_trust(refusal) from refusal
+            raise how_to_trust(refusal) from refusal
     _print(result, lost_blobs=True)
-
-
-async def _connect(app: "App", arguments: Mapping[str, Any], call: TerminalCall) -> None:
-    """Open a session; whoever sits at the terminal may accept an unknown host key on the way."""
-    from mcp_ssh.dispatch import dispatch, lookup
-    from mcp_ssh.errors import HostKeyUnconfirmed
-    from mcp_ssh.tools import REGISTRY
-
-    session_connect = lookup(REGISTRY, "session_connect")
-    try:
-        await dispatch(app, session_connect, arguments, call)
-    except HostKeyUnconfirmed as refusal:
-        key = refusal.details["host_key"]
-        if key["reason"] != "unknown" or not has_person():
-            raise
-        answer = await ask(refusal.message, TRUST)
-        if not (answer and answer["trust"]):
-            raise
-        accepted = {name: key[name] for name in KEY_FIELDS} | {"confirm": True}
-        await dispatch(app, lookup(REGISTRY, "hostkey_accept"), accepted, call)
-        await dispatch(app, session_connect, arguments, call)
-
-
-def _how_to_trust(refusal: "HostKeyUnconfirmed") -> Failure:
-    """The refusal with the command that accepts the key, since a person has nothing else to paste."""
-    key = refusal.details["host_key"]
-    if key["reason"] != "unknown":
-        return Failure(refusal.message, refusal.hint)
-    accepted = json.dumps({name: key[name] for name in KEY_FIELDS} | {"confirm": True})
-    return Failure(
-        refusal.message,
-        "compare the fingerprint with the machine's own by another way; if they agree:"
-        f" mcp-ssh call hostkey_accept {quote(accepted)}",
-    )
 
 
 async def _there(url: str, name: str, given: Mapping[str, Any], connect: Mapping[str, Any] | None) -> None:

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_ssh.cli import logs
+from mcp_ssh.cli.client_config import start_of_this
 from mcp_ssh.cli.serve import TOKEN_VARIABLE, listen, port
 from mcp_ssh.cli.terminal import Page
 from mcp_ssh.commandline import quote
@@ -121,11 +121,9 @@ def _curl(address: str, secret: str, body: dict[str, Any]) -> str:
 
 def client_configuration(url: str, secret: str) -> dict[str, Any]:
     """What MCP clients read from their configuration: our server started by them, or the one that runs."""
-    program = shutil.which("mcp-ssh", path=str(Path(sys.executable).parent)) or shutil.which("mcp-ssh")
-    start = [program] if program else [sys.executable, "-m", "mcp_ssh"]
     return {
         "mcpServers": {
-            "mcp-ssh": {"command": start[0], "args": [*start[1:], "stdio"]},
+            "mcp-ssh": start_of_this().entry(),
             "mcp-ssh-demo": {
                 "type": "http",
                 "url": f"{url}/mcp",

@@ -13,7 +13,7 @@ from mcp_ssh.cli.terminal import visible
 if TYPE_CHECKING:
     from mcp_ssh.config import Config
 
-QUIET = ("asyncssh", "mcp", "httpx2", "httpcore2", "uvicorn", "sse_starlette", "asyncio")
+QUIET = ("asyncssh", "aiosqlite", "mcp", "httpx2", "httpcore2", "uvicorn", "sse_starlette", "asyncio")
 """Loggers of libraries that tell commands, addresses with tokens in them, or each request at INFO or below."""
 
 

@@ -204,6 +204,15 @@ class Page:
 
         self._console.print(Text(text, style), soft_wrap=True)
 
+    def line(self, *parts: tuple[str, str]) -> None:
+        """A line of texts, each in a style of its own."""
+        if self._console is None:
+            print("".join(text for text, _ in parts).rstrip(), flush=True)
+            return
+        from rich.text import Text
+
+        self._console.print(Text.assemble(*parts), soft_wrap=True)
+
     def heading(self, text: str) -> None:
         """The start of a part."""
         self.put(f"\n{text}", "bold")

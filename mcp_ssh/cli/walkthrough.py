@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mcp_ssh.cli import remote
-from mcp_ssh.cli.call import KEY_FIELDS
+from mcp_ssh.cli.here import KEY_FIELDS
 from mcp_ssh.cli.terminal import Failure, Page, visible
 
 if TYPE_CHECKING:

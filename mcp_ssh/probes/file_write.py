@@ -12,10 +12,8 @@ from typing import Literal
 from mcp_ssh.errors import Conflict, NotFound, RemoteFailed, TooLarge, ToolError
 from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
 
-_WRITE = packed(
-    BEGIN
-    + r"""
-mode=$1 count=$2 maximum=$3 permissions=$4 expected=$5 suffix=$6
+TARGET = r"""
+mode=$1 count=$2 maximum=$3 permissions=$4 expected=$5 suffix=$6 base=666
 need stat readlink cat sync chmod chown mv ln ls rm dd touch
 [ "$expected" = any ] || need sha256sum
 given=$(umask)
@@ -55,17 +53,23 @@ if [ -e "$t" ]; then
   [ -w "$t" ] || { why=$({ : >>"$t"; } 2>&1) || stop failed "$why"; }
 fi
 
-# The content first, all of it, beside the file if that can be.
+# The content comes first, all of it, beside the file if that can be.
 room=$d beside=1
 case $t in /proc/* | /sys/*) beside='' ;; esac
 if [ -e "$t" ] && ! { [ -w "$d/." ] && [ -x "$d/." ]; }; then beside=''; fi
 [ -n "$beside" ] || room=${TMPDIR:-/tmp}
+"""
+"""Which file is meant, and in which `$room` its new content is to be collected."""
+
+_RECEIVE = r"""
 part=$room/.mcp-ssh-$suffix.part private=''
 [ ! -e "$t" ] || { umask 077; private=1; }
 make "$part" cat || answer failed "$why"
 [ "$(size_of "$part")" = "$count" ] || answer short
 umask 077
+"""
 
+PLACE = r"""
 # Locks out other calls like this one, on the file or on the one that is to become it; the lock ends with the process.
 # Says no where the file was made or replaced meanwhile, which is another's turn and no lost try.
 lock() {
@@ -120,7 +124,7 @@ report() {
 # A link instead of a rename: it fails where somebody else made the file first.
 create() {
   wanted=$permissions
-  [ -z "$private" ] || wanted=${wanted:-$(printf %o $((0666 & ~0$given)))}
+  [ -z "$private" ] || wanted=${wanted:-$(printf %o $((0$base & ~0$given)))}
   [ -z "$wanted" ] || why=$(chmod "$wanted" "$part" 2>&1) || answer failed "$why"
   settle "$part" || answer failed "$why"
   if ! ln -T "$part" "$t" 2>/dev/null; then
@@ -216,7 +220,9 @@ while [ "$tries" -gt 0 ] && [ "$turns" -gt 0 ]; do
 done
 answer changed
 """
-)
+"""Puts the content in `$part` in its place."""
+
+_WRITE = packed(BEGIN + TARGET + _RECEIVE + PLACE)
 
 
 def ask_write(
@@ -240,7 +246,7 @@ def ask_write(
     """
     arguments = [mode, str(len(content)), str(maximum), permissions or ""]
     arguments += ["any" if expected is None else expected or "none", secrets.token_hex(12)]
-    return ask(_WRITE, path, arguments, words=_WORDS, stdin=content)
+    return ask(_WRITE, path, arguments, words=WRITE_WORDS, stdin=content)
 
 
 @dataclass(frozen=True)
@@ -272,7 +278,7 @@ def _unreachable(answer: Answer) -> ToolError:
         return error
     return NotFound(
         f"the folder of {named(answer.path)} does not exist",
-        hint="make it first, with `mkdir -p` through command_exec",
+        hint="make it first, with file_mkdir and `parents: true`",
         details={"path": answer.path},
     )
 
@@ -325,7 +331,7 @@ def _unexpected(answer: Answer) -> ToolError:
     )
 
 
-_WORDS: Words = {
+WRITE_WORDS: Words = {
     **WORDS,
     "failed": _failed,
     "unreachable": _unreachable,

@@ -221,8 +221,8 @@ def not_trusted(check: HostKeyCheck, offered: OfferedKey, *, acceptable: bool) -
     if not acceptable:
         return Refused(
             message,
-            hint="this server accepts no new host keys (security.reject_unknown_hosts);"
-            " its owner can put the key into ~/.ssh/known_hosts",
+            hint="no new host keys are accepted here (security.reject_unknown_hosts, or StrictHostKeyChecking in"
+            " ~/.ssh/config); the server's owner can put the key into ~/.ssh/known_hosts",
         )
     return HostKeyUnconfirmed(message, hint=_way_out(check, offered), details=payload(offered, check.evidence))
 

@@ -1,6 +1,6 @@
 """Host keys: what we trust, what a machine shows, and what follows from the difference.
 
-`connect.py` verifies a machine like this:
+`dial.py` verifies a machine like this:
 
     check = host_keys.client(await host_keys.load(), host, port)
     while True:
@@ -12,8 +12,8 @@
 
 `settle` raises what the caller has to hear, or returns the check for one more handshake: after `accept-new` stored the
 key, and after a certificate that was not believed, since the plain key may be (as with OpenSSH). It returns at most
-twice in a row. Nothing secret is sent before a handshake passed. A `connect.py` with an `SSHClient` of its own lets it
-pass `validate_host_public_key` and `validate_host_ca_key` on to the check, in place of `client_factory`.
+twice in a row. Nothing secret is sent before a handshake passed. An `SSHClient` of its own (`client.py`) has to pass
+`validate_host_public_key` and `validate_host_ca_key` on to the check, in place of `client_factory`.
 
 With a `HostKeyAlias`, the alias is `host` here and the port is 22; asyncssh gets it as `host_key_alias`.
 """
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 MANAGED = "the managed known_hosts"
 MAX_PUBLIC_KEY_CHARS = 8192
 MAX_HOST_CHARS = 255
+MAX_OTHERS = 32
 
 # A name we write is a name to every reader: no pattern, hash, list, marker or comment, and nothing that ends a line.
 _NOT_IN_HOST = frozenset(" ,*?!|#@[]\"'`\\/<>")
@@ -70,9 +71,29 @@ class HostKeys:
     ) -> None:
         self._managed = managed
         self._sources = {managed: MANAGED} | {path: _called(path) for path in read_only if path != managed}
-        self._policy = policy
+        self._policy: Literal["confirm", "accept-new"] = policy
         self._reject_unknown = reject_unknown
         self._files = _Files({}, Trust([]))
+        self._others: dict[tuple[Path, ...], HostKeys] = {}
+
+    def reading(self, files: Sequence[Path] | None, *, strict: bool) -> "HostKeys":
+        """The same with other files beside our own, as UserKnownHostsFile says, or with unknown keys refused outright.
+
+        Args:
+            files: Instead of the usual ones; they are only read. `None`: the usual ones.
+            strict: StrictHostKeyChecking is `yes`.
+        """
+        chosen = tuple(path for path in self._sources if path != self._managed) if files is None else tuple(files)
+        if files is not None and chosen not in self._others:
+            if len(self._others) >= MAX_OTHERS:
+                self._others.clear()
+            self._others[chosen] = HostKeys(self._managed, chosen, self._policy, self._reject_unknown)
+        same = self if files is None else self._others[chosen]
+        if not strict or self._reject_unknown:
+            return same
+        stern = HostKeys(self._managed, chosen, self._policy, reject_unknown=True)
+        stern._files = same._files  # noqa: SLF001 of the same class: what was parsed need not be parsed again
+        return stern
 
     async def load(self) -> Trust:
         """What is known now; files that changed since are read again.

@@ -1,10 +1,12 @@
-"""Private keys: read from a file or from base64 text, once."""
+"""What proves who we are: private keys, read from a file or from base64 text, once, and their certificates."""
 
 import base64
 import binascii
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 import anyio.to_thread
 from pydantic import SecretStr
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 LARGEST = 64 * 1024
 KEPT = 64
+
+Offered = Union["asyncssh.SSHKey", tuple["asyncssh.SSHKey", "asyncssh.SSHCertificate"]]
+"""What asyncssh takes as a key: alone, or with a certificate, when it offers both."""
 
 _read: "OrderedDict[tuple[str, int, int, int], asyncssh.SSHKey]" = OrderedDict()
 
@@ -99,3 +104,84 @@ def parse(data: bytes, passphrase: SecretStr | None, *, field: str) -> "asyncssh
             f"{field}: not a private key in OpenSSH, PEM or PKCS#8 form",
             hint="give the private key, not its .pub file",
         ) from error
+
+
+@dataclass(frozen=True)
+class Identities:
+    """What some IdentityFile and CertificateFile options come to.
+
+    Attributes:
+        keys: Keys that could be read, with their certificates.
+        public: The public halves of all of them, also of those that could not: an agent may have these.
+        certificates: Certificates by their public key, for keys of an agent.
+        problem: Why the first key that could not be read could not.
+    """
+
+    keys: tuple[Offered, ...] = field(default=(), repr=False)
+    public: frozenset[bytes] = field(default=frozenset(), repr=False)
+    certificates: tuple["asyncssh.SSHCertificate", ...] = field(default=(), repr=False)
+    problem: InvalidInput | None = None
+
+
+async def with_certificate(path: str, key: "asyncssh.SSHKey") -> Offered:
+    """A key with the certificate beside its file, where there is a fitting one."""
+    fitting = await anyio.to_thread.run_sync(lambda: _certificates([Path(f"{Path(path).expanduser()}-cert.pub")]))
+    return next(((key, each) for each in fitting if each.key.public_data == key.public_data), key)
+
+
+async def identities(files: Sequence[Path], certificates: Sequence[Path], passphrase: SecretStr | None) -> Identities:
+    """Read the keys of a config as OpenSSH does: what is missing or cannot be opened is passed over."""
+    return await anyio.to_thread.run_sync(_identities, files, certificates, passphrase)
+
+
+def _identities(files: Sequence[Path], certificates: Sequence[Path], passphrase: SecretStr | None) -> Identities:
+    named = _certificates(certificates)
+    beside = _certificates([Path(f"{file}-cert.pub") for file in files])
+    known = [*named, *beside]
+    keys: list[Offered] = []
+    public: set[bytes] = set()
+    problem: InvalidInput | None = None
+    for file in files:
+        try:
+            key = _from_path(str(file), passphrase)
+        except InvalidInput as error:
+            problem = problem or (error if file.exists() else None)
+            public |= _public(file)
+            continue
+        fitting = [each for each in known if each.key.public_data == key.public_data]
+        keys += [(key, each) for each in fitting] or [key]
+        public.add(key.public_data)
+    return Identities(tuple(keys), frozenset(public), tuple(known), problem)
+
+
+def _certificates(files: Iterable[Path]) -> "list[asyncssh.SSHCertificate]":
+    import asyncssh
+
+    found: list[asyncssh.SSHCertificate] = []
+    for file in files:
+        if (data := _small(file)) is not None:
+            try:
+                found.append(asyncssh.import_certificate(data))
+            except (asyncssh.KeyImportError, ValueError):
+                continue  # no certificate, as OpenSSH passes over it
+    return found
+
+
+def _public(file: Path) -> set[bytes]:
+    """The public key of a file that cannot be opened: its .pub, or the file itself where that holds a public key."""
+    import asyncssh
+
+    for place in (Path(f"{file}.pub"), file):
+        if (data := _small(place)) is not None:
+            try:
+                return {asyncssh.import_public_key(data).public_data}
+            except (asyncssh.KeyImportError, ValueError):
+                continue
+    return set()
+
+
+def _small(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes() if file.stat().st_size <= LARGEST else None
+    except OSError:
+        return None

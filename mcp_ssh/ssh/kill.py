@@ -7,6 +7,7 @@ cookie, if it is in a session (setsid(2)) whose leader belongs to the call, or i
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -124,6 +125,20 @@ def sweep(cookie: str, pid: int | None, elapsed_s: float) -> Command:
     numbers = [str(pid or 0), str(int(elapsed_s)), str(int(GRACE_S * 1000))]
     words = [cookie[:half], cookie[half:], *numbers, secrets.token_hex(8)]
     return script(_SWEEP, words)
+
+
+# What has ended has no folder; nor has another's process where those are hidden (hidepid), so one is looked for first.
+_LOOK = r"""
+[ -d /proc/1 ] || { echo unknown; exit 0; }
+left=
+for pid; do [ ! -d "/proc/$pid" ] || left="$left $pid"; done
+if [ -n "$left" ]; then echo "left$left"; else echo ended; fi
+"""
+
+
+def look(pids: Sequence[int]) -> Command:
+    """The command that tells, in words for `parse`, which processes are still there."""
+    return script(_LOOK, [str(pid) for pid in pids])
 
 
 def parse(output: bytes) -> Stopped:

@@ -115,18 +115,19 @@ def _encoded(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _list_matches(patterns: str, name: str) -> bool:
+def list_matches(patterns: str, name: str) -> bool:
+    """Match a list of patterns between commas; one that begins with `!` and matches, refuses."""
     found = False
     for pattern in patterns.split(","):
         negated = pattern.startswith("!")
-        if _pattern_matches(pattern[negated:], name):
+        if pattern_matches(pattern[negated:], name):
             if negated:
                 return False
             found = True
     return found
 
 
-def _pattern_matches(pattern: str, name: str) -> bool:
+def pattern_matches(pattern: str, name: str) -> bool:
     """Match `*` and `?`; every other sign, brackets too, stands for itself. Never slower than pattern times name."""
     at, star, resume = 0, -1, 0
     position = 0
@@ -221,7 +222,7 @@ class Trust:
         """The entries that speak of a machine, given its `lookup_name`, in the order of the files."""
         encoded = _encoded(name)
         found = [index for index, salted in self._hashed if _hash_matches(salted, encoded)]
-        found += [index for index, patterns in self._patterns if _list_matches(patterns, name)]
+        found += [index for index, patterns in self._patterns if list_matches(patterns, name)]
         return [self.entries[index] for index in sorted([*self._exact.get(name, []), *found])]
 
     def about(self, host: str, port: int) -> "HostTrust":

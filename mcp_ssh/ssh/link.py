@@ -10,7 +10,8 @@ import anyio
 
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import ConnectFailed, Unsupported
-from mcp_ssh.ssh.kill import Stopped, parse, sweep
+from mcp_ssh.ssh.become import Acting, Entry
+from mcp_ssh.ssh.kill import Stopped, look, parse, sweep
 from mcp_ssh.ssh.wire import Shell, Wire, wire
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ class Link:
         self,
         connection: "asyncssh.SSHClientConnection",
         dial: Callable[[], Awaitable["asyncssh.SSHClientConnection"]],
+        gone: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.connection = connection
         self._dial = dial
+        self._gone = gone
         self.shell: Shell = "posix"
         self._places = anyio.Semaphore(CHANNELS)
         self._stop_places = anyio.Semaphore(2)
@@ -112,51 +115,92 @@ class Link:
         self._cleanups.add(opening)
         opening.add_done_callback(close)
 
-    async def stop(self, call: Wire, pid: int | None, elapsed_s: float) -> Stopped:
+    async def stop(self, call: Wire, pid: int | None, elapsed_s: float, *, entered: bool = True) -> Stopped:
         """End every process of a call, wherever it stands; never raises, and never takes over `STOP_LIMIT_S`.
 
         Where this connection cannot give one more channel (MaxSessions 1), a connection of its own is made for it.
+
+        Args:
+            call: The call.
+            pid: Its login shell, where it said which process that is.
+            elapsed_s: Seconds since it began.
+            entered: Whether it got into the account it acts as; that account is then the first to look.
         """
         command = sweep(call.cookie, pid, elapsed_s)
+        acting = call.acting if entered else None
         stopped = Stopped(ended=None)
         with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_LIMIT_S):
             try:
                 async with self._stop_places:
                     with anyio.move_on_after(STOP_LIMIT_S / 2):
-                        return await self._swept(self, command)
-                    return await self._swept_aside(command)
+                        return await self._stopped(self, command, acting)
+                    return await self._stopped_aside(command, acting)
             except Exception as error:  # noqa: BLE001 whatever went wrong, the answer is that nobody knows
                 log.warning("the processes of a call could not be ended: %s", type(error).__name__)
         return stopped
 
-    async def _swept(self, link: "Link", command: Command) -> Stopped:
-        prepared = wire(command.line(), shell=self.shell)
+    async def _stopped(self, link: "Link", command: Command, acting: Acting | None) -> Stopped:
+        if acting is None:
+            return await self._swept(link, command, None)
+        first = await self._swept(link, command, acting)
+        if first.ended:
+            return first
+        # sudo and su themselves belong to neither account; with luck the login account may end them.
+        second = await self._swept(link, command, None)
+        if not second.ended:
+            return second
+        # What has left its parents is seen by its own account only: that the login account sees nothing proves nothing,
+        # but for the processes that the other account named.
+        return await self._swept(link, look(first.survivors), None) if first.survivors else first
+
+    async def _swept(self, link: "Link", command: Command, acting: Acting | None) -> Stopped:
+        prepared = wire(command.line(), shell=self.shell, acting=acting, ours=True)
+        entry = Entry(acting, prepared.cookie)
         channel = await link.open(prepared.text)
         try:
-            channel.write_eof()
             said = b""
-            while chunk := await channel.read():
-                said = (said + chunk)[-4096:]
+            async with anyio.create_task_group() as group:
+                group.start_soon(_let_in, channel, entry)
+                group.start_soon(_hear, channel, entry)
+                while chunk := await channel.read():
+                    said = (said + entry.out(chunk))[-4096:]
+                entry.end()
             return parse(said)
         finally:
             await close_channel(channel)
 
-    async def _swept_aside(self, command: Command) -> Stopped:
+    async def _stopped_aside(self, command: Command, acting: Acting | None) -> Stopped:
         connection = await self._dial()
         try:
             aside = Link(connection, self._dial)
-            return await self._swept(aside, command)
+            return await self._stopped(aside, command, acting)
         finally:
             connection.abort()
 
     async def close(self) -> None:
-        """End the connection, with a good-bye where the other side still listens."""
+        """End the connection and what it goes through, with a good-bye where the other side still listens."""
         with anyio.CancelScope(shield=True):
             self.connection.close()
-            with anyio.move_on_after(CLOSE_LIMIT_S):
+            with anyio.move_on_after(CLOSE_LIMIT_S) as limit:
                 await self.connection.wait_closed()
-                return
-            self.connection.abort()
+            if limit.cancelled_caught:
+                self.connection.abort()
+            if self._gone is not None:
+                await self._gone()
+
+
+async def _let_in(channel: "Channel", entry: Entry) -> None:
+    # That the other side took no more is seen in what it did not say.
+    with contextlib.suppress(OSError):
+        if await entry.admitted(channel):
+            channel.write_eof()
+
+
+async def _hear(channel: "Channel", entry: Entry) -> None:
+    from mcp_ssh.ssh.channel import STDERR
+
+    while chunk := await channel.read(STDERR):
+        entry.err(chunk)
 
 
 async def close_channel(channel: "Channel") -> None:

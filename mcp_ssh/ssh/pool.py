@@ -1,8 +1,11 @@
 """The live sessions of this process: whose they are, which one a call means, and when they end."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import anyio
 
@@ -11,6 +14,9 @@ from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Caller, Role
 
 log = logging.getLogger(__name__)
+
+Resolver = Callable[[Caller, str], Awaitable[Mapping[str, Any] | None]]
+"""What `session_connect` takes to reach the machine that a name means to a caller; `None` where it means none."""
 
 LOOK_S = 5.0
 """How often idle sessions and revoked tokens are looked for."""
@@ -25,6 +31,7 @@ class Sessions:
         self._idle_s = idle_s
         self._clock = clock
         self._opening: dict[str, int] = {}
+        self._turns: dict[tuple[str, str], anyio.Lock] = {}
 
     def seen_by(self, caller: Caller) -> list[Session]:
         """The sessions a caller may use: its own, or all for an admin."""
@@ -53,7 +60,7 @@ class Sessions:
         return session
 
     def find(self, caller: Caller, name: str | None) -> Session:
-        """The session a call means: by id, by `user@host[:port]`, or the caller's first connected one.
+        """The session a call means: by id, by `user@host[:port]`, by an alias, or the caller's first connected one.
 
         Raises:
             NotFound: None fits; `details` list those that would.
@@ -64,10 +71,69 @@ class Sessions:
             chosen = next((each for each in own if each.connected), None)
         else:
             fitting = [each for each in mine if name in {each.id, each.name, f"{each.name}:{each.port}"}]
+            fitting += [each for each in mine if name == each.alias and each.caller_id == caller.id]
             chosen = next((each for each in fitting if each.connected), fitting[0] if fitting else None)
         if chosen is None:
             raise _none(name, mine)
         return chosen
+
+    async def find_or_open(
+        self,
+        caller: Caller,
+        name: str | None,
+        resolvers: Sequence[Resolver],
+        connect: Callable[[Mapping[str, Any]], Awaitable[Session]],
+    ) -> Session:
+        """The session a call means; where it names a machine that can be connected to by name, that is done first.
+
+        Calls that use a name for the first time at once share one session.
+
+        Args:
+            caller: Whose call it is.
+            name: As for `find`.
+            resolvers: Asked in order what the name stands for.
+            connect: Opens a session with what `session_connect` takes.
+
+        Raises:
+            NotFound: No session fits, and the name stands for nothing.
+            ConnectFailed: And whatever else comes of connecting.
+        """
+        if (found := self._live(caller, name)) is not None or name is None:
+            return found or self.find(caller, name)
+        async with self._turn(caller, name):
+            if (found := self._live(caller, name)) is not None:
+                return found
+            for resolve in resolvers:
+                if (wanted := await resolve(caller, name)) is not None:
+                    return await self._opened(caller, name, partial(connect, wanted))
+        return self.find(caller, name)
+
+    def _live(self, caller: Caller, name: str | None) -> Session | None:
+        """The session of this name, unless it is dead and the name could give a new one."""
+        try:
+            found = self.find(caller, name)
+        except NotFound:
+            return None
+        return None if found.alias == name and not found.connected else found
+
+    async def _opened(self, caller: Caller, name: str, connect: Callable[[], Awaitable[Session]]) -> Session:
+        session = await self.open(caller, connect)
+        session.alias = name
+        for dead in [each for each in self._sessions.values() if each.alias == name and not each.connected]:
+            if dead.caller_id == caller.id:
+                await self.close(dead)
+        return session
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, caller: Caller, name: str) -> AsyncGenerator[None]:
+        key = (caller.id, name)
+        lock = self._turns.setdefault(key, anyio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.statistics().tasks_waiting and self._turns.get(key) is lock and not lock.locked():
+                del self._turns[key]
 
     async def close(self, session: Session) -> None:
         """Forget a session and end its connection."""

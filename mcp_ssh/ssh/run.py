@@ -1,7 +1,6 @@
 """Running one command on a link within a deadline, with its output bounded and its end certain."""
 
 import contextlib
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,17 +9,12 @@ import anyio
 from mcp_ssh.errors import NotFound
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.link import Link, close_channel, lost
-from mcp_ssh.ssh.wire import StartLine, Wire
+from mcp_ssh.ssh.link import Link, lost
+from mcp_ssh.ssh.streaming import BLOCK, Started, on_channel
+from mcp_ssh.ssh.wire import Wire
 
 if TYPE_CHECKING:
     from mcp_ssh.ssh.channel import Channel
-
-log = logging.getLogger(__name__)
-
-BLOCK = 256 * 1024
-DRAIN_S = 1.0
-"""After a call's processes ended, how long their last output is waited for."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +44,7 @@ class Running:
         self._call = call
         self._stdout = stdout
         self._stderr = stderr
-        self._start_line = StartLine(call.started)
-        self._channel: Channel | None = None
-        # Where no channel was opened in time nothing ever ran.
-        self._stopped = Stopped(ended=True)
+        self._started = Started(call)
 
     async def run(self, stdin: bytes | None, timeout_s: float) -> Ended:
         """Open, run, read, and where the deadline or a cancellation comes first, end what runs.
@@ -61,6 +52,8 @@ class Running:
         Raises:
             ConnectFailed: The connection is gone; the command may still be running.
             NotFound: The working folder does not exist.
+            PermissionDenied: The account it was to run as may not be acted as.
+            TimedOut: The deadline came before that account's shell.
         """
         began = anyio.current_time()
         try:
@@ -69,9 +62,7 @@ class Running:
                     await self._on_channel(stdin, began)
             duration_s = anyio.current_time() - began
             await self._settle()
-            if scope.cancelled_caught:
-                return Ended("timed_out", None, None, duration_s, self._stopped)
-            return self._completed(duration_s)
+            return self._timed_out(duration_s) if scope.cancelled_caught else self._completed(duration_s)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._stdout.discard()
@@ -79,16 +70,9 @@ class Running:
             raise
 
     async def _on_channel(self, stdin: bytes | None, began: float) -> None:
-        finished = False
-        try:
-            self._channel = await self._link.open(self._call.text)
-            await self._pump(self._channel, stdin)
-            finished = True
-        finally:
-            if not finished:
-                self._stopped = await self._end(anyio.current_time() - began)
-            if self._channel is not None:
-                await close_channel(self._channel)
+        async with on_channel(self._link, self._started, self._drain, began) as channel:
+            await self._pump(channel, stdin)
+            self._started.finished = True
 
     async def _pump(self, channel: "Channel", stdin: bytes | None) -> None:
         try:
@@ -103,30 +87,22 @@ class Running:
     async def _write(self, channel: "Channel", data: bytes) -> None:
         # A command need not read what it is given; that it closed its side is no error.
         with contextlib.suppress(OSError):
+            if not await self._started.entry.admitted(channel):
+                return
             for start in range(0, len(data), BLOCK):
                 await channel.write(data[start : start + BLOCK])
             channel.write_eof()
 
     async def _read(self, channel: "Channel") -> None:
         while chunk := await channel.read():
-            await self._stdout.feed(chunk)
+            await self._stdout.feed(self._started.entry.out(chunk))
+        self._started.entry.end()
 
     async def _read_errors(self, channel: "Channel") -> None:
         from mcp_ssh.ssh.channel import STDERR
 
         while chunk := await channel.read(STDERR):
-            await self._stderr.feed(self._start_line.feed(chunk))
-
-    async def _end(self, elapsed_s: float) -> Stopped:
-        """End the command's processes, then take in the output they still had."""
-        if not self._link.alive:
-            return Stopped(ended=None)
-        stopped = await self._link.stop(self._call, self._start_line.pid, elapsed_s)
-        log.info("a command was ended before its time; its processes ended: %s", stopped.shown())
-        if self._channel is not None:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S), contextlib.suppress(Exception):
-                await self._drain(self._channel)
-        return stopped
+            await self._stderr.feed(self._started.errors(chunk))
 
     async def _drain(self, channel: "Channel") -> None:
         async with anyio.create_task_group() as group:
@@ -134,15 +110,23 @@ class Running:
             group.start_soon(self._read_errors, channel)
 
     async def _settle(self) -> None:
-        await self._stderr.feed(self._start_line.rest())
+        await self._stderr.feed(self._started.entry.err(self._started.start_line.rest()))
         await self._stdout.finish()
         await self._stderr.finish()
 
+    def _timed_out(self, duration_s: float) -> Ended:
+        started = self._started
+        if started.channel is not None and not started.entry.began:
+            raise started.entry.too_late(duration_s, started.stopped.shown())
+        return Ended("timed_out", None, None, duration_s, started.stopped)
+
     def _completed(self, duration_s: float) -> Ended:
-        channel = self._channel
+        channel = self._started.channel
         assert channel is not None  # noqa: S101 a completed command had a channel
         if channel.exit_status is None and channel.exit_signal is None:
             raise lost()
+        if not self._started.entry.began:
+            raise self._started.entry.refusal()
         if self._call.no_folder in self._stderr.whole():
             raise NotFound("the working folder does not exist or may not be entered", hint="check `cwd` with file_stat")
         if channel.exit_signal is not None:

@@ -1,17 +1,23 @@
 """A live session: one account on one machine, opened by one caller."""
 
+import copy
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
 
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
+from mcp_ssh.params import Become
+from mcp_ssh.ssh.become import Acting, acting_as
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.link import Link, lost
 from mcp_ssh.ssh.run import Ended, Running
-from mcp_ssh.ssh.wire import Shell, wire
+from mcp_ssh.ssh.wire import Shell, Wire, wire
 from mcp_ssh.store.blobs import Blobs
 
 ANSWER_LIMIT = 16 * 1024 * 1024
@@ -46,6 +52,7 @@ class Limits:
 
     output_bytes: int
     file_bytes: int
+    local_folders: tuple[Path, ...] = ()
 
 
 def closed() -> Conflict:
@@ -68,6 +75,7 @@ class Session:
         limits: Limits,
         blobs: Blobs,
         expires: bool,
+        login_password: SecretStr | None = None,
     ) -> None:
         self.id = secrets.token_hex(6)
         self.caller_id = caller_id
@@ -79,6 +87,9 @@ class Session:
         self.blobs = blobs
         self.expires = expires
         self.link = link
+        self.alias: str | None = None
+        self.acting: Acting | None = None
+        self._login_password = login_password
         self.calls = Calls(closed)
         self.last_used = time.monotonic()
 
@@ -88,10 +99,27 @@ class Session:
         return self.link.alive
 
     @property
+    def has_shell(self) -> bool:
+        """Whether the account runs commands; one that does not may still have SFTP."""
+        return "exec" in self.account.features or "sftp" not in self.account.features
+
+    @property
     def name(self) -> str:
         """`user@host`, with the port where it is not 22; IPv6 addresses in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.username}@{host}" + (f":{self.port}" if self.port != 22 else "")
+
+    def becoming(self, become: Become | None) -> "Session":
+        """The same session, on which every command runs as another account; itself where that is its own or None.
+
+        Raises:
+            InvalidInput: The login password is to be used, and there is none.
+        """
+        if become is None or become.user == self.username:
+            return self
+        other = copy.copy(self)
+        other.acting = acting_as(become, self._login_password)
+        return other
 
     async def execute(
         self,
@@ -112,10 +140,16 @@ class Session:
             ConnectFailed: The link is gone.
             NotFound: `cwd` does not exist.
             Unsupported: The account may not run commands.
+            PermissionDenied: The session acts as an account it may not become.
         """
+        prepared = wire(command, shell=self.account.shell, cwd=cwd, env=env, acting=self.acting)
+        return await self._sent(prepared, stdin, timeout_s, stdout, stderr)
+
+    async def _sent(
+        self, prepared: Wire, stdin: bytes | None, timeout_s: float, stdout: Capture, stderr: Capture
+    ) -> Ended:
         if not self.connected:
             raise lost()
-        prepared = wire(command, shell=self.account.shell, cwd=cwd, env=env)
         return await Running(self.link, prepared, stdout, stderr).run(stdin, timeout_s)
 
     async def run(self, command: Command, *, timeout_s: float = 30.0, limit: int = ANSWER_LIMIT) -> Output:
@@ -125,11 +159,11 @@ class Session:
             TimedOut: It did not end in time; `details["stopped"]` says what became of it.
             RemoteFailed: It said more than `limit` bytes.
             ConnectFailed: The link is gone.
+            PermissionDenied: The session acts as an account it may not become.
         """
         stdout, stderr = Capture(limit), Capture(64 * 1024)
-        ended = await self.execute(
-            command.line(), timeout_s=timeout_s, stdout=stdout, stderr=stderr, stdin=command.stdin
-        )
+        prepared = wire(command.line(), shell=self.account.shell, acting=self.acting, ours=True)
+        ended = await self._sent(prepared, command.stdin, timeout_s, stdout, stderr)
         if ended.exit_code is None:
             stopped = ended.stopped.shown() if ended.stopped else "unknown"
             raise TimedOut(f"the machine did not answer within {timeout_s:g} s", details={"stopped": stopped})

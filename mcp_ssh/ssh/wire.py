@@ -13,6 +13,7 @@ from typing import Literal
 
 from mcp_ssh.commandline import quote
 from mcp_ssh.errors import Unsupported
+from mcp_ssh.ssh.become import Acting, entering
 
 COOKIE_VARIABLE = "MCP_SSH_CALL"
 POSIX_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "lksh", "zsh", "yash", "busybox"})
@@ -30,11 +31,13 @@ class Wire:
         cookie: Value of `MCP_SSH_CALL` in every process of the call.
         stdin: What is written to standard input before the caller's own bytes: the environment, which must not appear
             in a process list.
+        acting: The account it runs as, where that is not the login account; `Entry` lets it in.
     """
 
     text: str
     cookie: str
     stdin: bytes = field(default=b"", repr=False)
+    acting: Acting | None = None
 
     @property
     def started(self) -> bytes:
@@ -47,7 +50,15 @@ class Wire:
         return f"{self.cookie} cwd".encode()
 
 
-def wire(command: str, *, shell: Shell, cwd: str | None = None, env: Mapping[str, str] | None = None) -> Wire:
+def wire(
+    command: str,
+    *,
+    shell: Shell,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    acting: Acting | None = None,
+    ours: bool = False,
+) -> Wire:
     """The text to send for a command.
 
     Args:
@@ -56,23 +67,29 @@ def wire(command: str, *, shell: Shell, cwd: str | None = None, env: Mapping[str
             the command.
         cwd: Folder to run in; the login folder where it is omitted.
         env: Variables to add. Names must be shell names; the values travel on standard input.
+        acting: The account to run it as, where that is not the login account.
+        ours: A command of our own is for `sh` where another account runs it; a caller's is for that account's shell.
 
     Raises:
-        Unsupported: `cwd` or `env` for an account that has no shell.
+        Unsupported: `cwd`, `env` or `acting` for an account that has no shell.
     """
     cookie = secrets.token_hex(16)
     if shell == "forced":
-        if cwd is not None or env:
-            raise Unsupported("this account has no shell, so cwd and env cannot be set", hint="leave them out")
+        if cwd is not None or env or acting:
+            raise Unsupported("this account has no shell, so cwd, env and become cannot be", hint="leave them out")
         return Wire(command, cookie)
     settings = "".join(f"export {name}={quote(value)}\n" for name, value in (env or {}).items()).encode()
     # The cookie is not spelled out where it is printed: a process list must hold it once, in the assignment.
-    steps = [f"{COOKIE_VARIABLE}={cookie}; export {COOKIE_VARIABLE}", f'echo "${COOKIE_VARIABLE} pid $$" >&2']
+    start = [f"{COOKIE_VARIABLE}={cookie}; export {COOKIE_VARIABLE}", f'echo "${COOKIE_VARIABLE} pid $$" >&2']
+    steps: list[str] = []
     if settings:
         steps.append(f'eval "$(dd bs=1 count={len(settings)} 2>/dev/null)"')
     if cwd is not None:
         steps.append(f'CDPATH= cd -- {quote(cwd)} || {{ echo "${COOKIE_VARIABLE} cwd" >&2; exit 1; }}')
-    preamble = "; ".join(steps)
+    if acting is not None:
+        text = "; ".join([*start, entering(acting, cookie, steps, command, ours=ours)])
+        return Wire(text if shell == "posix" else f"exec sh -c {quote(text)}", cookie, settings, acting)
+    preamble = "; ".join([*start, *steps])
     if shell == "posix":
         return Wire(f"{preamble}\n{command}", cookie, settings)
     inner = f'{preamble}; exec "${{SHELL:-sh}}" -c "$1"'

@@ -3,16 +3,21 @@
 from pathlib import Path
 
 from mcp_ssh.store.blobs import Blob, Blobs, BlobWriter
+from mcp_ssh.store.connections import Account, Connections, SavedConnection
 from mcp_ssh.store.database import Database
 from mcp_ssh.store.history import History, HistoryRow, arguments_text, redact
+from mcp_ssh.store.secrets import Seal
 from mcp_ssh.store.tokens import TokenInfo, Tokens
 
 __all__ = [
+    "Account",
     "Blob",
     "BlobWriter",
     "Blobs",
+    "Connections",
     "History",
     "HistoryRow",
+    "SavedConnection",
     "Store",
     "TokenInfo",
     "Tokens",
@@ -22,12 +27,13 @@ __all__ = [
 
 
 class Store:
-    """The database of a state folder, by table: `tokens`, `history`."""
+    """The database of a state folder, by table: `tokens`, `history`, `connections`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, folder: Path, database: Database) -> None:
         self._database = database
         self.tokens = Tokens(database)
         self.history = History(database)
+        self.connections = Connections(database, Seal(folder, database))
 
     @classmethod
     async def open(cls, folder: Path) -> "Store":
@@ -39,7 +45,7 @@ class Store:
             Internal: It is damaged.
             TimedOut: Another process kept it locked.
         """
-        return cls(await Database.open(folder))
+        return cls(folder, await Database.open(folder))
 
     async def close(self) -> None:
         """Write the history that still waits, and close."""

@@ -86,6 +86,10 @@ class Blobs:
         self._writers: set[BlobWriter] = set()
         self._closed = False
 
+    def beside(self, name: str) -> Path:
+        """A folder of the state folder, beside that of the blobs."""
+        return self._state_folder / name
+
     async def open(self) -> None:
         """Claim a folder and remove what dead processes left. The first write does it where nobody did before.
 

@@ -32,5 +32,35 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX history_caller ON history (caller, seq)",
         "CREATE INDEX history_tool ON history (tool, seq)",
     ),
+    (
+        # Which key the secrets are sealed with, and where it is kept; never the key itself.
+        """
+        CREATE TABLE sealing_key (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            place TEXT NOT NULL CHECK (place IN ('keyring', 'file')),
+            name TEXT NOT NULL,
+            mark TEXT NOT NULL
+        )
+        """,
+        """
+        CREATE TABLE connections (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            uuid TEXT NOT NULL UNIQUE,
+            name TEXT NOT NULL UNIQUE,
+            category TEXT,
+            host TEXT NOT NULL,
+            port INTEGER,
+            username TEXT NOT NULL,
+            key_path TEXT,
+            use_agent INTEGER NOT NULL,
+            secrets TEXT NOT NULL,
+            sealed BLOB,
+            owner TEXT NOT NULL,
+            created_at TEXT NOT NULL,
+            updated_at TEXT NOT NULL,
+            last_used_at TEXT
+        )
+        """,
+    ),
 )
 """Migration N (counted from 1) brings a database from `PRAGMA user_version` N-1 to N."""

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
@@ -19,9 +19,11 @@ _MAX_KEY_CHARS = 200
 # Compared without case and separators, so `keyContent`, `key-content` and `key_content` are one word.
 _SECRET_PARTS = (
     "password", "passwd", "passphrase", "passcode", "secret", "token", "privatekey", "sshkey", "keycontent", "keydata",
-    "apikey", "credential", "authorization", "cookie", "jwt", "filecontent",
+    "apikey", "interactiveanswer", "credential", "authorization", "cookie", "jwt", "filecontent",
 )  # fmt: skip
-_SECRET_NAMES = frozenset({"content", "contents", "contentbase64", "stdin", "input", "pin", "otp", "auth"})
+_SECRET_NAMES = frozenset(
+    {"content", "contents", "contentbase64", "rawcontent", "stdin", "input", "pin", "otp", "auth"}
+)
 _ENVIRONMENTS = frozenset({"env", "environ", "environment", "envvars"})
 
 _IN_TEXT = (
@@ -43,10 +45,35 @@ def redact(arguments: Mapping[str, Any] | BaseModel) -> dict[str, Any]:
     return _mapping(arguments, 0)
 
 
-def arguments_text(arguments: Mapping[str, Any] | BaseModel) -> str:
-    """Redacted arguments as JSON text of at most 4 KiB; longer text is cut and ends in a mark."""
+def arguments_text(arguments: Mapping[str, Any] | BaseModel, model: type[BaseModel] | None = None) -> str:
+    """Redacted arguments as JSON text of at most 4 KiB; longer text is cut and ends in a mark.
+
+    Where the model they are meant for is given, values under names it has not are hidden: `pasword` may be anything.
+    """
+    if model is not None and not isinstance(arguments, BaseModel):
+        arguments = _known(model, arguments)
     encoded = json.dumps(redact(arguments), ensure_ascii=False, separators=(", ", ": ")).encode("utf-8", "replace")
     return cut_text(encoded.decode(), MAX_ARGUMENTS_BYTES)
+
+
+def _known(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for name, value in given.items():
+        field = model.model_fields.get(name)
+        inner = _model_in(field.annotation) if field else None
+        if inner is not None and value is not None:
+            shown[name] = _known(inner, cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else HIDDEN
+        else:
+            shown[name] = value if field or name == "confirm" else HIDDEN
+    return shown
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, where it holds one."""
+    for each in (annotation, *get_args(annotation)):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each
+    return None
 
 
 def cut_text(text: str, size_bytes: int) -> str:

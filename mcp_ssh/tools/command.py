@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.params import OnSession, Result, ShellText
+from mcp_ssh.params import Becoming, Result, ShellText
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.run import Ended
 from mcp_ssh.ssh.session import Session
@@ -25,7 +25,7 @@ def _not_ours(name: str) -> str:
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256), AfterValidator(_not_ours)]
 
 
-class Exec(OnSession):
+class Exec(Becoming):
     command: ShellText = Field(
         min_length=1, max_length=262_144, description="Command line, in the language of the account's login shell."
     )
@@ -34,11 +34,17 @@ class Exec(OnSession):
     )
     get_exit_code: bool = Field(default=True, description="False: exit_code is null.")
     stdin: str | None = Field(
-        default=None, max_length=4_194_304, description="Text for standard input, which is closed without it."
+        default=None,
+        max_length=4_194_304,
+        repr=False,
+        description="Text for standard input, which is closed without it.",
     )
     cwd: ShellText | None = Field(default=None, min_length=1, max_length=4096, description="Folder to run in.")
     env: dict[VariableName, ShellText] | None = Field(
-        default=None, max_length=256, description="Environment variables to add. Their values are in no process list."
+        default=None,
+        max_length=256,
+        repr=False,
+        description="Environment variables to add. Their values are in no process list.",
     )
     encoding: Literal["utf-8", "base64"] = Field(
         default="utf-8", description="How output is returned: text, or base64 of its exact bytes."

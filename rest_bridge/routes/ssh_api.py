@@ -23,6 +23,14 @@ FAMILY = Family(
         Route("GET", "/file/stat", file.stat),
         Route("GET", "/file/read", file.read),
         Route("POST", "/file/write", file.write),
+        Route("POST", "/file/upload", file.upload),
+        Route("POST", "/file/download", file.download),
+        Route("POST", "/file/mkdir", file.mkdir, query=("session_id", "path")),
+        Route("DELETE", "/file/remove", file.remove, only=("path", "session_id")),
+        Route("POST", "/file/copy", file.copy, query=("session_id", "src", "dst")),
+        Route("DELETE", "/file/rmdir", file.rmdir, only=("path", "session_id")),
+        # Not documented: the one thing that the others together cannot do in one step.
+        Route("POST", "/file/move", file.move, query=("session_id", "src", "dst")),
         # Not documented: how a REST caller pages through output that was too large for one answer.
         Route("GET", "/blob/{blob_id}", blob.read),
     ),

@@ -1,1 +1,1 @@
-"""Real SSH hosts in Linux namespaces, for tests: a Debian under systemd, an Alpine under OpenRC. See README.md."""
+"""Real SSH hosts in Linux namespaces, for tests: Debian under systemd, Alpine under OpenRC. See README.md."""

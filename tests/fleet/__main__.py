@@ -28,7 +28,8 @@ def up(arguments: list[str]) -> int:
     with running_fleet(cache, names) as fleet:
         print(json.dumps(fleet.inventory(), indent=2), flush=True)
         print(f"up after {max(fleet.boot_seconds.values())} s; from another terminal:", file=sys.stderr)
-        for host in fleet.hosts.values():
+        for name in fleet.boot_seconds:
+            host = fleet.hosts[name]
             print(f"  nsenter --net --target {os.getpid()} {shlex.join(host.ssh_argv())}", file=sys.stderr)
         if not command and sys.stdin.isatty():
             command = [os.environ.get("SHELL") or "sh"]

@@ -9,11 +9,20 @@ import secrets
 import shutil
 from pathlib import Path
 
-from tests.fleet.table import HOST_KEY_TYPES, PORT, SMALL_DISK, USERS, Family, HostRow, User
+from tests.fleet.table import (
+    HOST_KEY_TYPES,
+    PORT,
+    SMALL_DISK,
+    USUAL_SSHD,
+    Family,
+    HostRow,
+    User,
+    host_key_file,
+)
 
-SSHD_CONFIG = f"""Port {PORT}
-{{host_keys}}
-{{pam}}
+SSHD_CONFIG = """Port {port}
+{host_keys}
+{pam}
 PermitRootLogin yes
 PasswordAuthentication yes
 KbdInteractiveAuthentication yes
@@ -70,6 +79,10 @@ ExecStart=/bin/sleep infinity
 [Install]
 WantedBy=multi-user.target
 """
+# Until then only root may log in, and the first SSH banner means to the tests that the host is there for all.
+SYSTEMD_SSH = """[Unit]
+After=systemd-user-sessions.service
+"""
 OPENRC_PINGER = """#!/sbin/openrc-run
 name="small real service"
 command=/bin/sleep
@@ -122,7 +135,7 @@ def _identity(root: Path, row: HostRow) -> None:
 
 def _users(root: Path, row: HostRow, keys: Path) -> None:
     _accounts(root, row, keys)
-    for user in USERS:
+    for user in row.users:
         if user.sudoers:
             write(root / f"etc/sudoers.d/{user.name}", f"{user.name} {user.sudoers}\n", 0o440)
         _home(root, row, user, keys)
@@ -131,14 +144,14 @@ def _users(root: Path, row: HostRow, keys: Path) -> None:
 def _accounts(root: Path, row: HostRow, keys: Path) -> None:
     """The three files that `useradd` and `passwd` would write."""
     password = (keys / "password-hash").read_text()
-    ours = {user.name for user in USERS}
+    ours = {user.name for user in row.users}
     passwd = [line for line in _lines(root / "etc/passwd") if line.split(":")[0] not in ours]
     shadow = [line for line in _lines(root / "etc/shadow") if line.split(":")[0] not in ours]
     group = _lines(root / "etc/group")
-    for user in USERS:
+    for user in row.users:
         at = 0 if user.name == "root" else len(passwd)
         passwd.insert(at, f"{user.name}:x:{user.uid}:{user.uid}::{user.home}:{row.shell_of(user)}")
-        shadow.insert(at, f"{user.name}:{password}:20000:0:99999:7:::")
+        shadow.insert(at, f"{user.name}:{password}:{user.password_set}:0:99999:7:::")
         if user.name != "root":
             group.append(f"{user.name}:x:{user.uid}:")
     for name, lines in (("passwd", passwd), ("shadow", shadow), ("group", group)):
@@ -177,13 +190,15 @@ def _sshd(root: Path, row: HostRow, keys: Path) -> None:
     for kind in HOST_KEY_TYPES:
         for suffix, mode in (("", 0o600), (".pub", 0o644)):
             key = (keys / "host" / f"{row.name}_{kind}{suffix}").read_text()
-            write(ssh / f"ssh_host_{kind}_key{suffix}", key, mode)
-    host_keys = "\n".join(f"HostKey /etc/ssh/ssh_host_{kind}_key" for kind in HOST_KEY_TYPES)
-    write(ssh / "sshd_config", SSHD_CONFIG.format(host_keys=host_keys, pam=_pam(row.family)))
+            write(root / (host_key_file(USUAL_SSHD, kind) + suffix), key, mode)
+    write(ssh / "sshd_config", sshd_config(row.family, PORT, USUAL_SSHD))
 
 
-def _pam(family: Family) -> str:
-    return "UsePAM yes" if family.pam else "# built without PAM"
+def sshd_config(family: Family, port: int, key_server: str) -> str:
+    """The configuration of an OpenSSH server on a port, with the host keys of `key_server`."""
+    host_keys = "\n".join(f"HostKey /{host_key_file(key_server, kind)}" for kind in HOST_KEY_TYPES)
+    pam = "UsePAM yes" if family.pam else "# built without PAM"
+    return SSHD_CONFIG.format(port=port, host_keys=host_keys, pam=pam)
 
 
 def _systemd(root: Path) -> None:
@@ -192,6 +207,7 @@ def _systemd(root: Path) -> None:
         (units / unit).unlink(missing_ok=True)
         (units / unit).symlink_to("/dev/null")
     write(units / "pinger.service", SYSTEMD_PINGER)
+    write(units / "ssh.service.d/after-boot.conf", SYSTEMD_SSH)
     write(root / "etc/systemd/journald.conf", "[Journal]\nStorage=volatile\nRuntimeMaxUse=8M\n")
     write(root / "etc/systemd/system.conf", "[Manager]\nDefaultTimeoutStartSec=20s\nDefaultTimeoutStopSec=5s\n")
     for registry in (root / "etc/apt/sources.list.d").glob("*"):

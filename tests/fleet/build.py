@@ -22,13 +22,14 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.fleet import bake
+from tests.fleet import bake, ways_in
 from tests.fleet.namespaces import DIES_WITH_PARENT, UNSHARE, FleetError
-from tests.fleet.table import HOST_KEY_TYPES, HOSTS, PASSWORD, HostRow
+from tests.fleet.table import CERTIFIED, HOST_KEY_TYPES, HOSTS, PASSWORD, PORT, HostRow
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
-RECIPE = ("build.py", "bake.py", "table.py", "alpine_glibc.sh")  # a change in any of these is another cache
+# A change in any of these is another cache.
+RECIPE = ("build.py", "bake.py", "ways_in.py", "table.py", "alpine_glibc.sh")
 
 RUN_TOOLS = {  # command or file: the Debian package that has it
     "ip": "iproute2",
@@ -57,8 +58,13 @@ DEBIAN_SUITE = "bookworm"
 DEBIAN_PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo", "doas", "cron", "procps", "acl"),
     *("iproute2", "iptables", "iputils-ping", "netbase", "ca-certificates", "less", "rsync", "bzip2", "xz-utils"),
-    "python3-minimal",
+    *("python3-minimal", "dropbear-bin", "zsh", "tcsh"),
 )
+# Without what fish only needs for its manuals: a whole Python, man-db, groff.
+FISH = """set -eu; mkdir "$1/fish"; cd "$1/fish"
+APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get --quiet download fish fish-common libpcre2-32-0
+for package in *.deb; do dpkg-deb --extract "$package" "$1"; done
+rm -r "$1/fish" "$1/usr/share/doc/fish" "$1/usr/share/man"/*"""
 DEBIAN = (  # arguments for mmdebstrap
     "--quiet",
     "--variant=minbase",
@@ -66,6 +72,7 @@ DEBIAN = (  # arguments for mmdebstrap
     '--aptopt=Acquire::Languages "none"',
     *(f"--dpkgopt=path-exclude=/usr/share/{documents}/*" for documents in ("doc", "man", "locale", "info")),
     f"--include={','.join(DEBIAN_PACKAGES)}",
+    f"--customize-hook={FISH}",
     DEBIAN_SUITE,
 )
 ALPINE = (
@@ -195,6 +202,8 @@ def build(target: Path) -> None:
             lower = [layers / name for name in row.layers]
             with overlay(work, layers / row.own_layer, lower) as root:
                 bake.bake(root, row, keys)
+                if row.ways_in:
+                    ways_in.bake_ways_in(root, row, keys)
     shutil.rmtree(work)
     (target / "in-use").touch()
 
@@ -234,16 +243,41 @@ def overlay(work: Path, upper: Path, lower: list[Path]) -> Generator[Path]:
 
 
 def make_keys(keys: Path) -> None:
-    """The users' key, every host's keys, a known_hosts file for the lot, the hash of the one password."""
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "fleet", "-f", keys / "id_ed25519")
+    """The users' keys, every host's keys, a known_hosts file for the lot, the hash of the one password."""
+    for name in ("id_ed25519", "cert_id", "user_ca", "host_ca"):
+        make_key(keys / name, "ed25519", "fleet" if name == "id_ed25519" else name)
+    certify(keys / "user_ca", keys / "cert_id.pub", "-I", "fleet", "-n", ",".join(CERTIFIED))
     known: list[str] = []
     for row in HOSTS.values():
         for kind in HOST_KEY_TYPES:
-            path = host_key(keys, row, kind)
-            run("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", row.name, "-f", path)
-            known.append(f"{row.name},{row.ip},{row.ip6} {path.with_suffix('.pub').read_text()}")
+            make_key(path := host_key(keys, row, kind), kind, row.name)
+            known += [f"{names} {path.with_suffix('.pub').read_text()}" for names in known_names(row)]
+        if row.ways_in:
+            names = ",".join((row.name, row.ip, row.ip6))
+            certify(keys / "host_ca", keys / "host" / f"{row.name}_ed25519.pub", "-h", "-I", row.name, "-n", names)
+            authority = names_on_port(row, row.ports["certificate"])
+            known.append(f"@cert-authority {authority} {(keys / 'host_ca.pub').read_text()}")
     (keys / "known_hosts").write_text("".join(known))
     (keys / "password-hash").write_text(run("openssl", "passwd", "-6", PASSWORD).strip())
+
+
+def make_key(path: Path, kind: str, comment: str) -> None:
+    run("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", path)
+
+
+def certify(authority: Path, public_key: Path, *what: str) -> None:
+    """Sign a key, for ever. The certificate lands beside it, as `…-cert.pub`."""
+    run("ssh-keygen", "-q", "-s", authority, *what, public_key)
+
+
+def known_names(row: HostRow) -> list[str]:
+    """What known_hosts calls those of a host's SSH servers that are known by their key."""
+    return [names_on_port(row, port) for server, port in row.ports.items() if server != "certificate"]
+
+
+def names_on_port(row: HostRow, port: int) -> str:
+    names = (row.name, row.ip, row.ip6)
+    return ",".join(name if port == PORT else f"[{name}]:{port}" for name in names)
 
 
 def host_key(keys: Path, row: HostRow, kind: str) -> Path:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import select
+import shlex
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 from tests.fleet.build import CHECKOUT, host_key
 from tests.fleet.keeper import ADDRESS
 from tests.fleet.namespaces import DIES_WITH_PARENT, UNSHARE, FleetError, my_name
-from tests.fleet.table import HOST_KEY_TYPES, HOSTS, PASSWORD, PORT, SMALL_DISK, USERS, HostRow, User
+from tests.fleet.table import HOST_KEY_TYPES, HOSTS, PASSWORD, PORT, SMALL_DISK, HostRow, User
 
 START_LIMIT = 60.0  # seconds for all hosts to come up
 ANSWER_LIMIT = 40.0  # seconds that the keeper may take for a request, beside the request's own
@@ -32,7 +33,6 @@ class Host:
     password: str = PASSWORD
     port: int = PORT
     small_disk: str = SMALL_DISK
-    users: Mapping[str, User] = field(default_factory=lambda: {user.name: user for user in USERS})
     _changed: set[str] = field(default_factory=set)  # what `reset` has to put right
 
     def __repr__(self) -> str:
@@ -51,13 +51,37 @@ class Host:
         return self.row.ip6
 
     @property
+    def ports(self) -> Mapping[str, int]:
+        """The port of each of its SSH servers. "normal" is on 22, and `auth` has more."""
+        return self.row.ports
+
+    @property
+    def users(self) -> Mapping[str, User]:
+        return {user.name: user for user in self.row.users}
+
+    @property
     def key_path(self) -> Path:
         """The private key that every user of every host accepts."""
         return self.cache / "keys/id_ed25519"
 
     @property
+    def cert_key_path(self) -> Path:
+        """A private key that counts only with its certificate beside it (`…-cert.pub`), for the users dev and root."""
+        return self.cache / "keys/cert_id"
+
+    @property
+    def ca_key_path(self) -> Path:
+        """The private key of the authority whose certificates for users the server "certificate" of `auth` accepts."""
+        return self.cache / "keys/user_ca"
+
+    @property
+    def host_ca_public_key(self) -> str:
+        """Of the authority that certifies host keys, as known_hosts has it after "@cert-authority NAMES"."""
+        return (self.cache / "keys/host_ca.pub").read_text().strip()
+
+    @property
     def known_hosts_path(self) -> Path:
-        """A known_hosts file with the keys that all hosts were built with, under their names and addresses."""
+        """A known_hosts file with the keys that all hosts were built with, under their names, addresses and ports."""
         return self.cache / "keys/known_hosts"
 
     @property
@@ -71,8 +95,11 @@ class Host:
 
     # ---- over SSH --------------------------------------------------------------------------------------------
 
-    def ssh_argv(self, user: str = "root") -> list[str]:
-        """The system's ssh client, up to the host name: with the fleet's key, strict about the host's."""
+    def ssh_argv(self, user: str = "root", port: int = PORT) -> list[str]:
+        """The system's ssh client, up to the host name: with the fleet's key, strict about the host's.
+
+        A host that the tests have no link to is reached through another; -J would not hand the options on to that.
+        """
         options = {
             "StrictHostKeyChecking": "yes",
             "UserKnownHostsFile": str(self.known_hosts_path),
@@ -82,15 +109,18 @@ class Host:
             "BatchMode": "yes",
             "ConnectTimeout": "10",
         }
+        if self.row.via:
+            via = Host(HOSTS[self.row.via], self.cache).ssh_argv()
+            options["ProxyCommand"] = shlex.join([*via[:-1], "-W", "[%h]:%p", via[-1]])
         flags = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        return ["ssh", "-F", "/dev/null", *flags, "-p", str(self.port), f"{user}@{self.ip}"]
+        return ["ssh", "-F", "/dev/null", *flags, "-p", str(port), f"{user}@{self.ip}"]
 
     def ssh(
-        self, command: str, user: str = "root", stdin: str | None = None, timeout: float = 30
+        self, command: str, user: str = "root", stdin: str | None = None, timeout: float = 30, port: int = PORT
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command with the system's ssh client: a second opinion on what the software under test reports."""
         return subprocess.run(
-            [*self.ssh_argv(user), command],
+            [*self.ssh_argv(user, port), command],
             input=stdin or "",
             capture_output=True,
             text=True,
@@ -132,7 +162,10 @@ class Host:
         self._ask("wait_until_off", timeout=timeout)
 
     def rotate_host_key(self) -> str:
-        """Give the host new keys, which sshd uses at once; the new ed25519 one, as known_hosts has it."""
+        """Give the host new keys, which sshd uses at once; the new ed25519 one, as known_hosts has it.
+
+        On `auth` that is the server "rotating" alone; the others keep theirs.
+        """
         self._changed.add("key")
         return self._ask("rotate_host_key")
 
@@ -176,7 +209,7 @@ class Host:
             self.restore_host_key()
 
     def heal(self) -> None:
-        """Power-cycle a host that an earlier test has left off, without sshd or behind its own firewall."""
+        """Start a host that nobody has used yet, or that an earlier test has left off or behind its own firewall."""
         self._ask("heal")
 
     def _weather(self, **wishes: bool | float) -> None:
@@ -202,10 +235,10 @@ class Host:
 
 @dataclass
 class Fleet:
-    """All hosts that are up."""
+    """All hosts. Those that were not started with it are off until `Host.heal`."""
 
     hosts: dict[str, Host]
-    boot_seconds: dict[str, float]
+    boot_seconds: dict[str, float]  # of those that were
     keeper_pid: int  # kill it, and everything of this fleet is gone
 
     @property
@@ -223,14 +256,14 @@ class Fleet:
                 "name": host.name,
                 "ip": host.ip,
                 "ip6": host.ip6,
-                "port": host.port,
+                "ports": host.ports,
                 "users": list(host.users),
                 "password": host.password,
                 "key_path": str(host.key_path),
                 "known_hosts_path": str(host.known_hosts_path),
                 "public_keys": host.public_keys,
             }
-            for host in self.hosts.values()
+            for host in map(self.hosts.__getitem__, self.boot_seconds)
         ]
 
 
@@ -238,6 +271,7 @@ class Fleet:
 def running_fleet(cache: Path, names: list[str] | None = None) -> Generator[Fleet]:
     """Start hosts in the calling thread's network namespace, end them at the end or with that thread."""
     names = names or list(HOSTS)
+    names = list(dict.fromkeys(needed for name in names for needed in (HOSTS[name].via or name, name)))
     keeper = [sys.executable, "-m", "tests.fleet.keeper", str(cache), my_name(), *names]
     with (
         tempfile.TemporaryFile("w+") as complaints,
@@ -254,7 +288,7 @@ def running_fleet(cache: Path, names: list[str] | None = None) -> Generator[Flee
     ):
         try:
             seconds = _wait_for_ready(process, complaints)
-            yield Fleet({name: Host(HOSTS[name], cache) for name in names}, seconds, process.pid)
+            yield Fleet({name: Host(row, cache) for name, row in HOSTS.items()}, seconds, process.pid)
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=END_LIMIT)  # closes its stdin, which ends it

@@ -5,7 +5,8 @@
 It is the first process of its own process and mount namespace, inside the network namespace of the tests. So whatever
 ends it ends every host, and no mount of it is ever seen outside. It lives until its stdin closes. Says one JSON line on
 stdout when the hosts are up (or why they are not), then takes requests on an abstract Unix socket of that network
-namespace: one JSON line `{"host": …, "do": …, "with": {…}}` a connection, answered by one JSON line.
+namespace: one JSON line `{"host": …, "do": …, "with": {…}}` a connection, answered by one JSON line. A host that is
+not among those named is off until `heal` or `power_cycle` is asked for.
 """
 
 import fcntl
@@ -21,7 +22,7 @@ from typing import Any
 
 from tests.fleet.machine import BOOT_LIMIT, Machine, until
 from tests.fleet.namespaces import FleetError, cgroup2_root, remove_cgroup
-from tests.fleet.network import command, create_bridge, remove_all
+from tests.fleet.network import command, create_bridges, remove_all
 from tests.fleet.table import HOSTS
 
 ADDRESS = "\0mcp-ssh-fleet"  # in a name space that belongs to the network namespace: no file, no clash
@@ -117,10 +118,9 @@ class Answer(socketserver.StreamRequestHandler):
 
 
 def start(machines: dict[str, Machine]) -> dict[str, float]:
-    """Switch all hosts on, wait for all; the seconds each one took."""
+    """Switch hosts on, wait for all; the seconds each one took."""
     begin = time.monotonic()
     for machine in machines.values():
-        machine.install()
         machine.power_on()
     seconds: dict[str, float] = {}
     for name, machine in machines.items():
@@ -135,14 +135,14 @@ def main(cache: Path, owner: str, names: list[str]) -> None:
         raise FleetError("needs a mounted cgroup2 file system")
     cgroup = cgroups / f"fleet-{owner}"
     command("mount", "-t", "tmpfs", "-o", "mode=755", "fleet", str(PRIVATE))
-    machines = {name: Machine(HOSTS[name], cache, RUN, cgroup) for name in names}
+    machines = {name: Machine(row, cache, RUN, cgroup) for name, row in HOSTS.items()}
     with (cache / "in-use").open("a") as in_use:
         fcntl.flock(in_use, fcntl.LOCK_SH)
         (cache / "in-use").touch()
-        create_bridge()
+        create_bridges()
         try:
             with Requests(machines) as requests:
-                seconds = start(machines)
+                seconds = start({name: machines[name] for name in names})
                 threading.Thread(target=requests.serve_forever, daemon=True).start()
                 say({"ready": seconds})
                 sys.stdin.read()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.fleet.namespaces import FleetError
-from tests.fleet.network import BRIDGE, cable, command, ip, setting
+from tests.fleet.network import cable, command, create_silent_bridge, ip, setting
 from tests.fleet.table import HostRow
 
 LARGEST_FRAME = 1514
@@ -82,23 +82,21 @@ class Link:
         br0 ── da-deb ~~~ delay.py ~~~ db-deb ── br-deb ── v-deb ═══ eth0
         """
         ours, theirs, bridge = f"da-{self.row.name}", f"db-{self.row.name}", f"br-{self.row.name}"
+        switch = self.row.network.bridge
         if not self.weather.delay_ms and not self.weather.jitter_ms:
             if self._slow_line:
-                ip(f"link set {cable(self.row)} master {BRIDGE}", f"link del {bridge}")
+                ip(f"link set {cable(self.row)} master {switch}", f"link del {bridge}")
                 end(self._slow_line)
                 self._slow_line = None
             return
         if not self._slow_line:
             self._slow_line = start_slow_line(ours, theirs)
-            ip(f"link add {bridge} type bridge mcast_snooping 0")
-            # This bridge is a piece of cable: our own network must not answer on it.
-            setting(f"ipv4/conf/{bridge}/arp_ignore", "8")
-            setting(f"ipv6/conf/{bridge}/disable_ipv6", "1")
+            create_silent_bridge(bridge)  # a piece of cable
             for port in (ours, theirs):
                 setting(f"ipv6/conf/{port}/disable_ipv6", "1")
             ip(
                 f"link set {bridge} up",
-                f"link set {ours} master {BRIDGE} up",
+                f"link set {ours} master {switch} up",
                 f"link set {theirs} master {bridge} up",
             )
         ip(f"link set {cable(self.row)} master {bridge}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.fleet.link import Link
 from tests.fleet.namespaces import FleetError
 from tests.fleet.network import NETNS_DIR, answers, answers_inside, command, plug_in, unplug
-from tests.fleet.table import HOST_KEY_TYPES, PORT, HostRow
+from tests.fleet.table import HOST_KEY_TYPES, PORT, HostRow, host_key_file, pid_file
 
 BOOT = Path(__file__).with_name("boot.sh")
 BOOT_LIMIT = 30.0  # seconds from power on to an SSH server that answers
@@ -86,6 +86,8 @@ class Machine:
 
     def power_on(self) -> None:
         """Boot, and from then on boot again whenever the host reboots."""
+        if not self.boots:
+            self.install()
         wrapper = self._boot()
         threading.Thread(target=self._boot_again, args=[wrapper], daemon=True).start()
 
@@ -129,11 +131,16 @@ class Machine:
         return [int(pid) for pid in (self.cgroup / "cgroup.procs").read_text().split()]
 
     def wait_until_up(self, limit: float = BOOT_LIMIT) -> None:
-        """Wait for the SSH server, seen from inside, so that a cut link does not matter."""
+        """Wait for the SSH servers, seen from inside, so that a cut link does not matter."""
+        deadline = time.monotonic() + limit
         try:
-            until(lambda: answers_inside(self.netns, PORT), limit, "its SSH server")
+            for port in self.row.ports.values():
+                self._wait_for_server(port, max(deadline - time.monotonic(), 1))
         except FleetError as error:
             raise FleetError(f"{self.row.name}: {error}; its console says:\n{self.console_text()}") from None
+
+    def _wait_for_server(self, port: int, limit: float) -> None:
+        until(lambda: answers_inside(self.netns, port), limit, f"its SSH server on port {port}")
 
     def console_text(self) -> str:
         return "".join(log.read_text(errors="replace")[-2000:] for log in (self.boot_log, self.console_log))
@@ -176,8 +183,13 @@ class Machine:
 
     def heal(self) -> None:
         """Boot a host that is off, or that the tests cannot reach although nothing is wrong with the link."""
-        if not answers((self.row.ip, PORT), timeout=PATIENCE):
+        if not self.boots or not self._answers():
             self.power_cycle()
+
+    def _answers(self) -> bool:
+        if self.row.via:  # the tests have no link to it
+            return answers_inside(self.netns, PORT, PATIENCE)
+        return answers((self.row.ip, PORT), PATIENCE)
 
     def _first_process(self, wrapper: "subprocess.Popen[bytes] | None") -> int:
         try:
@@ -231,16 +243,18 @@ class Machine:
         return self._reload_host_keys()
 
     def _install_host_key(self, kind: str, key: Path) -> None:
-        target = self.root / f"etc/ssh/ssh_host_{kind}_key"
+        target = self.root / host_key_file(self.row.rotating, kind)
         target.write_text(key.read_text())
         target.with_suffix(".pub").write_text(key.with_suffix(".pub").read_text())
 
     def _reload_host_keys(self) -> str:
-        key = (self.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().strip()
-        reload = self.console(["sh", "-c", "kill -HUP $(cat /run/sshd.pid)"], b"", 5)
+        server, port = self.row.rotating, str(self.row.ports[self.row.rotating])
+        key = (self.root / host_key_file(server, "ed25519")).with_suffix(".pub").read_text().strip()
+        reload = self.console(["sh", "-c", 'kill -HUP "$(cat "$0")"', f"/{pid_file(server)}"], b"", 5)
         if reload.returncode:
             raise FleetError(f"{self.row.name}: sshd cannot be reloaded: {reload.stderr.decode()}")
-        scan = ["ip", "netns", "exec", self.netns, "ssh-keyscan", "-T", "5", "-t", "ed25519", "127.0.0.1"]
+        inside = ["ip", "netns", "exec", self.netns]
+        scan = [*inside, "ssh-keyscan", "-T", "5", "-t", "ed25519", "-p", port, "127.0.0.1"]
 
         def shows_it() -> bool:
             return key.split()[1] in subprocess.run(scan, capture_output=True, text=True, check=False).stdout

@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures `fleet`, `deb`, `alpine` and `host`, on real hosts that no packet leaves.
+"""The pytest plugin: fixtures `fleet`, `host` and one for each host, on real hosts that no packet leaves.
 
 Before anything else pytest itself moves into a network of its own, with a loopback and nothing more. Servers under test
 started there are on that loopback, the hosts are a hop away, and a test cannot reach anything outside.
@@ -19,7 +19,7 @@ import pytest
 from tests.fleet import build
 from tests.fleet.hosts import Fleet, Host, running_fleet
 from tests.fleet.namespaces import FleetError, enter_own_network, reap, why_not
-from tests.fleet.table import HOSTS
+from tests.fleet.table import ORDINARY
 
 PREFIX = "fleet: "
 
@@ -67,14 +67,17 @@ def _tell(config: pytest.Config, line: str) -> None:
 
 @pytest.fixture(scope="session")
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    """All hosts, started once. What a test does to them stays: the fixtures below put links and host keys right."""
+    """All hosts, started once: the ordinary ones here, the others by the fixtures below.
+
+    What a test does to them stays; these fixtures put links and host keys right.
+    """
     state = request.config.stash[STATE]
     if not state.cache:
         reason = PREFIX + state.missing
         if os.environ.get("CI"):
             pytest.fail(f"{reason} (in CI that is a failure, not a skip)", pytrace=False)
         pytest.skip(reason)
-    with running_fleet(state.cache) as fleet:
+    with running_fleet(state.cache, list(ORDINARY)) as fleet:
         yield fleet
 
 
@@ -90,9 +93,27 @@ def alpine(fleet: Fleet) -> Iterator[Host]:
     yield from _healed(fleet.alpine)
 
 
-@pytest.fixture(params=list(HOSTS))
+@pytest.fixture
+def auth(fleet: Fleet) -> Iterator[Host]:
+    """Debian with several SSH servers, each of which lets in by another way; see `Host.ports`. The same holds."""
+    yield from _healed(fleet.hosts["auth"])
+
+
+@pytest.fixture
+def bastion(fleet: Fleet) -> Iterator[Host]:
+    """Debian, and the one way to `inner`. The same holds."""
+    yield from _healed(fleet.hosts["bastion"])
+
+
+@pytest.fixture
+def inner(fleet: Fleet, bastion: Host) -> Iterator[Host]:
+    """Debian in a network that the tests are not on. The same holds."""
+    yield from _healed(fleet.hosts["inner"])
+
+
+@pytest.fixture(params=ORDINARY)
 def host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Host]:
-    """Every host in turn: the test runs once on each."""
+    """Every ordinary host in turn: the test runs once on each."""
     yield from _healed(fleet.hosts[request.param])
 
 

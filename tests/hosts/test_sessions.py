@@ -17,7 +17,7 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.config import AuthConfig, Config, SecurityConfig, SshConfig
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, Conflict, HostKeyUnconfirmed, InvalidInput, NotFound, Refused, TimedOut, TooMany
-from mcp_ssh.ssh.connect import Dialer
+from mcp_ssh.ssh.dial import Dialer
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import command, hostkey, session
 from tests.doors import DirectCall, Fault, Way, caller

@@ -42,6 +42,7 @@ class ShellHost:
     noise: bytes = b""
     limits: Limits = field(default_factory=lambda: Limits(output_bytes=MIB, file_bytes=16 * MIB))
     round_trips: int = 0
+    has_shell: bool = True
 
     @property
     def temporary(self) -> Path:

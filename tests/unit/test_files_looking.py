@@ -161,7 +161,7 @@ async def test_fifty_thousand_entries_are_listed(host: ShellHost, many: Path) ->
 async def test_a_folder_too_big_for_an_answer_is_refused_in_words(
     host: ShellHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mcp_ssh.tools.file.LARGEST_LISTING", 100)
+    monkeypatch.setattr("mcp_ssh.tools.file.content.LARGEST_LISTING", 100)
     for number in range(10):
         (host.home / str(number)).touch()
     with pytest.raises(TooLarge, match="too many entries"):

@@ -146,8 +146,8 @@ def test_revocation_outweighs_trust_and_any_equal_key_outweighs_a_different_one(
 
 
 def test_a_pattern_of_many_stars_is_matched_without_running_away() -> None:
-    assert not known_hosts._pattern_matches("*a" * 200 + "b", "a" * 255)
-    assert known_hosts._pattern_matches("*a" * 200 + "*", "a" * 255)
+    assert not known_hosts.pattern_matches("*a" * 200 + "b", "a" * 255)
+    assert known_hosts.pattern_matches("*a" * 200 + "*", "a" * 255)
 
 
 NAMES = ["web1", "web2", "db.example.org", "a.b.example.org", "10.0.0.7", "2001:db8::1", "x"]

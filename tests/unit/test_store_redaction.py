@@ -139,3 +139,13 @@ def test_cut_text_fits_and_keeps_what_fits(text: str, size: int) -> None:
     assert len(cut.encode()) <= size
     storable = text.encode("utf-8", "replace").decode()
     assert cut == storable or (len(storable.encode()) > size and storable.startswith(cut.removesuffix(CUT)))
+
+
+def test_values_under_names_that_the_model_has_not_are_hidden() -> None:
+    given = {"anythin": SECRET, "inner": {"color": SECRET, "colour": "blue"}, "confirm": True}
+    assert json.loads(arguments_text(given, Model)) == {
+        "anythin": "***",
+        "inner": {"color": "***", "colour": "blue"},
+        "confirm": True,
+    }
+    assert json.loads(arguments_text({"inner": SECRET}, Model)) == {"inner": "***"}

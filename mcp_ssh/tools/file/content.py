@@ -9,7 +9,7 @@ import anyio
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from mcp_ssh.errors import InvalidInput, RemoteFailed, TooLarge
-from mcp_ssh.params import OnSession, RemotePath, Result
+from mcp_ssh.params import Becoming, OnSession, RemotePath, Result
 from mcp_ssh.probes.answers import Answer
 from mcp_ssh.probes.file_write import ask_write, parse_write
 from mcp_ssh.probes.files import (
@@ -176,7 +176,7 @@ class Read(OnSession):
 
 class Content(Result):
     path: str = Field(description="The file, with `~` expanded.")
-    content: str = Field(description="The bytes asked for, in `encoding`.")
+    content: str = Field(repr=False, description="The bytes asked for, in `encoding`.")
     size_bytes: int = Field(description="Size of the whole file.")
     offset: int = Field(description="Where in the file the content starts.")
     encoding: Literal["utf-8", "base64"] = Field(description="How the content is written.")
@@ -260,9 +260,9 @@ OctalDigits = Annotated[
 ]
 
 
-class Write(OnSession):
+class Write(Becoming):
     path: RemotePath = Field(description="File; `~` is the account's home. Links are followed.")
-    content: str = Field(description="What to write, in `encoding`; may be empty.")
+    content: str = Field(repr=False, description="What to write, in `encoding`; may be empty.")
     mode: Literal["overwrite", "append", "prepend"] = Field(
         default="overwrite", description="Replace the file's content, or put this after or before it."
     )

@@ -1,0 +1,151 @@
+"""Print what an MCP client has to be told to use this server."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mcp_ssh.cli.terminal import print_table, say, usage
+
+NAME = "ssh"
+VARIABLE = "MCP_SSH_TOKEN"
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a client starts this server."""
+
+    command: str
+    args: tuple[str, ...]
+    env: Mapping[str, str]
+
+    def entry(self) -> Entry:
+        """As nearly all clients write it."""
+        return {"command": self.command, "args": list(self.args), **({"env": dict(self.env)} if self.env else {})}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A client: what it is called, the file it reads, and the words it uses there.
+
+    Attributes:
+        file: Where its configuration is.
+        key: The name of its object of servers.
+        start: A server it starts.
+        remote: A server it reaches over HTTP, given the address and the token's place; `None` where it cannot.
+        token: How it writes a token that it takes from the environment or asks for.
+        more: What stands beside the servers, for a server over HTTP.
+    """
+
+    title: str
+    file: str
+    key: str = "mcpServers"
+    start: Callable[[Start], Entry] = Start.entry
+    remote: Callable[[str, str], Entry] | None = None
+    token: str = f"${{{VARIABLE}}}"
+    more: Mapping[str, Any] | None = None
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _typed(name: str, *, address: str = "url") -> Callable[[str, str], Entry]:
+    return lambda url, token: {"type": name, address: url, "headers": _bearer(token)}
+
+
+def _plain(address: str) -> Callable[[str, str], Entry]:
+    return lambda url, token: {address: url, "headers": _bearer(token)}
+
+
+PASTE = "PASTE-THE-TOKEN-HERE"
+ASKED = {
+    "inputs": [{"type": "promptString", "id": "mcp-ssh-token", "description": "Token of mcp-ssh", "password": True}]
+}
+CLIENTS: Mapping[str, Known] = {
+    "claude-desktop": Known("Claude Desktop", "claude_desktop_config.json (Settings, Developer, Edit Config)"),
+    "claude-code": Known("Claude Code", ".mcp.json in the project", remote=_typed("http")),
+    "cursor": Known("Cursor", "~/.cursor/mcp.json", remote=_plain("url"), token=f"${{env:{VARIABLE}}}"),
+    "vscode": Known(
+        "VS Code", ".vscode/mcp.json in the workspace", key="servers",
+        start=lambda start: {"type": "stdio", **start.entry()},
+        remote=_typed("http"), token="${input:mcp-ssh-token}", more=ASKED,  # noqa: S106 a place for one
+    ),
+    "windsurf": Known(
+        "Windsurf", "~/.codeium/windsurf/mcp_config.json", remote=_plain("serverUrl"), token=f"${{env:{VARIABLE}}}"
+    ),
+    "zed": Known("Zed", "~/.config/zed/settings.json", key="context_servers", remote=_plain("url"), token=PASTE),
+    "gemini-cli": Known("Gemini CLI", "~/.gemini/settings.json", remote=_plain("httpUrl"), token=f"${VARIABLE}"),
+    "cline": Known(
+        "Cline", "cline_mcp_settings.json (MCP Servers, Configure)", remote=_typed("streamableHttp"), token=PASTE
+    ),
+}  # fmt: skip
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What `mcp-ssh client-config` takes."""
+    parser.add_argument("client", metavar="CLIENT", nargs="?", help=f"one of {', '.join(CLIENTS)}; without: the list")
+    parser.add_argument("--http", metavar="URL", help="for a server that runs there, not one the client starts")
+    parser.add_argument("--read-only", action="store_true", help="only tools that change nothing")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Print the JSON on standard output and where it belongs on standard error, and return the exit code."""
+    import json
+
+    if parsed.client is None:
+        print_table(["client", "its file", "over HTTP"], [
+            [name, known.file, "yes" if known.remote else "no"] for name, known in CLIENTS.items()
+        ])  # fmt: skip
+        return 0
+    known = CLIENTS.get(parsed.client)
+    if known is None:
+        raise usage(f"{parsed.client[:40]!r} is no client this program knows", f"there are {', '.join(CLIENTS)}")
+    print(json.dumps(configuration(known, parsed.http, read_only=parsed.read_only), indent=2))
+    say(f"for {known.title}: put it into {known.file}, beside what is there")
+    if parsed.http and VARIABLE in known.token:
+        say(f"and set {VARIABLE} in the environment the client starts in; `mcp-ssh token add NAME` makes a token")
+    elif parsed.http:
+        say("`mcp-ssh token add NAME` makes a token")
+    return 0
+
+
+def configuration(known: Known, url: str | None, *, read_only: bool = False) -> dict[str, Any]:
+    """The whole object that a client reads.
+
+    Raises:
+        Failure: The address is none, or the client reaches no server over HTTP.
+    """
+    if url is None:
+        return {known.key: {NAME: known.start(start_of_this(read_only=read_only))}}
+    if known.remote is None:
+        raise usage(f"the file of {known.title} holds no servers over HTTP", "leave --http out")
+    entry = known.remote(_endpoint(url, read_only=read_only), known.token)
+    return {**(known.more or {}), known.key: {NAME: entry}}
+
+
+def start_of_this(*, read_only: bool = False) -> Start:
+    """This very installation: clients with windows do not have the PATH of a shell."""
+    program = shutil.which("mcp-ssh", path=str(Path(sys.executable).parent)) or shutil.which("mcp-ssh")
+    words = [program] if program else [sys.executable, "-m", "mcp_ssh"]
+    home = os.environ.get("MCP_SSH_HOME")
+    env = {"MCP_SSH_HOME": str(Path(home).expanduser().absolute())} if home else {}
+    return Start(words[0], (*words[1:], "stdio", *(["--read-only"] if read_only else [])), env)
+
+
+def _endpoint(url: str, *, read_only: bool) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise usage(f"{url[:80]!r} is not the address of a server", "such as http://127.0.0.1:8754")
+    if parts.path not in {"", "/"}:
+        if read_only:
+            raise usage("the address names an endpoint already", "leave its path or --read-only out")
+        return url
+    return parts._replace(path="/mcp/readonly" if read_only else "/mcp").geturl()

@@ -1,0 +1,69 @@
+"""Bytes from and to our own standard streams, without ever blocking the loop."""
+
+import os
+import select
+
+import anyio
+import anyio.to_thread
+
+from mcp_ssh.cli.terminal import usage
+from mcp_ssh.ssh.capture import Capture
+
+KEPT_BYTES = 64 * 1024
+MAX_INPUT_BYTES = 64 * 1024 * 1024
+
+
+class Passing(Capture):
+    """A stream that is passed on to a file descriptor as it comes; only its ends are kept."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(KEPT_BYTES)
+        self._descriptor = descriptor
+
+    async def feed(self, chunk: bytes) -> None:
+        """Pass the next bytes on; waits while the reader is slow, which holds the remote side back.
+
+        Raises:
+            BrokenPipeError: The reader has left.
+        """
+        await super().feed(chunk)
+        await write(self._descriptor, chunk)
+
+
+async def write(descriptor: int, data: bytes) -> None:
+    """Write all of it. A reader that does not read keeps this task waiting, and no other.
+
+    Raises:
+        BrokenPipeError: The reader has left.
+    """
+    rest = memoryview(data)
+    while rest:
+        try:
+            await anyio.wait_writable(descriptor)
+        except PermissionError:
+            # A plain file: nothing to wait for, and nothing that could wait for ever.
+            written = await anyio.to_thread.run_sync(os.write, descriptor, rest)
+        else:
+            written = os.write(descriptor, rest[: select.PIPE_BUF])
+        rest = rest[written:]
+
+
+async def standard_input() -> bytes:
+    """All of our standard input.
+
+    Raises:
+        Failure: It is larger than this program holds in memory.
+    """
+    taken = bytearray()
+    while True:
+        try:
+            await anyio.wait_readable(0)
+        except PermissionError:
+            chunk = await anyio.to_thread.run_sync(os.read, 0, 1024 * 1024)
+        else:
+            chunk = os.read(0, 1024 * 1024)
+        if not chunk:
+            return bytes(taken)
+        taken += chunk
+        if len(taken) > MAX_INPUT_BYTES:
+            raise usage("standard input is larger than 64 MiB", "upload it as a file first: mcp-ssh upload")

@@ -1,0 +1,233 @@
+"""Single files on their way: sh scripts that speak with us while the bytes travel, and what their answers mean.
+
+An upload is collected in a file beside the target whose name follows from target, size and SHA-256 of the source. What
+is there when a link is cut stays, so the next try goes on from it. It is written at its offset, never appended to: two
+writers of the same file, as when the end of a dead connection was not noticed yet, write the same bytes.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from mcp_ssh.errors import Conflict, ToolError
+from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, ask, failure, named, packed
+from mcp_ssh.probes.file_write import PLACE, TARGET, WRITE_WORDS
+
+BLOCK = 256 * 1024
+"""Resumed uploads start at a multiple of this: dd counts in blocks."""
+
+ANY_SIZE = 2**62
+
+_RECEIVE = packed(
+    BEGIN
+    + TARGET
+    + r"""
+base=$7 whole=$8 block=262144
+need dd sha256sum id
+private=1
+umask 077
+kept=$room/.mcp-ssh-$suffix.part part=''
+# Only a file of ours, that nobody else can hold by another name.
+mine() { [ ! -L "$kept" ] && [ -f "$kept" ] && [ "$(stat -c "%u %h" "$kept")" = "$(id -u) 1" ]; }
+fresh() { make "$kept" : || answer failed "$why"; }
+if [ -e "$kept" ] || [ -L "$kept" ]; then mine || answer foreign "$kept"; else fresh; fi
+have=$(size_of "$kept")
+[ "$have" -le "$count" ] || { rm -f "$kept"; fresh; have=0; }
+[ "$have" = "$count" ] || have=$((have / block * block))
+begin ok; printf "have %s" "$have"; end
+if [ "$have" != "$count" ]; then
+  why=$(dd of="$kept" bs=$block seek=$((have / block)) conv=notrunc 2>&1) || { part=$kept; answer failed "$why"; }
+fi
+[ "$(size_of "$kept")" = "$count" ] || answer short
+part=$kept
+[ "$(sum "$part")" = "$whole" ] || answer damaged "$have"
+"""
+    + PLACE
+)
+
+# Read by one open file from first to last, so that a file that is replaced meanwhile is still the old one.
+_SEND = packed(
+    BEGIN
+    + r"""
+need stat dd head sha256sum
+facts=$(stat -L -c "%s %a" "$p" 2>&1) || stop failed "$facts"
+[ -r "$p" ] || stop denied
+if [ -d "$p" ]; then
+  [ -x "$p" ] || stop denied
+  begin ok; printf dir; end; exit 0
+fi
+[ -f "$p" ] || stop special
+exec 3<"$p"
+source=/proc/$$/fd/3
+[ -r "$source" ] || source=$p
+size=${facts% *} hex=-
+# Files in /proc have no size to tell, and may be others the next time.
+if [ "$size" = 0 ]; then
+  begin ok; printf "file 0 %s -" "${facts#* }"; end
+  head -c "$1" <"$source"
+  exit
+fi
+[ "$size" -le "$1" ] || stop large "$size"
+hex=$(head -c "$size" <"$source" | sha256sum)
+begin ok; printf "file %s %s %s" "$size" "${facts#* }" "${hex%% *}"; end
+read -r from || exit 0
+{ [ "$from" = 0 ] || dd bs=1 skip="$from" count=0 2>/dev/null; head -c $((size - from)); } <"$source"
+"""
+)
+
+
+def ask_receive(path: str, size: int, sha256: str, *, permissions: str | None, usual: int) -> Asked:
+    """Take in a file. The first answer is read by `parse_have`, the second by `parse_write`.
+
+    Args:
+        path: The file; links are followed.
+        size: Bytes that will be there in the end.
+        sha256: Of all of them.
+        permissions: Octal digits the file gets; None keeps those it has.
+        usual: Permissions of a new file, less what the account's umask takes away.
+    """
+    suffix = partial_name(path, size, sha256)
+    arguments = ["overwrite", str(size), str(ANY_SIZE), permissions or "", "any", suffix, f"{usual:03o}", sha256]
+    return ask(_RECEIVE, path, arguments, words={**WRITE_WORDS, "foreign": _foreign, "damaged": Damaged})
+
+
+def partial_name(*source: object) -> str:
+    """What the name of a partial file has in it: the same for the same target, size and content."""
+    return hashlib.sha256("\0".join(map(str, source)).encode()).hexdigest()[:24]
+
+
+def parse_have(answer: Answer) -> int:
+    """How many bytes are there already."""
+    return int(answer.body.split(b" ")[1])
+
+
+def ask_send(path: str, maximum: int = ANY_SIZE) -> Asked:
+    """Give out a file; `parse_offer` reads the answer. Told an offset in a line of its own, it sends the rest.
+
+    Args:
+        path: The file.
+        maximum: The most bytes it may have.
+    """
+    return ask(_SEND, path, [str(maximum)], words={**WORDS, "large": Larger})
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What would be sent; None where it is a folder. No SHA-256: the size is unknown, and it comes at once."""
+
+    size: int
+    mode: int
+    sha256: str | None
+
+
+def parse_offer(answer: Answer) -> Offer | None:
+    """What the machine has at the path."""
+    kind, *facts = answer.body.decode("ascii").split(" ")
+    if kind == "dir":
+        return None
+    size, mode, sha256 = facts
+    return Offer(int(size), int(mode, 8), None if sha256 == "-" else sha256)
+
+
+class Damaged(Conflict):
+    """What arrived is not what was to be sent; `offset` is where this try began."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(
+            f"what arrived for {named(answer.path)} is not what was read here; the old file is unchanged",
+            hint="the source changed while it was being read, or a partial file was damaged: try again",
+            details={"path": answer.path},
+        )
+        self.offset = int(answer.body)
+
+
+class Larger(ToolError):
+    """The file has more bytes than may be sent; `size` says how many."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"{named(answer.path)} has {answer.text} bytes")
+        self.size = int(answer.body)
+
+
+def _foreign(answer: Answer) -> ToolError:
+    return Conflict(
+        f"{named(answer.text)} is in the way: it is not a partial upload of this account",
+        hint="look at it, and remove it with file_remove",
+        details={"path": answer.text},
+    )
+
+
+# The tree is collected beside its goal, or in it, and moved from there: what is cut off leaves nothing half-done. The
+# file `end` comes last; without it the stream was cut where one entry ended and the next had not begun.
+_RECEIVE_TREE = packed(
+    BEGIN
+    + r"""
+need tar mkdir mv rm find tr wc readlink stat
+case $p in ?*/) p=${p%/} ;; esac
+if [ -e "$p" ]; then
+  [ -d "$p" ] || stop file
+  [ -w "$p/." ] && [ -x "$p/." ] || stop denied
+  p=$(readlink -f "$p" && echo x) || stop denied
+  p=${p%?x} room=$p there=1
+else
+  room=${p%/*} there=''
+  why=$(stat "$room/." 2>&1) || stop unreachable "$why"
+fi
+stage=$room/.mcp-ssh-$1.tree
+why=$(umask 077; mkdir "$stage" 2>&1) || stop failed "$why"
+clean() { rm -rf "$stage"; }
+trap clean EXIT
+trap "exit 1" HUP INT PIPE TERM
+begin ok; end
+# Not every tar keeps the permissions of ordinary accounts against the umask.
+umask 0
+why=$(tar -x -o -p -f - -C "$stage" 2>&1) || stop tar "$why"
+[ -f "$stage/end" ] || stop short
+count=$(find "$stage/t" ! -type d -print0 | tr -dc '\0' | wc -c)
+if [ -z "$there" ]; then
+  why=$(mv -T "$stage/t" "$p" 2>&1) || stop failed "$why"
+else
+  cd "$stage" || stop denied
+  # A folder that is not there yet is moved whole; of one that is, first the files, then each folder in it. The braces
+  # of the inner find are written so that the outer one does not take them for its own.
+  step='to=$1${2#t}
+    if [ ! -d "$to" ]; then mv "$2" "$to"; exit; fi
+    find "$2" -mindepth 1 -maxdepth 1 ! -type d -exec sh -c "$3" "$to" {""} +
+    exit 1'
+  why=$(find t -type d -exec sh -c "$step" sh "$p" {} 'mv -f "$@" "$0/"' \; -prune 2>&1)
+  [ "$(find t ! -type d -print0 | tr -dc '\0' | wc -c)" = 0 ] || stop tar "$why"
+fi
+begin ok; echo $count; end
+"""
+)
+
+_SEND_TREE = packed(
+    BEGIN
+    + r"""
+need tar
+cd "$p" || stop denied
+begin ok; end
+tar -c -f - .
+"""
+)
+
+
+def ask_receive_tree(path: str, name: str) -> Asked:
+    """Take in a tree as a tar stream. The first answer says that it may come; the second has the count of its files.
+
+    Args:
+        path: The folder that its content is put into.
+        name: What the name of the folder it is collected in has in it.
+    """
+    return ask(_RECEIVE_TREE, path, [name], words={**WRITE_WORDS, "tar": tar_failure})
+
+
+def ask_send_tree(path: str) -> Asked:
+    """Give out a folder as a tar stream, right after the answer."""
+    return ask(_SEND_TREE, path, words=WORDS)
+
+
+def tar_failure(answer: Answer) -> ToolError:
+    """What went wrong, from all that tar said: the first line whose cause is known, else the first."""
+    lines = answer.body.splitlines() or [b""]
+    known = (error for error in (failure(answer.path, line) for line in lines) if error.hint)
+    return next(known, failure(answer.path, lines[0]))

@@ -1,0 +1,284 @@
+"""Making, removing, copying and moving files and folders of a remote machine: sh scripts, and their answers."""
+
+from mcp_ssh.errors import Conflict, InvalidInput, ToolError
+from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
+
+_COMMON = r"""
+there() { [ -e "$1" ] || [ -L "$1" ]; }
+must_exist() { there "$1" || { why=$(stat "$1" 2>&1); stop failed "$why"; }; }
+# musl keeps two slashes at the start.
+whole() {
+  full=$(readlink -f "$1" && echo x) || return
+  full=${full%?x}
+  while case $full in //*) ;; *) false ;; esac; do full=${full#/}; done
+}
+count_in() { find "$1" ! -type d -print0 2>/dev/null | tr -dc '\0' | wc -c; }
+"""
+
+# Leaves in `$r` where the folder `$p` really is. What must never be removed or moved: /, what lies directly in it, what
+# those links lead to, the folders that systems are made of, homes, mount points, and whatever holds one of these.
+_GUARD = r"""
+guard() {
+  slim=$p
+  while case $slim in ?*/) ;; *) false ;; esac; do slim=${slim%/}; done
+  case ${slim##*/} in . | ..) stop guarded "$r is named by its dots" ;; esac
+  [ ! -L "$slim" ] || stop link
+  whole "$p" || stop failed "$(stat "$p" 2>&1)"
+  r=$full
+  case ${r#/} in */*) ;; *) stop guarded "$r is a folder of the system" ;; esac
+  for each in /*; do
+    [ ! -L "$each" ] || holds "$each" "a folder of the system"
+  done
+  for each in bin sbin lib lib64 libexec share local; do holds "/usr/$each" "a folder of the system"; done
+  for each in lib log cache spool tmp mail; do holds "/var/$each" "a folder of the system"; done
+  for each in /home/* "${HOME:-/}"; do holds "$each" "a home folder"; done
+  while IFS=: read -r _ _ _ _ _ each _; do
+    case $each in /*/*) holds "$each" "a home folder" ;; esac
+  done </etc/passwd
+  mounts
+}
+holds() {
+  [ -d "$1" ] || return 0
+  whole "$1" || return 0
+  case $full/ in
+    "$r"/) stop guarded "$r is $2" ;;
+    "$r"/*) stop guarded "$r contains $full, which is $2" ;;
+  esac
+}
+mounts() {
+  if [ -r /proc/self/mountinfo ]; then
+    while read -r _ _ _ _ each _; do
+      # The kernel writes blanks and the like as octal numbers.
+      case $each in *[!a-zA-Z0-9/._:@+-]*) each=$(printf %b. "$each"); each=${each%.} ;; esac
+      case $each/ in
+        "$r"/) stop guarded "$r is a mount point" ;;
+        "$r"/*) stop guarded "$r contains the mount point $each" ;;
+      esac
+    done </proc/self/mountinfo
+  elif [ "$(stat -c %d "$r")" != "$(stat -c %d "$r/..")" ]; then
+    stop guarded "$r is a mount point"
+  fi
+}
+"""
+
+# The second path, as the first is read in BEGIN.
+_SECOND = r"""
+case $1 in
+  "~") q=${HOME:-.} qshown=$q ;;
+  "~/"*) q=${HOME:-.}/${1#??} qshown=$q ;;
+  /*) q=$1 qshown=$q ;;
+  *) q=./$1 qshown=$1 ;;
+esac
+case $q in ?*/) q=${q%/} ;; esac
+# Where it will really be, whether it is there already or not.
+goal() {
+  case ${q##*/} in . | ..) whole "$q"; g=$full; return ;; esac
+  why=$(stat "${q%/*}/." 2>&1) || stop unreachable "$why"
+  whole "${q%/*}/."
+  g=${full%/}/${q##*/}
+}
+"""
+
+_MKDIR = packed(
+    BEGIN
+    + _COMMON
+    + r"""
+need mkdir stat
+if [ "$1" = 1 ]; then
+  why=$(mkdir -p "$p" 2>&1) || { ! there "$p" || stop exists; stop failed "$why"; }
+else
+  ! there "$p" || stop exists
+  why=$(mkdir "$p" 2>&1) || stop failed "$why"
+fi
+begin ok; printf %s "$(stat -c %a "$p")"; end
+"""
+)
+
+_REMOVE = packed(
+    BEGIN
+    + _COMMON
+    + r"""
+need rm stat
+must_exist "$p"
+if [ -d "$p" ]; then
+  case $p in */) stop folder ;; esac
+  [ -L "$p" ] || stop folder
+fi
+why=$(rm -f "$p" 2>&1) || stop failed "$why"
+begin ok; end
+"""
+)
+
+_RMDIR = packed(
+    BEGIN
+    + _COMMON
+    + _GUARD
+    + r"""
+need rm find readlink stat tr wc
+r=$shown
+must_exist "$p"
+case $p in */) ;; *) [ -d "$p" ] || [ -L "$p" ] || stop file ;; esac
+[ -d "$p" ] || [ -L "$p" ] || stop file
+guard
+# Nobody may lead us elsewhere between the look and the deed.
+cd -P "${r%/*}" && [ "$(pwd -P)" = "${r%/*}" ] || stop failed "$r: No such file or directory"
+name=./${r##*/}
+[ -d "$name" ] && [ ! -L "$name" ] || stop failed "$r: No such file or directory"
+count=$(count_in "$name")
+why=$(rm -rf "$name" 2>&1) || stop failed "$why"
+begin ok; echo $count; end
+"""
+)
+
+_COPY = packed(
+    BEGIN
+    + _COMMON
+    + _SECOND
+    + r"""
+need cp mv rm find readlink stat tr wc
+must_exist "$p"
+goal
+whole "$p" || full=$p
+[ "$full" != "$g" ] || stop same "$g"
+if [ -d "$p" ] && [ ! -L "$p" ]; then
+  case $g/ in "$full"/*) stop inside "$g" ;; esac
+  if there "$g" && [ ! -d "$g" ]; then stop occupied "$g"; fi
+else
+  [ ! -d "$g" ] || stop occupied "$g"
+fi
+count=$(count_in "$p")
+if [ -d "$g" ]; then
+  why=$(cp -a "$p/." "$g/" 2>&1) || stop failed "$why"
+else
+  new=${g%/*}/.mcp-ssh-$2.copy
+  clean() { rm -rf "$new"; }
+  trap clean EXIT
+  trap "exit 1" HUP INT PIPE TERM
+  why=$(cp -a "$p" "$new" 2>&1 && mv -f -T "$new" "$g" 2>&1) || stop failed "$why"
+fi
+begin ok; echo $count; printf %s "$qshown"; end
+"""
+)
+
+_MOVE = packed(
+    BEGIN
+    + _COMMON
+    + _GUARD
+    + _SECOND
+    + r"""
+need mv readlink stat
+r=$shown
+must_exist "$p"
+if [ -d "$p" ] && [ ! -L "$p" ]; then guard; fi
+case $p in */) [ -d "$p" ] && [ ! -L "${p%/}" ] || stop link ;; esac
+goal
+if there "$g"; then
+  [ ! "$p" -ef "$g" ] || [ -L "$p" ] || [ -L "$g" ] || stop same "$g"
+  [ "$2" = 1 ] && [ ! -d "$g" ] || stop occupied "$g"
+  [ ! -d "$p" ] || [ -L "$p" ] || stop occupied "$g"
+fi
+if [ -d "$p" ] && [ ! -L "$p" ]; then case $g/ in "$r"/*) stop inside "$g" ;; esac; fi
+force=-n
+[ "$2" != 1 ] || force=-f
+why=$(mv $force -T "$p" "$g" 2>&1) || stop failed "$why"
+! there "$p" || stop occupied "$g"
+begin ok; echo 0; printf %s "$qshown"; end
+"""
+)
+
+
+def ask_mkdir(path: str, *, parents: bool) -> Asked:
+    """Make a folder; the answer's body is its permissions."""
+    return ask(_MKDIR, path, ["1" if parents else "0"], words=_TREE_WORDS)
+
+
+def ask_remove(path: str) -> Asked:
+    """Remove a file or link."""
+    return ask(_REMOVE, path, words=_TREE_WORDS)
+
+
+def ask_rmdir(path: str) -> Asked:
+    """Remove a folder with all it holds; `parse_count` reads the answer."""
+    return ask(_RMDIR, path, words=_TREE_WORDS)
+
+
+def ask_copy(source: str, destination: str, name: str) -> Asked:
+    """Copy a file or folder; `parse_count` reads the answer.
+
+    Args:
+        source: What is copied.
+        destination: What the copy is called; a folder is merged into one that is there.
+        name: What the name of an unfinished copy has in it.
+    """
+    return ask(_COPY, source, [destination, name], words=_TREE_WORDS)
+
+
+def ask_move(source: str, destination: str, *, overwrite: bool) -> Asked:
+    """Rename a file or folder; `parse_count` reads the answer."""
+    return ask(_MOVE, source, [destination, "1" if overwrite else "0"], words=_TREE_WORDS)
+
+
+def parse_count(answer: Answer) -> tuple[int, str]:
+    """How many files there were, and the second path with its `~` expanded."""
+    count, _, shown = answer.body.partition(b"\n")
+    return int(count), shown.decode("utf-8", "replace")
+
+
+def _guarded(answer: Answer) -> ToolError:
+    return InvalidInput(
+        f"{named(answer.path)} is protected: {answer.text}; nothing was changed",
+        hint="name a folder further down; to empty a protected one, remove what is in it one by one",
+        details={"path": answer.path},
+    )
+
+
+def _link(answer: Answer) -> ToolError:
+    return InvalidInput(
+        f"{named(answer.path)} is a link; nothing was changed",
+        hint="remove the link itself with file_remove, or name the folder that it leads to",
+        details={"path": answer.path},
+    )
+
+
+def _exists(answer: Answer) -> ToolError:
+    return Conflict(
+        f"{named(answer.path)} exists already", hint="look at it with file_stat", details={"path": answer.path}
+    )
+
+
+def _occupied(answer: Answer) -> ToolError:
+    return Conflict(
+        f"{named(answer.text)} is there already, and is not replaced",
+        hint="choose another destination, add the name the copy is to have, or remove what is there first",
+        details={"path": answer.text},
+    )
+
+
+def _inside(answer: Answer) -> ToolError:
+    return InvalidInput(
+        f"{named(answer.text)} lies in {named(answer.path)} itself", hint="choose a destination outside of it"
+    )
+
+
+def _same(answer: Answer) -> ToolError:
+    return InvalidInput(
+        f"{named(answer.path)} and {named(answer.text)} are the same", hint="choose another destination"
+    )
+
+
+def _unreachable(answer: Answer) -> ToolError:
+    error = failure(answer.path, answer.body)
+    error.message = "the folder of the destination cannot be used: " + answer.text.rpartition(": ")[2].strip()
+    return error
+
+
+_TREE_WORDS: Words = {
+    **WORDS,
+    "guarded": _guarded,
+    "link": _link,
+    "exists": _exists,
+    "occupied": _occupied,
+    "inside": _inside,
+    "same": _same,
+    "unreachable": _unreachable,
+}

@@ -1,0 +1,69 @@
+"""What a login says when the machine asks: a password once, answers in order, and nothing it was not given."""
+
+import re
+from collections.abc import Sequence
+
+from pydantic import SecretStr
+
+SHOWN_CHARS = 200
+SHOWN_PROMPTS = 4
+
+_PASSWORD = re.compile(r"pass(?!phrase)|contrase|senha|wachtwoord|has[lł]o|пароль|密码|密碼", re.I)
+_CHANGE = re.compile(
+    r"(new|current|old|retype|repeat|again)\W.*pass|change your pass|pass\w* (has )?expired|required to change", re.I
+)
+
+
+class Answers:
+    """The answers of one attempt to log in.
+
+    The password is used once, whichever way it is asked for: a refused one that is tried a second time through another
+    method counts twice where accounts are locked.
+
+    Attributes:
+        unanswered: Questions of the machine that nothing was given for.
+        wants_new_password: The machine let the password pass, and demands another before it goes on.
+    """
+
+    def __init__(self, password: SecretStr | None, answers: Sequence[SecretStr]) -> None:
+        self._password = password
+        self._answers = list(answers)
+        self._nothing = not (password or answers)
+        self._conversed = False
+        self.unanswered: list[str] = []
+        self.wants_new_password = False
+
+    def password(self) -> str | None:
+        """The password, the first time."""
+        taken, self._password = self._password, None
+        return taken.get_secret_value() if taken else None
+
+    def may_converse(self) -> bool:
+        """Whether the machine may ask questions: once, while there is an answer; or nothing was given, to hear them."""
+        if self._conversed:
+            return False
+        self._conversed = True
+        return bool(self._answers or self._password) or self._nothing
+
+    def reply(self, said: str, prompts: Sequence[tuple[str, bool]]) -> list[str] | None:
+        """Answers to some prompts; `None` ends the conversation.
+
+        Args:
+            said: What stands above the prompts.
+            prompts: Each with whether what is typed may be seen.
+        """
+        if any(_CHANGE.search(text) for text in (said, *(prompt for prompt, _ in prompts))):
+            self.wants_new_password = True
+            return None
+        replies = [self._answer(prompt, seen=seen) for prompt, seen in prompts]
+        return None if self.unanswered else [each for each in replies if each is not None]
+
+    def _answer(self, prompt: str, *, seen: bool) -> str | None:
+        if not seen and self._password and _PASSWORD.search(prompt):
+            return self.password()
+        if self._answers:
+            return self._answers.pop(0).get_secret_value()
+        if len(self.unanswered) < SHOWN_PROMPTS:
+            shown = "".join(each if each.isprintable() else " " for each in prompt)
+            self.unanswered.append(shown.strip()[:SHOWN_CHARS])
+        return None

@@ -1,0 +1,218 @@
+"""Files of the machine this server runs on: opened without following links, replaced by one rename.
+
+A place was resolved, and allowed, before it comes here. From then on every folder on the way is entered by its
+descriptor and must not be a link: one that was put there meanwhile is refused, not followed. Everything here blocks.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+from collections.abc import Generator
+from pathlib import Path
+
+from mcp_ssh.errors import Conflict, InvalidInput, NotFound, PermissionDenied, RemoteFailed, ToolError
+
+READ = 1024 * 1024
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def trouble(error: OSError, shown: str) -> ToolError:
+    """A failure of this machine's file system, about a path as the caller gave it."""
+    about = f"local_path: {shown[:300]!r}"
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            return NotFound(f"{about} does not exist on this server's machine", hint="make its folder first")
+        case errno.EACCES | errno.EPERM:
+            return PermissionDenied(f"{about} is not open to this server", hint="choose another local path")
+        case errno.ELOOP:
+            return Conflict(f"{about} was replaced by a link meanwhile", hint="look at the folder before trying again")
+        case errno.ENOSPC | errno.EDQUOT:
+            return RemoteFailed(f"{about}: no space left on this server's machine", hint="free some space")
+        case _:
+            return RemoteFailed(f"{about}: {os.strerror(error.errno or 0).lower()}")
+
+
+def enter(folder: Path, *, make: bool = False) -> int:
+    """A descriptor of a resolved folder, each part of its path entered without following links.
+
+    Args:
+        folder: Absolute and resolved.
+        make: Make the folders that are missing, for this account only.
+    """
+    handle = os.open("/", _FOLDER)
+    try:
+        for part in folder.parts[1:]:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, 0o700, dir_fd=handle)
+            inner = os.open(part, _FOLDER, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+class Source:
+    """Bytes to be sent: a local file, held open, or content that came with the call."""
+
+    def __init__(self, handle: int | None, content: bytes, mode: int) -> None:
+        self._handle = handle
+        self._content = content
+        self.mode = mode
+        self.size = len(content) if handle is None else os.fstat(handle).st_size
+
+    def read(self, offset: int, length: int = READ) -> bytes:
+        """Some bytes from an offset on; never past the size it had at first."""
+        length = min(length, self.size - offset)
+        if self._handle is None:
+            return self._content[offset : offset + length]
+        return os.pread(self._handle, length, offset)
+
+    def sha256(self) -> str:
+        """Of the whole."""
+        digest, offset = hashlib.sha256(), 0
+        while chunk := self.read(offset):
+            digest.update(chunk)
+            offset += len(chunk)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._handle is not None:
+            os.close(self._handle)
+
+
+def source(place: Path) -> Source | None:
+    """Open a resolved file for sending; `None` where it is a folder.
+
+    Raises:
+        InvalidInput: It is neither a regular file nor a folder.
+    """
+    folder = enter(place.parent)
+    try:
+        # Not to wait for the other end of a pipe.
+        handle = os.open(place.name or ".", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+    finally:
+        os.close(folder)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return Source(handle, b"", stat.S_IMODE(mode))
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        return None
+    raise InvalidInput("local_path: is a device, pipe or socket, not a file", hint="name a regular file or a folder")
+
+
+class Sink:
+    """A local file on its way in: collected beside the target, checked, then put in its place by one rename."""
+
+    def __init__(self, folder: int, name: str, partial: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._partial = f".mcp-ssh-{partial}.part"
+        self.digest = hashlib.sha256()
+        self.have = 0
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._handle = os.open(self._partial, flags, 0o600, dir_fd=folder)
+        facts = os.fstat(self._handle)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_nlink != 1:
+            os.close(self._handle)
+            raise Conflict("local_path: something that is no partial download is in the way", hint="remove it")
+
+    def resume(self, size: int) -> None:
+        """Take in what an earlier try left.
+
+        Raises:
+            Conflict: Another call is at it.
+        """
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict("the same download is under way in another call", hint="wait for its end") from error
+        if os.fstat(self._handle).st_size > size:
+            self.restart()
+        while chunk := os.read(self._handle, READ):
+            self.digest.update(chunk)
+            self.have += len(chunk)
+
+    def restart(self) -> None:
+        """Forget what is there."""
+        os.ftruncate(self._handle, 0)
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        self.digest, self.have = hashlib.sha256(), 0
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        self.digest.update(chunk)
+        self.have += len(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[os.write(self._handle, rest) :]
+
+    def commit(self, mode: int) -> None:
+        """Put the file in its place. One that was there gives it its permissions, else `mode` does."""
+        try:
+            facts = os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            mode &= 0o777 & ~_umask()
+        else:
+            if not stat.S_ISREG(facts.st_mode):
+                raise InvalidInput("local_path: is not a regular file", hint="add the name the file is to have")
+            mode = stat.S_IMODE(facts.st_mode)
+        os.fchmod(self._handle, mode)
+        os.fsync(self._handle)
+        os.rename(self._partial, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        os.fsync(self._folder)
+
+    def discard(self) -> None:
+        """Remove what was collected."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._partial, dir_fd=self._folder)
+
+    def close(self) -> None:
+        """Let go; what was collected and not committed stays, for the next try."""
+        os.close(self._handle)
+
+
+def _umask() -> int:
+    """This process's umask, as /proc has it where there is one: asking the kernel means changing it for a moment."""
+    with contextlib.suppress(OSError, StopIteration, ValueError), Path("/proc/self/status").open() as lines:
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    return 0o022
+
+
+@contextlib.contextmanager
+def sink(place: Path, partial: str, size: int, *, make: bool) -> Generator[Sink]:
+    """A file to be received at a resolved place.
+
+    Args:
+        place: Absolute and resolved.
+        partial: What the name of the partial file has in it.
+        size: How many bytes there will be.
+        make: Make the folders on the way.
+    """
+    folder = enter(place.parent, make=make)
+    try:
+        if place.is_dir():
+            raise InvalidInput("local_path: is a folder", hint="add the name the file is to have")
+        collected = Sink(folder, place.name, partial)
+        try:
+            collected.resume(size)
+            yield collected
+        finally:
+            collected.close()
+    finally:
+        os.close(folder)
+
+
+def keep(place: Path, content: bytes, sha256: str, *, make: bool) -> None:
+    """Make content that is in memory the file at a resolved place."""
+    with sink(place, sha256[:24], len(content), make=make) as target:
+        target.restart()
+        target.write(content)
+        target.commit(0o666)

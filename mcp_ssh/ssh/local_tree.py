@@ -1,0 +1,252 @@
+"""Folders of this server's machine as tar streams, made and taken in without following a link. Everything here blocks.
+
+A tar stream from a machine is a list of wishes: whoever owns the machine could ask for `../../.ssh/authorized_keys`, or
+for a link and then for a file behind it. So each folder on an entry's way is entered by descriptor and may not be a
+link, and a file is made beside its goal under a name of ours and renamed. Nothing outside the folder can be reached.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import tarfile
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import IO, Any, cast
+
+from mcp_ssh.errors import Conflict, PermissionDenied
+
+BATCH = 1024 * 1024
+SHOWN = 20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+@dataclass
+class Tally:
+    """What travelled: files, links and others without the folders, the bytes of the files, and what stayed behind."""
+
+    count: int = 0
+    size: int = 0
+    left: int = 0
+    skipped: list[str] = field(default_factory=list[str])
+
+    def skip(self, name: str) -> None:
+        """Leave something behind; the first few are named."""
+        self.left += 1
+        if len(self.skipped) < SHOWN:
+            self.skipped.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+
+
+def archive(root: int, tally: Tally) -> Generator[bytes]:
+    """A folder as a tar stream in pieces: all under `t`, and at the very end an empty file `end`.
+
+    The GNU format is the one that every tar reads, and that keeps names of any length in any bytes. Owners and unusual
+    bits are left out: on the machine everything belongs to the account.
+    """
+    yield _header("t", os.fstat(root), tarfile.DIRTYPE)
+    yield from _inside(root, "t", tally)
+    yield _header("end", os.fstat(root), tarfile.REGTYPE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _header(name: str, facts: os.stat_result, kind: bytes, target: str = "", size: int = 0) -> bytes:
+    info = tarfile.TarInfo(name)
+    # A folder that may not be written to could not be filled.
+    info.mode = facts.st_mode & 0o777 | (0o700 if kind == tarfile.DIRTYPE else 0)
+    info.type, info.linkname, info.size, info.mtime = kind, target, size, max(int(facts.st_mtime), 0)
+    return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+
+
+def _inside(folder: int, path: str, tally: Tally) -> Generator[bytes]:
+    with os.scandir(folder) as entries:
+        names = sorted(each.name for each in entries)
+    for name in names:
+        inner = f"{path}/{name}"
+        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISDIR(facts.st_mode):
+            handle = os.open(name, _FOLDER, dir_fd=folder)
+            try:
+                yield _header(inner, facts, tarfile.DIRTYPE)
+                yield from _inside(handle, inner, tally)
+            finally:
+                os.close(handle)
+        elif stat.S_ISLNK(facts.st_mode):
+            tally.count += 1
+            yield _header(inner, facts, tarfile.SYMTYPE, os.readlink(name, dir_fd=folder))
+        elif stat.S_ISREG(facts.st_mode):
+            tally.count += 1
+            yield from _file(folder, name, inner, tally)
+        else:
+            tally.skip(inner[2:])
+
+
+def _file(folder: int, name: str, path: str, tally: Tally) -> Generator[bytes]:
+    try:
+        handle = os.open(name, _FILE, dir_fd=folder)
+    except PermissionError as error:
+        raise PermissionDenied(f"local_path: {path[2:]!r} in it is not open to this server") from error
+    try:
+        facts = os.fstat(handle)
+        yield _header(path, facts, tarfile.REGTYPE, size=facts.st_size)
+        left = facts.st_size
+        while left:
+            chunk = os.read(handle, min(BATCH, left))
+            if not chunk:
+                raise Conflict(f"local_path: {path[2:]!r} in it became shorter meanwhile", hint="try again")
+            left -= len(chunk)
+            yield chunk
+        tally.size += facts.st_size
+        yield bytes(-facts.st_size % tarfile.BLOCKSIZE)
+    finally:
+        os.close(handle)
+
+
+def batch(pieces: Generator[bytes]) -> bytes:
+    """The next pieces together, about a MiB; nothing at the end."""
+    held = bytearray()
+    for piece in pieces:
+        held += piece
+        if len(held) >= BATCH:
+            break
+    return bytes(held)
+
+
+class Planting:
+    """Takes a tar stream into a folder.
+
+    Args:
+        root: Descriptor of the folder.
+        links_inside: Leave out links that lead out of the folder.
+    """
+
+    def __init__(self, root: int, tally: Tally, *, links_inside: bool) -> None:
+        self._root = root
+        self._tally = tally
+        self._links_inside = links_inside
+        self._open: tuple[tuple[str, ...], int] = ((), os.dup(root))
+
+    def take(self, stream: IO[bytes]) -> None:
+        """Take in everything that comes.
+
+        Raises:
+            tarfile.TarError: It is no tar stream, or it ends early.
+        """
+        try:
+            with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
+                for entry in tar:
+                    # tarfile keeps every entry it has seen.
+                    cast("Any", tar).members = []
+                    self._entry(tar, entry)
+        finally:
+            os.close(self._open[1])
+
+    def _entry(self, tar: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
+        parts = _parts(entry.name)
+        if parts is None:
+            self._tally.skip(entry.name)
+            return
+        try:
+            if not parts or entry.isdir():
+                self._folder(parts, entry.mode & 0o777 | 0o700)
+            elif self._made(tar, entry, parts):
+                self._tally.count += 1
+            else:
+                self._tally.skip(entry.name)
+        except (NotADirectoryError, IsADirectoryError, FileExistsError, FileNotFoundError):
+            # Something of another kind is there already, or a link that would lead elsewhere.
+            self._tally.skip(entry.name)
+        except OSError as error:
+            if error.errno != _LOOP:
+                raise
+            self._tally.skip(entry.name)
+
+    def _made(self, tar: tarfile.TarFile, entry: tarfile.TarInfo, parts: tuple[str, ...]) -> bool:
+        folder = self._folder(parts[:-1], 0o700)
+        new = f".mcp-ssh-{secrets.token_hex(8)}.part"
+        try:
+            if entry.isreg():
+                self._write(tar, entry, folder, new)
+            elif entry.issym():
+                if self._links_inside and not _stays(parts[:-1], entry.linkname):
+                    return False
+                os.symlink(entry.linkname, new, dir_fd=folder)
+            elif not (entry.islnk() and self._link(entry, parts, new)):
+                return False
+            os.rename(new, parts[-1], src_dir_fd=self._folder(parts[:-1], 0o700), dst_dir_fd=self._open[1])
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(new, dir_fd=self._folder(parts[:-1], 0o700))
+            raise
+        return True
+
+    def _write(self, tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: int, new: str) -> None:
+        content = tar.extractfile(entry)
+        assert content is not None  # noqa: S101 a regular entry has content
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        try:
+            while chunk := content.read(BATCH):
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+                self._tally.size += len(chunk)
+            os.fchmod(handle, entry.mode & 0o777)
+            os.utime(handle, (entry.mtime, entry.mtime))
+        finally:
+            os.close(handle)
+
+    def _link(self, entry: tarfile.TarInfo, parts: tuple[str, ...], new: str) -> bool:
+        """A second name of a file that came before."""
+        first = _parts(entry.linkname)
+        if not first:
+            return False
+        there = os.dup(self._folder(first[:-1], 0o700))
+        try:
+            here = self._folder(parts[:-1], 0o700)
+            os.link(first[-1], new, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+        finally:
+            os.close(there)
+        return True
+
+    def _folder(self, parts: tuple[str, ...], mode: int) -> int:
+        """A folder's descriptor, good until the next is asked for; it is made where it is missing."""
+        if self._open[0] == parts:
+            return self._open[1]
+        handle = os.dup(self._root)
+        try:
+            for depth, part in enumerate(parts, 1):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, mode if depth == len(parts) else 0o700, dir_fd=handle)
+                inner = os.open(part, _FOLDER, dir_fd=handle)
+                os.close(handle)
+                handle = inner
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(self._open[1])
+        self._open = (parts, handle)
+        return handle
+
+
+_LOOP = errno.ELOOP
+"""ELOOP: what was to be a folder is a link."""
+
+
+def _parts(name: str) -> tuple[str, ...] | None:
+    """The folders and the name of an entry; None where it does not stay in the folder."""
+    parts = tuple(part for part in name.split("/") if part not in {"", "."})
+    return None if name.startswith("/") or ".." in parts else parts
+
+
+def _stays(folder: tuple[str, ...], target: str) -> bool:
+    """Whether a link in a folder leads nowhere outside, going by its words alone."""
+    if target.startswith("/"):
+        return False
+    depth = len(folder)
+    for part in PurePosixPath(target).parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return False
+    return True

@@ -1,0 +1,259 @@
+"""Where to, as whom, with what and by which way: a caller's wish and ~/.ssh/config made into logins."""
+
+import os
+import re
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+from pydantic import SecretStr
+
+from mcp_ssh.config import Config
+from mcp_ssh.errors import InvalidInput, Refused
+from mcp_ssh.policy import may_use_defaults, may_use_identities
+from mcp_ssh.ssh import keys
+from mcp_ssh.ssh.hostkeys import HostKeys
+from mcp_ssh.ssh.keys import Identities, Offered
+from mcp_ssh.ssh.ssh_config import DEFAULT_IDENTITIES, Jump, Settings, local_user, settings
+from mcp_ssh.ssh.wanted import Connect
+from mcp_ssh.tool import Caller
+
+if TYPE_CHECKING:
+    import asyncssh
+
+MOST_HOPS = 8
+_NAME = re.compile(r"[^\s,/@\[\]]{1,255}")
+_SESSION_ID = re.compile(r"[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Agent:
+    """An ssh-agent to ask for keys.
+
+    Attributes:
+        path: Its socket.
+        only: The keys that may be offered; `None` for all.
+        certificates: What to offer beside its keys.
+        needed: The caller asked for it, so that it has to answer.
+    """
+
+    path: str
+    only: frozenset[bytes] | None = field(default=None, repr=False)
+    certificates: tuple["asyncssh.SSHCertificate", ...] = field(default=(), repr=False)
+    needed: bool = False
+
+
+@dataclass(frozen=True)
+class Login:
+    """One machine to log in to.
+
+    Attributes:
+        keys: Keys to offer.
+        answers: For what the machine asks at login.
+        agent: Where more keys may be.
+        refused_methods: Ways of logging in that the owner's config switches off.
+        host_keys: Whom to trust.
+        host_key_alias: The name its host key is known by.
+        hops: Machines to log in to on the way, the first one first.
+        proxy_command: The program that is the way to the first machine.
+        connect_timeout_s: How long the machine may take to say who it is.
+        keepalive_s: Seconds between keepalives; 0 for none.
+    """
+
+    host: str
+    port: int
+    username: str
+    host_keys: HostKeys = field(repr=False)
+    password: SecretStr | None = None
+    answers: tuple[SecretStr, ...] = ()
+    keys: tuple[Offered, ...] = field(default=(), repr=False)
+    agent: Agent | None = None
+    refused_methods: frozenset[str] = frozenset()
+    host_key_alias: str | None = None
+    hops: tuple["Login", ...] = ()
+    proxy_command: str | None = field(default=None, repr=False)
+    connect_timeout_s: float | None = None
+    keepalive_s: float = 0.0
+    bind_address: str | None = None
+    family: socket.AddressFamily = socket.AF_UNSPEC
+
+    @property
+    def where(self) -> str:
+        """The machine, for messages."""
+        return f"{self.host} port {self.port}"
+
+
+@dataclass(frozen=True)
+class Logins:
+    """Makes logins for one caller.
+
+    ~/.ssh/config is read only for callers who may use the identities of the server's owner for the host they name.
+    """
+
+    caller: Caller
+    config: Config
+    host_keys: HostKeys
+
+    async def wanted(self, wanted: Connect) -> tuple[Login, str | None]:
+        """The login a caller wants, and the alias of ~/.ssh/config it is known by, where it is one.
+
+        Configured secrets go to the configured host and account only: whoever names another host gets none of them.
+
+        Raises:
+            InvalidInput: No host or username, nothing to log in with, or a key or a config that cannot be used.
+            Refused: This caller may not use key files or the agent of this server's owner.
+            Unsupported: ~/.ssh/config asks for what this server cannot do.
+        """
+        auth = self.config.auth
+        host = wanted.host or auth.default_host
+        if not host:
+            raise InvalidInput("host: is required", hint="give host, or set auth.default_host in config.json")
+        owned = may_use_identities(self.caller, host, self.config.security)
+        if (wanted.key_path or wanted.use_agent) and not owned:
+            raise Refused(
+                "key_path and use_agent log in as this server's owner, which your role may not for this host",
+                hint="send the key as key_content, or have the owner add the host to security.allow_server_identities",
+            )
+        given = wanted.username or (None if wanted.host else auth.default_username or None)
+        found = Settings(host, host)
+        if owned and wanted.use_config:
+            found = await self._settings(host, username=given, port=wanted.port)
+        username = given or found.username or auth.default_username or (local_user() if found.named else "")
+        if not username:
+            raise InvalidInput(
+                "username: is required", hint="give username, or set auth.default_username in config.json"
+            )
+        port = wanted.port or found.port or self.config.ssh.default_port
+        login = await self._with_secrets(self._bare(found, username, port), wanted, found, owned=owned)
+        if not wanted.keepalive:
+            login = replace(login, keepalive_s=0.0)
+        return await self._on_its_way(login, found), host if found.named else None
+
+    async def alias(self, name: str) -> bool:
+        """Whether a name is one of ~/.ssh/config, and this caller may use it. What reads as a session's id is none."""
+        if not _NAME.fullmatch(name) or _SESSION_ID.fullmatch(name):
+            return False
+        if not may_use_identities(self.caller, name, self.config.security):
+            return False
+        return (await self._settings(name)).named
+
+    async def _settings(
+        self, host: str, *, username: str | None = None, port: int | None = None, without_proxy: bool = False
+    ) -> Settings:
+        read = partial(settings, username=username, port=port, without_proxy=without_proxy)
+        return await anyio.to_thread.run_sync(partial(read, host, may_exec=self.caller.owner))
+
+    def _bare(self, found: Settings, username: str, port: int) -> Login:
+        return Login(
+            host=found.hostname,
+            port=port,
+            username=username,
+            host_keys=self.host_keys.reading(found.known_hosts(username, port), strict=found.strict),
+            refused_methods=found.refused_methods,
+            host_key_alias=found.host_key_alias,
+            proxy_command=found.proxy_command(username, port),
+            connect_timeout_s=found.connect_timeout_s,
+            keepalive_s=found.alive_interval_s or self.config.ssh.keepalive_interval,
+            bind_address=found.bind_address,
+            family=found.family,
+        )
+
+    async def _with_secrets(self, login: Login, wanted: Connect, found: Settings, *, owned: bool) -> Login:
+        auth = self.config.auth
+        given = any(
+            (wanted.password, wanted.key_path, wanted.key_content, wanted.use_agent, wanted.interactive_answers)
+        )
+        configured = not given and may_use_defaults(wanted.host, wanted.username, auth)
+        key_path = auth.default_key_path if configured else wanted.key_path
+        passphrase = wanted.key_passphrase or (auth.default_key_passphrase if configured else None)
+        password = wanted.password or (auth.default_password if configured and auth.default_password else None)
+        loaded = await _loaded(key_path, wanted.key_content, passphrase)
+        login = replace(login, password=password, answers=tuple(wanted.interactive_answers or ()), keys=loaded)
+        if wanted.use_agent:
+            return replace(login, agent=self._asked_agent(login, found))
+        problem = None
+        if owned and wanted.use_config and not loaded and (found.identity_files or not (given or password)):
+            login, problem = await self._with_identities(login, found, passphrase, alone=not (given or password))
+        if not (login.keys or login.agent or login.password or login.answers):
+            raise problem or InvalidInput(
+                "nothing to log in with: no password, no key and no agent",
+                hint="give one of password, key_path, key_content, interactive_answers, or use_agent: true",
+            )
+        return login
+
+    def _asked_agent(self, login: Login, found: Settings) -> Agent:
+        path = found.agent_path(login.username, login.port) or os.environ.get("SSH_AUTH_SOCK")
+        if not path:
+            raise InvalidInput("use_agent: this server runs without an ssh-agent", hint="use another way to log in")
+        return Agent(path, needed=True)
+
+    async def _with_identities(
+        self, login: Login, found: Settings, passphrase: SecretStr | None, *, alone: bool
+    ) -> tuple[Login, InvalidInput | None]:
+        """The login with the owner's keys, as ssh would offer them.
+
+        Args:
+            login: The login.
+            found: The options for it.
+            passphrase: For keys that are encrypted.
+            alone: Nothing else was given, so that the agent may offer all it has.
+        """
+        whom = (login.username, login.port)
+        files = found.paths(found.identity_files or DEFAULT_IDENTITIES, *whom)
+        own = await keys.identities(files, found.paths(found.certificate_files, *whom), passphrase)
+        path = found.agent_path(*whom)
+        agent = Agent(path, *_from_agent(own, found, alone=alone)) if path else None
+        return replace(login, keys=own.keys, agent=agent), own.problem
+
+    async def _on_its_way(self, login: Login, found: Settings) -> Login:
+        hops = await self._hops(found.jumps, ())
+        return replace(login, hops=tuple(hops))
+
+    async def _hops(self, jumps: Sequence[Jump], behind: tuple[str, ...]) -> list[Login]:
+        """Logins for machines on the way; the first one may have machines before it, by its own options.
+
+        Raises:
+            InvalidInput: They lead in a circle.
+        """
+        hops: list[Login] = []
+        for index, jump in enumerate(jumps):
+            if jump.host in behind or len(behind) + len(jumps) > MOST_HOPS:
+                raise InvalidInput(
+                    f"~/.ssh/config: ProxyJump leads in a circle, or over more than {MOST_HOPS} machines, at {jump}",
+                    hint="correct ProxyJump",
+                )
+            found = await self._settings(jump.host, username=jump.username, port=jump.port, without_proxy=index > 0)
+            username = found.username or local_user()
+            bare = self._bare(found, username, found.port or self.config.ssh.default_port)
+            login, _ = await self._with_identities(bare, found, None, alone=True)
+            hops += [*await self._hops(found.jumps, (*behind, jump.host)), login]
+        return hops
+
+
+def aliases(config: Config, host_keys: HostKeys) -> Callable[[Caller, str], Awaitable[Mapping[str, Any] | None]]:
+    """What a name in ~/.ssh/config stands for, as one of the resolvers of `Sessions.find_or_open`."""
+
+    async def resolve(caller: Caller, name: str) -> Mapping[str, Any] | None:
+        return {"host": name} if await Logins(caller, config, host_keys).alias(name) else None
+
+    return resolve
+
+
+async def _loaded(
+    key_path: str | None, key_content: SecretStr | None, passphrase: SecretStr | None
+) -> tuple[Offered, ...]:
+    loaded: list[Offered] = []
+    if key_path:
+        loaded.append(await keys.with_certificate(key_path, await keys.from_path(key_path, passphrase)))
+    if key_content:
+        loaded.append(await keys.from_content(key_content, passphrase))
+    return tuple(loaded)
+
+
+def _from_agent(
+    own: Identities, found: Settings, *, alone: bool
+) -> tuple[frozenset[bytes] | None, tuple["asyncssh.SSHCertificate", ...]]:
+    return own.public if found.identities_only or not alone else None, own.certificates

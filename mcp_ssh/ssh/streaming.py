@@ -1,0 +1,236 @@
+"""A command on its channel until its end is certain, and commands of our own that are spoken with while they run."""
+
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from mcp_ssh.commandline import Command
+from mcp_ssh.errors import RemoteFailed
+from mcp_ssh.ssh.become import Acting, Entry
+from mcp_ssh.ssh.kill import Stopped
+from mcp_ssh.ssh.link import Link, close_channel, lost
+from mcp_ssh.ssh.wire import StartLine, Wire, wire
+
+if TYPE_CHECKING:
+    from mcp_ssh.probes.answers import Answer, Asked
+    from mcp_ssh.ssh.channel import Channel
+
+log = logging.getLogger(__name__)
+
+BLOCK = 256 * 1024
+DRAIN_S = 1.0
+"""After a call's processes ended, how long their last output is waited for."""
+STDERR_LIMIT = 64 * 1024
+ANSWER_LIMIT = 1024 * 1024
+
+
+class Started:
+    """A command that was sent.
+
+    `finished` is set by whoever saw its end; `stopped` says what became of one that had to be ended.
+    """
+
+    def __init__(self, call: Wire) -> None:
+        self.call = call
+        self.start_line = StartLine(call.started)
+        self.entry = Entry(call.acting, call.cookie)
+        self.channel: Channel | None = None
+        self.finished = False
+        # Where no channel was opened in time nothing ever ran.
+        self.stopped = Stopped(ended=True)
+
+    def errors(self, chunk: bytes) -> bytes:
+        """What of these bytes of standard error is the command's."""
+        return self.entry.err(self.start_line.feed(chunk))
+
+
+@contextlib.asynccontextmanager
+async def on_channel(
+    link: Link, started: Started, drain: Callable[["Channel"], Awaitable[None]], began: float
+) -> AsyncGenerator["Channel"]:
+    """Open a channel for a command. Unless its end was seen, its processes are ended on the way out.
+
+    Args:
+        link: The connection; the caller holds a place on it.
+        started: The command; is told what becomes of it.
+        drain: Takes in what the command still said when it was ended.
+        began: When the call began, on anyio's clock.
+    """
+    try:
+        started.channel = await link.open(started.call.text)
+        yield started.channel
+    finally:
+        if not started.finished:
+            started.stopped = await _end(link, started, drain, anyio.current_time() - began)
+        if started.channel is not None:
+            await close_channel(started.channel)
+
+
+async def _end(
+    link: Link, started: Started, drain: Callable[["Channel"], Awaitable[None]], elapsed_s: float
+) -> Stopped:
+    """End the command's processes, then take in the output they still had."""
+    if not link.alive:
+        return Stopped(ended=None)
+    if started.channel is not None and not started.entry.began:
+        # Neither the login account nor root can be sure to end a sudo that waits for a password: the end of input does.
+        with contextlib.suppress(OSError):
+            started.channel.write_eof()
+    stopped = await link.stop(started.call, started.start_line.pid, elapsed_s, entered=started.entry.began)
+    log.info("a command was ended before its time; its processes ended: %s", stopped.shown())
+    if started.channel is not None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S), contextlib.suppress(Exception):
+            await drain(started.channel)
+    return stopped
+
+
+class Stream:
+    """A command of our own, as the one who speaks with it sees it."""
+
+    def __init__(self, channel: "Channel", started: Started) -> None:
+        self._channel = channel
+        self._started = started
+        self._ahead = bytearray()
+        self._errors = bytearray()
+        self._errors_ended = anyio.Event()
+
+    async def read(self) -> bytes:
+        """What came since; waits for some, and gives none at the end."""
+        if self._ahead:
+            taken = bytes(self._ahead)
+            self._ahead.clear()
+            return taken
+        while chunk := await self._channel.read():
+            if passed := self._started.entry.out(chunk):
+                return passed
+        self._started.entry.end()
+        return b""
+
+    async def enter(self) -> None:
+        """Become the account the command runs as; nothing to do where that is the login account.
+
+        Raises:
+            ToolError: Why that could not be.
+        """
+        entry = self._started.entry
+        admitted = False
+        if entry.began:
+            return
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._read_ahead)
+            with contextlib.suppress(OSError):
+                admitted = await entry.admitted(self._channel)
+            if admitted:
+                group.cancel_scope.cancel()
+        if not admitted:
+            await self._errors_ended.wait()
+            raise entry.refusal()
+
+    async def _read_ahead(self) -> None:
+        self._ahead += await self.read()
+
+    async def write(self, data: bytes) -> bool:
+        """Send to standard input, in blocks; waits while the other side takes no more. False where it never will."""
+        try:
+            for start in range(0, len(data), BLOCK):
+                await self._channel.write(data[start : start + BLOCK])
+        except OSError:
+            return False
+        return True
+
+    def end_input(self) -> None:
+        """Close standard input."""
+        with contextlib.suppress(OSError):
+            self._channel.write_eof()
+
+    async def answer(self, asked: "Asked") -> "Answer":
+        """The script's next answer; what follows it is read later.
+
+        Raises:
+            ToolError: What the answer means where the machine could not do as asked.
+            ConnectFailed: The connection was lost before there was one.
+        """
+        held = bytearray()
+        while held.count(asked.mark) < 4 and (chunk := await self.read()):
+            held += chunk
+            if len(held) > ANSWER_LIMIT:
+                raise RemoteFailed("the machine's shell answers with something else than was asked")
+        if held.count(asked.mark) < 4 and self._lost:
+            raise lost()
+        parts = bytes(held).split(asked.mark, 4)
+        if len(parts) == 5:
+            self._ahead += parts.pop()
+            parts.append(b"")
+        return asked.answer(asked.mark.join(parts), bytes(self._errors))
+
+    @property
+    def _lost(self) -> bool:
+        return self._channel.exit_status is None and self._channel.exit_signal is None
+
+    async def finish(self) -> tuple[int | None, bytes]:
+        """Wait for the end: the exit code, None where a signal ended it, and what was said on standard error.
+
+        Raises:
+            ConnectFailed: The connection was lost first.
+        """
+        while await self._channel.read():
+            pass
+        await self._errors_ended.wait()
+        await self._channel.wait_closed()
+        if self._lost:
+            raise lost()
+        self._started.finished = True
+        return self._channel.exit_status, bytes(self._errors)
+
+    async def take_errors(self) -> None:
+        """Read standard error to its end, and keep its beginning."""
+        from mcp_ssh.ssh.channel import STDERR
+
+        while chunk := await self._channel.read(STDERR):
+            passed = self._started.errors(chunk)
+            self._errors += passed[: STDERR_LIMIT - len(self._errors)]
+        self._errors += self._started.entry.err(self._started.start_line.rest())
+        self._errors_ended.set()
+
+
+@contextlib.asynccontextmanager
+async def streaming(link: Link, command: Command, acting: Acting | None = None) -> AsyncGenerator[Stream]:
+    """Start a command of our own, to be spoken with while it runs.
+
+    Left before `Stream.finish`, by an error, a cancellation or a deadline of the caller's, it is ended with all its
+    processes.
+
+    Args:
+        link: The connection.
+        command: What runs.
+        acting: The account it runs as, where that is not the login account: the session's `acting`.
+
+    Raises:
+        PermissionDenied: The other account may not be acted as.
+        ConnectFailed: The connection is gone.
+        Unsupported: The account may not run commands.
+    """
+    if not link.alive:
+        raise lost()
+    began = anyio.current_time()
+    started = Started(wire(command.line(), shell=link.shell, acting=acting, ours=True))
+    try:
+        async with link.place(), on_channel(link, started, _drop, began) as channel:
+            stream = Stream(channel, started)
+            async with anyio.create_task_group() as group:
+                group.start_soon(stream.take_errors)
+                await stream.enter()
+                if command.stdin is not None:
+                    await stream.write(command.stdin)
+                yield stream
+                group.cancel_scope.cancel()
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+
+
+async def _drop(channel: "Channel") -> None:
+    while await channel.read():
+        pass

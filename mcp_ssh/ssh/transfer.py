@@ -1,0 +1,259 @@
+"""Single files between this machine and another: streamed in constant memory, resumed, compared by SHA-256, atomic."""
+
+import contextlib
+import functools
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from mcp_ssh.errors import Conflict, RemoteFailed
+from mcp_ssh.probes.answers import named
+from mcp_ssh.probes.file_transfer import (
+    ANY_SIZE,
+    BLOCK,
+    Damaged,
+    Offer,
+    ask_receive,
+    ask_send,
+    parse_have,
+    parse_offer,
+    partial_name,
+)
+from mcp_ssh.probes.file_write import parse_write
+from mcp_ssh.ssh import local
+from mcp_ssh.ssh.local import Sink, Source
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.streaming import Stream, streaming
+from mcp_ssh.tool import Call
+
+T = TypeVar("T")
+
+REPORT_S = 0.25
+"""How often progress is told, at most."""
+
+
+async def in_thread(function: Callable[[], T], shown: str) -> T:
+    """Do something with local files, off the loop; failures of the file system name the path as the caller gave it."""
+    try:
+        return await anyio.to_thread.run_sync(function)
+    except OSError as error:
+        raise local.trouble(error, shown) from error
+
+
+class Progress:
+    """Tells the caller how far a transfer is, now and then."""
+
+    def __init__(self, call: Call, total: int | None, what: str) -> None:
+        self._call = call
+        self._total = total
+        self._what = what
+        self._told = time.monotonic()
+        self.done = 0
+
+    async def reached(self, done: int) -> None:
+        """So many bytes have travelled, those of an earlier try included."""
+        self.done = done
+        if time.monotonic() - self._told >= REPORT_S:
+            self._told = time.monotonic()
+            await self._call.progress(done, self._total, self._what)
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """What a transfer did: size and SHA-256 of the whole, and how many bytes an earlier try had brought already."""
+
+    path: str
+    size: int
+    sha256: str
+    resumed: int
+    permissions: str = ""
+    atomic: bool = True
+
+
+# ---- to the machine ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What an uploaded file is to be.
+
+    Attributes:
+        path: The file there; links are followed.
+        permissions: Octal digits it gets; None keeps those it has.
+        usual: Permissions of a new file, less the account's umask.
+    """
+
+    path: str
+    permissions: str | None = None
+    usual: int = 0o666
+
+
+async def upload(host: Session, wish: Wish, source: Source, call: Call) -> Transferred:
+    """Send a file.
+
+    Raises:
+        Damaged: What arrived is not what was sent; the old file is unchanged.
+    """
+    sha256 = await in_thread(functools.partial(source.sha256), "the source")
+    try:
+        return await _upload(host, wish, source, sha256, call)
+    except Damaged as error:
+        if not error.offset:
+            raise
+    # What an earlier try left was bad; it is removed now.
+    return await _upload(host, wish, source, sha256, call)
+
+
+async def _upload(host: Session, wish: Wish, source: Source, sha256: str, call: Call) -> Transferred:
+    asked = ask_receive(wish.path, source.size, sha256, permissions=wish.permissions, usual=wish.usual)
+    progress = Progress(call, source.size, "uploading")
+    # What is too small to be resumed is sent before the machine asks for it.
+    at_once = source.size <= BLOCK
+    async with streaming(host.link, asked.command, host.acting) as stream:
+        have = 0 if at_once else parse_have(await stream.answer(asked))
+        await _send(stream, source, have, progress)
+        stream.end_input()
+        if at_once:
+            have = parse_have(await stream.answer(asked))
+        answer = await stream.answer(asked)
+        await stream.finish()
+    outcome = parse_write(answer.body)
+    return Transferred(answer.path, source.size, sha256, have, outcome.permissions, outcome.atomic)
+
+
+async def _send(stream: Stream, source: Source, offset: int, progress: Progress) -> None:
+    while chunk := await in_thread(functools.partial(source.read, offset), "the source"):
+        if not await stream.write(chunk):
+            return
+        offset += len(chunk)
+        await progress.reached(offset)
+
+
+# ---- from the machine --------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def offered(
+    host: Session, path: str, maximum: int = ANY_SIZE
+) -> AsyncGenerator[tuple[str, Offer | None, Stream]]:
+    """What the machine has at a path, and the stream on which it would come; `None` for a folder."""
+    asked = ask_send(path, maximum)
+    async with streaming(host.link, asked.command, host.acting) as stream:
+        answer = await stream.answer(asked)
+        yield answer.path, parse_offer(answer), stream
+
+
+async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | None]:
+    """A file's content in memory, `None` for a folder.
+
+    Raises:
+        Larger: It has more bytes.
+        Conflict: It changed while it was being read.
+    """
+    async with offered(host, path, maximum) as (shown, offer, stream):
+        if offer is None:
+            await stream.finish()
+            return shown, None
+        await stream.write(b"0\n")
+        stream.end_input()
+        content = bytearray()
+        while len(content) <= maximum and (chunk := await stream.read()):
+            content += chunk
+        await stream.finish()
+    data = bytes(content)
+    if offer.sha256 is not None and await anyio.to_thread.run_sync(_sha256, data) != offer.sha256:
+        raise _changed(shown)
+    return shown, data
+
+
+async def download(host: Session, path: str, goal: "Goal", call: Call) -> Transferred | None:
+    """Receive a file; `None` where it is a folder.
+
+    Raises:
+        Conflict: It changed while it was being read.
+    """
+    try:
+        return await _download(host, path, goal, call)
+    except _Bad as bad:
+        if not bad.resumed:
+            raise _changed(path) from bad
+    # What an earlier try left was bad; it is removed now.
+    try:
+        return await _download(host, path, goal, call)
+    except _Bad as bad:
+        raise _changed(path) from bad
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Where a download goes.
+
+    Attributes:
+        place: Resolved and allowed.
+        shown: The path as the caller gave it.
+        make: Make the folders on the way.
+    """
+
+    place: Path
+    shown: str
+    make: bool
+
+
+class _Bad(Exception):
+    """What came does not have the SHA-256 it should have."""
+
+    def __init__(self, resumed: int) -> None:
+        super().__init__()
+        self.resumed = resumed
+
+
+async def _download(host: Session, path: str, goal: Goal, call: Call) -> Transferred | None:
+    async with offered(host, path) as (remote, offer, stream), contextlib.AsyncExitStack() as held:
+        if offer is None:
+            await stream.finish()
+            return None
+        partial = partial_name(goal.place.name, host.name, remote, offer.size, offer.sha256)
+        opened = local.sink(goal.place, partial, offer.size, make=goal.make)
+        target = await in_thread(functools.partial(opened.__enter__), goal.shown)
+        held.callback(opened.__exit__, None, None, None)
+        resumed = target.have
+        await stream.write(f"{resumed}\n".encode())
+        stream.end_input()
+        progress = Progress(call, offer.size, "downloading")
+        while chunk := await stream.read():
+            await in_thread(functools.partial(target.write, chunk), goal.shown)
+            await progress.reached(target.have)
+        _, said = await stream.finish()
+        await _keep(target, offer, goal.shown, resumed, said)
+    return Transferred(remote, target.have, target.digest.hexdigest(), resumed, f"{offer.mode:04o}")
+
+
+async def _keep(target: Sink, offer: Offer, shown: str, resumed: int, said: bytes) -> None:
+    if offer.sha256 is not None and target.have < offer.size:
+        reason = said.decode("utf-8", "replace").strip()[-300:]
+        raise RemoteFailed(
+            f"only {target.have} of {offer.size} bytes came{': ' if reason else ''}{reason}",
+            hint="try again: what came is kept, and the rest follows",
+        )
+    if offer.sha256 is not None and target.digest.hexdigest() != offer.sha256:
+        await in_thread(target.discard, shown)
+        raise _Bad(resumed)
+    await in_thread(functools.partial(target.commit, offer.mode), shown)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _changed(path: str) -> Conflict:
+    return Conflict(
+        f"{named(path)} changed while it was being read; nothing was kept",
+        hint="try again; a file that never rests can be read with `cat` through command_exec",
+        details={"path": path},
+    )

@@ -1,0 +1,138 @@
+"""Whole folders between this machine and another, each as one tar stream."""
+
+import contextlib
+import functools
+import io
+import os
+import secrets
+import tarfile
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import anyio.from_thread
+
+from mcp_ssh.errors import RemoteFailed, ToolError
+from mcp_ssh.probes.answers import Answer, named
+from mcp_ssh.probes.file_transfer import ask_receive_tree, ask_send_tree, tar_failure
+from mcp_ssh.ssh import local
+from mcp_ssh.ssh.local_tree import Planting, Tally, archive, batch
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.streaming import Stream, streaming
+from mcp_ssh.ssh.transfer import Goal, Progress, in_thread
+from mcp_ssh.tool import Call
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A tree that arrived."""
+
+    path: str
+    tally: Tally
+
+
+async def upload(host: Session, path: str, place: Path, shown: str, call: Call) -> Grown:
+    """Send what is in a local folder into one of the machine, which is made where it is missing.
+
+    Raises:
+        RemoteFailed: It did not arrive whole; the machine is as it was.
+    """
+    tally, progress = Tally(), Progress(call, None, "uploading")
+    asked = ask_receive_tree(path, secrets.token_hex(8))
+    root = await in_thread(functools.partial(local.enter, place), shown)
+    with _held(root), contextlib.closing(archive(root, tally)) as pieces:
+        async with streaming(host.link, asked.command, host.acting) as stream:
+            await stream.answer(asked)
+            while piece := await in_thread(functools.partial(batch, pieces), shown):
+                if not await stream.write(piece):
+                    break
+                await progress.reached(progress.done + len(piece))
+            stream.end_input()
+            answer = await stream.answer(asked)
+            await stream.finish()
+    if int(answer.body) != tally.count:
+        raise RemoteFailed(f"{int(answer.body)} of {tally.count} files arrived in {named(answer.path)}")
+    return Grown(answer.path, tally)
+
+
+@contextlib.contextmanager
+def _held(handle: int) -> Generator[None]:
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+async def download(host: Session, path: str, goal: Goal, call: Call, *, links_inside: bool) -> Grown:
+    """Receive what is in a folder of the machine into a local one, which is made where it is missing.
+
+    Raises:
+        ToolError: The machine could not read all of it; what it could is here.
+    """
+    tally, asked = Tally(), ask_send_tree(path)
+    opened = functools.partial(local.enter, goal.place, make=goal.make)
+    async with streaming(host.link, asked.command, host.acting) as stream:
+        answer = await stream.answer(asked)
+        stream.end_input()
+        await in_thread(functools.partial(_made, goal), goal.shown)
+        root = await in_thread(opened, goal.shown)
+        with _held(root):
+            incoming = cast("IO[bytes]", Incoming(stream, Progress(call, None, "downloading")))
+            taking = functools.partial(_take, root, tally, incoming, links_inside=links_inside)
+            torn = await in_thread(taking, goal.shown)
+        code, said = await stream.finish()
+    if code:
+        raise _unread(Answer("tar", answer.path, said, b""), tally)
+    if torn:
+        raise RemoteFailed(f"the tar stream of {named(answer.path)} cannot be read: {torn}", hint="try again")
+    return Grown(answer.path, tally)
+
+
+def _made(goal: Goal) -> None:
+    if not goal.make:
+        with contextlib.suppress(FileExistsError):
+            goal.place.mkdir()
+
+
+def _take(root: int, tally: Tally, incoming: IO[bytes], *, links_inside: bool) -> str:
+    try:
+        Planting(root, tally, links_inside=links_inside).take(incoming)
+    except tarfile.TarError as error:
+        return str(error)
+    return ""
+
+
+def _unread(answer: Answer, tally: Tally) -> ToolError:
+    error = tar_failure(answer)
+    said = answer.text.strip().splitlines()
+    error.details |= {"count": tally.count, "said": said[:20]}
+    error.message += f"; {tally.count} files were downloaded all the same"
+    return error
+
+
+class Incoming(io.RawIOBase):
+    """A stream of the machine as a file that a thread reads; the loop waits for the bytes."""
+
+    def __init__(self, stream: Stream, progress: Progress) -> None:
+        self._stream = stream
+        self._progress = progress
+        self._held = b""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, at most so many, fewer only at the end."""
+        parts: list[bytes] = []
+        while size > 0:
+            if not self._held:
+                self._held = anyio.from_thread.run(self._next)
+                if not self._held:
+                    break
+            parts.append(self._held[:size])
+            self._held = self._held[len(parts[-1]) :]
+            size -= len(parts[-1])
+        return b"".join(parts)
+
+    async def _next(self) -> bytes:
+        chunk = await self._stream.read()
+        await self._progress.reached(self._progress.done + len(chunk))
+        return chunk

@@ -1,0 +1,54 @@
+"""What a caller gives to be connected to a machine: the arguments of `session_connect`, or what a name stands for."""
+
+from pydantic import Field, SecretStr, field_validator
+
+from mcp_ssh.params import Params, ShellText
+
+
+class Connect(Params):
+    """Arguments of `session_connect`; config and ~/.ssh/config fill in what is left out."""
+
+    host: ShellText | None = Field(
+        default=None, max_length=255, description="Host name, address, or a Host of the server owner's ~/.ssh/config."
+    )
+    port: int | None = Field(default=None, ge=1, le=65535, description="TCP port of its SSH server. Default 22.")
+    username: ShellText | None = Field(default=None, max_length=255, description="Account to log in as.")
+    password: SecretStr | None = Field(default=None, description="Password of that account.")
+    interactive_answers: list[SecretStr] | None = Field(
+        default=None,
+        max_length=16,
+        description="Answers to what the machine asks at login, in order, such as a one-time code.",
+        json_schema_extra={"secret": True},
+    )
+    key_path: ShellText | None = Field(
+        default=None,
+        max_length=4096,
+        description="Private key file on the machine this server runs on; its certificate (-cert.pub) is used too.",
+    )
+    key_passphrase: SecretStr | None = Field(default=None, description="Passphrase of an encrypted private key.")
+    key_content: SecretStr | None = Field(default=None, description="A private key itself, its file encoded as base64.")
+    use_agent: bool = Field(default=False, description="Log in with the keys of this server's ssh-agent.")
+    use_config: bool = Field(
+        default=True, description="False: do not look into ~/.ssh/config (only ever read for its owner and admins)."
+    )
+    keepalive: bool = Field(default=True, description="Ask the machine now and then whether it is there.")
+    retries: int = Field(default=3, ge=1, le=10, description="Tries in all on network failures; logins are tried once.")
+    retry_delay: float = Field(
+        default=1.0, ge=0.1, le=30, description="Seconds before the second try; doubled for each one after."
+    )
+    timeout: float | None = Field(
+        default=None, gt=0, le=600, description="Seconds for everything, retries included. Default from config, 30."
+    )
+
+    @field_validator("host")
+    @classmethod
+    def _one_host(cls, host: str | None) -> str | None:
+        if host is not None and any(each in host for each in " \t\r\n,/@"):
+            raise ValueError(
+                "must be a host name or an address alone; the account goes into username, the port into port"
+            )
+        return host.removeprefix("[").removesuffix("]") if host else host
+
+    def time_limit_s(self) -> float:
+        """Longer than any deadline inside."""
+        return (self.timeout or 600.0) + 5.0

@@ -1,0 +1,212 @@
+"""Saved connections: machines by name, with what it takes to log in."""
+
+import re
+import sqlite3
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from mcp_ssh.errors import Conflict, InvalidInput, NotFound
+from mcp_ssh.store.database import NAME, Database, Statement, iso, utc_now
+from mcp_ssh.store.secrets import Seal
+from mcp_ssh.tool import Caller, Role
+
+SecretName = Literal["password", "key_content", "key_passphrase"]
+SECRET_NAMES: tuple[SecretName, ...] = get_args(SecretName)
+
+MAX_NAME_CHARS = 128
+_PLAIN = ("uuid", "name", "category", "host", "port", "username", "key_path", "use_agent")
+_COLUMNS = ("id", *_PLAIN, "secrets", "owner", "created_at", "updated_at", "last_used_at")
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM connections"  # noqa: S608
+_READS_AS_ID = re.compile(r"\d+|[0-9a-f]{12}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class Account(BaseModel):
+    """A machine and an account on it, without secrets."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(description="The name it is called by.")
+    category: str | None = Field(default=None, description="What it is filed under.")
+    host: str = Field(description="Host name or address.")
+    port: int | None = Field(default=None, description="SSH port; unset where the config's default counts.")
+    username: str = Field(description="The account.")
+    key_path: str | None = Field(default=None, description="Private key file on the machine this server runs on.")
+    use_agent: bool = Field(default=False, description="Whether the ssh-agent of this server logs in.")
+
+    @property
+    def target(self) -> str:
+        """What its secrets are good for."""
+        return f"{self.username}@{self.host}:{self.port or ''}"
+
+
+class SavedConnection(Account):
+    """A saved connection as it may be shown: it names its secrets and has none of them."""
+
+    id: int = Field(description="Its number.")
+    uuid: str = Field(description="Its id for programs; it stays when the connection is replaced.")
+    secrets: tuple[SecretName, ...] = Field(description="Which secrets are kept, sealed.")
+    owner: str = Field(description="Id of the caller that saved it.")
+    created_at: str = Field(description="When it was saved first, UTC.")
+    updated_at: str = Field(description="When it was last replaced, UTC.")
+    last_used_at: str | None = Field(description="When it was last connected through, UTC.")
+
+
+class Connections:
+    """The saved connections of a state folder. Callers below admin see those they saved themselves."""
+
+    def __init__(self, database: Database, seal: Seal, now: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._seal = seal
+        self._now = now
+
+    async def add(
+        self, caller: Caller, account: Account, secrets: Mapping[SecretName, SecretStr], *, replace: bool = False
+    ) -> SavedConnection:
+        """Save a connection, or replace all of the one with this name; number and uuid stay then.
+
+        Raises:
+            InvalidInput: A name that reads as something else.
+            Conflict: The name is taken, or the secrets cannot be sealed.
+        """
+        _check_name(account.name)
+        sealed = await self._seal.close_up(secrets, account.target) if secrets else None
+        now = iso(self._now())
+        plain = (account.category, account.host, account.port, account.username, account.key_path, account.use_agent)
+        names = ",".join(each for each in SECRET_NAMES if each in secrets)
+        async with self._database.writing() as connection:
+            rows = list(
+                await connection.execute_fetchall("SELECT id, owner FROM connections WHERE name = ?", (account.name,))
+            )
+            if not rows:
+                await connection.execute(
+                    "INSERT INTO connections (category, host, port, username, key_path, use_agent, secrets, sealed,"
+                    " owner, updated_at, uuid, name, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (*plain, names, sealed, caller.id, now, str(uuid.uuid4()), account.name, now),
+                )
+            elif replace and _may_see(caller, str(rows[0]["owner"])):
+                # The new owner is who replaced it: nobody gets to use secrets that another caller gave.
+                await connection.execute(
+                    "UPDATE connections SET category = ?, host = ?, port = ?, username = ?, key_path = ?,"
+                    " use_agent = ?, secrets = ?, sealed = ?, owner = ?, updated_at = ?, last_used_at = NULL"
+                    " WHERE id = ?",
+                    (*plain, names, sealed, caller.id, now, rows[0]["id"]),
+                )
+            else:
+                raise _taken(account.name, mine=_may_see(caller, str(rows[0]["owner"])))
+            [row] = await connection.execute_fetchall(f"{_SELECT} WHERE name = ?", (account.name,))
+        return _saved(row)
+
+    async def find(self, caller: Caller, which: str) -> SavedConnection:
+        """The connection with this name, number or uuid.
+
+        Raises:
+            NotFound: There is none that this caller may see.
+        """
+        if (found := await self._found(caller, which)) is not None:
+            return found
+        known = [each.name for each in await self.query(caller)]
+        hint = f"there are {', '.join(known[:20])}" if known else "save one with connection_add"
+        raise NotFound(f"there is no saved connection {which[:80]!r}", hint=hint)
+
+    async def query(self, caller: Caller, name: str = "*", category: str | None = None) -> list[SavedConnection]:
+        """The caller's connections whose name and category fit, by name; `*` and `?` as in a shell, any letter case."""
+        rows = await self._database.read(f"{_SELECT} ORDER BY name COLLATE NOCASE, name")
+        saved = [_saved(row) for row in rows if _may_see(caller, str(row["owner"]))]
+        return [
+            each
+            for each in saved
+            if _fits(each.name, name) and (category is None or _fits(each.category or "", category))
+        ]
+
+    async def remove(self, caller: Caller, which: str) -> SavedConnection:
+        """Forget a connection and its secrets.
+
+        Raises:
+            NotFound: There is none that this caller may see.
+        """
+        found = await self.find(caller, which)
+        async with self._database.writing() as connection:
+            await connection.execute("DELETE FROM connections WHERE id = ?", (found.id,))
+        return found
+
+    async def resolve(self, caller: Caller, name: str) -> Mapping[str, Any] | None:
+        """What `session_connect` takes to log in through the connection of this name or uuid; `None` if there is none.
+
+        Raises:
+            Conflict: Its secrets cannot be opened.
+        """
+        found = None if name.isdigit() else await self._found(caller, name)
+        if found is None:
+            return None
+        opened = await self._opened(found)
+        self._database.later_if_room(
+            Statement("UPDATE connections SET last_used_at = ? WHERE id = ?", (iso(self._now()), found.id))
+        )
+        optional = {"port": found.port, "key_path": found.key_path, "use_agent": found.use_agent or None}
+        given = {each: value for each, value in optional.items() if value is not None}
+        return {"host": found.host, "username": found.username, **given, **opened}
+
+    async def key_place(self) -> Literal["keyring", "file"] | None:
+        """Where the key of the secrets is, once it has proved right; `None` where nothing was ever sealed.
+
+        Raises:
+            Conflict: It is missing, or another one.
+        """
+        return await self._seal.place()
+
+    async def _opened(self, saved: SavedConnection) -> dict[str, SecretStr]:
+        rows = await self._database.read("SELECT sealed FROM connections WHERE id = ?", (saved.id,))
+        sealed = rows[0]["sealed"] if rows else None
+        return {} if sealed is None else await self._seal.open(bytes(sealed), saved.target)
+
+    async def _found(self, caller: Caller, which: str) -> SavedConnection | None:
+        rows = await self._database.read(
+            f"{_SELECT} WHERE name = ?1 OR uuid = lower(?1) OR CAST(id AS TEXT) = ?1", (which,)
+        )
+        return next((_saved(row) for row in rows if _may_see(caller, str(row["owner"]))), None)
+
+
+def saved_names(folder: Path) -> list[str]:
+    """The names of all saved connections, for a shell that completes a word: read only, at once, and never failing."""
+    try:
+        with closing(sqlite3.connect(f"{(folder / NAME).absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)) as db:
+            return [str(name) for (name,) in db.execute("SELECT name FROM connections ORDER BY name")]
+    except (sqlite3.Error, ValueError):
+        return []
+
+
+def _may_see(caller: Caller, owner: str) -> bool:
+    return caller.role is Role.ADMIN or caller.id == owner
+
+
+def _fits(text: str, pattern: str) -> bool:
+    return fnmatchcase(text.lower(), pattern.lower())
+
+
+def _check_name(name: str) -> None:
+    if not name or len(name) > MAX_NAME_CHARS or not name.isprintable() or name != name.strip():
+        raise InvalidInput(
+            f"name: must have 1 to {MAX_NAME_CHARS} printable characters, none of them a space at either end"
+        )
+    if "@" in name or name.startswith("-") or _READS_AS_ID.fullmatch(name):
+        raise InvalidInput(
+            "name: must not read as an id, an option or user@host", hint="choose a word such as web1 or prod/db"
+        )
+
+
+def _taken(name: str, *, mine: bool) -> Conflict:
+    hint = "choose another name, or give replace: true to overwrite that one" if mine else "choose another name"
+    return Conflict(f"a saved connection {name!r} exists", hint=hint)
+
+
+def _saved(row: sqlite3.Row) -> SavedConnection:
+    values: dict[str, Any] = dict(row)
+    values["secrets"] = tuple(each for each in SECRET_NAMES if each in str(row["secrets"]).split(","))
+    return SavedConnection.model_validate(values)

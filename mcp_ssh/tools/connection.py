@@ -1,0 +1,197 @@
+"""Saved connections: machines by name, so that a name is all another tool needs."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+
+from mcp_ssh.app import App
+from mcp_ssh.errors import InvalidInput, Refused
+from mcp_ssh.params import Params, Result, ShellText
+from mcp_ssh.policy import may_use_identities
+from mcp_ssh.ssh import keys
+from mcp_ssh.store.connections import MAX_NAME_CHARS, Account, SavedConnection, SecretName
+from mcp_ssh.tool import Call, Risk, tool
+
+Which = Annotated[
+    ShellText, Field(min_length=1, max_length=MAX_NAME_CHARS, description="Name, number or uuid of the connection.")
+]
+
+
+class Add(Params):
+    name: ShellText = Field(
+        min_length=1,
+        max_length=MAX_NAME_CHARS,
+        description="Name to call it by, such as web1; then usable as session_id of every tool.",
+    )
+    host: ShellText = Field(min_length=1, max_length=255, description="Host name or address of the machine.")
+    port: int | None = Field(default=None, ge=1, le=65535, description="TCP port of its SSH server. Default 22.")
+    username: ShellText = Field(min_length=1, max_length=255, description="Account to log in as.")
+    category: ShellText | None = Field(
+        default=None, min_length=1, max_length=255, description="What to file it under, such as prod/web."
+    )
+    password: SecretStr | None = Field(default=None, description="Password of that account.")
+    key_path: ShellText | None = Field(
+        default=None, max_length=4096, description="Private key file on the machine this server runs on."
+    )
+    key_passphrase: SecretStr | None = Field(default=None, description="Passphrase of an encrypted private key.")
+    key_content: SecretStr | None = Field(default=None, description="A private key itself, its file encoded as base64.")
+    use_agent: bool = Field(default=False, description="Log in with the keys of this server's ssh-agent.")
+    replace: bool = Field(
+        default=False, description="True: overwrite all of a connection with this name, its secrets included."
+    )
+
+    @field_validator("host")
+    @classmethod
+    def _one_host(cls, host: str) -> str:
+        if any(each in host for each in " \t\r\n,/@"):
+            raise ValueError(
+                "must be a host name or an address alone; the account goes into username, the port into port"
+            )
+        return host.removeprefix("[").removesuffix("]")
+
+
+class Connection(Result):
+    id: int = Field(description="Its number.")
+    uuid: str = Field(description="Its id for programs; it stays when the connection is replaced.")
+    name: str = Field(description="Its name; usable as session_id.")
+    host: str = Field(description="The machine.")
+    port: int = Field(description="The SSH port.")
+    username: str = Field(description="The account.")
+    category: str | None = Field(default=None, description="What it is filed under.")
+    secrets: list[SecretName] = Field(description="Which secrets are kept, sealed; no tool shows them.")
+    key_path: str | None = Field(default=None, description="Private key file on the machine this server runs on.")
+    use_agent: bool | None = Field(default=None, description="True where this server's ssh-agent logs in.")
+    owner: str = Field(description="The caller that saved it.")
+    created_at: str = Field(description="When it was saved first, UTC.")
+    updated_at: str = Field(description="When it was last replaced, UTC.")
+    last_used_at: str | None = Field(default=None, description="When it was last connected through, UTC.")
+
+
+@tool(Risk.CHANGE)
+async def add(app: App, params: Add, call: Call) -> Connection:
+    """Save a machine under a name, with what it takes to log in.
+
+    The name then works as session_id of every tool and connects on first use. Nothing is sent to the machine. Secrets
+    are sealed and never shown again. Without any, the server owner's keys and ~/.ssh/config log in. Only the caller
+    that saved it and admins see and use it.
+    """
+    await _check_login(app, params, call)
+    given: dict[SecretName, SecretStr | None] = {
+        "password": params.password,
+        "key_content": params.key_content,
+        "key_passphrase": params.key_passphrase,
+    }
+    saved = await app.store.connections.add(
+        call.caller,
+        Account(
+            name=params.name,
+            category=params.category,
+            host=params.host,
+            port=params.port,
+            username=params.username,
+            key_path=params.key_path,
+            use_agent=params.use_agent,
+        ),
+        {name: value for name, value in given.items() if value is not None},
+        replace=params.replace,
+    )
+    _forget_sessions(app, call, saved.name)
+    return _shown(app, saved)
+
+
+def _forget_sessions(app: App, call: Call, name: str) -> None:
+    """Open sessions keep their ids, and lose the name: it means another machine now, or none."""
+    for session in app.sessions.seen_by(call.caller):
+        if session.alias == name:
+            session.alias = None
+
+
+async def _check_login(app: App, params: Add, call: Call) -> None:
+    """See that there is a way to log in which this caller may use, and that the keys are keys.
+
+    The owner's own keys and ~/.ssh/config are a way, too, for those who may use them.
+
+    Raises:
+        InvalidInput: No way at all, or a key that cannot be used.
+        Refused: The owner's identities, and they are not for this caller.
+    """
+    owned = may_use_identities(call.caller, params.host, app.config.security)
+    if (params.key_path or params.use_agent) and not owned:
+        raise Refused(
+            "key_path and use_agent log in as this server's owner, which your role may not for this host",
+            hint="give the key as key_content, or have the owner add the host to security.allow_server_identities",
+        )
+    if not (owned or params.password or params.key_content):
+        raise InvalidInput("nothing to log in with: no password and no key", hint="give password or key_content")
+    if params.key_path:
+        await keys.from_path(params.key_path, params.key_passphrase)
+    if params.key_content:
+        await keys.from_content(params.key_content, params.key_passphrase)
+
+
+class One(Params):
+    connection: Which
+
+
+@tool(Risk.READ)
+async def info(app: App, params: One, call: Call) -> Connection:
+    """Show a saved connection: machine, account, and which secrets are kept, never the secrets themselves."""
+    return _shown(app, await app.store.connections.find(call.caller, params.connection))
+
+
+class Query(Params):
+    name: ShellText = Field(
+        default="*", max_length=MAX_NAME_CHARS, description="Name; * and ? match as in a shell, letter case is ignored."
+    )
+    category: ShellText | None = Field(
+        default=None, max_length=255, description="Category, matched likewise. Omitted: any, and those without one."
+    )
+
+
+class Found(Result):
+    connections: list[Connection] = Field(description="The connections that fit, by name.")
+
+
+@tool(Risk.READ)
+async def query(app: App, params: Query, call: Call) -> Found:
+    """List saved connections, all or those whose name and category fit a pattern.
+
+    Those that other callers saved are shown to admins only.
+    """
+    found = await app.store.connections.query(call.caller, params.name, params.category)
+    return Found(connections=[_shown(app, each) for each in found])
+
+
+class Removed(Result):
+    status: Literal["removed"] = Field(description="Always `removed`.")
+    id: int = Field(description="The number it had.")
+    uuid: str = Field(description="The uuid it had.")
+    name: str = Field(description="The name it had.")
+
+
+@tool(Risk.CHANGE)
+async def remove(app: App, params: One, call: Call) -> Removed:
+    """Forget a saved connection and its secrets.
+
+    Sessions that are open through it stay open under their ids.
+    """
+    gone = await app.store.connections.remove(call.caller, params.connection)
+    _forget_sessions(app, call, gone.name)
+    return Removed(status="removed", id=gone.id, uuid=gone.uuid, name=gone.name)
+
+
+def _shown(app: App, saved: SavedConnection) -> Connection:
+    optional = {
+        "category": saved.category,
+        "key_path": saved.key_path,
+        "use_agent": saved.use_agent or None,
+        "last_used_at": saved.last_used_at,
+    }
+    return Connection.model_validate(
+        {
+            **saved.model_dump(include={"id", "uuid", "name", "host", "username", "owner", "created_at", "updated_at"}),
+            "port": saved.port or app.config.ssh.default_port,
+            "secrets": list(saved.secrets),
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+    )

@@ -1,0 +1,251 @@
+"""Files and trees on their way to and from the machine."""
+
+import base64
+import contextlib
+import functools
+import hashlib
+from collections.abc import Generator
+from pathlib import Path
+from typing import Literal, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+from pydantic import Field, model_validator
+
+from mcp_ssh.errors import InvalidInput, TimedOut, TooLarge
+from mcp_ssh.params import Becoming, RemotePath, Result, ShellText
+from mcp_ssh.policy import local_place
+from mcp_ssh.probes.file_transfer import Larger
+from mcp_ssh.ssh import local, transfer, tree
+from mcp_ssh.ssh.local import Source
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.transfer import Goal, Transferred, Wish, in_thread
+from mcp_ssh.ssh.tree import Grown
+from mcp_ssh.tool import Call, Risk, tool
+from mcp_ssh.tools.file.content import OctalDigits
+
+LARGEST_CONTENT = 16 * 1024 * 1024
+CLOSING_S = 15.0
+"""What a call keeps of its time, to end what runs on the machine."""
+
+LOCAL = "on this server's machine. Callers over HTTP: a relative path, which starts in its transfers folder."
+
+
+# ---- file_upload -------------------------------------------------------------------------------------------------
+
+
+class Transfer(Becoming):
+    remote_path: RemotePath = Field(description="File or folder on the machine; `~` is the account's home.")
+    timeout: float = Field(
+        default=3600.0, gt=0, le=86_400, description="Seconds for everything. A file goes on from there the next time."
+    )
+
+    def time_limit_s(self) -> float:
+        """Longer than the deadline inside."""
+        return self.timeout + CLOSING_S
+
+
+class Upload(Transfer):
+    local_path: ShellText | None = Field(
+        default=None, min_length=1, max_length=4096, description=f"File or folder {LOCAL}"
+    )
+    raw_content: str | None = Field(default=None, repr=False, description="The content itself, as text; may be empty.")
+    content: str | None = Field(
+        default=None, repr=False, description="The content itself, as base64 of any bytes; may be empty."
+    )
+    permissions: OctalDigits | None = Field(
+        default=None,
+        description='Permissions of the file as octal digits: 644 or "0644" mean rw-r--r--. Omitted: a file keeps those'
+        " it has, a new one gets the local file's.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Upload":
+        given = [each for each in (self.local_path, self.raw_content, self.content) if each is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of local_path, raw_content and content; {len(given)} were given")
+        return self
+
+
+class Moved(Result):
+    path: str = Field(description="File or folder on the machine, with `~` expanded.")
+    size: int = Field(description="Bytes of the file, or of all files of the tree.")
+    sha256: str | None = Field(default=None, description="SHA-256 of the file, the same on both sides.")
+    resumed_bytes: int | None = Field(
+        default=None, description="Bytes that an earlier call had brought already, where there were any."
+    )
+    count: int | None = Field(default=None, description="Files, links and others in the tree, folders not counted.")
+    skipped_count: int | None = Field(
+        default=None,
+        description="How many things stayed behind: sockets, devices, and what would have replaced a folder or, for"
+        " callers over HTTP, linked to outside of the tree.",
+    )
+    skipped: list[str] | None = Field(default=None, description="The first 20 of them.")
+
+
+class Uploaded(Moved):
+    status: Literal["uploaded"] = Field(default="uploaded", description="Always `uploaded`; a failure is an error.")
+    content: None = Field(default=None, description="Always null.")
+    permissions: str | None = Field(default=None, description='Permissions of the file now, such as "0644".')
+    atomic: bool | None = Field(
+        default=None, description="False where a file had to be written in place, as file_write says."
+    )
+
+
+@tool(Risk.CHANGE, idempotent=True)
+async def upload(host: Session, params: Upload, call: Call) -> Uploaded:
+    """Upload a file or a whole folder to the machine, from this server's machine or from content in the call.
+
+    Of any size, in constant memory. A file is the old one until it is the new one, with the same SHA-256 on both sides;
+    after a cut or a timeout the same call goes on where the last one ended. A folder's content is put into the folder
+    `remote_path`, which is made; other files there stay.
+    """
+    with _deadline(params):
+        source = await _source(host, params, call)
+        if source is None:
+            return await _upload_tree(host, params, call)
+        try:
+            wish = Wish(params.remote_path, params.permissions, source.mode)
+            done = await transfer.upload(host.becoming(params.become), wish, source, call)
+        finally:
+            source.close()
+    uploaded = Uploaded(status="uploaded", path=done.path, size=done.size, content=None, sha256=done.sha256)
+    uploaded.permissions, uploaded.atomic = done.permissions, done.atomic
+    return _resumed(uploaded, done)
+
+
+async def _upload_tree(host: Session, params: Upload, call: Call) -> Uploaded:
+    if params.permissions is not None:
+        raise InvalidInput("permissions: are for a file, and local_path is a folder", hint="leave them out")
+    shown = str(params.local_path)
+    place = await _place(host, shown, call)
+    grown = await tree.upload(host.becoming(params.become), params.remote_path, place, shown, call)
+    uploaded = Uploaded(status="uploaded", path=grown.path, size=grown.tally.size, content=None)
+    return _grown(uploaded, grown)
+
+
+async def _source(host: Session, params: Upload, call: Call) -> Source | None:
+    if params.local_path is not None:
+        place = await _place(host, params.local_path, call)
+        return await in_thread(functools.partial(local.source, place), params.local_path)
+    return await anyio.to_thread.run_sync(lambda: Source(None, _bytes(params), 0o666))
+
+
+def _bytes(params: Upload) -> bytes:
+    if params.raw_content is not None:
+        try:
+            return params.raw_content.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                "raw_content: must be valid Unicode text; lone surrogates have no UTF-8",
+                hint="give the bytes as base64 in `content`",
+            ) from error
+    try:
+        return base64.b64decode("".join((params.content or "").split()), validate=True)
+    except ValueError as error:
+        raise InvalidInput("content: is not base64", hint="give text as `raw_content`") from error
+
+
+# ---- file_download -----------------------------------------------------------------------------------------------
+
+
+class Download(Transfer):
+    local_path: ShellText | None = Field(
+        default=None, min_length=1, max_length=4096, description=f"Where to put it {LOCAL}"
+    )
+    return_content: bool = Field(default=False, description="Return the content as base64; a file of up to 16 MiB.")
+
+    @model_validator(mode="after")
+    def _some_goal(self) -> "Download":
+        if self.local_path is None and not self.return_content:
+            raise ValueError("give local_path, or return_content: true, or both")
+        return self
+
+
+class Downloaded(Moved):
+    status: Literal["downloaded"] = Field(default="downloaded", description="Always `downloaded`.")
+    content: str | None = Field(default=None, description="The content as base64, where it was asked for.")
+
+
+@tool(Risk.CHANGE, idempotent=True)
+async def download(host: Session, params: Download, call: Call) -> Downloaded:
+    """Download a file or a whole folder from the machine, to this server's machine or as content.
+
+    Of any size, in constant memory. A local file is the old one until it is the new one, with the same SHA-256 on both
+    sides; after a cut or a timeout the same call goes on where the last one ended. A folder's content is put into the
+    folder `local_path`, which is made; other files there stay.
+    """
+    with _deadline(params):
+        place = None if params.local_path is None else await _place(host, params.local_path, call)
+        acting = host.becoming(params.become)
+        if params.return_content:
+            return await _content(acting, params, place, call)
+        goal = Goal(cast("Path", place), cast("str", params.local_path), make=not call.caller.owner)
+        done = await transfer.download(acting, params.remote_path, goal, call)
+        if done is None:
+            confined = not call.caller.owner
+            grown = await tree.download(acting, params.remote_path, goal, call, links_inside=confined)
+            return _grown(Downloaded(status="downloaded", path=grown.path, size=grown.tally.size), grown)
+    downloaded = Downloaded(status="downloaded", path=done.path, size=done.size, sha256=done.sha256)
+    return _resumed(downloaded, done)
+
+
+async def _content(host: Session, params: Download, place: Path | None, call: Call) -> Downloaded:
+    try:
+        path, data = await transfer.fetch(host, params.remote_path, LARGEST_CONTENT)
+    except Larger as error:
+        raise TooLarge(
+            f"remote_path: the file has {error.size} bytes, more than the {LARGEST_CONTENT} that content may have",
+            hint="give local_path without return_content, or read parts with file_read",
+        ) from error
+    if data is None:
+        raise InvalidInput(
+            "return_content: remote_path is a folder, which has no content to return",
+            hint="give local_path alone, or list it with file_list",
+        )
+    sha256 = await anyio.to_thread.run_sync(lambda: hashlib.sha256(data).hexdigest())
+    if place is not None:
+        make = not call.caller.owner
+        await in_thread(functools.partial(local.keep, place, data, sha256, make=make), str(params.local_path))
+    encoded = await anyio.to_thread.run_sync(lambda: base64.b64encode(data).decode("ascii"))
+    return Downloaded(status="downloaded", path=path, size=len(data), content=encoded, sha256=sha256)
+
+
+# ---- both --------------------------------------------------------------------------------------------------------
+
+M = TypeVar("M", bound=Moved)
+
+
+def _resumed(moved: M, done: Transferred) -> M:
+    if done.resumed:
+        moved.resumed_bytes = done.resumed
+    return moved
+
+
+def _grown(moved: M, grown: Grown) -> M:
+    moved.count = grown.tally.count
+    if grown.tally.left:
+        moved.skipped_count, moved.skipped = grown.tally.left, grown.tally.skipped
+    return moved
+
+
+async def _place(host: Session, path: str, call: Call) -> Path:
+    allowed = functools.partial(local_place, call.caller, path, host.limits.local_folders)
+    try:
+        return await in_thread(allowed, path)
+    except RuntimeError as error:
+        raise InvalidInput(
+            "local_path: leads in a circle, or starts with the `~` of nobody", hint="give the full path"
+        ) from error
+
+
+@contextlib.contextmanager
+def _deadline(params: Transfer) -> Generator[None]:
+    try:
+        with anyio.fail_after(params.timeout):
+            yield
+    except TimeoutError as error:
+        raise TimedOut(
+            f"the transfer did not end within {params.timeout:g} s",
+            hint="make the same call again: a file goes on where this one ended; raise `timeout` for a slow link",
+        ) from error

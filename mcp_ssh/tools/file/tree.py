@@ -1,0 +1,147 @@
+"""Making, removing, copying and moving files and folders on the machine itself."""
+
+import secrets
+from typing import Literal
+
+from pydantic import Field
+
+from mcp_ssh.params import Becoming, RemotePath, Result
+from mcp_ssh.probes.answers import Answer, Asked
+from mcp_ssh.probes.file_tree import ask_copy, ask_mkdir, ask_move, ask_remove, ask_rmdir, parse_count
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+
+CLOSING_S = 10.0
+"""What a call keeps of its time, so that the machine's own deadline comes first and is told of."""
+
+# ---- file_mkdir --------------------------------------------------------------------------------------------------
+
+
+class MakeFolder(Becoming):
+    path: RemotePath = Field(description="Folder to make; `~` is the account's home.")
+    parents: bool = Field(
+        default=False, description="Make the folders above it, too, and be content with one that is there already."
+    )
+
+
+class Made(Result):
+    status: Literal["created"] = Field(default="created", description="Always `created`; a failure is an error.")
+    path: str = Field(description="The folder, with `~` expanded.")
+    permissions: str = Field(description='Its permissions, such as "0755".')
+
+
+@tool(Risk.CHANGE)
+async def mkdir(host: Session, params: MakeFolder, call: Call) -> Made:
+    """Make a folder on the machine.
+
+    The folder above it must exist, unless `parents` is set.
+    """
+    answer = await _asked(host, params, ask_mkdir(params.path, parents=params.parents))
+    return Made(status="created", path=answer.path, permissions=answer.text.zfill(4))
+
+
+# ---- file_remove -------------------------------------------------------------------------------------------------
+
+
+class Remove(Becoming):
+    path: RemotePath = Field(description="File or link to remove; `~` is the account's home.")
+
+
+class Removed(Result):
+    status: Literal["removed"] = Field(default="removed", description="Always `removed`; a failure is an error.")
+    path: str = Field(description="What was removed, with `~` expanded.")
+
+
+@tool(Risk.DESTROY)
+async def remove(host: Session, params: Remove, call: Call) -> Removed:
+    """Remove one file or link from the machine.
+
+    A link is removed, not what it leads to. Folders are for file_rmdir.
+    """
+    answer = await _asked(host, params, ask_remove(params.path))
+    return Removed(status="removed", path=answer.path)
+
+
+# ---- file_rmdir --------------------------------------------------------------------------------------------------
+
+
+class Slow(Becoming):
+    def time_limit_s(self) -> float:
+        """Time for many files, or large ones."""
+        return 600.0
+
+
+class RemoveFolder(Slow):
+    path: RemotePath = Field(description="Folder to remove; `~` is the account's home.")
+
+
+class FolderRemoved(Removed):
+    count: int = Field(description="Files, links and others that were in it, folders not counted.")
+
+
+@tool(Risk.DESTROY, confirm=True)
+async def rmdir(host: Session, params: RemoveFolder, call: Call) -> FolderRemoved:
+    """Remove a folder and everything in it from the machine.
+
+    Refused, wherever links lead: `/` and the folders directly in it, homes, mount points, folders that hold one of
+    these, links, and paths that end in `.` or `..`.
+    """
+    answer = await _asked(host, params, ask_rmdir(params.path))
+    return FolderRemoved(status="removed", path=answer.path, count=parse_count(answer)[0])
+
+
+# ---- file_copy ---------------------------------------------------------------------------------------------------
+
+
+class Copy(Slow):
+    src: RemotePath = Field(description="File or folder to copy; `~` is the account's home.")
+    dst: RemotePath = Field(description="What the copy is called, its own name included.")
+
+
+class Copied(Result):
+    status: Literal["copied"] = Field(default="copied", description="Always `copied`; a failure is an error.")
+    source: str = Field(description="What was copied, with `~` expanded.")
+    destination: str = Field(description="The copy, with `~` expanded.")
+    count: int = Field(description="Files, links and others that were copied, folders not counted.")
+
+
+@tool(Risk.CHANGE)
+async def copy(host: Session, params: Copy, call: Call) -> Copied:
+    """Copy a file or a folder on the machine itself.
+
+    Permissions, times, links and, for root, owners are kept. A folder is copied into one that is there already, where
+    other files stay; a file replaces a file.
+    """
+    answer = await _asked(host, params, ask_copy(params.src, params.dst, secrets.token_hex(8)))
+    count, destination = parse_count(answer)
+    return Copied(status="copied", source=answer.path, destination=destination, count=count)
+
+
+# ---- file_move ---------------------------------------------------------------------------------------------------
+
+
+class Move(Slow):
+    src: RemotePath = Field(description="File or folder to move; `~` is the account's home.")
+    dst: RemotePath = Field(description="What it is called afterwards, its own name included.")
+    overwrite: bool = Field(default=False, description="Replace a file that is there; a folder never is.")
+
+
+class MovedTo(Result):
+    status: Literal["moved"] = Field(default="moved", description="Always `moved`; a failure is an error.")
+    source: str = Field(description="What it was called, with `~` expanded.")
+    destination: str = Field(description="What it is called now, with `~` expanded.")
+
+
+@tool(Risk.CHANGE)
+async def move(host: Session, params: Move, call: Call) -> MovedTo:
+    """Move or rename a file or folder on the machine.
+
+    Nothing that is there already is replaced unless `overwrite` is set. Folders that file_rmdir refuses stay.
+    """
+    answer = await _asked(host, params, ask_move(params.src, params.dst, overwrite=params.overwrite))
+    return MovedTo(status="moved", source=answer.path, destination=parse_count(answer)[1])
+
+
+async def _asked(host: Session, params: Becoming, asked: Asked) -> Answer:
+    said = await host.becoming(params.become).run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
+    return asked.answer(said.stdout, said.stderr)

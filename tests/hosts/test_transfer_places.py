@@ -1,0 +1,118 @@
+"""Where on this server's machine callers over HTTP may read and write: in their folders, whatever links say."""
+
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from mcp_ssh.app import App, open_app
+from mcp_ssh.config import Config
+from mcp_ssh.errors import InvalidInput, Refused, ToolError
+from mcp_ssh.policy import local_place
+from mcp_ssh.ssh import local
+from mcp_ssh.tools import file
+from tests.doors import caller, open_way
+from tests.fleet.hosts import Host
+from tests.hosts.transfers import FOLDER, On, opened, refused, sha256
+
+pytestmark = pytest.mark.requirement("file.transfer.local")
+
+
+@pytest.fixture
+async def on(mcp_home: Path, tmp_path: Path, deb: Host) -> AsyncGenerator[On]:
+    """Through REST, with one more folder configured."""
+    (tmp_path / "more").mkdir()
+    config = Config.model_validate({"sftp": {"local_folders": [str(tmp_path / "more")]}})
+    async with open_app(mcp_home, config) as app, open_way("rest", app) as way:
+        yield await opened(way, app, deb)
+
+
+async def test_relative_paths_are_in_the_transfers_folder(on: On, mcp_home: Path, tmp_path: Path) -> None:
+    await on.outside("mkdir t; echo 1 > t/f; ln -s /etc/passwd t/out; ln -s f t/in; ln -s ../../x t/up")
+    await on.call(file.download, remote_path=f"{FOLDER}/t/f", local_path="deep/er/f")
+    kept = mcp_home / "transfers/deep/er/f"
+    assert kept.read_text() == "1\n"
+    assert (mcp_home / "transfers").stat().st_mode & 0o777 == 0o700
+    await on.call(file.upload, remote_path=f"{FOLDER}/back", local_path="deep/er/f")
+    assert await on.sha256("back") == sha256(kept)
+    got = await on.call(file.download, remote_path=f"{FOLDER}/t", local_path="tree")
+    assert (got["count"], got["skipped_count"], sorted(got["skipped"])) == (2, 2, ["./out", "./up"])
+    assert sorted(os.listdir(mcp_home / "transfers/tree")) == ["f", "in"]  # noqa: PTH208
+    await on.call(file.download, remote_path=f"{FOLDER}/t/f", local_path=str(tmp_path / "more/f"))
+    assert (tmp_path / "more/f").read_text() == "1\n"
+
+
+async def test_nothing_outside_is_read_or_written(on: On, mcp_home: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    transfers = mcp_home / "transfers"
+    transfers.mkdir()
+    (transfers / "file-link").symlink_to(secret)
+    (transfers / "folder-link").symlink_to(tmp_path)
+    (transfers / "loop").symlink_to("loop")
+    await on.outside("echo 1 > f")
+    for path in (
+        str(secret), "/etc/passwd", "../secret", "../../secret", "file-link", "folder-link/secret", "../config.json",
+        "a/../../../secret", "~/x", f"{tmp_path}/more/../secret", f"{tmp_path}/moreover", "/proc/self/environ", "/",
+    ):  # fmt: skip
+        upload = on.call(file.upload, remote_path=f"{FOLDER}/stolen", local_path=path)
+        if path == "~/x":
+            await refused("not_found", 404, upload)
+            continue
+        error = await refused("refused", 403, upload)
+        assert str(tmp_path) not in str(error.payload)
+        await refused("refused", 403, on.call(file.download, remote_path=f"{FOLDER}/f", local_path=path))
+    await refused("invalid_input", 400, on.call(file.upload, remote_path=f"{FOLDER}/stolen", local_path="loop"))
+    assert secret.read_text() == "secret"
+    assert await on.outside("ls -A") == "f\n"
+
+
+async def test_the_owner_may_use_any_path(app: App, deb: Host, tmp_path: Path) -> None:
+    async with open_way("mcp", app) as way:
+        on = await opened(way, app, deb)
+        (tmp_path / "f").write_text("x")
+        (tmp_path / "link").symlink_to("f")
+        await on.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(tmp_path / "link"))
+        assert await on.outside("cat f") == "x"
+
+
+def test_a_folder_that_becomes_a_link_after_the_look_is_not_followed(tmp_path: Path) -> None:
+    """The race, won by the attacker: allowed when it was looked at, a link when it is opened."""
+    folder, outside = tmp_path / "allowed", tmp_path / "outside"
+    (folder / "sub").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "f").write_text("secret")
+    (folder / "sub/f").write_text("mine")
+    place = local_place(caller("http", owner=False), "sub/f", [folder])
+    made = local.source(place)
+    assert made is not None
+    assert made.read(0) == b"mine"
+    made.close()
+    (folder / "sub").rename(folder / "old")
+    (folder / "sub").symlink_to(outside)
+    with pytest.raises(NotADirectoryError):
+        local.source(place)
+    with pytest.raises(NotADirectoryError):
+        local.keep(place, b"x", "0" * 64, make=True)
+    (folder / "sub").unlink()
+    (folder / "sub").mkdir()
+    (folder / "sub/f").symlink_to(outside / "f")
+    with pytest.raises(OSError, match="symbolic links"):
+        local.source(place)
+    with pytest.raises(InvalidInput):
+        local.keep(place, b"x", "0" * 64, make=True)
+    assert (outside / "f").read_text() == "secret"
+    with pytest.raises(Refused):
+        local_place(caller("http", owner=False), "sub/../../outside/f", [folder])
+    # The twin: by its path the file behind the link is read.
+    (folder / "sub/f").unlink()
+    (folder / "sub/f").symlink_to(outside / "f")
+    assert place.read_text() == "secret"
+
+
+def test_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ToolError, match="device, pipe"):
+        local.source(tmp_path / "pipe")
+    assert local.source(tmp_path) is None

@@ -1,0 +1,224 @@
+"""Single files between this machine and real hosts, read back by the system's own ssh."""
+
+import base64
+import contextlib
+import functools
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from mcp_ssh.app import App
+from mcp_ssh.probes.file_transfer import ask_receive
+from mcp_ssh.tools import file
+from tests.doors import Direct, DirectCall, Fault, Way, caller
+from tests.fleet.hosts import Host
+from tests.hosts.machine import connected, login, outside, processes
+from tests.hosts.servers import stdio
+from tests.hosts.transfers import BIG, FOLDER, On, big, emptied, noise, opened, refused, sha256
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+async def on(app: App, way: Way, host: Host) -> On:
+    return await opened(way, app, host)
+
+
+@pytest.fixture
+async def direct(app: App, host: Host) -> On:
+    return await opened(Direct(app), app, host)
+
+
+@pytest.mark.requirement("file.upload")
+async def test_text_and_bytes_of_the_call_become_a_file(on: On) -> None:
+    text = await on.call(file.upload, remote_path=f"{FOLDER}/text", raw_content="žluťoučký\n", permissions=640)
+    documented = {"status": "uploaded", "path": f"{FOLDER}/text", "size": 14, "content": None}
+    assert text.items() >= {**documented, "permissions": "0640"}.items()
+    assert await on.outside("cat text; stat -c %a text") == "žluťoučký\n640\n"
+    data = os.urandom(300_000)
+    sent = await on.call(
+        file.upload, remote_path=f"{FOLDER}/data", content=base64.b64encode(data).decode(), permissions="0600"
+    )
+    assert sent["sha256"] == hashlib.sha256(data).hexdigest() == await on.sha256("data")
+    for empty in ({"raw_content": ""}, {"content": ""}):
+        assert (await on.call(file.upload, remote_path=f"{FOLDER}/empty", **empty))["size"] == 0
+        assert await on.outside("wc -c < empty; ls -A") == "0\ndata\nempty\ntext\n"
+
+
+@pytest.mark.requirement("file.download")
+async def test_content_comes_back_as_base64(on: On) -> None:
+    await on.outside("head -c 300000 /dev/urandom > data; : > empty")
+    got = await on.call(file.download, remote_path=f"{FOLDER}/data", return_content=True)
+    assert got.items() >= {"status": "downloaded", "path": f"{FOLDER}/data", "size": 300_000}.items()
+    data = base64.b64decode(got["content"])
+    assert hashlib.sha256(data).hexdigest() == got["sha256"] == await on.sha256("data")
+    assert (await on.call(file.download, remote_path=f"{FOLDER}/empty", return_content=True))["content"] == ""
+    version = await on.call(file.download, remote_path="/proc/version", return_content=True)
+    assert base64.b64decode(version["content"]).startswith(b"Linux version")
+
+
+@pytest.mark.requirement("file.upload", "file.download")
+async def test_files_of_any_size_travel_both_ways(direct: On, tmp_path: Path) -> None:
+    for size in (0, 1, 256 * 1024, 256 * 1024 + 1, 3 * MIB + 7):
+        there, back = noise(tmp_path / "there", size), tmp_path / "back"
+        there.chmod(0o755)
+        sent = await direct.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there))
+        assert (sent["size"], sent["sha256"]) == (size, sha256(there))
+        assert "resumed_bytes" not in sent
+        assert await direct.sha256("f") == sha256(there)
+        assert await direct.outside("stat -c %a f; ls -A") == "755\nf\n"
+        await direct.outside("chmod 750 f")
+        got = await direct.call(file.download, remote_path=f"{FOLDER}/f", local_path=str(back))
+        assert (got["size"], got["sha256"], "content" in got) == (size, sha256(there), False)
+        assert sha256(back) == sha256(there)
+        assert back.stat().st_mode & 0o777 == 0o750
+        assert not list(tmp_path.glob(".mcp*"))
+        back.unlink()
+        await direct.outside("rm f")
+
+
+@pytest.mark.requirement("file.upload")
+async def test_a_call_with_no_source_or_with_two_is_refused(on: On) -> None:
+    both = {"raw_content": "x", "content": "eA=="}
+    for given in ({}, both, {"content": "no base64!"}, {"raw_content": "x", "permissions": 888}):
+        await refused("invalid_input", 400, on.call(file.upload, remote_path=f"{FOLDER}/f", **given))
+    await refused("invalid_input", 400, on.call(file.download, remote_path=f"{FOLDER}/f"))
+    await refused("not_found", 404, on.call(file.download, remote_path=f"{FOLDER}/f", return_content=True))
+    await refused("not_found", 404, on.call(file.upload, remote_path=f"{FOLDER}/no/f", raw_content="x"))
+    await refused("invalid_input", 400, on.call(file.upload, remote_path=FOLDER, raw_content="x"))
+    await refused("permission_denied", 403, on.call(file.upload, remote_path="/etc/passwd", raw_content="x"))
+    assert await on.outside("ls -A") == ""
+
+
+async def cut_at(direct: On, host: Host, portion: int, call: Any, size: Any) -> None:
+    """Start a transfer and kill sshd's end of it once a portion has arrived, as `size` sees it."""
+
+    async def run() -> None:
+        with contextlib.suppress(Fault):
+            await call
+        ended.set()
+
+    ended = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        with anyio.fail_after(120):
+            while await size() < portion:
+                assert not ended.is_set(), "the transfer ended before it could be cut"
+                await anyio.sleep(0.005)
+        await anyio.to_thread.run_sync(functools.partial(host.console, ["pkill", "-KILL", "-u", "dev"]))
+        with anyio.fail_after(30):
+            await ended.wait()
+
+
+@pytest.mark.requirement("file.transfer.resume")
+async def test_an_upload_that_was_cut_goes_on_where_it_ended(app: App, direct: On, host: Host, tmp_path: Path) -> None:
+    there = await big(tmp_path / "there")
+    await direct.outside("echo old > f; chmod 640 f")
+    arguments = {"remote_path": f"{FOLDER}/f", "local_path": str(there)}
+
+    async def partial() -> int:
+        listed = await anyio.to_thread.run_sync(
+            functools.partial(host.console, ["sh", "-c", f"cd '{FOLDER}' && stat -c %s .mcp-ssh-*.part || echo 0"])
+        )
+        return int(listed.stdout.split()[-1])
+
+    await cut_at(direct, host, BIG // 4, direct.call(file.upload, **arguments), partial)
+    kept = await partial()
+    assert BIG // 4 <= kept < BIG
+    assert await direct.outside("cat f") == "old\n"
+    again = On(direct.way, host, await connected(app, host, "dev", DirectCall(caller())))
+    sent = await again.call(file.upload, **arguments)
+    assert kept - 256 * 1024 < sent["resumed_bytes"] <= kept
+    assert sent["sha256"] == sha256(there) == await again.sha256("f")
+    assert await again.outside("stat -c %a f; ls -A") == "640\nf\n"
+
+
+@pytest.mark.requirement("file.transfer.resume")
+async def test_a_download_that_was_cut_goes_on_where_it_ended(app: App, direct: On, host: Host, tmp_path: Path) -> None:
+    await direct.outside(f"head -c {BIG} /dev/urandom > f")
+    back = tmp_path / "back"
+    back.write_text("old")
+    arguments = {"remote_path": f"{FOLDER}/f", "local_path": str(back)}
+
+    async def partial() -> int:
+        return sum(each.stat().st_size for each in tmp_path.glob(".mcp-ssh-*.part"))
+
+    await cut_at(direct, host, BIG // 4, direct.call(file.download, **arguments), partial)
+    kept = await partial()
+    assert BIG // 4 <= kept < BIG
+    assert back.read_text() == "old"
+    again = On(direct.way, host, await connected(app, host, "dev", DirectCall(caller())))
+    got = await again.call(file.download, **arguments)
+    assert got["resumed_bytes"] == kept
+    assert got["sha256"] == sha256(back) == await again.sha256("f")
+    assert await partial() == 0
+
+
+@pytest.mark.requirement("file.transfer.resume")
+async def test_a_transfer_that_ran_out_of_time_goes_on_and_leaves_nothing_running(
+    direct: On, host: Host, tmp_path: Path
+) -> None:
+    there = noise(tmp_path / "there", 8 * MIB)
+    host.rate(16_000)
+    late = direct.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there), timeout=2)
+    await refused("timed_out", 504, late)
+    host.clear()
+    assert int(await direct.outside("stat -c %s .mcp-ssh-*.part")) > 0
+    assert not [line for line in await processes(host, 262144) if " dd " in f" {line}"]
+    sent = await direct.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there))
+    assert sent["resumed_bytes"] > 0
+    assert await direct.sha256("f") == sha256(there)
+
+
+@pytest.mark.requirement("file.transfer.resume")
+async def test_a_partial_file_that_was_spoiled_is_sent_anew(direct: On, tmp_path: Path) -> None:
+    there = noise(tmp_path / "there", 3 * MIB)
+    asked = ask_receive(f"{FOLDER}/f", 3 * MIB, sha256(there), permissions=None, usual=0o644)
+    name = f".mcp-ssh-{asked.command.argv[12]}.part"
+    await direct.outside(f"head -c 1500000 /dev/zero > {name}")
+    sent = await direct.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there))
+    assert sent["sha256"] == sha256(there) == await direct.sha256("f")
+    assert await direct.outside("ls -A") == "f\n"
+    await direct.outside(f"ln -s f {name}")
+    await refused("conflict", 409, direct.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there)))
+
+
+@pytest.mark.requirement("file.transfer.atomic")
+async def test_a_full_disk_leaves_the_old_file_and_nothing_else(direct: On, tmp_path: Path) -> None:
+    small = direct.host.small_disk
+    await direct.outside(f"head -c 300000 /dev/urandom > {small}/f")
+    before = await direct.outside(f"sha256sum {small}/f; ls -A {small}")
+    there = noise(tmp_path / "there", 3 * MIB)
+    error = await refused(
+        "remote_failed", 500, direct.call(file.upload, remote_path=f"{small}/f", local_path=str(there))
+    )
+    assert "disk full" in str(error.payload)
+    assert await direct.outside(f"sha256sum {small}/f; ls -A {small}") == before
+
+
+@pytest.mark.requirement("file.transfer.memory")
+async def test_a_big_file_travels_both_ways_in_constant_memory(mcp_home: Path, host: Host, tmp_path: Path) -> None:
+    """By the server as it is started by clients, its peak read from /proc."""
+    await emptied(host)
+    there, back = await big(tmp_path / "there"), tmp_path / "back"
+    mcp_home.mkdir(mode=0o700)
+    (mcp_home / "config.json").write_text('{"security": {"host_keys": "accept-new"}}')
+    async with stdio(mcp_home) as server:
+        await server.call("session_connect", login(host, "dev"))
+        small = noise(tmp_path / "small", 300_000)
+        await server.call("file_upload", {"remote_path": f"{FOLDER}/s", "local_path": str(small)})
+        await server.call("file_download", {"remote_path": f"{FOLDER}/s", "local_path": str(tmp_path / "s")})
+        before = await server.resident_kib()
+        sent = await server.call("file_upload", {"remote_path": f"{FOLDER}/f", "local_path": str(there)})
+        middle = await server.resident_kib()
+        got = await server.call("file_download", {"remote_path": f"{FOLDER}/f", "local_path": str(back)})
+        after = await server.resident_kib()
+    print(f"{BIG // MIB} MiB: {before} KiB, {middle} KiB after the upload, {after} KiB after the download")
+    outside_sum = (await outside(host, f"sha256sum '{FOLDER}/f'")).split()[0]
+    assert sha256(there) == sent["sha256"] == outside_sum == got["sha256"] == sha256(back)
+    assert after - before <= 32 * 1024

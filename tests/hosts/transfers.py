@@ -1,0 +1,76 @@
+"""What the tests of transfers share: a session, a folder on each side, and second opinions on both."""
+
+import functools
+import hashlib
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from mcp_ssh.app import App
+from mcp_ssh.tool import AnyTool
+from mcp_ssh.tools import session
+from tests.doors import Fault, Way
+from tests.fleet.hosts import Host
+from tests.hosts.machine import SOAK, login, outside, trust
+
+FOLDER = "/home/dev/of transfers"
+BIG = (1024 if SOAK else 64) * 1024 * 1024
+
+
+class On:
+    """A session of dev's through a door, with an empty folder on the machine."""
+
+    def __init__(self, way: Way, host: Host, session_id: str) -> None:
+        self.way, self.host, self.session_id = way, host, session_id
+
+    async def call(self, tool: AnyTool, **more: Any) -> dict[str, Any]:
+        return await self.way.call(tool, {"session_id": self.session_id, **more})
+
+    async def outside(self, command: str, user: str = "dev") -> str:
+        return await outside(self.host, f"cd {shlex.quote(FOLDER)} && {command}", user)
+
+    async def sha256(self, name: str) -> str:
+        return (await self.outside(f"sha256sum < {shlex.quote(name)}")).split()[0]
+
+
+async def opened(way: Way, app: App, host: Host) -> On:
+    await trust(app, host)
+    await emptied(host)
+    return On(way, host, (await way.call(session.connect, login(host, "dev")))["session_id"])
+
+
+async def emptied(host: Host) -> None:
+    quoted = shlex.quote(FOLDER)
+    made = f"chmod -R u+rwx {quoted} 2>/dev/null; rm -rf {quoted} /srv/small/* /srv/small/.m*; mkdir {quoted}"
+    await outside(host, f"{made}; chown dev {quoted}")
+
+
+async def refused(code: str, status: int, call: Any) -> Fault:
+    """The error that the call must end with."""
+    with pytest.raises(Fault) as caught:
+        await call
+    assert caught.value.code == code, caught.value.payload
+    assert caught.value.status in {None, status}
+    return caught.value
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def noise(path: Path, size: int) -> Path:
+    """A file of random bytes."""
+    with path.open("wb") as file:
+        for start in range(0, size, 1024 * 1024):
+            file.write(os.urandom(min(1024 * 1024, size - start)))
+    return path
+
+
+async def big(path: Path) -> Path:
+    return await anyio.to_thread.run_sync(functools.partial(noise, path, BIG))

@@ -1,0 +1,237 @@
+"""Saved connections: kept across processes, seen by who saved them, their secrets in no byte of the disk."""
+
+import base64
+import json
+import sqlite3
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from mcp_ssh.app import App, open_app
+from mcp_ssh.config import Config
+from mcp_ssh.dispatch import dispatch
+from mcp_ssh.errors import Conflict, InvalidInput, NotFound, Refused
+from mcp_ssh.store import Store
+from mcp_ssh.store.connections import Account, saved_names
+from mcp_ssh.tool import Caller, Role
+from mcp_ssh.tools import connection
+from tests.doors import DirectCall, caller, open_way
+
+ADMIN = Caller("stdio", Role.ADMIN, owner=True)
+ANNA = Caller("anna", Role.OPERATOR)
+BERT = Caller("bert", Role.OPERATOR)
+PASSWORD = "correct-horse-battery-staple"
+
+
+@asynccontextmanager
+async def stored(folder: Path) -> AsyncGenerator[Store]:
+    store = await Store.open(folder)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def account(name: str = "web1", **changes: object) -> Account:
+    return Account.model_validate({"name": name, "host": "192.0.2.7", "username": "ops", **changes})
+
+
+def new_key() -> str:
+    import asyncssh
+
+    return asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh").decode()
+
+
+def bytes_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+@pytest.mark.requirement("connection.saved")
+async def test_a_connection_is_there_for_every_process_until_it_is_removed(tmp_path: Path) -> None:
+    secrets = {"password": SecretStr(PASSWORD)}
+    async with stored(tmp_path / "s") as one, stored(tmp_path / "s") as other:
+        made = await one.connections.add(ADMIN, account(category="prod/web", port=2222), secrets)
+        assert made.id == 1
+        for which in ("web1", "1", made.uuid, made.uuid.upper()):
+            assert await other.connections.find(ADMIN, which) == made
+        assert await other.connections.resolve(ADMIN, "web1") == {
+            "host": "192.0.2.7",
+            "port": 2222,
+            "username": "ops",
+            **secrets,
+        }
+        await other._database.flush()
+        assert (await one.connections.find(ADMIN, "web1")).last_used_at is not None
+        assert await other.connections.resolve(ADMIN, "web2") is None
+        assert await other.connections.resolve(ADMIN, "1") is None
+        assert saved_names(tmp_path / "s") == ["web1"]
+        await other.connections.remove(ADMIN, "web1")
+        assert await one.connections.query(ADMIN) == []
+        with pytest.raises(NotFound, match="web1"):
+            await one.connections.remove(ADMIN, "web1")
+        again = await one.connections.add(ADMIN, account(), {})
+        assert again.id == 2
+
+
+@pytest.mark.requirement("connection.saved")
+async def test_a_name_is_taken_until_it_is_replaced_and_then_number_and_uuid_stay(tmp_path: Path) -> None:
+    async with stored(tmp_path / "s") as store:
+        made = await store.connections.add(ADMIN, account(), {"password": SecretStr(PASSWORD)})
+        with pytest.raises(Conflict, match="exists") as caught:
+            await store.connections.add(ADMIN, account(host="elsewhere"), {})
+        assert "replace: true" in (caught.value.hint or "")
+        new = await store.connections.add(ADMIN, account(host="elsewhere", use_agent=True), {}, replace=True)
+        assert (new.id, new.uuid, new.created_at) == (made.id, made.uuid, made.created_at)
+        assert new.secrets == ()
+        given = await store.connections.resolve(ADMIN, "web1")
+        assert given == {"host": "elsewhere", "username": "ops", "use_agent": True}
+
+
+@pytest.mark.requirement("connection.owner")
+async def test_a_connection_is_for_who_saved_it_and_for_admins(tmp_path: Path) -> None:
+    async with stored(tmp_path / "s") as store:
+        saved = store.connections
+        await saved.add(ANNA, account("annas"), {"password": SecretStr(PASSWORD)})
+        assert [each.name for each in await saved.query(ADMIN)] == ["annas"]
+        assert await saved.query(BERT) == []
+        assert await saved.resolve(BERT, "annas") is None
+        for forbidden in (saved.find(BERT, "annas"), saved.find(BERT, "1"), saved.remove(BERT, "annas")):
+            with pytest.raises(NotFound):
+                await forbidden
+        with pytest.raises(Conflict) as caught:
+            await saved.add(BERT, account("annas"), {}, replace=True)
+        assert "replace" not in (caught.value.hint or "")
+        # Secrets an admin gave are not for the caller whose connection they replace.
+        await saved.add(ADMIN, account("annas"), {"password": SecretStr("the admin's")}, replace=True)
+        assert await saved.resolve(ANNA, "annas") is None
+
+
+@pytest.mark.requirement("connection.saved")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " web",
+        "web ",
+        "a\nb",
+        "x" * 129,
+        "ops@web1",
+        "-web",
+        "12",
+        "0123456789ab",
+        "0b0b0b0b-1111-2222-3333-0123456789ab",
+    ],
+)
+async def test_a_name_that_reads_as_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    async with stored(tmp_path / "s") as store:
+        with pytest.raises(InvalidInput, match="name"):
+            await store.connections.add(ADMIN, account(name), {})
+
+
+@pytest.mark.requirement("connection.saved")
+async def test_names_and_categories_are_found_by_pattern(tmp_path: Path) -> None:
+    async with stored(tmp_path / "s") as store:
+        for name, category in (("web2", "prod"), ("Web1", "Prod/eu"), ("db", None), ("überall", "test")):
+            await store.connections.add(ADMIN, account(name, category=category), {})
+
+        async def names(**wanted: str) -> list[str]:
+            return [each.name for each in await store.connections.query(ADMIN, **wanted)]
+
+        assert await names() == ["db", "Web1", "web2", "überall"]
+        assert await names(name="WEB?") == ["Web1", "web2"]
+        assert await names(category="prod*") == ["Web1", "web2"]
+        assert await names(name="*1", category="prod/*") == ["Web1"]
+        assert await names(name="web") == []
+
+
+@pytest.mark.requirement("connection.sealed")
+async def test_secrets_are_in_no_byte_of_the_folder_and_in_no_answer(mcp_home: Path) -> None:
+    key = new_key()
+    given = {
+        "name": "web1", "host": "192.0.2.7", "username": "ops", "password": PASSWORD,
+        "key_content": base64.b64encode(key.encode()).decode(), "key_passphrase": "open-sesame-77",
+    }  # fmt: skip
+    hidden = (PASSWORD, key.splitlines()[2], given["key_content"][:60], given["key_passphrase"])
+    shown: list[object] = []
+    for name in ("direct", "mcp"):
+        async with open_app(mcp_home, Config()) as app:
+            async with open_way(name, app) as way:
+                shown.append(await way.call(connection.add, {**given, "replace": True}))
+                shown.append(await way.call(connection.info, {"connection": "web1"}))
+                shown.append(await way.call(connection.query, {}))
+            found = await app.store.connections.find(ADMIN, "web1")
+            arguments = await app.store.connections.resolve(ADMIN, "web1")
+            shown += [repr(found), repr(arguments)]
+            assert arguments is not None
+            assert arguments["key_passphrase"].get_secret_value() == "open-sesame-77"
+            await app.store.history.flush()
+            shown.append([row.model_dump() for row in await app.store.history.list(20)])
+            on_disk = bytes_of(mcp_home)
+            for secret in hidden:
+                assert secret.encode() not in on_disk
+                assert secret not in json.dumps(shown, default=str)
+    assert shown[1]["secrets"] == ["password", "key_content", "key_passphrase"]  # pyright: ignore[reportIndexIssue]
+    assert b"192.0.2.7" in bytes_of(mcp_home)
+
+
+@pytest.mark.requirement("connection.sealed")
+async def test_a_machine_changed_in_the_database_gets_no_secret(tmp_path: Path) -> None:
+    async with stored(tmp_path / "s") as store:
+        await store.connections.add(ADMIN, account(), {"password": SecretStr(PASSWORD)})
+    with closing(sqlite3.connect(tmp_path / "s/state.db")) as db:
+        db.execute("UPDATE connections SET host = 'evil.example.org'")
+        db.commit()
+    async with stored(tmp_path / "s") as store:
+        with pytest.raises(Conflict, match="another account or machine"):
+            await store.connections.resolve(ADMIN, "web1")
+
+
+@pytest.mark.requirement("connection.roles")
+async def test_viewers_look_operators_save_and_identities_stay_the_owner_s(app: App, tmp_path: Path) -> None:
+    key_file = tmp_path / "id"
+    key_file.write_text(new_key())
+    viewer = DirectCall(Caller("v", Role.VIEWER))
+    anna = DirectCall(ANNA)
+    by_password = {"name": "a", "host": "h", "username": "u", "password": PASSWORD}
+    by_file = {"name": "b", "host": "h", "username": "u", "key_path": str(key_file)}
+    by_agent = {"name": "c", "host": "h", "username": "u", "use_agent": True}
+    assert (await dispatch(app, connection.query, {}, viewer)).connections == []
+    with pytest.raises(Refused, match="operator"):
+        await dispatch(app, connection.add, by_password, viewer)
+    with pytest.raises(Refused, match="operator"):
+        await dispatch(app, connection.remove, {"connection": "a"}, viewer)
+    with pytest.raises(InvalidInput, match="nothing to log in with"):
+        await dispatch(app, connection.add, {**by_password, "password": None}, anna)
+    await dispatch(app, connection.add, by_password, anna)
+    for given in (by_file, by_agent):
+        with pytest.raises(Refused, match="owner"):
+            await dispatch(app, connection.add, given, anna)
+        await dispatch(app, connection.add, given, DirectCall(caller()))
+
+
+@pytest.mark.requirement("connection.saved")
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"host": "ops@h"}, "host"),
+        ({"port": 0}, "port"),
+        ({"key_path": "/nowhere"}, "key_path"),
+        ({"key_content": "bm90IGEga2V5"}, "key_content"),
+    ],
+)
+async def test_what_could_never_log_in_is_refused_and_not_saved(
+    app: App, owner: DirectCall, change: dict[str, object], says: str
+) -> None:
+    given = {"name": "a", "host": "h", "username": "u", "password": PASSWORD, **change}
+    with pytest.raises(InvalidInput, match=says):
+        await dispatch(app, connection.add, given, owner)
+    assert await app.store.connections.query(ADMIN) == []
+
+
+def test_names_for_completion_never_fail(tmp_path: Path) -> None:
+    assert saved_names(tmp_path / "nowhere") == []
+    (tmp_path / "state.db").write_bytes(b"no database")
+    assert saved_names(tmp_path) == []
