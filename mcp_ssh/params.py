@@ -1,6 +1,6 @@
 """Parameter models that many tools share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -63,30 +63,27 @@ Method = Literal["sudo", "su", "doas"]
 
 def _one_line(password: SecretStr) -> SecretStr:
     text = _encodable(password.get_secret_value())
-    if any(each in text for each in "\0\r\n"):
-        raise ValueError("must be one line")
+    if not 0 < len(text) <= 500 or any(each in text for each in "\0\r\n"):
+        raise ValueError("must be one line of at most 500 characters")
     return password
+
+
+def _said_once(schema: dict[str, Any]) -> None:
+    """The field that holds the model has a description already, and every tool that changes a machine shows it."""
+    del schema["description"]
 
 
 class Become(BaseModel):
     """Another account of the machine to act as, and how to become it."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=_said_once)
 
-    user: str = Field(
-        default="root",
-        max_length=256,
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@\\$-]*$",
-        description="Account to act as.",
-    )
-    method: Method = Field(default="sudo", description="Program that makes it so; doas works without a password only.")
+    user: str = Field(default="root", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@\\$-]{0,255}$", description="The account.")
+    method: Method = Field(default="sudo", description="doas works without a password only.")
     password: Annotated[SecretStr, AfterValidator(_one_line)] | None = Field(
-        default=None,
-        min_length=1,
-        max_length=500,
-        description="Password for sudo (the login account's) or su (the other account's). Omitted: sudo -n.",
+        default=None, description="For sudo the login account's, for su the other's. Omitted: sudo -n."
     )
-    use_login_password: bool = Field(default=False, description="Use the password the session was opened with.")
+    use_login_password: bool = Field(default=False, description="Use the session's own.")
 
     @model_validator(mode="after")
     def _doas_has_no_password(self) -> "Become":
@@ -101,4 +98,4 @@ class Becoming(OnSession):
     A tool that needs root runs on `host.becoming(params.become or Become())`: sudo without a password.
     """
 
-    become: Become | None = Field(default=None, description="Act as another account, such as root, through sudo.")
+    become: Become | None = Field(default=None, description="Act as another account, such as root.")

@@ -119,7 +119,7 @@ class _Job:
         del call
         out, err = Passing(1), Passing(2)
         try:
-            ended = await host.becoming(params.become).execute(
+            ended = await host.execute(
                 params.command, timeout_s=params.timeout, stdout=out, stderr=err, stdin=self._stdin, cwd=params.cwd
             )
         except BrokenPipeError:

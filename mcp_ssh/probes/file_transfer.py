@@ -8,7 +8,7 @@ writers of the same file, as when the end of a dead connection was not noticed y
 import hashlib
 from dataclasses import dataclass
 
-from mcp_ssh.errors import Conflict, ToolError
+from mcp_ssh.errors import Conflict, ToolError, Unsupported
 from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, ask, failure, named, packed
 from mcp_ssh.probes.file_write import PLACE, TARGET, WRITE_WORDS
 
@@ -107,7 +107,9 @@ def ask_send(path: str, maximum: int = ANY_SIZE) -> Asked:
         path: The file.
         maximum: The most bytes it may have.
     """
-    return ask(_SEND, path, [str(maximum)], words={**WORDS, "large": Larger})
+    return ask(
+        _SEND, path, [str(maximum)], words={**WORDS, "large": lambda answer: Larger(answer.path, int(answer.body))}
+    )
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,9 @@ class Damaged(Conflict):
 class Larger(ToolError):
     """The file has more bytes than may be sent; `size` says how many."""
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(f"{named(answer.path)} has {answer.text} bytes")
-        self.size = int(answer.body)
+    def __init__(self, path: str, size: int) -> None:
+        super().__init__(f"{named(path)} has {size} bytes")
+        self.size = size
 
 
 def _foreign(answer: Answer) -> ToolError:
@@ -218,12 +220,21 @@ def ask_receive_tree(path: str, name: str) -> Asked:
         path: The folder that its content is put into.
         name: What the name of the folder it is collected in has in it.
     """
-    return ask(_RECEIVE_TREE, path, [name], words={**WRITE_WORDS, "tar": tar_failure})
+    return ask(_RECEIVE_TREE, path, [name], words={**WRITE_WORDS, "tar": tar_failure, "lacks": _lacks_tar})
 
 
 def ask_send_tree(path: str) -> Asked:
     """Give out a folder as a tar stream, right after the answer."""
-    return ask(_SEND_TREE, path, words=WORDS)
+    return ask(_SEND_TREE, path, words={**WORDS, "lacks": _lacks_tar})
+
+
+class NoTar(Unsupported):
+    """The machine has no tar, so folders go file by file where they can."""
+
+
+def _lacks_tar(answer: Answer) -> ToolError:
+    error = WORDS["lacks"](answer)
+    return NoTar(error.message, hint="install it there; where the account has SFTP, too, folders go file by file")
 
 
 def tar_failure(answer: Answer) -> ToolError:

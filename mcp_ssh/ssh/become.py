@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 TALK_LIMIT = 16 * 1024
 """Bytes kept of what each stream holds before the command begins: lectures and rc files are shorter."""
 
+ENTRY_LIMIT_S = 20.0
+"""How long the program may take: it says no after a few seconds, and may wait for ever for what nobody gives it."""
+
 # sudo asks with the words we give it; su, and some PAM modules under sudo, in their own.
 _ASKS = re.compile(rb"assword[^\n]*: ?\Z|assphrase[^\n]*: ?\Z")
 
@@ -158,19 +161,26 @@ class Entry:
     async def admitted(self, channel: "Channel") -> bool:
         """Wait until the command may have its input; answer the program's question on the way.
 
-        The password is tried once. Where the program asks again, or asks without there being one, its input is closed.
+        The password is tried once. Where the program asks again, or for something that nobody gives it, its input is
+        closed, which ends it.
         """
         if self._acting is None:
             return True
+        with anyio.move_on_after(ENTRY_LIMIT_S):
+            return await self._let_in(channel, self._acting)
+        channel.write_eof()
+        return False
+
+    async def _let_in(self, channel: "Channel", acting: Acting) -> bool:
         while not self.began:
             if self._over:
                 return False
             if self._asks():
-                if self._answered or self._acting.password is None:
+                if self._answered or acting.password is None:
                     self._refused = True
                     channel.write_eof()
                     return False
-                await self._answer(channel, self._acting.password)
+                await self._answer(channel, acting.password)
             else:
                 self._news = anyio.Event()
                 await self._news.wait()

@@ -95,10 +95,20 @@ def source(place: Path) -> Source | None:
     """
     folder = enter(place.parent)
     try:
-        # Not to wait for the other end of a pipe.
-        handle = os.open(place.name or ".", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+        return source_in(place.name or ".", folder)
     finally:
         os.close(folder)
+
+
+def enter_in(name: str, folder: int) -> int:
+    """A descriptor of a folder in another."""
+    return os.open(name, _FOLDER, dir_fd=folder)
+
+
+def source_in(name: str, folder: int) -> Source | None:
+    """The same for a name in a folder that is open."""
+    # Not to wait for the other end of a pipe.
+    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
         return Source(handle, b"", stat.S_IMODE(mode))

@@ -5,9 +5,7 @@ from pydantic import Field, SecretStr, field_validator
 from mcp_ssh.params import Params, ShellText
 
 
-class Connect(Params):
-    """Arguments of `session_connect`; config and ~/.ssh/config fill in what is left out."""
-
+class Connect(Params):  # noqa: D101 what stands here would be sent with every list of tools
     host: ShellText | None = Field(
         default=None, max_length=255, description="Host name, address, or a Host of the server owner's ~/.ssh/config."
     )
@@ -18,7 +16,6 @@ class Connect(Params):
         default=None,
         max_length=16,
         description="Answers to what the machine asks at login, in order, such as a one-time code.",
-        json_schema_extra={"secret": True},
     )
     key_path: ShellText | None = Field(
         default=None,

@@ -23,7 +23,9 @@ class RecordingHost:
         self.commands.append(command)
         if "mcp-ssh account" in command:
             process.stdout.write(b"mcp-ssh account /bin/sh\n")
-        await process.stdin.read()
+        # Whoever waits for an answer before it says more gets none: a sudo, a transfer.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.stdin.read(), 0.5)
         process.exit(0)
 
     async def serve(self, ready: threading.Event, stop: asyncio.Event) -> None:

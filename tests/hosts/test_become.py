@@ -10,6 +10,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.commandline import Command
+from mcp_ssh.ssh import become
 from mcp_ssh.ssh.become import Acting
 from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.link import Link
@@ -305,5 +306,21 @@ async def test_a_program_that_never_asks_is_given_up_at_the_deadline(app: App, d
     try:
         fault = await ops.refused({"method": "su", "password": deb.password}, timeout=0.7)
         assert (fault.code, fault.payload["details"]) == ("timed_out", {"stopped": True})
+    finally:
+        await outside(deb, "mv /usr/bin/su.away /usr/bin/su")
+
+
+@pytest.mark.requirement("become.refused")
+async def test_a_program_that_wants_something_else_is_given_up_soon(
+    app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(become, "ENTRY_LIMIT_S", 0.5)
+    ops = await open_on(app, Direct(app), deb, "ops")
+    asks = "#!/bin/sh\\nprintf 'Verification code: ' >&2; exec cat\\n"
+    await outside(deb, f'mv /usr/bin/su /usr/bin/su.away; printf "{asks}" >/usr/bin/su; chmod +x /usr/bin/su')
+    try:
+        fault = await ops.refused({"method": "su", "password": deb.password}, timeout=600)
+        assert fault.code == "permission_denied"
+        assert "Verification code" in fault.payload["message"]
     finally:
         await outside(deb, "mv /usr/bin/su.away /usr/bin/su")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.hosts import Host
+from tests.fleet.hosts import Fleet, Host
 from tests.hosts.machine import number, outside, processes, started
 from tests.unit.cli_kit import run, running
 
@@ -74,3 +74,17 @@ async def test_check_logs_in_and_says_what_is_in_the_way(host: Host, tmp_path: P
     assert {each["check"]: each["status"] for each in json.loads(wrong.out)}["web1: login"] == "fail"
     # Nothing that was given or kept stands in what is shown.
     assert host.password not in fine.out + wrong.out
+
+
+@pytest.mark.requirement("cli.check")
+async def test_a_machine_behind_another_is_checked_through_it(fleet: Fleet, tmp_path: Path) -> None:
+    await known(fleet.deb, tmp_path)
+    (tmp_path / "person/.ssh/config").write_text(
+        f"Host front\n  HostName {fleet.deb.ip}\nHost back\n  HostName {fleet.alpine.ip}\n  ProxyJump front\n"
+        f"Host *\n  User dev\n  IdentityFile {fleet.deb.key_path}\n"
+    )
+    done = await run("check", "back", "--json", home=tmp_path)
+    assert done.code == 0, done.out
+    found = {each["check"]: each["message"] for each in json.loads(done.out)}
+    assert found["back"] == "reached through front, as ~/.ssh/config says"
+    assert found["back: login"].startswith("as dev in ")

@@ -98,7 +98,7 @@ async def test_the_twin_without_that_rule_sends_it_again(app: App, auth: Host, m
     monkeypatch.setattr(Answers, "password", lambda _: "not-it")
     begun = await mark(auth)
     with pytest.raises(AuthFailed):
-        await opened(app, **on(auth, "normal", password="not-it"))
+        await opened(app, **on(auth, "limits", password="not-it"))
     assert (await journal(auth)).partition(begun)[2].count("authentication failure") > 1
 
 

@@ -3,17 +3,17 @@
 import base64
 import hashlib
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import anyio
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from mcp_ssh.errors import InvalidInput, RemoteFailed, TooLarge
 from mcp_ssh.params import Becoming, OnSession, RemotePath, Result
-from mcp_ssh.probes.answers import Answer
-from mcp_ssh.probes.file_write import ask_write, parse_write
+from mcp_ssh.probes.file_write import Outcome, ask_write, parse_write
 from mcp_ssh.probes.files import (
     Entry,
+    Facts,
     FileType,
     Page,
     ask_list,
@@ -24,6 +24,7 @@ from mcp_ssh.probes.files import (
     parse_stat,
     type_of,
 )
+from mcp_ssh.ssh import sftp
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
@@ -72,6 +73,8 @@ async def list_(host: Session, params: Listing, call: Call) -> Listed:
 
     Links are shown as links; file_stat follows them. A folder with more entries than `limit` is returned in parts.
     """
+    if not host.has_shell:
+        return await anyio.to_thread.run_sync(_listed, params, *(await sftp.entries(host, params.path)))
     asked = ask_list(params.path)
     try:
         said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S, limit=LARGEST_LISTING)
@@ -81,13 +84,13 @@ async def list_(host: Session, params: Listing, call: Call) -> Listed:
         ) from error
     answer = asked.answer(said.stdout, said.stderr)
     # Tens of thousands of entries take longer to sort out than other calls should wait.
-    return await anyio.to_thread.run_sync(_listed, params, answer)
+    entries = await anyio.to_thread.run_sync(parse_list, answer.body)
+    return await anyio.to_thread.run_sync(_listed, params, answer.path, entries)
 
 
-def _listed(params: Listing, answer: Answer) -> Listed:
-    entries = parse_list(answer.body)
+def _listed(params: Listing, path: str, entries: list[Entry]) -> Listed:
     part = entries[params.offset : params.offset + params.limit]
-    listed = Listed(path=answer.path, items=[_item(entry) for entry in part], count=len(part), total=len(entries))
+    listed = Listed(path=path, items=[_item(entry) for entry in part], count=len(part), total=len(entries))
     if part and (following := params.offset + len(part)) < len(entries):
         listed.truncated, listed.next_offset = True, following
     return listed
@@ -139,14 +142,11 @@ async def stat(host: Session, params: Stat, call: Call) -> Status:
 
     Links are followed; `link_target` says that the path is one.
     """
-    asked = ask_stat(params.path)
-    said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
-    answer = asked.answer(said.stdout, said.stderr)
-    facts = parse_stat(answer)
+    path, facts = await _facts(host, params) if host.has_shell else await sftp.facts(host, params.path)
     kind = type_of(facts.mode)
     names = {"user": facts.user, "group": facts.group, "link_target": facts.link}
     return Status(
-        path=answer.path,
+        path=path,
         size=facts.size,
         mode=facts.mode,
         permissions=f"{facts.mode & 0o7777:04o}",
@@ -158,6 +158,13 @@ async def stat(host: Session, params: Stat, call: Call) -> Status:
         mtime=facts.mtime,
         **{name: value for name, value in names.items() if value is not None},
     )
+
+
+async def _facts(host: Session, params: Stat) -> tuple[str, Facts]:
+    asked = ask_stat(params.path)
+    said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
+    answer = asked.answer(said.stdout, said.stderr)
+    return answer.path, parse_stat(answer)
 
 
 # ---- file_read ---------------------------------------------------------------------------------------------------
@@ -199,7 +206,11 @@ async def read(host: Session, params: Read, call: Call) -> Content:
     """
     length = params.length or (MODEL_PAGE if call.door in {"stdio", "mcp"} else PROGRAM_PAGE)
     # The few bytes more tell whether the file goes on, and complete a character that the end would cut.
-    asked = ask_read(params.path, params.offset, length + CHARACTER)
+    wanted = length + CHARACTER
+    if not host.has_shell:
+        read_over = await sftp.page(host, params.path, params.offset, wanted)
+        return await anyio.to_thread.run_sync(_content, params, length, *read_over)
+    asked = ask_read(params.path, params.offset, wanted)
     said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
     answer = asked.answer(said.stdout, said.stderr)
     return await anyio.to_thread.run_sync(_content, params, length, answer.path, parse_read(answer))
@@ -313,20 +324,10 @@ async def write(host: Session, params: Write, call: Call) -> Written:
             f"content: has {len(content)} bytes, more than the {host.limits.file_bytes} of sftp.max_file_size_mb"
         )
     expected = params.expected_sha256.lower() if params.expected_sha256 is not None else None
-    asked = ask_write(
-        params.path,
-        content,
-        params.mode,
-        maximum=host.limits.file_bytes,
-        permissions=params.permissions,
-        expected=expected,
-    )
-    said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
-    answer = asked.answer(said.stdout, said.stderr)
-    outcome = parse_write(answer.body)
+    path, outcome = await _written(host, params, content, expected)
     written = Written(
         status="written",
-        path=answer.path,
+        path=path,
         size=len(content),
         mode=params.mode,
         size_bytes=outcome.size,
@@ -339,6 +340,22 @@ async def write(host: Session, params: Write, call: Call) -> Written:
     if sha256 is not None:
         written.sha256 = sha256
     return written
+
+
+async def _written(host: Session, params: Write, content: bytes, expected: str | None) -> tuple[str, Outcome]:
+    wish: _Wish = {"maximum": host.limits.file_bytes, "permissions": params.permissions, "expected": expected}
+    if not host.has_shell:
+        return await sftp.write(host, params.path, content, params.mode, **wish)
+    asked = ask_write(params.path, content, params.mode, **wish)
+    said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
+    answer = asked.answer(said.stdout, said.stderr)
+    return answer.path, parse_write(answer.body)
+
+
+class _Wish(TypedDict):
+    maximum: int
+    permissions: str | None
+    expected: str | None
 
 
 def _bytes(params: Write) -> bytes:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Generator
 from pathlib import Path
+from types import ModuleType
 from typing import Literal, TypeVar, cast
 
 import anyio
@@ -15,8 +16,8 @@ from pydantic import Field, model_validator
 from mcp_ssh.errors import InvalidInput, TimedOut, TooLarge
 from mcp_ssh.params import Becoming, RemotePath, Result, ShellText
 from mcp_ssh.policy import local_place
-from mcp_ssh.probes.file_transfer import Larger
-from mcp_ssh.ssh import local, transfer, tree
+from mcp_ssh.probes.file_transfer import Larger, NoTar
+from mcp_ssh.ssh import local, sftp_transfer, transfer, tree
 from mcp_ssh.ssh.local import Source
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.transfer import Goal, Transferred, Wish, in_thread
@@ -106,7 +107,7 @@ async def upload(host: Session, params: Upload, call: Call) -> Uploaded:
             return await _upload_tree(host, params, call)
         try:
             wish = Wish(params.remote_path, params.permissions, source.mode)
-            done = await transfer.upload(host.becoming(params.become), wish, source, call)
+            done = await _single(host).upload(host, wish, source, call)
         finally:
             source.close()
     uploaded = Uploaded(status="uploaded", path=done.path, size=done.size, content=None, sha256=done.sha256)
@@ -119,9 +120,19 @@ async def _upload_tree(host: Session, params: Upload, call: Call) -> Uploaded:
         raise InvalidInput("permissions: are for a file, and local_path is a folder", hint="leave them out")
     shown = str(params.local_path)
     place = await _place(host, shown, call)
-    grown = await tree.upload(host.becoming(params.become), params.remote_path, place, shown, call)
+    grown = await _sent_tree(host, params.remote_path, place, shown, call)
     uploaded = Uploaded(status="uploaded", path=grown.path, size=grown.tally.size, content=None)
     return _grown(uploaded, grown)
+
+
+async def _sent_tree(host: Session, path: str, place: Path, shown: str, call: Call) -> Grown:
+    if host.has_shell:
+        try:
+            return await tree.upload(host, path, place, shown, call)
+        except NoTar:
+            if not _may_use_sftp(host):
+                raise
+    return await sftp_transfer.upload_tree(host, path, place, shown, call)
 
 
 async def _source(host: Session, params: Upload, call: Call) -> Source | None:
@@ -177,22 +188,32 @@ async def download(host: Session, params: Download, call: Call) -> Downloaded:
     """
     with _deadline(params):
         place = None if params.local_path is None else await _place(host, params.local_path, call)
-        acting = host.becoming(params.become)
         if params.return_content:
-            return await _content(acting, params, place, call)
+            return await _content(host, params, place, call)
         goal = Goal(cast("Path", place), cast("str", params.local_path), make=not call.caller.owner)
-        done = await transfer.download(acting, params.remote_path, goal, call)
+        done = await _single(host).download(host, params.remote_path, goal, call)
         if done is None:
-            confined = not call.caller.owner
-            grown = await tree.download(acting, params.remote_path, goal, call, links_inside=confined)
+            grown = await _download_tree(host, params, goal, call)
             return _grown(Downloaded(status="downloaded", path=grown.path, size=grown.tally.size), grown)
     downloaded = Downloaded(status="downloaded", path=done.path, size=done.size, sha256=done.sha256)
     return _resumed(downloaded, done)
 
 
+async def _download_tree(host: Session, params: Download, goal: Goal, call: Call) -> Grown:
+    if not host.has_shell:
+        return await sftp_transfer.download_tree(host, params.remote_path, goal, call)
+    try:
+        confined = not call.caller.owner
+        return await tree.download(host, params.remote_path, goal, call, links_inside=confined)
+    except NoTar:
+        if not _may_use_sftp(host):
+            raise
+        return await sftp_transfer.download_tree(host, params.remote_path, goal, call)
+
+
 async def _content(host: Session, params: Download, place: Path | None, call: Call) -> Downloaded:
     try:
-        path, data = await transfer.fetch(host, params.remote_path, LARGEST_CONTENT)
+        path, data = await _single(host).fetch(host, params.remote_path, LARGEST_CONTENT)
     except Larger as error:
         raise TooLarge(
             f"remote_path: the file has {error.size} bytes, more than the {LARGEST_CONTENT} that content may have",
@@ -212,6 +233,16 @@ async def _content(host: Session, params: Download, place: Path | None, call: Ca
 
 
 # ---- both --------------------------------------------------------------------------------------------------------
+
+
+def _single(host: Session) -> ModuleType:
+    """What moves single files: the shell where there is one, else SFTP. Both have the same functions."""
+    return transfer if host.has_shell else sftp_transfer
+
+
+def _may_use_sftp(host: Session) -> bool:
+    return host.acting is None and "sftp" in host.account.features
+
 
 M = TypeVar("M", bound=Moved)
 

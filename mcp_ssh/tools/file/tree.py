@@ -8,6 +8,7 @@ from pydantic import Field
 from mcp_ssh.params import Becoming, RemotePath, Result
 from mcp_ssh.probes.answers import Answer, Asked
 from mcp_ssh.probes.file_tree import ask_copy, ask_mkdir, ask_move, ask_remove, ask_rmdir, parse_count
+from mcp_ssh.ssh import sftp
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
@@ -36,6 +37,9 @@ async def mkdir(host: Session, params: MakeFolder, call: Call) -> Made:
 
     The folder above it must exist, unless `parents` is set.
     """
+    if not host.has_shell:
+        path, permissions = await sftp.mkdir(host, params.path, parents=params.parents)
+        return Made(status="created", path=path, permissions=permissions)
     answer = await _asked(host, params, ask_mkdir(params.path, parents=params.parents))
     return Made(status="created", path=answer.path, permissions=answer.text.zfill(4))
 
@@ -58,6 +62,8 @@ async def remove(host: Session, params: Remove, call: Call) -> Removed:
 
     A link is removed, not what it leads to. Folders are for file_rmdir.
     """
+    if not host.has_shell:
+        return Removed(status="removed", path=await sftp.remove(host, params.path))
     answer = await _asked(host, params, ask_remove(params.path))
     return Removed(status="removed", path=answer.path)
 
@@ -86,6 +92,9 @@ async def rmdir(host: Session, params: RemoveFolder, call: Call) -> FolderRemove
     Refused, wherever links lead: `/` and the folders directly in it, homes, mount points, folders that hold one of
     these, links, and paths that end in `.` or `..`.
     """
+    if not host.has_shell:
+        path, count = await sftp.rmdir(host, params.path)
+        return FolderRemoved(status="removed", path=path, count=count)
     answer = await _asked(host, params, ask_rmdir(params.path))
     return FolderRemoved(status="removed", path=answer.path, count=parse_count(answer)[0])
 
@@ -112,6 +121,8 @@ async def copy(host: Session, params: Copy, call: Call) -> Copied:
     Permissions, times, links and, for root, owners are kept. A folder is copied into one that is there already, where
     other files stay; a file replaces a file.
     """
+    if not host.has_shell:
+        raise sftp.no_shell("copying on the machine itself")
     answer = await _asked(host, params, ask_copy(params.src, params.dst, secrets.token_hex(8)))
     count, destination = parse_count(answer)
     return Copied(status="copied", source=answer.path, destination=destination, count=count)
@@ -138,10 +149,13 @@ async def move(host: Session, params: Move, call: Call) -> MovedTo:
 
     Nothing that is there already is replaced unless `overwrite` is set. Folders that file_rmdir refuses stay.
     """
+    if not host.has_shell:
+        source, destination = await sftp.move(host, params.src, params.dst, overwrite=params.overwrite)
+        return MovedTo(status="moved", source=source, destination=destination)
     answer = await _asked(host, params, ask_move(params.src, params.dst, overwrite=params.overwrite))
     return MovedTo(status="moved", source=answer.path, destination=parse_count(answer)[1])
 
 
 async def _asked(host: Session, params: Becoming, asked: Asked) -> Answer:
-    said = await host.becoming(params.become).run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
+    said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
     return asked.answer(said.stdout, said.stderr)
