@@ -4,7 +4,8 @@ The login shell replaces itself by the program, and the program starts a `sh` as
 mark on both streams, then discards standard input up to a line we send when we have seen the mark, and only then starts
 the command. So the password, which is sent once and only when the program asks for it, can never become input of the
 command, whether or not the program read it; none of the caller's own input goes to the program; and what the program
-says beforehand (prompt, lecture) stays out of the command's output.
+says beforehand (prompt, lecture) stays out of the command's output. Where our line
+does not come, since the call was cancelled while the program was busy with the password, no command is ever started.
 """
 
 import re
@@ -74,17 +75,21 @@ def prompt(cookie: str) -> str:
 
 
 # What runs as the other account. $1: the cookie. $2, $3: whether LC_ALL was set, and to what. $4: the account.
-# $5: the command. Between the two halves come the steps that every command has.
+# $5: the command. Between the halves come the steps that every command has; no variable of these may be left behind.
 _BEGIN = r"""echo "$1 begin"; echo "$1 begin" >&2
 MCP_SSH_CALL=$1; export MCP_SSH_CALL
 if [ -n "$2" ]; then LC_ALL=$3; export LC_ALL; else unset LC_ALL; fi
-while IFS= read -r line && [ "$line" != "$1" ]; do :; done
+(until [ "$line" = "$1" ]; do IFS= read -r line || exit 1; done) || exit 1
 """
-_SHELL = r"""while IFS=: read -r name _ _ _ _ _ shell; do [ "$name" != "$4" ] || SHELL=$shell; done </etc/passwd
-case ${SHELL##*/} in nologin | false | "") SHELL=/bin/sh ;; esac
+_FIND_SHELL = r"""set -- "$@" "$(while IFS=: read -r name _ _ _ _ _ shell; do
+    [ "$name" != "$4" ] || { echo "${shell:-/bin/sh}"; break; }
+done </etc/passwd)"
+SHELL=${6:-${SHELL:-/bin/sh}}
+case ${SHELL##*/} in nologin | false) SHELL=/bin/sh ;; esac
 export SHELL
-exec "$SHELL" -c "$5"
+set -- "$1" "$2" "$3" "$4" "$5" "$SHELL"
 """
+_THEIRS = 'exec "$6" -c "$5"\n'
 _OURS = 'exec sh -c "$5"\n'
 
 
@@ -99,7 +104,8 @@ def entering(acting: Acting, cookie: str, steps: Sequence[str], command: str, *,
         ours: A command of our own is for `sh`; a caller's is for the shell of the account, as it would be over SSH.
     """
     program = acting.program(cookie)
-    inner = _BEGIN + "".join(f"{step}\n" for step in steps) + (_OURS if ours else _SHELL)
+    prepare = "".join(f"{step}\n" for step in steps)
+    inner = _BEGIN + (prepare + _OURS if ours else _FIND_SHELL + prepare + _THEIRS)
     operands = [quote("--"), quote(acting.user)] if acting.method == "su" else []
     words = [*map(quote, program), quote(inner), *operands, "sh", '"$MCP_SSH_CALL"', '"${LC_ALL+x}" "${LC_ALL-}"']
     known = f'command -v {program[0]} >/dev/null || {{ echo "$MCP_SSH_CALL no such program" >&2; exit 127; }}'

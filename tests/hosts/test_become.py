@@ -14,10 +14,11 @@ from mcp_ssh.ssh import become
 from mcp_ssh.ssh.become import Acting
 from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.link import Link
+from mcp_ssh.ssh.wire import wire
 from mcp_ssh.tools import command, file, session
 from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, number, outside, processes, started, trust
+from tests.hosts.machine import login, number, outside, processes, trust
 
 
 class On:
@@ -94,6 +95,17 @@ async def test_folder_environment_and_input_reach_the_command_unchanged(ops: On,
     with pytest.raises(Fault) as fault:
         await ops.exec("pwd", by, cwd="/no such")
     assert fault.value.code == "not_found"
+
+
+@pytest.mark.requirement("become")
+async def test_no_variable_of_ours_takes_the_place_of_one_given(ops: On, by: dict[str, Any]) -> None:
+    names = ["line", "name", "shell", "SHELL", "_x", "LC_ALL", "HOME"]
+    answer = await ops.exec(
+        " ".join(["printf", "'%s\\n'", *(f'"${each}"' for each in names)]), by, env={each: f"={each}" for each in names}
+    )
+    assert answer["stdout"] == "".join(f"={each}\n" for each in names)
+    clean = await ops.exec('echo "${line-no} ${name-no} ${shell-no}"', by)
+    assert clean["stdout"] == "no no no\n"
 
 
 @pytest.mark.requirement("become")
@@ -276,9 +288,23 @@ async def test_nothing_of_root_survives_a_cancelled_call(ops: On, by: dict[str, 
     n = number()
     async with anyio.create_task_group() as group:
         group.start_soon(functools.partial(ops.exec, SHAPES["ignores TERM"].format(n=n), by))
-        await started(ops.host, n)
+        with anyio.fail_after(10):
+            # Before that there is a sudo with the number in its command line.
+            while not any(line.split()[1] == "sleep" for line in await processes(ops.host, n)):
+                await anyio.sleep(0.02)
         group.cancel_scope.cancel()
     assert await processes(ops.host, n) == []
+
+
+@pytest.mark.requirement("become.kills")
+async def test_a_command_that_nobody_waits_for_any_more_is_not_started(host: Host) -> None:
+    path = f"/tmp/started-{number()}"
+    sent = wire(f"touch {path}", shell="posix", acting=Acting("root", "sudo"))  # noqa: S604 it starts nothing
+    answer = await anyio.to_thread.run_sync(lambda: host.ssh(sent.text, user="nopass", stdin="a line\n"))
+    assert (answer.returncode, "begin" in answer.stdout) == (1, True)
+    assert await outside(host, f"ls -d {path} 2>/dev/null || true") == ""
+    answer = await anyio.to_thread.run_sync(lambda: host.ssh(sent.text, user="nopass", stdin=f"{sent.cookie}\n"))
+    assert (answer.returncode, await outside(host, f"rm {path} && echo there")) == (0, "there\n")
 
 
 async def test_without_the_secret_what_root_runs_survives(ops: On, monkeypatch: pytest.MonkeyPatch) -> None:
