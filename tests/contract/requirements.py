@@ -150,6 +150,7 @@ REQUIREMENTS = tuple(
         ("file.transfer.tree", "issue 3", "Folders travel both ways as one stream, whatever the names in them."),
         ("file.transfer.escape", "design, files", "No entry of a tree gets out of the folder it is put into."),
         ("file.transfer.local", "design, files", "Callers over HTTP stay in the folders configured for them."),
+        ("file.exec", "issue 3", "Files travel through the shell of a machine without SFTP."),
         ("file.sftp", "issue 3", "An account with SFTP only can do what files need."),
         ("file.mkdir", "guide, POST /file/mkdir", "A folder is made."),
         ("file.remove", "guide, DELETE /file/remove", "A file is removed."),
