@@ -14,6 +14,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import anyio
+
 from mcp_ssh.errors import Conflict, RemoteFailed
 from mcp_ssh.probes.answers import named
 from mcp_ssh.probes.file_transfer import Larger, Offer, partial_name
@@ -27,6 +29,8 @@ from mcp_ssh.ssh.tree import Grown
 from mcp_ssh.tool import Call
 
 CHUNK = 1024 * 1024
+PIECE = 32 * 1024
+"""What every server takes in one request (draft-ietf-secsh-filexfer-02, 3)."""
 
 
 async def upload(host: Session, wish: Wish, source: Source, call: Call) -> Transferred:
@@ -64,7 +68,7 @@ async def _sent(sftp: Sftp, part: bytes, source: Source, progress: Progress) -> 
         async with sftp.client.open(part, "r+b" if own is not None else "xb") as file:
             offset = have
             while chunk := await in_thread(functools.partial(source.read, offset), "the source"):
-                await file.write(chunk, offset)
+                await _write_block(file, chunk, offset)
                 offset += len(chunk)
                 await progress.reached(offset)
             await file.truncate(source.size)
@@ -77,10 +81,44 @@ async def _sent(sftp: Sftp, part: bytes, source: Source, progress: Progress) -> 
     return have
 
 
+async def _write_block(file: Any, data: bytes, offset: int) -> None:
+    """Write a block, its pieces side by side.
+
+    asyncssh would split it too, but leaves the errors of the other pieces to nobody when one fails.
+    """
+    try:
+        async with anyio.create_task_group() as group:
+            for start in range(0, len(data), PIECE):
+                group.start_soon(file.write, data[start : start + PIECE], offset + start)
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+
+
+async def _read_block(file: Any, offset: int) -> bytes:
+    """Read a block, its pieces side by side; nothing at the end of the file."""
+    pieces: dict[int, bytes] = {}
+
+    async def read(start: int) -> None:
+        pieces[start] = await file.read(PIECE, offset + start)
+
+    try:
+        async with anyio.create_task_group() as group:
+            for start in range(0, CHUNK, PIECE):
+                group.start_soon(read, start)
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    data = b""
+    for start in range(0, CHUNK, PIECE):
+        data += pieces[start]
+        if len(pieces[start]) < PIECE:  # a server may send less than was asked for, and not only at the end
+            break
+    return data
+
+
 async def _read_back(sftp: Sftp, path: bytes) -> str:
     digest, offset = hashlib.sha256(), 0
     async with sftp.client.open(path, "rb") as file:
-        while chunk := await file.read(CHUNK, offset):
+        while chunk := await _read_block(file, offset):
             digest.update(chunk)
             offset += len(chunk)
     return digest.hexdigest()
@@ -121,7 +159,7 @@ async def download(host: Session, path: str, goal: Goal, call: Call) -> Transfer
                 held.callback(sink.__exit__, None, None, None)
                 resumed, progress = target.have, Progress(call, offer.size, "downloading")
                 async with sftp.client.open(real, "rb") as file:
-                    while chunk := await file.read(CHUNK, target.have):
+                    while chunk := await _read_block(file, target.have):
                         await in_thread(functools.partial(target.write, chunk), goal.shown)
                         await progress.reached(target.have)
                 if target.have != offer.size:
@@ -246,7 +284,7 @@ async def _got(sftp: Sftp, there: bytes, here: Path, mode: int, goal: Goal) -> N
     target = await in_thread(functools.partial(sink.__enter__), goal.shown)
     try:
         async with sftp.client.open(there, "rb") as file:
-            while chunk := await file.read(CHUNK, target.have):
+            while chunk := await _read_block(file, target.have):
                 await in_thread(functools.partial(target.write, chunk), goal.shown)
         await in_thread(functools.partial(target.commit, mode & 0o777), goal.shown)
     except BaseException:

@@ -127,7 +127,9 @@ async def test_a_secret_given_to_any_tool_is_found_nowhere(
 
 def ours() -> list[object]:
     """Every object of a class of ours that is alive."""
-    return [each for each in gc.get_objects() if type(each).__module__.partition(".")[0] in {"mcp_ssh", "rest_bridge"}]
+    return [
+        each for each in gc.get_objects() if str(type(each).__module__).partition(".")[0] in {"mcp_ssh", "rest_bridge"}
+    ]
 
 
 def shown(objects: list[object]) -> list[str]:
