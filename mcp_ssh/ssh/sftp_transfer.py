@@ -30,7 +30,7 @@ from mcp_ssh.tool import Call
 
 CHUNK = 1024 * 1024
 PIECE = 32 * 1024
-"""What every server takes in one request (draft-ietf-secsh-filexfer-02, 3)."""
+"""What every server takes in one request: they take packets of 34,000 bytes (draft-ietf-secsh-filexfer-02, 3)."""
 
 
 async def upload(host: Session, wish: Wish, source: Source, call: Call) -> Transferred:
@@ -65,7 +65,7 @@ async def _sent(sftp: Sftp, part: bytes, source: Source, progress: Progress) -> 
         raise Conflict("something that is no partial upload is in the way", hint="look at the folder with file_list")
     have = min(own.size or 0, source.size) if own is not None else 0
     try:
-        async with sftp.client.open(part, "r+b" if own is not None else "xb") as file:
+        async with sftp.client.open(part, "r+b" if own is not None else "xb", block_size=0) as file:
             offset = have
             while chunk := await in_thread(functools.partial(source.read, offset), "the source"):
                 await _write_block(file, chunk, offset)
@@ -84,7 +84,8 @@ async def _sent(sftp: Sftp, part: bytes, source: Source, progress: Progress) -> 
 async def _write_block(file: Any, data: bytes, offset: int) -> None:
     """Write a block, its pieces side by side.
 
-    asyncssh would split it too, but leaves the errors of the other pieces to nobody when one fails.
+    asyncssh would split it too (so files are opened with block_size=0, which keeps it from that), but it leaves the
+    errors of the other pieces to nobody when one fails.
     """
     try:
         async with anyio.create_task_group() as group:
@@ -117,7 +118,7 @@ async def _read_block(file: Any, offset: int) -> bytes:
 
 async def _read_back(sftp: Sftp, path: bytes) -> str:
     digest, offset = hashlib.sha256(), 0
-    async with sftp.client.open(path, "rb") as file:
+    async with sftp.client.open(path, "rb", block_size=0) as file:
         while chunk := await _read_block(file, offset):
             digest.update(chunk)
             offset += len(chunk)
@@ -158,7 +159,7 @@ async def download(host: Session, path: str, goal: Goal, call: Call) -> Transfer
                 target = await in_thread(functools.partial(sink.__enter__), goal.shown)
                 held.callback(sink.__exit__, None, None, None)
                 resumed, progress = target.have, Progress(call, offer.size, "downloading")
-                async with sftp.client.open(real, "rb") as file:
+                async with sftp.client.open(real, "rb", block_size=0) as file:
                     while chunk := await _read_block(file, target.have):
                         await in_thread(functools.partial(target.write, chunk), goal.shown)
                         await progress.reached(target.have)
@@ -241,10 +242,10 @@ async def _linked(sftp: Sftp, there: bytes, target: str) -> None:
 async def _put(sftp: Sftp, there: bytes, source: Source) -> None:
     new = posixpath.join(posixpath.dirname(there), f".mcp-ssh-{secrets.token_hex(12)}.part".encode())
     async with removed_on_failure(sftp, new):
-        async with sftp.client.open(new, "xb") as file:
+        async with sftp.client.open(new, "xb", block_size=0) as file:
             offset = 0
             while chunk := await in_thread(functools.partial(source.read, offset), "the source"):
-                await file.write(chunk, offset)
+                await _write_block(file, chunk, offset)
                 offset += len(chunk)
         await sftp.client.chmod(new, source.mode & 0o777)
         await sftp.client.posix_rename(new, there)
@@ -283,7 +284,7 @@ async def _got(sftp: Sftp, there: bytes, here: Path, mode: int, goal: Goal) -> N
     sink = local.sink(here, secrets.token_hex(12), 0, make=True)
     target = await in_thread(functools.partial(sink.__enter__), goal.shown)
     try:
-        async with sftp.client.open(there, "rb") as file:
+        async with sftp.client.open(there, "rb", block_size=0) as file:
             while chunk := await _read_block(file, target.have):
                 await in_thread(functools.partial(target.write, chunk), goal.shown)
         await in_thread(functools.partial(target.commit, mode & 0o777), goal.shown)

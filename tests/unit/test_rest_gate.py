@@ -141,11 +141,14 @@ def acceptable(route: Route) -> dict[str, Any]:
     samples: dict[str, Any] = {
         "command": "true", "cmd": "true", "path": "/tmp/x", "content": "", "host": "web1", "port": 22,
         "key_type": "ssh-ed25519", "public_key": "ssh-ed25519 AAAA", "fingerprint_sha256": "SHA256:x",
+        "remote_path": "/tmp/x", "src": "/tmp/x", "dst": "/tmp/y",
     }  # fmt: skip
+    # One of several is needed, which a schema does not say.
+    chosen = {"/file/upload": {"raw_content": ""}, "/file/download": {"return_content": True}}.get(route.path, {})
     needed = [each for each in route.fields(confirm=False).values() if each.required and each.place != "path"]
     in_body = {each.wire: samples[each.wire] for each in needed if each.place == "body"}
     in_query = {each.wire: samples[each.wire] for each in needed if each.place == "query"}
-    return {"params": in_query, **({"json": in_body} if route.method == "POST" else {})}
+    return {"params": in_query, **({"json": in_body | chosen} if route.method == "POST" else {})}
 
 
 @everything
