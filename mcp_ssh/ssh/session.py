@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
 from pydantic import SecretStr
 
+from mcp_ssh.backends import detect
+from mcp_ssh.backends.detect import Platform
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
 from mcp_ssh.params import Become
@@ -55,6 +58,14 @@ class Limits:
     local_folders: tuple[Path, ...] = ()
 
 
+@dataclass
+class Learned:
+    """What a session has asked its machine already; shared by the sessions that act as other accounts."""
+
+    platform: Platform | None = None
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
+
+
 def closed() -> Conflict:
     """The error of a call whose session was closed."""
     return Conflict("the session was closed; what the call had started was ended", hint="open one with session_connect")
@@ -90,6 +101,7 @@ class Session:
         self.alias: str | None = None
         self.acting: Acting | None = None
         self._login_password = login_password
+        self._learned = Learned()
         self.calls = Calls(closed)
         self.last_used = time.monotonic()
 
@@ -120,6 +132,24 @@ class Session:
         other = copy.copy(self)
         other.acting = acting_as(become, self._login_password)
         return other
+
+    async def platform(self, *, anew: bool = False) -> Platform:
+        """What kind of Linux the machine is: one round trip at first use, then known.
+
+        Args:
+            anew: Ask again, as after something that may have changed the answer.
+
+        Raises:
+            RemoteFailed: The machine's shell does not answer as a shell does.
+        """
+        login = copy.copy(self)
+        login.acting = None
+        async with self._learned.turn:
+            if self._learned.platform is None or anew:
+                first, second = secrets.token_hex(8), secrets.token_hex(8)
+                output = await login.run(detect.detect(first, second))
+                self._learned.platform = detect.parse(output.stdout, first + second)
+            return self._learned.platform
 
     async def execute(
         self,

@@ -1,6 +1,6 @@
-"""The ssh_api family: /session, /command, /file."""
+"""The ssh_api family: /session, /command, /file, /system, /setup."""
 
-from mcp_ssh.tools import blob, command, file, session
+from mcp_ssh.tools import blob, command, file, session, system
 from rest_bridge.dialects import SSH_API
 from rest_bridge.routes import Family, Route
 
@@ -31,6 +31,8 @@ FAMILY = Family(
         Route("DELETE", "/file/rmdir", file.rmdir, only=("path", "session_id")),
         # Not documented: the one thing that the others together cannot do in one step.
         Route("POST", "/file/move", file.move, query=("session_id", "src", "dst")),
+        Route("GET", "/system/platform", system.platform),
+        Route("GET", "/setup/platform", system.platform),
         # Not documented: how a REST caller pages through output that was too large for one answer.
         Route("GET", "/blob/{blob_id}", blob.read),
     ),

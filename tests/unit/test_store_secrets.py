@@ -101,6 +101,13 @@ async def test_a_key_file_that_others_could_read_is_closed_to_them(tmp_path: Pat
         ("é\n", "holds no key"),
         (Fernet.generate_key().decode(), "not the one the saved secrets were sealed with"),
     ],
+    ids=[
+        "none",
+        "empty",
+        "no key",
+        "not ASCII",
+        "another key",
+    ],  # a key in a test's name would be another one in each worker
 )
 async def test_another_key_file_is_named_and_nothing_is_made_new(
     tmp_path: Path, content: str | None, says: str

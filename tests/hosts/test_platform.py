@@ -1,0 +1,38 @@
+"""What kind of Linux a machine is: told truly on every host, and asked once."""
+
+import pytest
+
+from mcp_ssh.app import App
+from mcp_ssh.tools import session, system
+from tests.doors import DirectCall, Way
+from tests.fleet.hosts import Host
+from tests.hosts.machine import connected, login, outside, trust
+
+EXPECTED = {
+    "deb": {
+        "os": "debian", "family": "debian", "version_id": "12", "package_manager": "apt-get",
+        "service_manager": "systemd", "init_system": "systemd", "firewall_backend": "iptables", "network_tool": "ip",
+    },
+    "alpine": {
+        "os": "alpine", "family": "alpine", "package_manager": "apk", "service_manager": "openrc",
+        "init_system": "init", "firewall_backend": "iptables",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.requirement("system.platform")
+async def test_a_machine_says_what_it_is_through_every_door(way: Way, app: App, host: Host) -> None:
+    await trust(app, host)
+    opened = await way.call(session.connect, login(host, "dev"))
+    told = (await way.call(system.platform, {"session_id": opened["session_id"]}))["platform"]
+    assert {key: told[key] for key in EXPECTED[host.name]} == EXPECTED[host.name]
+    assert told["kernel"].split() == (await outside(host, "uname -s -r -m")).split()
+    assert told["pretty_name"] in await outside(host, "cat /etc/os-release")
+
+
+@pytest.mark.requirement("system.platform")
+async def test_a_machine_is_asked_once_a_session(app: App, deb: Host, owner: DirectCall) -> None:
+    on = app.sessions.find(owner.caller, await connected(app, deb, "dev", owner))
+    first = await on.platform()
+    assert await on.platform() is first
+    assert await on.platform(anew=True) is not first
