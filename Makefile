@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests mostly wait for machines, so there are more processes than cores; each has hosts and a network of its own.
+WORKERS ?= 4
+TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: run test check lint soak bench fleet docs fmt constraints
@@ -10,7 +13,7 @@ run: .venv/run  ## start everything on an embedded SSH host
 	$(BIN)/mcp-ssh demo
 
 test: .venv/test  ## all tests, on real hosts where this machine can have them
-	$(BIN)/python -m pytest $(PYTEST)
+	$(TESTS)
 
 check: lint test  ## everything CI runs
 
@@ -23,7 +26,7 @@ lint: .venv/test .venv/lint
 	$(BIN)/python scripts/generate.py --check
 
 soak: .venv/test  ## the same tests with the counts and sizes the issues state
-	MCP_SSH_SOAK=1 $(BIN)/python -m pytest $(PYTEST)
+	MCP_SSH_SOAK=1 $(TESTS)
 
 bench: .venv/test  ## what things cost, beside a reference in the same run
 	$(BIN)/python -m benchmarks

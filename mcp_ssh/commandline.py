@@ -20,6 +20,14 @@ def quote(argument: str) -> str:
     return shlex.quote(argument)
 
 
+def unquoted(text: str) -> str:
+    """What a POSIX shell makes of the value in an assignment, such as those of os-release; a broken one stays as it is."""
+    try:
+        return "".join(shlex.split(text))
+    except ValueError:
+        return text
+
+
 @dataclass(frozen=True)
 class Command:
     """A program and its arguments, with what goes to its standard input."""

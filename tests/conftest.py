@@ -1,5 +1,6 @@
 """Fixtures every test may use: an app in a folder of its own, a caller, and the doors to it."""
 
+import signal
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from mcp_ssh.config import Config
 from tests.doors import DirectCall, Way, caller, open_way
 
 pytest_plugins = ["tests.fleet.plugin"]
+
+# A run that a shell started in the background ignores these, and what it starts would not be ended by them either.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

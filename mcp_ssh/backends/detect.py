@@ -4,10 +4,9 @@ Facts come from os-release(5), from PID 1 and from which programs there are; not
 change something. What follows from them (family, package manager, init system) is decided here, in one place.
 """
 
-import shlex
 from dataclasses import dataclass
 
-from mcp_ssh.commandline import Command, script
+from mcp_ssh.commandline import Command, script, unquoted
 from mcp_ssh.errors import RemoteFailed
 
 FAMILIES = {
@@ -155,12 +154,8 @@ def _release(lines: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for line in lines:
         name, equals, value = line.partition("=")
-        if not equals or name.startswith("#"):
-            continue
-        try:
-            found[name] = "".join(shlex.split(value))
-        except ValueError:
-            found[name] = value
+        if equals and not name.startswith("#"):
+            found[name] = unquoted(value)
     return found
 
 
