@@ -21,7 +21,7 @@ def quote(argument: str) -> str:
 
 
 def unquoted(text: str) -> str:
-    """What a POSIX shell makes of the value in an assignment, such as those of os-release; a broken one stays as it is."""
+    """What a POSIX shell makes of the value in an assignment, such as those of os-release; a broken one stays."""
     try:
         return "".join(shlex.split(text))
     except ValueError:
