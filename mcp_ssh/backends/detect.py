@@ -49,8 +49,13 @@ init=
 say init "$init"
 [ ! -d /run/systemd/system ] || say running systemd
 [ ! -d /run/openrc ] || say running openrc
-# firewalld keeps its process id here while it runs (firewalld(1)).
-if [ -r /run/firewalld.pid ] && read -r pid </run/firewalld.pid && [ -d "/proc/$pid" ]; then say running firewalld; fi
+if [ -d /run/systemd/system ]; then
+    systemctl --quiet is-active firewalld 2>/dev/null && say running firewalld
+else
+    for comm in /proc/[0-9]*/comm; do
+        { IFS= read -r name <"$comm"; } 2>/dev/null && [ "$name" = firewalld ] && say running firewalld
+    done
+fi
 for program; do command -v "$program" >/dev/null 2>&1 && say has "$program"; done
 say uid "$(id -u)"
 say home "$HOME"

@@ -9,6 +9,7 @@ import secrets
 import shutil
 from pathlib import Path
 
+from tests.fleet import families
 from tests.fleet.table import (
     HOST_KEY_TYPES,
     PORT,
@@ -83,6 +84,32 @@ WantedBy=multi-user.target
 SYSTEMD_SSH = """[Unit]
 After=systemd-user-sessions.service
 """
+# Runlevel 2 and nothing before it: what rcS would set up, boot.sh has.
+SYSV_INITTAB = """id:2:initdefault:
+l2:2:wait:/etc/init.d/rc 2
+l0:0:wait:/etc/init.d/rc 0
+l6:6:wait:/etc/init.d/rc 6
+"""
+SYSV_PINGER = """#!/bin/sh
+### BEGIN INIT INFO
+# Provides:          pinger
+# Required-Start:    $remote_fs
+# Required-Stop:     $remote_fs
+# Default-Start:     2 3 4 5
+# Default-Stop:      0 1 6
+# Short-Description: small real service
+### END INIT INFO
+. /lib/lsb/init-functions
+pidfile=/run/pinger.pid
+case $1 in
+start) start-stop-daemon --start -qobm --pidfile $pidfile --exec /bin/sleep -- 100000 ;;
+stop) start-stop-daemon --stop --quiet --oknodo --remove-pidfile --pidfile $pidfile ;;
+restart) "$0" stop && "$0" start ;;
+reload) kill -0 "$(cat $pidfile)" ;;
+status) status_of_proc -p $pidfile /bin/sleep pinger ;;
+*) echo "Usage: $0 {start|stop|restart|reload|status}" >&2; exit 3 ;;
+esac
+"""
 OPENRC_PINGER = """#!/sbin/openrc-run
 name="small real service"
 command=/bin/sleep
@@ -112,7 +139,10 @@ def bake(root: Path, row: HostRow, keys: Path) -> None:
     _identity(root, row)
     _users(root, row, keys)
     _sshd(root, row, keys)
-    {"systemd": _systemd, "openrc": _openrc}[row.family.init](root)
+    {"systemd": _systemd, "openrc": _openrc, "sysv": _sysv}[row.family.init](root)
+    families.dress(root, row.family.name, write)
+    if row.family.repository == "apk":
+        write(root / "etc/apk/keys/fleet.rsa.pub", (keys / "apk.rsa.pub").read_text())
     (root / SMALL_DISK.lstrip("/")).mkdir(parents=True)
 
 
@@ -210,18 +240,24 @@ def _systemd(root: Path) -> None:
     write(units / "ssh.service.d/after-boot.conf", SYSTEMD_SSH)
     write(root / "etc/systemd/journald.conf", "[Journal]\nStorage=volatile\nRuntimeMaxUse=8M\n")
     write(root / "etc/systemd/system.conf", "[Manager]\nDefaultTimeoutStartSec=20s\nDefaultTimeoutStopSec=5s\n")
-    for registry in (root / "etc/apt/sources.list.d").glob("*"):
-        registry.unlink()
-    write(root / "etc/apt/sources.list", "")
+    _of_debian(root)
+
+
+def _of_debian(root: Path) -> None:
     write(root / "etc/default/locale", "LANG=C.UTF-8\n")
     write(root / "etc/doas.conf", 'permit ops\npermit nopass "nopass"\n', 0o400)
+
+
+def _sysv(root: Path) -> None:
+    write(root / "etc/inittab", SYSV_INITTAB)
+    write(root / "etc/init.d/pinger", SYSV_PINGER, 0o755)
+    _of_debian(root)
 
 
 def _openrc(root: Path) -> None:
     write(root / "etc/inittab", OPENRC_INITTAB)
     write(root / "etc/rc.conf", 'rc_sys="lxc"\nrc_parallel="YES"\nrc_logger="NO"\nrc_controller_cgroups="NO"\n')
     write(root / "etc/network/interfaces", "auto lo\n")
-    write(root / "etc/apk/repositories", "")
     levels = root / "etc/runlevels"
     for level, services in OPENRC_RUNLEVELS.items():
         for service in (levels / level).glob("*"):

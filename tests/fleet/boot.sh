@@ -5,6 +5,8 @@ root=$1 name=$2 init=$3
 
 echo "$name" > /proc/sys/kernel/hostname
 mount --make-rprivate /
+# sysvinit leaves its disk read-only when it shuts down.
+mount -o remount,rw "$root"
 mount --rbind "$root" "$root"
 cd "$root"
 

@@ -22,14 +22,16 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.fleet import bake, ways_in
+from tests.fleet import bake, families, repositories, ways_in
 from tests.fleet.namespaces import DIES_WITH_PARENT, UNSHARE, FleetError
 from tests.fleet.table import CERTIFIED, HOST_KEY_TYPES, HOSTS, PASSWORD, PORT, HostRow
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
 # A change in any of these is another cache.
-RECIPE = ("build.py", "bake.py", "ways_in.py", "table.py", "alpine_glibc.sh")
+RECIPE = (
+    "build.py", "bake.py", "families.py", "repositories.py", "ways_in.py", "table.py", "alpine_glibc.sh",
+)  # fmt: skip
 
 RUN_TOOLS = {  # command or file: the Debian package that has it
     "ip": "iproute2",
@@ -52,6 +54,7 @@ BUILD_TOOLS = {
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
     "qemu-img": "qemu-utils",
     "openssl": "openssl",
+    **repositories.TOOLS,
 }
 
 DEBIAN_SUITE = "bookworm"
@@ -166,11 +169,11 @@ def _locked(path: Path) -> Generator[None]:
 
 
 def _remove_others(cache: Path) -> None:
-    """Remove what interrupted builds left, and older caches but the one used last: a second checkout may want it."""
+    """Remove what interrupted builds left, and older caches but the three used last: other checkouts may want them."""
     for unfinished in cache.parent.glob("unfinished-*"):
         shutil.rmtree(unfinished)
     marks = [path / "in-use" for path in cache.parent.iterdir() if (path / "in-use").exists()]
-    for mark in sorted(marks, key=lambda path: path.stat().st_mtime)[:-1]:
+    for mark in sorted(marks, key=lambda path: path.stat().st_mtime)[:-3]:
         with mark.open() as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -197,9 +200,10 @@ def build(target: Path) -> None:
         layer.result()
     with _step("alpine-glibc"), overlay(work, layers / "alpine-glibc", [layers / "alpine"]) as root:
         run("sh", "-eu", HERE / "alpine_glibc.sh", layers / "debian", root)
+    _families(layers, work, keys)
     with _step("hosts"):
         for row in HOSTS.values():
-            lower = [layers / name for name in row.layers]
+            lower = [layers / name for name in row.stack]
             with overlay(work, layers / row.own_layer, lower) as root:
                 bake.bake(root, row, keys)
                 if row.ways_in:
@@ -219,6 +223,26 @@ def _layer(layer: Path, recipe: Sequence[str], make: Callable[[Path], None]) -> 
         else:
             make(layer)
         layer.with_suffix(".recipe").write_text(text)
+
+
+def _families(layers: Path, work: Path, keys: Path) -> None:
+    """Layers over Debian's with other families' package managers and init, and one a repository that they read."""
+    where = {name: layers / f"repository-{name}" / "srv/repo" / name for name in ("deb", "rpm", "arch", "apk")}
+    with _step("repositories of deb and rpm"):
+        repositories.make_deb(where["deb"], work, run)
+        repositories.make_rpm(where["rpm"], work, run)
+    release = where["rpm"] / repositories.RELEASE
+    for name, packages in families.LAYERS.items():
+
+        def make(layer: Path, packages: tuple[str, ...] = packages) -> None:
+            with overlay(work, layer, [layers / "debian"]) as root:
+                families.install(root, packages, work, run, release if "rpm" in packages else None)
+
+        _layer(layers / name, (*DEBIAN, *packages, repositories.RELEASE), make)
+    with _step("repositories of arch and apk"):
+        repositories.make_arch(where["arch"], work, run, overlay, [layers / "arch", layers / "debian"])
+        apk = where["apk"] / "x86_64"
+        shutil.copy(repositories.make_apk(apk, work, run, overlay, [layers / "alpine"]), keys / "apk.rsa.pub")
 
 
 @contextlib.contextmanager

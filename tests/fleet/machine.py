@@ -69,7 +69,7 @@ class Machine:
         for directory in (upper, work, self.root):
             directory.mkdir(parents=True)
         layers = self.cache / "layers"
-        stack = ":".join(str(layers / name) for name in (self.row.own_layer, *self.row.layers))
+        stack = ":".join(str(layers / name) for name in (self.row.own_layer, *self.row.stack))
         command(
             *("mount", "-t", "overlay", "overlay", str(self.root)),
             *("-o", f"lowerdir={stack},upperdir={upper},workdir={work}"),

@@ -19,7 +19,7 @@ import pytest
 from tests.fleet import build
 from tests.fleet.hosts import Fleet, Host, running_fleet
 from tests.fleet.namespaces import FleetError, enter_own_network, reap, why_not
-from tests.fleet.table import ORDINARY
+from tests.fleet.table import EVERY, ORDINARY
 
 PREFIX = "fleet: "
 
@@ -115,6 +115,36 @@ def inner(fleet: Fleet, bastion: Host) -> Iterator[Host]:
 def host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Host]:
     """Every ordinary host in turn: the test runs once on each."""
     yield from _healed(fleet.hosts[request.param])
+
+
+@pytest.fixture(params=EVERY)
+def every(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Host]:
+    """One host of each family in turn: the test runs once on each."""
+    yield from _healed(fleet.hosts[request.param])
+
+
+@pytest.fixture
+def rocky(fleet: Fleet) -> Iterator[Host]:
+    """A host with dnf, rpm and firewalld under systemd. The same holds."""
+    yield from _healed(fleet.hosts["rocky"])
+
+
+@pytest.fixture
+def suse(fleet: Fleet) -> Iterator[Host]:
+    """A host with zypper under systemd. The same holds."""
+    yield from _healed(fleet.hosts["suse"])
+
+
+@pytest.fixture
+def arch(fleet: Fleet) -> Iterator[Host]:
+    """A host with pacman under systemd. The same holds."""
+    yield from _healed(fleet.hosts["arch"])
+
+
+@pytest.fixture
+def sysv(fleet: Fleet) -> Iterator[Host]:
+    """Debian with sysvinit. The same holds."""
+    yield from _healed(fleet.hosts["sysv"])
 
 
 def _healed(host: Host) -> Iterator[Host]:

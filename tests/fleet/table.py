@@ -89,13 +89,18 @@ class Family:
     """What hosts of one kind of distribution share."""
 
     name: str
-    init: str  # which init runs as PID 1: "systemd" or "openrc"
+    init: str  # which init runs as PID 1: "systemd", "openrc" or "sysv"
+    repository: str  # which of the repositories its package manager reads
     only_shell: str = ""  # set where no user can have another shell
     pam: bool = True
 
 
-DEBIAN = Family("debian", init="systemd")
-ALPINE = Family("alpine", init="openrc", only_shell="/bin/ash", pam=False)
+DEBIAN = Family("debian", init="systemd", repository="deb")
+RHEL = Family("rhel", init="systemd", repository="rpm")
+SUSE = Family("suse", init="systemd", repository="rpm")
+ARCH = Family("arch", init="systemd", repository="arch")
+SYSV = Family("debian", init="sysv", repository="deb")
+ALPINE = Family("alpine", init="openrc", repository="apk", only_shell="/bin/ash", pam=False)
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,11 @@ class HostRow:
     def own_layer(self) -> str:
         return f"host-{self.name}"
 
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """The layers below its own, topmost first: its repository, then what it is made of."""
+        return (f"repository-{self.family.repository}", *self.layers)
+
     def shell_of(self, user: User) -> str:
         return self.family.only_shell or user.login_shell
 
@@ -157,10 +167,15 @@ HOSTS = {
     row.name: row
     for row in (
         HostRow("deb", DEBIAN, ("debian",), 11),
+        HostRow("rocky", RHEL, ("rhel", "debian"), 12),
+        HostRow("suse", SUSE, ("suse", "debian"), 13),
+        HostRow("arch", ARCH, ("arch", "debian"), 14),
         HostRow("alpine", ALPINE, ("alpine-glibc", "alpine"), 15),
+        HostRow("sysv", SYSV, ("sysv", "debian"), 16),
         HostRow("auth", DEBIAN, ("debian",), 17, ways_in=True),
         HostRow("bastion", DEBIAN, ("debian",), 18, gateway_of=HIDDEN),
         HostRow("inner", DEBIAN, ("debian",), 2, network=HIDDEN, via="bastion"),
     )
 }
 ORDINARY = ("deb", "alpine")  # what the fixture `host` stands for; the others are started when a test asks for them
+EVERY = ("deb", "rocky", "suse", "arch", "alpine", "sysv")  # one of each family, what the fixture `every` stands for

@@ -13,6 +13,15 @@ EXPECTED = {
         "os": "debian", "family": "debian", "version_id": "12", "package_manager": "apt-get",
         "service_manager": "systemd", "init_system": "systemd", "firewall_backend": "iptables", "network_tool": "ip",
     },
+    "rocky": {
+        "os": "rocky", "family": "rhel", "version_id": "9.4", "package_manager": "dnf",
+        "service_manager": "systemd", "init_system": "systemd", "firewall_backend": "firewalld",
+    },
+    "suse": {"os": "opensuse-leap", "family": "suse", "package_manager": "zypper", "service_manager": "systemd"},
+    "arch": {
+        "os": "arch", "family": "arch", "version_id": "", "package_manager": "pacman", "service_manager": "systemd",
+    },
+    "sysv": {"family": "debian", "package_manager": "apt-get", "service_manager": "sysvinit", "init_system": "init"},
     "alpine": {
         "os": "alpine", "family": "alpine", "package_manager": "apk", "service_manager": "openrc",
         "init_system": "init", "firewall_backend": "iptables",
@@ -21,7 +30,8 @@ EXPECTED = {
 
 
 @pytest.mark.requirement("system.platform")
-async def test_a_machine_says_what_it_is_through_every_door(way: Way, app: App, host: Host) -> None:
+async def test_a_machine_says_what_it_is_through_every_door(way: Way, app: App, every: Host) -> None:
+    host = every
     await trust(app, host)
     opened = await way.call(session.connect, login(host, "dev"))
     told = (await way.call(system.platform, {"session_id": opened["session_id"]}))["platform"]
