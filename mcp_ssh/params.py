@@ -99,3 +99,9 @@ class Becoming(OnSession):
     """
 
     become: Become | None = Field(default=None, description="Act as another account, such as root.")
+
+
+class Planned(Becoming):
+    """Parameters of a tool that can show what it would do; its result then lists the commands, and nothing changed."""
+
+    dry_run: bool = Field(default=False, description="Show the exact commands instead of running them.")
