@@ -1,8 +1,8 @@
 """The ssh_api family: /session, /command, /file, /system, /setup."""
 
-from mcp_ssh.tools import blob, command, file, session, system
+from mcp_ssh.tools import blob, command, file, session
 from rest_bridge.dialects import SSH_API
-from rest_bridge.routes import Family, Route
+from rest_bridge.routes import Family, Route, ssh_api_system
 
 FAMILY = Family(
     SSH_API,
@@ -31,8 +31,7 @@ FAMILY = Family(
         Route("DELETE", "/file/rmdir", file.rmdir, only=("path", "session_id")),
         # Not documented: the one thing that the others together cannot do in one step.
         Route("POST", "/file/move", file.move, query=("session_id", "src", "dst")),
-        Route("GET", "/system/platform", system.platform),
-        Route("GET", "/setup/platform", system.platform),
+        *ssh_api_system.ROUTES,
         # Not documented: how a REST caller pages through output that was too large for one answer.
         Route("GET", "/blob/{blob_id}", blob.read),
     ),

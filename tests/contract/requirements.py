@@ -210,6 +210,8 @@ REQUIREMENTS = tuple(
         ("config.trust", "issue 3", "The config chooses whom to trust among files, and can make nobody trusted."),
         ("config.match_exec", "issue 3", "Match exec runs for the server's owner alone."),
         ("config.no_injection", "issue 3", "Nothing a caller gives becomes part of a command of the config."),
+        ("system.reading", "guide, /system", "Memory, processors, disks, network, uptime and accounts are told truly."),
+        ("system.processes", "guide, GET /system/processes", "Processes are listed with user, time and memory."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
         ("session.names", "design, session names", "A name that stands for a machine connects to it on first use."),
     )

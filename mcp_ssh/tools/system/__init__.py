@@ -1,5 +1,7 @@
 """The machine itself, one room in several modules: what it is, how it does, what runs on it."""
 
 from mcp_ssh.tools.system.platform import platform
+from mcp_ssh.tools.system.processes import processes
+from mcp_ssh.tools.system.vitals import cpu, disk, memory, network, uptime, users
 
-__all__ = ["platform"]
+__all__ = ["cpu", "disk", "memory", "network", "platform", "processes", "uptime", "users"]

@@ -1,0 +1,83 @@
+"""The processes of a machine: numbers from /proc (proc(5)), command lines from procps or from /proc."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mcp_ssh.probes.parts import PartsAsked, ask_parts
+from mcp_ssh.probes.vitals import ACCOUNTS, parse_accounts
+
+_ASK = (
+    r"""
+part uptime; cat /proc/uptime
+part ticks; getconf CLK_TCK 2>/dev/null || echo 100
+part memory; cat /proc/meminfo
+part stat; cat /proc/[0-9]*/stat 2>/dev/null
+part status; grep -H -e "^Uid:" -e "^VmRSS:" /proc/[0-9]*/status 2>/dev/null
+part commands
+if ps --version >/dev/null 2>&1; then
+    ps -ww -e -o pid= -o args=
+else
+    for folder in /proc/[0-9]*; do
+        line=$(tr "\0\n" "  " <"$folder/cmdline") 2>/dev/null && printf "%s %s\n" "${folder#/proc/}" "$line"
+    done
+fi
+"""
+    + ACCOUNTS
+)
+
+_STAT = re.compile(r"^(\d+) \((.*)\) (\S) (\d+)((?: -?\d+)+)$", re.MULTILINE)
+_STATUS = re.compile(r"^/proc/(\d+)/status:(Uid|VmRSS):\s+(\d+)", re.MULTILINE)
+_COMMAND = re.compile(r"^ *(\d+) (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process. Processor time is a percentage of one processor over its whole life, as ps(1) has it."""
+
+    pid: int
+    ppid: int
+    user: str
+    state: str
+    cpu_percent: float
+    memory_percent: float
+    memory_bytes: int
+    elapsed_s: float
+    command: str
+
+
+def ask_processes() -> PartsAsked:
+    """The question about processes."""
+    return ask_parts(_ASK)
+
+
+def parse_processes(parts: Mapping[str, str]) -> list[Process]:
+    """All processes by pid; those of the question itself among them."""
+    uptime_s, ticks = float(parts["uptime"].split()[0]), int(parts["ticks"].strip() or 100)
+    total = int((re.search(r"^MemTotal:\s+(\d+)", parts["memory"], re.MULTILINE) or [0, "1"])[1]) * 1024
+    names = {account.uid: account.username for account in parse_accounts(parts)}
+    numbers: dict[tuple[int, str], int] = {
+        (int(pid), key): int(value) for pid, key, value in _STATUS.findall(parts["status"])
+    }
+    commands = {int(pid): command.strip() for pid, command in _COMMAND.findall(parts["commands"])}
+    found: list[Process] = []
+    for pid_text, name, state, ppid, rest in _STAT.findall(parts["stat"]):
+        pid, fields = int(pid_text), [int(word) for word in rest.split()]
+        # Of proc(5)'s numbering, the first of these is field 5: utime is 14, stime 15, starttime 22.
+        elapsed_s = max(uptime_s - fields[17] / ticks, 0.0)
+        memory = numbers.get((pid, "VmRSS"), 0) * 1024
+        uid = numbers.get((pid, "Uid"), -1)
+        found.append(
+            Process(
+                pid=pid,
+                ppid=int(ppid),
+                user=names.get(uid, str(uid)),
+                state=state,
+                cpu_percent=round((fields[9] + fields[10]) / ticks / elapsed_s * 100, 1) if elapsed_s else 0.0,
+                memory_percent=round(memory / total * 100, 1),
+                memory_bytes=memory,
+                elapsed_s=round(elapsed_s, 1),
+                command=commands.get(pid) or f"[{name}]",
+            )
+        )
+    return sorted(found, key=lambda each: each.pid)

@@ -1,0 +1,209 @@
+"""How the machine does: memory, processors, disks, network, uptime, accounts."""
+
+from pydantic import Field
+
+from mcp_ssh.params import OnSession, Result
+from mcp_ssh.probes import vitals
+from mcp_ssh.probes.parts import PartsAsked
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+
+# ---- system_memory -----------------------------------------------------------------------------------------------
+
+
+class MemoryFacts(Result):
+    total: int = Field(description="Bytes of memory.")
+    used: int = Field(description="Bytes in use: total less available.")
+    free: int = Field(description="Bytes that hold nothing at all.")
+    available: int = Field(description="Bytes that programs can have without swapping.")
+    use_percent: float = Field(description="Used, in percent of total.")
+    swap_total: int = Field(description="Bytes of swap.")
+    swap_used: int = Field(description="Bytes of swap in use.")
+
+
+class MemoryTold(Result):
+    memory: MemoryFacts = Field(description="Memory and swap.")
+
+
+@tool(Risk.READ)
+async def memory(host: Session, params: OnSession, call: Call) -> MemoryTold:
+    """Show how much memory and swap the machine has, and how much is in use and available."""
+    found = vitals.parse_memory(await parts_of(host, vitals.ask_memory()))
+    used = found.total - found.available
+    facts = MemoryFacts(
+        total=found.total,
+        used=used,
+        free=found.free,
+        available=found.available,
+        use_percent=round(used / found.total * 100, 1) if found.total else 0.0,
+        swap_total=found.swap_total,
+        swap_used=found.swap_total - found.swap_free,
+    )
+    return MemoryTold(memory=facts)
+
+
+# ---- system_cpu --------------------------------------------------------------------------------------------------
+
+
+class CpuFacts(Result):
+    model: str = Field(description="Processor model; the architecture where the machine does not say.")
+    cores: int = Field(description="Physical cores.")
+    threads: int = Field(description="Logical processors.")
+    load_1m: float = Field(description="Load average over one minute.")
+    load_5m: float = Field(description="Over five minutes.")
+    load_15m: float = Field(description="Over fifteen minutes.")
+
+
+class CpuTold(Result):
+    cpu: CpuFacts = Field(description="Processors and load.")
+
+
+@tool(Risk.READ)
+async def cpu(host: Session, params: OnSession, call: Call) -> CpuTold:
+    """Show the machine's processors, and its load average: high load means more work than processors."""
+    found = vitals.parse_cpu(await parts_of(host, vitals.ask_cpu()))
+    one, five, fifteen = found.load
+    return CpuTold(
+        cpu=CpuFacts(
+            model=found.model, cores=found.cores, threads=found.threads, load_1m=one, load_5m=five, load_15m=fifteen
+        )
+    )
+
+
+# ---- system_disk -------------------------------------------------------------------------------------------------
+
+
+class DiskFacts(Result):
+    filesystem: str = Field(description="Device or source.")
+    type: str = Field(description="File system type, such as ext4; empty where unknown.")
+    size_bytes: int = Field(description="Size.")
+    used_bytes: int = Field(description="In use.")
+    available_bytes: int = Field(description="Left for ordinary users.")
+    use_percent: float = Field(description="Used, in percent of used and available, rounded up as df does.")
+    mount: str = Field(description="Where it is mounted.")
+
+
+class DisksTold(Result):
+    disks: list[DiskFacts] = Field(description="Mounted file systems.")
+
+
+@tool(Risk.READ)
+async def disk(host: Session, params: OnSession, call: Call) -> DisksTold:
+    """Show how full the machine's disks are: each mounted file system with its size, used and free space."""
+    found = vitals.parse_disks(await parts_of(host, vitals.ask_disks()))
+    return DisksTold(
+        disks=[
+            DiskFacts(
+                filesystem=each.filesystem,
+                type=each.type,
+                size_bytes=each.size,
+                used_bytes=each.used,
+                available_bytes=each.available,
+                use_percent=_percent(each.used, each.used + each.available),
+                mount=each.mount,
+            )
+            for each in found
+        ]
+    )
+
+
+def _percent(part: int, whole: int) -> float:
+    return float(-(-part * 100 // whole)) if whole > 0 else 0.0
+
+
+# ---- system_network ----------------------------------------------------------------------------------------------
+
+
+class InterfaceFacts(Result):
+    name: str = Field(description="Interface, such as eth0.")
+    ip: str | None = Field(description="Its first address, IPv4 before IPv6; null where it has none.")
+    addresses: list[str] = Field(description="All its addresses, with prefix length.")
+    mac: str = Field(description="Hardware address.")
+    mtu: int = Field(description="Largest packet in bytes.")
+    rx_bytes: int = Field(description="Bytes received since it came up.")
+    tx_bytes: int = Field(description="Bytes sent.")
+    status: str = Field(description="up, down or unknown.")
+
+
+class NetworkTold(Result):
+    interfaces: list[InterfaceFacts] = Field(description="Network interfaces.")
+
+
+@tool(Risk.READ)
+async def network(host: Session, params: OnSession, call: Call) -> NetworkTold:
+    """Show the machine's network interfaces: addresses, state and traffic counters."""
+    found = vitals.parse_network(await parts_of(host, vitals.ask_network()))
+    return NetworkTold(
+        interfaces=[
+            InterfaceFacts(
+                name=each.name,
+                ip=_first(each.addresses),
+                addresses=each.addresses,
+                mac=each.mac,
+                mtu=each.mtu,
+                rx_bytes=each.rx_bytes,
+                tx_bytes=each.tx_bytes,
+                status=each.status,
+            )
+            for each in found
+        ]
+    )
+
+
+def _first(addresses: list[str]) -> str | None:
+    ordered = sorted(addresses, key=lambda each: ":" in each)
+    return ordered[0].partition("/")[0] if ordered else None
+
+
+# ---- system_uptime -----------------------------------------------------------------------------------------------
+
+
+class Uptime(Result):
+    uptime: str = Field(description="For people, such as `up 3 days, 4 hours`.")
+    seconds: float = Field(description="Seconds since the machine started.")
+
+
+@tool(Risk.READ)
+async def uptime(host: Session, params: OnSession, call: Call) -> Uptime:
+    """Tell how long the machine has been running since its last start."""
+    seconds = vitals.parse_uptime(await parts_of(host, vitals.ask_uptime()))
+    return Uptime(uptime=f"up {_for_people(seconds)}", seconds=seconds)
+
+
+def _for_people(seconds: float) -> str:
+    minutes = int(seconds) // 60
+    counts = ((minutes // 1440, "day"), (minutes // 60 % 24, "hour"), (minutes % 60, "minute"))
+    said = [f"{count} {unit}{'' if count == 1 else 's'}" for count, unit in counts if count]
+    return ", ".join(said[:2]) or "less than a minute"
+
+
+# ---- system_users ------------------------------------------------------------------------------------------------
+
+
+class AccountFacts(Result):
+    username: str = Field(description="Name.")
+    uid: int = Field(description="User number.")
+    gid: int = Field(description="Number of its first group.")
+    home: str = Field(description="Home folder.")
+    shell: str = Field(description="Login shell.")
+
+
+class AccountsTold(Result):
+    users: list[AccountFacts] = Field(description="Accounts.")
+    count: int = Field(description="How many.")
+
+
+@tool(Risk.READ)
+async def users(host: Session, params: OnSession, call: Call) -> AccountsTold:
+    """List the machine's user accounts with their numbers, home folders and login shells."""
+    found = vitals.parse_accounts(await parts_of(host, vitals.ask_accounts()))
+    facts = [
+        AccountFacts(username=each.username, uid=each.uid, gid=each.gid, home=each.home, shell=each.shell)
+        for each in found
+    ]
+    return AccountsTold(users=facts, count=len(facts))
+
+
+async def parts_of(host: Session, asked: PartsAsked) -> vitals.Parts:
+    """The machine's answer to a question of several parts."""
+    return asked.parts((await host.run(asked.command)).stdout)
