@@ -93,4 +93,8 @@ ROUTES = (
     Route("GET", "/system/network", system.network),
     Route("GET", "/system/users", system.users),
     Route("GET", "/system/uptime", system.uptime),
+    Route("POST", "/system/grep", system.grep),
+    Route("POST", "/system/find", system.find),
+    Route("GET", "/system/tail", system.tail),
+    Route("GET", "/system/head", system.head),
 )

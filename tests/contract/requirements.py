@@ -212,6 +212,9 @@ REQUIREMENTS = tuple(
         ("config.no_injection", "issue 3", "Nothing a caller gives becomes part of a command of the config."),
         ("system.reading", "guide, /system", "Memory, processors, disks, network, uptime and accounts are told truly."),
         ("system.processes", "guide, GET /system/processes", "Processes are listed with user, time and memory."),
+        ("system.text", "guide, GET /system/tail and head", "The ends of a text file are read."),
+        ("system.grep", "guide, POST /system/grep", "Files are searched by what they hold; binary ones are named."),
+        ("system.find", "guide, POST /system/find", "Files are found by name, type, size and age."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
         ("session.names", "design, session names", "A name that stands for a machine connects to it on first use."),
     )

@@ -1,7 +1,11 @@
-"""The machine itself, one room in several modules: what it is, how it does, what runs on it."""
+"""The machine itself, one room in several modules: what it is, how it does, what runs on it, what lies on it."""
 
 from mcp_ssh.tools.system.platform import platform
 from mcp_ssh.tools.system.processes import processes
+from mcp_ssh.tools.system.search import find, grep
+from mcp_ssh.tools.system.text import head, tail
 from mcp_ssh.tools.system.vitals import cpu, disk, memory, network, uptime, users
 
-__all__ = ["cpu", "disk", "memory", "network", "platform", "processes", "uptime", "users"]
+__all__ = [
+    "cpu", "disk", "find", "grep", "head", "memory", "network", "platform", "processes", "tail", "uptime", "users",
+]  # fmt: skip
