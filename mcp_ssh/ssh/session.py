@@ -20,6 +20,7 @@ from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.link import Link, lost
 from mcp_ssh.ssh.run import Ended, Running
+from mcp_ssh.ssh.tunnels import Tunnels
 from mcp_ssh.ssh.wire import Shell, Wire, wire
 from mcp_ssh.store.blobs import Blobs
 
@@ -98,6 +99,7 @@ class Session:
         self.blobs = blobs
         self.expires = expires
         self.link = link
+        self.tunnels = Tunnels(link)
         self.alias: str | None = None
         self.acting: Acting | None = None
         self._login_password = login_password
@@ -205,4 +207,5 @@ class Session:
     async def close(self) -> None:
         """End what runs on the session, then its connection."""
         await self.calls.close()
+        await self.tunnels.close_all()
         await self.link.close()

@@ -2,7 +2,7 @@
 
 from mcp_ssh.tools import blob, command, file, session
 from rest_bridge.dialects import SSH_API
-from rest_bridge.routes import Family, Route, ssh_api_system
+from rest_bridge.routes import Family, Route, ssh_api_system, ssh_api_tunnel
 
 FAMILY = Family(
     SSH_API,
@@ -32,6 +32,7 @@ FAMILY = Family(
         # Not documented: the one thing that the others together cannot do in one step.
         Route("POST", "/file/move", file.move, query=("session_id", "src", "dst")),
         *ssh_api_system.ROUTES,
+        *ssh_api_tunnel.ROUTES,
         # Not documented: how a REST caller pages through output that was too large for one answer.
         Route("GET", "/blob/{blob_id}", blob.read),
     ),

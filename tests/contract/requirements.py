@@ -215,6 +215,11 @@ REQUIREMENTS = tuple(
         ("system.text", "guide, GET /system/tail and head", "The ends of a text file are read."),
         ("system.grep", "guide, POST /system/grep", "Files are searched by what they hold; binary ones are named."),
         ("system.find", "guide, POST /system/find", "Files are found by name, type, size and age."),
+        ("tunnel.local", "guide, POST /tunnel/local", "A local port leads through the machine; every byte arrives."),
+        ("tunnel.remote", "guide, POST /tunnel/remote", "A port of the machine leads back to this server's side."),
+        ("tunnel.list", "guide, GET /tunnel/list", "A session's tunnels are listed by id with their state."),
+        ("tunnel.close", "guide, DELETE /tunnel/{tunnel_id}", "A closed tunnel is gone, and all end with the session."),
+        ("tunnel.refused", "issue 5", "A port that cannot be bound is refused in clear words."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
         ("session.names", "design, session names", "A name that stands for a machine connects to it on first use."),
     )

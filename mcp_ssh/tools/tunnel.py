@@ -1,0 +1,155 @@
+"""Tunnels: TCP ports forwarded through a session's connection."""
+
+import ipaddress
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mcp_ssh.errors import Refused
+from mcp_ssh.params import OnSession, Result, ShellText
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.tunnel_state import State
+from mcp_ssh.ssh.tunnels import Tunnel
+from mcp_ssh.tool import Call, Caller, Risk, Role, tool
+
+Listen = Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")]
+Target = Annotated[int, Field(ge=1, le=65535, description="Port to lead to.")]
+Host = Annotated[ShellText, Field(min_length=1, max_length=255)]
+
+
+class OpenLocal(OnSession):
+    local_port: Listen
+    remote_host: Host = Field(description="Where it leads, as the remote machine sees it, such as 127.0.0.1 or db1.")
+    remote_port: Target
+    bind_address: Host = Field(default="127.0.0.1", description="Address of this server's machine to listen on.")
+
+
+class OpenRemote(OnSession):
+    remote_port: Listen
+    local_host: Host = Field(default="127.0.0.1", description="Where it leads, as this server's machine sees it.")
+    local_port: Target
+    bind_address: Host = Field(
+        default="127.0.0.1", description="Address of the remote machine to listen on; sshd may allow loopback only."
+    )
+
+
+class TunnelOpened(Result):
+    tunnel_id: str = Field(description="Id, for tunnel_close.")
+    status: State = Field(description="active.")
+    type: Literal["local", "remote"] = Field(description="local or remote.")
+    bind_address: str = Field(description="Address it listens on.")
+    port: int = Field(description="Port it listens on.")
+
+
+@tool(Risk.CHANGE)
+async def local(host: Session, params: OpenLocal, call: Call) -> TunnelOpened:
+    """Forward a port of this server's machine to a host and port that the remote machine can reach, as `ssh -L` does.
+
+    Use it to reach a database or web page that only the remote machine sees. It ends with the session.
+    """
+    _may_bind(call.caller, params.bind_address)
+    return await _open(
+        host, Tunnel("local", params.bind_address, params.local_port, params.remote_host, params.remote_port)
+    )
+
+
+@tool(Risk.CHANGE, role=Role.ADMIN)
+async def remote(host: Session, params: OpenRemote, call: Call) -> TunnelOpened:
+    """Forward a port of the remote machine to a host and port that this server's machine can reach, as `ssh -R` does.
+
+    It opens this server's network to the remote machine, so it is for admins. It ends with the session.
+    """
+    return await _open(
+        host, Tunnel("remote", params.bind_address, params.remote_port, params.local_host, params.local_port)
+    )
+
+
+async def _open(host: Session, tunnel: Tunnel) -> TunnelOpened:
+    opened = await host.tunnels.open(tunnel)
+    return TunnelOpened(
+        tunnel_id=opened.id,
+        status=opened.life.state,
+        type=opened.type,
+        bind_address=opened.bind_address,
+        port=opened.port,
+    )
+
+
+def _may_bind(caller: Caller, address: str) -> None:
+    if caller.owner or caller.role is Role.ADMIN:
+        return
+    try:
+        loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        loopback = address == "localhost"
+    if not loopback:
+        raise Refused(
+            "bind_address: only admins may listen beyond this server's machine itself",
+            hint="use 127.0.0.1 or ::1, or a token with the role admin",
+        )
+
+
+class TunnelFacts(Result):
+    type: Literal["local", "remote"] = Field(description="local or remote.")
+    status: State = Field(description="active; failed where the link is lost.")
+    bind_address: str = Field(description="Address it listens on.")
+    local_port: int = Field(description="Port on this server's side.")
+    remote_port: int = Field(description="Port on the remote machine's side.")
+    remote_host: str | None = Field(description="Where a local one leads.")
+    local_host: str | None = Field(description="Where a remote one leads.")
+    reason: str | None = Field(default=None, description="Why it failed.")
+
+
+class TunnelsTold(Result):
+    tunnels: dict[str, TunnelFacts] = Field(description="The session's tunnels by id.")
+    count: int = Field(description="How many.")
+
+
+@tool(Risk.READ)
+async def list_(host: Session, params: OnSession, call: Call) -> TunnelsTold:
+    """List the tunnels of a session, and whether each works."""
+    facts = {each.id: _facts(each) for each in host.tunnels.all()}
+    return TunnelsTold(tunnels=facts, count=len(facts))
+
+
+def _facts(tunnel: Tunnel) -> TunnelFacts:
+    local = tunnel.type == "local"
+    facts = TunnelFacts(
+        type=tunnel.type,
+        status=tunnel.life.state,
+        bind_address=tunnel.bind_address,
+        local_port=tunnel.port if local else tunnel.target_port,
+        remote_port=tunnel.target_port if local else tunnel.port,
+        remote_host=tunnel.target_host if local else None,
+        local_host=None if local else tunnel.target_host,
+    )
+    if tunnel.life.reason:
+        facts.reason = tunnel.life.reason
+    return facts
+
+
+class TunnelById(OnSession):
+    tunnel_id: ShellText = Field(min_length=1, max_length=64, description="Id from tunnel_list.")
+
+
+class TunnelClosed(Result):
+    status: Literal["closed"] = Field(description="Always `closed`.")
+    tunnel_id: str = Field(description="The tunnel that was closed.")
+
+
+@tool(Risk.CHANGE)
+async def close(host: Session, params: TunnelById, call: Call) -> TunnelClosed:
+    """Close one tunnel; connections through it end."""
+    closed = await host.tunnels.close(params.tunnel_id)
+    return TunnelClosed(status="closed", tunnel_id=closed.id)
+
+
+class TunnelsClosed(Result):
+    status: Literal["closed"] = Field(description="Always `closed`.")
+    count: int = Field(description="How many were closed.")
+
+
+@tool(Risk.CHANGE, idempotent=True)
+async def close_all(host: Session, params: OnSession, call: Call) -> TunnelsClosed:
+    """Close every tunnel of a session."""
+    return TunnelsClosed(status="closed", count=await host.tunnels.close_all())

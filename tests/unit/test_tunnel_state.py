@@ -1,0 +1,28 @@
+"""The life of a tunnel: whatever happens in whatever order, what has ended stays ended."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_ssh.ssh.tunnel_state import Close, Event, Life, LinkLost, Listening, Refused, after
+
+EVENTS = st.lists(st.sampled_from([Listening(), Refused("why"), LinkLost(), Close()]))
+
+
+def test_the_usual_life() -> None:
+    life = after(Life(), Listening())
+    assert life == Life("active")
+    assert after(life, LinkLost()) == Life("failed", "the connection to the machine is lost")
+    assert after(Life(), Refused("taken")) == Life("failed", "taken")
+    assert after(life, Close()) == Life("closed")
+
+
+@given(EVENTS, EVENTS)
+def test_an_end_is_final(before: list[Event], later: list[Event]) -> None:
+    life = Life()
+    for event in before:
+        life = after(life, event)
+    ended = life.state in {"failed", "closed"}
+    for event in later:
+        life = after(life, event)
+    assert not ended or life.state in {"failed", "closed"}
+    assert not any(isinstance(event, Close) for event in [*before, *later]) or life.state == "closed"
