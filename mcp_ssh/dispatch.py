@@ -56,7 +56,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
             allow(tool, call.caller, read_only=app.read_only)
             place, target = await _place(app, tool, params, call)
             if needs_confirmation(tool, app.config.security, door_confirms=call.confirms) and not confirmed:
-                await _confirm(tool, params, call)
+                await consent(tool, params.model_dump(mode="json", exclude_none=True), call)
             result = await _run(tool, place, params, call)
         outcome = "ok"
     except ToolError as error:
@@ -144,13 +144,13 @@ async def _connected(app: App, caller: Caller, arguments: Mapping[str, Any]) -> 
     return await open_session(caller, wanted, host_keys=app.hostkeys, config=app.config, blobs=app.blobs)
 
 
-async def _confirm(tool: AnyTool, params: Params, call: Call) -> None:
-    """Have a person agree.
+async def consent(tool: AnyTool, arguments: Mapping[str, Any], call: Call) -> None:
+    """Have a person agree to a call with these arguments.
 
     Raises:
         Refused: They did not, or nobody can be asked and `confirm` was not given.
     """
-    shown = redact(params.model_dump(mode="json", exclude_none=True))
+    shown = redact(arguments)
     answer = await call.need(Question(key="confirm", message=f"Allow {tool.name}? {shown}", fields=CONFIRM))
     if answer is None:
         raise Refused(

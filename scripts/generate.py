@@ -1,5 +1,6 @@
-"""Write the files that follow from the code: TOOLS.md, config.example.json and the README's table of tools.
+"""Write the files that follow from the code: TOOLS.md, config.example.json, README's table, snapshots of the tools.
 
+The snapshots (tests/contract/toolsnaps) are what `tools/list` says of each tool, so that a review sees what clients see.
 `--check` writes nothing and fails where a file is not as it would be written.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 import anyio
 from mcp import Client
 
-from mcp_ssh import config
+from mcp_ssh import config, surface
 from mcp_ssh.app import open_app
 from mcp_ssh.cli.tools import cell, markdown, risk
 from mcp_ssh.server import build_server
@@ -23,6 +24,7 @@ from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
 
 ROOT = Path(__file__).resolve().parent.parent
+SNAPSHOTS = "tests/contract/toolsnaps"
 BEGIN, END = "<!-- tools -->", "<!-- /tools -->"
 
 ABOUT = """\
@@ -57,6 +59,7 @@ def main() -> int:
         if parsed.check:
             print(f"{name} is not what scripts/generate.py writes; run it", file=sys.stderr)
         else:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
             print(f"wrote {name}")
     return 1 if parsed.check and wrong else 0
@@ -68,7 +71,10 @@ def _is(path: Path, text: str) -> bool:
 
 def generated(root: Path) -> dict[Path, str]:
     """The files and their texts."""
-    files = {root / "TOOLS.md": tools_page(), root / "config.example.json": config.example()}
+    lists = anyio.run(_lists)
+    files = {root / "TOOLS.md": tools_page(lists), root / "config.example.json": config.example()}
+    for tool in lists["all"]:
+        files[root / SNAPSHOTS / f"{tool['name']}.json"] = json.dumps(tool, ensure_ascii=False, indent=2) + "\n"
     readme = root / "README.md"
     if readme.exists() and (text := _with_table(readme.read_text("utf-8"))) is not None:
         files[readme] = text
@@ -84,27 +90,25 @@ def _with_table(text: str) -> str | None:
     return f"{before}{begin}\n\n{markdown(list(REGISTRY.values()))}\n{end}{after}"
 
 
-def tools_page() -> str:
+def tools_page(lists: Mapping[str, list[Any]]) -> str:
     """The text of TOOLS.md."""
     rooms: dict[str, list[AnyTool]] = {}
-    for tool in REGISTRY.values():
+    for tool in [*REGISTRY.values(), *surface.TOOLS.values()]:
         rooms.setdefault(tool.room, []).append(tool)
-    sizes = anyio.run(_sizes)
-    rows = "".join(f"| `{name}` | {count} | {size} |\n" for name, (count, size) in sizes.items())
+    rows = "".join(f"| `{name}` | {len(tools)} | {len(_compact(tools))} |\n" for name, tools in lists.items())
     return "\n".join([ABOUT, TOOLSETS + rows, *(_room(name, tools) for name, tools in rooms.items())])
 
 
-async def _sizes() -> dict[str, tuple[int, int]]:
-    """Number of tools, and bytes of their list, by toolset: asked of the real server."""
+async def _lists() -> dict[str, list[Any]]:
+    """What `tools/list` answers, by toolset: asked of the real server."""
     owner = Caller(id="stdio", role=Role.ADMIN, owner=True)
-    found: dict[str, tuple[int, int]] = {}
+    found: dict[str, list[Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         async with open_app(Path(folder), config.Config()) as app:
             for name in toolsets(REGISTRY):
                 async with Client(build_server(app, REGISTRY, Surface((name,)), caller=owner)) as client:
                     tools = (await client.list_tools()).tools
-                listed = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
-                found[name] = len(tools), len(_compact(listed))
+                found[name] = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
     return found
 
 

@@ -8,14 +8,18 @@ from mcp import types
 from mcp_ssh.errors import ToolError
 from mcp_ssh.params import Result
 
-TEXT_LIMIT_BYTES = 4096
+BOTH_LIMIT_BYTES = 4096
 """The largest result that is sent both as text and as structured content."""
+
+SHORT_LIMIT_BYTES = 1536
+"""The largest text beside a larger result. With the 8 KiB that a command returns of a stream, an answer stays within
+12 KiB."""
 
 _SHORTENED = (
     "Shortened: structuredContent has the whole result. Where you see only this text, ask for less at a time: "
     "a smaller range or limit, or blob_read."
 )
-_CUTS = (1600, 800, 400, 200, 100, 50, 20)
+_CUTS = (1200, 800, 400, 200, 100, 50, 20)
 _CHARS_FOR_AN_ITEM = 20
 
 
@@ -28,7 +32,7 @@ def succeeded(result: Result) -> types.CallToolResult:
     out, which still tells a model that sees only text what happened, and a second text says where the rest is.
     """
     text, payload = _encodable(result.model_dump(mode="json", exclude_unset=True))
-    if _size(text) <= TEXT_LIMIT_BYTES:
+    if _size(text) <= BOTH_LIMIT_BYTES:
         return types.CallToolResult(content=[_text(text)], structured_content=payload)
     return types.CallToolResult(content=[_text(_shortened(payload)), _text(_SHORTENED)], structured_content=payload)
 
@@ -65,9 +69,9 @@ def _shortened(payload: dict[str, Any]) -> str:
     text = ""
     for keep in _CUTS:
         text = _compact(_cut(payload, keep))
-        if _size(text) <= TEXT_LIMIT_BYTES:
+        if _size(_compact(text)) <= SHORT_LIMIT_BYTES:
             return text
-    return text.encode()[: TEXT_LIMIT_BYTES - 3].decode("utf-8", "ignore") + "…"
+    return text.encode()[: SHORT_LIMIT_BYTES // 2].decode("utf-8", "ignore") + "…"
 
 
 def _cut(node: Any, keep: int) -> Any:

@@ -5,10 +5,10 @@ Cancelling ends the tool's task, and with it the remote processes: by `notificat
 there the tool's own deadline ends the work.
 """
 
-import json
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+import time
+from collections.abc import Mapping
+from typing import Any
 
 import anyio
 from mcp import MCPError, types
@@ -17,13 +17,15 @@ from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 
 from mcp_ssh import __version__
 from mcp_ssh.app import App
-from mcp_ssh.dispatch import dispatch, internal, lookup
+from mcp_ssh.dispatch import dispatch, internal, lookup, validate
 from mcp_ssh.errors import ToolError, Unauthenticated
+from mcp_ssh.params import Result
 from mcp_ssh.server.answers import failed, succeeded
 from mcp_ssh.server.call import ANSWER_LIMIT_S, AskFirst, Context, McpCall
+from mcp_ssh.server.listing import listed
 from mcp_ssh.store import HistoryRow, arguments_text
-from mcp_ssh.surface import Surface
-from mcp_ssh.tool import CONFIRM_SCHEMA, AnyTool, Caller, Registry, Risk
+from mcp_ssh.surface import Reach, Surface, argument_schema, brought, decoded
+from mcp_ssh.tool import AnyTool, Asked, Caller, Registry
 
 NAME = "mcp-ssh"
 
@@ -80,12 +82,13 @@ class _Endpoint:
         self._app = app
         self._registry = registry
         self._surface = surface
-        self._shown = surface.tools(registry)
+        self._shown = Registry([*surface.tools(registry).values(), *brought(surface).values()])
+        self._reached = surface.reached(registry)
         self._caller = caller
         confirmed = app.config.security.confirm_tools
-        self._schemas = {name: _arguments(tool, confirmed) for name, tool in self._shown.items()}
+        self._schemas = {name: argument_schema(tool, confirmed) for name, tool in self._shown.items()}
         self._list = types.ListToolsResult(
-            tools=[_listed(tool, self._schemas[name]) for name, tool in self._shown.items()],
+            tools=[listed(self._shown[name], self._schemas[name]) for name in sorted(self._shown)],
             ttl_ms=LIST_TTL_MS,
             cache_scope="public",
         )
@@ -133,10 +136,33 @@ class _Endpoint:
         try:
             tool = self._shown_tool(params.name)
         except ToolError as error:
-            await self._record(call, params.name, arguments, error)
+            await self._record(call, params.name, arguments, error.code)
             raise
-        result = await dispatch(self._app, tool, _decoded(self._schemas[tool.name], arguments), call)
-        return succeeded(result)
+        given = decoded(self._schemas[tool.name], arguments)
+        if tool.where is Reach:
+            return succeeded(await self._through(tool, given, call))
+        return succeeded(await dispatch(self._app, tool, given, call))
+
+    async def _through(self, tool: AnyTool, arguments: Mapping[str, Any], call: McpCall) -> Result:
+        """A call of a tool about tools. Those it calls are on record themselves; it is where it came to none."""
+        began = time.monotonic()
+        reach = Reach(self._app, self._reached)
+        outcome = "cancelled"
+        try:
+            with self._app.calls.running():
+                result = await tool(reach, validate(tool, arguments), call)
+            outcome = "ok"
+        except ToolError as error:
+            outcome = error.code
+            raise
+        except Asked:
+            outcome = "asked"
+            raise
+        else:
+            return result
+        finally:
+            if not reach.entered:
+                await self._record(call, tool.name, arguments, outcome, (time.monotonic() - began) * 1000)
 
     def _shown_tool(self, name: str) -> AnyTool:
         known = self._registry.get(name)
@@ -144,67 +170,17 @@ class _Endpoint:
             raise hidden
         return lookup(self._shown, name)
 
-    async def _record(self, call: McpCall, name: str, arguments: Mapping[str, Any], error: ToolError) -> None:
+    async def _record(
+        self, call: McpCall, name: str, arguments: Mapping[str, Any], outcome: str, duration_ms: float = 0
+    ) -> None:
         """Leave a history row of a call that never reached dispatch, which writes those of all others."""
         row = HistoryRow(
             caller=call.caller.id,
             door=call.door,
             tool=name[:80],
             arguments=arguments_text(arguments),
-            outcome=error.code,
-            duration_ms=0,
+            outcome=outcome,
+            duration_ms=round(duration_ms, 1),
         )
         with anyio.CancelScope(shield=True), anyio.move_on_after(2):
             await self._app.store.history.record(row)
-
-
-def _arguments(tool: AnyTool, confirm_tools: Sequence[str]) -> dict[str, Any]:
-    """The schema of a tool's arguments, `confirm` among them where this server's config asks for it."""
-    if tool.name not in confirm_tools:
-        return tool.input_schema
-    return {
-        **tool.input_schema,
-        "properties": {**tool.input_schema.get("properties", {}), "confirm": {**CONFIRM_SCHEMA}},
-    }
-
-
-def _listed(tool: AnyTool, arguments: dict[str, Any]) -> types.Tool:
-    """A tool as `tools/list` shows it. All four hints are said, since clients take the worst for what is not."""
-    return types.Tool(
-        name=tool.name,
-        title=tool.title,
-        description=tool.description,
-        input_schema=arguments,
-        output_schema=tool.output_schema,
-        annotations=types.ToolAnnotations(
-            read_only_hint=tool.risk is Risk.READ,
-            destructive_hint=tool.risk is Risk.DESTROY,
-            idempotent_hint=tool.idempotent,
-            open_world_hint=tool.open_world,
-        ),
-    )
-
-
-def _decoded(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments, JSON texts replaced by what they say where the schema takes no text: some clients send them so."""
-    properties: dict[str, dict[str, Any]] = schema.get("properties", {})
-    return {
-        name: _from_json(value) if isinstance(value, str) and _takes_no_text(properties.get(name)) else value
-        for name, value in arguments.items()
-    }
-
-
-def _takes_no_text(schema: Mapping[str, Any] | None) -> bool:
-    """Whether a property's schema names types, and text is none of them."""
-    if schema is None:
-        return False
-    choices = cast("list[Mapping[str, Any]]", schema.get("anyOf") or [schema])
-    kinds = [each.get("type") for each in choices]
-    return None not in kinds and "string" not in kinds
-
-
-def _from_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

@@ -222,5 +222,18 @@ REQUIREMENTS = tuple(
         ("tunnel.refused", "issue 5", "A port that cannot be bound is refused in clear words."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
         ("session.names", "design, session names", "A name that stands for a machine connects to it on first use."),
+        (
+            "mcp.core",
+            "issue 4",
+            "`core` has at most 30 tools in 32 KiB; a read-only server lists nothing that changes.",
+        ),
+        ("mcp.toolsnaps", "issue 4", "What tools/list says of each tool is a snapshot that changes only on purpose."),
+        ("mcp.search", "issue 4", "Words a user would say find a tool, in a small answer; its schema on request."),
+        (
+            "mcp.through",
+            "issue 4",
+            "Unlisted tools are called through others, with their own gate, consent and history.",
+        ),
+        ("mcp.many", "issue 4", "One call runs on several sessions, once on each; equal outcomes come together."),
     )
 )

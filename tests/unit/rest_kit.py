@@ -16,6 +16,7 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ToolError
 from mcp_ssh.params import OnSession, Params, Result
+from mcp_ssh.surface import Surface
 from mcp_ssh.tool import Call, Registry, Risk, Role, tool
 from rest_bridge.app import build
 from rest_bridge.dialects import SSH_API, VIEWER
@@ -187,7 +188,7 @@ async def rest_server(
     async with open_app(home, config) as app:
         _, admin = await app.store.tokens.create("an-admin", Role.ADMIN)
         _, viewer = await app.store.tokens.create("a-viewer", Role.VIEWER)
-        http = build(app, registry, families)
+        http = build(app, registry, families, surface=Surface(("all",)))
         async with http.router.lifespan_context(http):
             yield Rest(app, http, admin, viewer)
 
@@ -213,16 +214,14 @@ async def serving(home: Path, *, config: Config | None = None, **options: Any) -
         address.append(url)
         ready.set()
 
+    options = {"host": "127.0.0.1", "port": 0, "signals": False, "surface": Surface(("all",)), **options}
     async with open_app(home, config or Config()) as app, anyio.create_task_group() as group:
         _, token = await app.store.tokens.create("test", Role.ADMIN)
         scope = anyio.CancelScope()
 
         async def run() -> None:
             with scope:
-                await serve(
-                    app, REGISTRY, FAMILIES, **{"host": "127.0.0.1", "port": 0, "signals": False, **options},
-                    on_ready=told,
-                )  # fmt: skip
+                await serve(app, REGISTRY, FAMILIES, **options, on_ready=told)
             ended.set()
 
         group.start_soon(run)

@@ -16,7 +16,7 @@ from tests.unit import toys
 
 async def main(folder: Path) -> None:
     async with open_app(folder) as app:
-        await serve_stdio(app, tools_of(toys), Surface())
+        await serve_stdio(app, tools_of(toys), Surface(("toys",)))
     (folder / "closed").touch()
 
 

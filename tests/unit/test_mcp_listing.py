@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,17 +12,24 @@ from mcp import Client, types
 from mcp_ssh.app import open_app
 from mcp_ssh.server import build_server
 from mcp_ssh.server.endpoint import INSTRUCTIONS
-from mcp_ssh.surface import Surface
+from mcp_ssh.surface import CORE, TOOLS, Surface
 from mcp_ssh.tool import Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
 
 OWNER = Caller(id="stdio", role=Role.ADMIN, owner=True)
 
 
+EVERY = {**REGISTRY, **TOOLS}
+
+
+async def listed_by(folder: Path, surface: Surface) -> list[types.Tool]:
+    async with open_app(folder) as app, Client(build_server(app, REGISTRY, surface, caller=OWNER)) as client:
+        return (await client.list_tools()).tools
+
+
 @pytest.fixture
-async def listed(tmp_path: Path) -> AsyncIterator[list[types.Tool]]:
-    async with open_app(tmp_path) as app, Client(build_server(app, REGISTRY, Surface(), caller=OWNER)) as client:
-        yield (await client.list_tools()).tools
+async def listed(tmp_path: Path) -> list[types.Tool]:
+    return await listed_by(tmp_path, Surface(("all",)))
 
 
 def schemas(node: Any) -> Iterator[dict[str, Any]]:
@@ -46,7 +53,7 @@ async def test_names_are_short_and_start_with_their_room(listed: list[types.Tool
     assert listed
     for tool in listed:
         assert re.fullmatch(r"[a-z][a-z0-9_]{2,47}", tool.name)
-        assert tool.name.startswith(REGISTRY[tool.name].room + "_")
+        assert tool.name.startswith(EVERY[tool.name].room + "_")
 
 
 async def test_each_tool_has_a_title_and_a_description_that_stands_alone_and_is_under_a_kib(
@@ -61,7 +68,7 @@ async def test_each_tool_has_a_title_and_a_description_that_stands_alone_and_is_
 
 async def test_each_tool_says_all_four_hints_as_declared(listed: list[types.Tool]) -> None:
     for tool in listed:
-        declared, hints = REGISTRY[tool.name], tool.annotations
+        declared, hints = EVERY[tool.name], tool.annotations
         assert hints is not None
         assert hints.read_only_hint is (declared.risk is Risk.READ), tool.name
         assert hints.destructive_hint is (declared.risk is Risk.DESTROY), tool.name
@@ -89,13 +96,30 @@ async def test_schemas_have_no_noise_and_no_references(listed: list[types.Tool])
                 assert not {"title", "$ref", "$defs"} & schema.keys(), tool.name
 
 
-async def test_the_list_stays_within_its_budget(listed: list[types.Tool]) -> None:
-    shown = [tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in listed]
-    size = len(json.dumps(shown, separators=(",", ":")).encode())
-    print(f"\ntools/list: {len(listed)} tools, {size} bytes, {size // len(listed)} a tool")
-    # With `tool_search` the core list shrinks to 30 tools and 32 KiB; until then it holds every tool there is.
-    assert len(listed) <= 30
-    assert size <= 64 * 1024
+def bytes_of(tools: list[types.Tool]) -> int:
+    answer = types.ListToolsResult(tools=tools).model_dump(by_alias=True, exclude_none=True, mode="json")
+    return len(json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+@pytest.mark.requirement("mcp.core")
+async def test_core_stays_within_30_tools_and_32_kib_and_reaches_the_others(tmp_path: Path) -> None:
+    core = await listed_by(tmp_path, Surface())
+    print(f"\ntools/list of core: {len(core)} tools, {bytes_of(core)} bytes, {bytes_of(core) // len(core)} a tool")
+    assert {each.name for each in core} == CORE | set(TOOLS)
+    assert set(TOOLS) == {"tool_search", "tool_call_readonly", "tool_call", "tool_call_many"}
+    assert len(core) <= 30
+    assert bytes_of(core) <= 32 * 1024
+
+
+async def test_the_twin_all_tools_together_do_not_fit_there(listed: list[types.Tool]) -> None:
+    assert bytes_of(listed) > 32 * 1024
+
+
+@pytest.mark.requirement("mcp.core")
+async def test_a_read_only_server_lists_no_tool_that_could_change_anything(tmp_path: Path) -> None:
+    shown = await listed_by(tmp_path, Surface(read_only=True))
+    assert {each.name for each in shown} >= {"tool_search", "tool_call_readonly", "file_read"}
+    assert [each.name for each in shown if not (each.annotations and each.annotations.read_only_hint)] == []
 
 
 def test_the_instructions_name_only_tools_that_exist() -> None:

@@ -42,7 +42,7 @@ async def app(tmp_path: Path) -> AsyncIterator[App]:
 
 @pytest.fixture
 def server(app: App) -> Server[Any]:
-    return build_server(app, REGISTRY, Surface(), caller=OWNER)
+    return build_server(app, REGISTRY, Surface(("toys",)), caller=OWNER)
 
 
 class Person:
@@ -207,7 +207,7 @@ async def test_an_answer_counts_only_for_the_caller_who_was_asked(app: App, seen
         ctx.request = Request({"type": "http", CALLER_KEY: callers[0]})
         return await call_next(ctx)
 
-    server = build_server(app, REGISTRY, Surface())
+    server = build_server(app, REGISTRY, Surface(("toys",)))
     server.middleware.insert(0, gate)
     async with Client(server, elicitation_callback=Person()) as client:
         asked = await _ask(client, "toys_erase", {"path": "/x"})

@@ -45,7 +45,7 @@ async def app(tmp_path: Path) -> AsyncIterator[App]:
 
 @pytest.fixture
 def server(app: App) -> Server[Any]:
-    return build_server(app, REGISTRY, Surface(), caller=OWNER)
+    return build_server(app, REGISTRY, Surface(("toys",)), caller=OWNER)
 
 
 def text(result: types.CallToolResult) -> str:
@@ -112,7 +112,7 @@ async def test_schemas_are_strict_and_keep_a_field_called_title(server: Server[A
 
 
 async def test_a_read_only_surface_neither_lists_nor_calls_what_changes(app: App, mode: str) -> None:
-    server = build_server(app, REGISTRY, Surface(read_only=True), caller=OWNER)
+    server = build_server(app, REGISTRY, Surface(("toys",), read_only=True), caller=OWNER)
     async with Client(server, mode=mode) as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
         refused = error(await client.call_tool("toys_wait", {}))
@@ -181,7 +181,7 @@ async def test_arguments_sent_as_json_text_are_understood_where_no_text_is_taken
 
 @pytest.mark.parametrize("wrong", ["[1,", '"text"', '["a"', "[" * 100_000, "\ud800"])
 async def test_text_that_is_no_fitting_json_is_a_wrong_argument(app: App, wrong: str) -> None:
-    async with Client(build_server(app, REGISTRY, Surface(), caller=OWNER), mode="auto") as client:
+    async with Client(build_server(app, REGISTRY, Surface(("toys",)), caller=OWNER), mode="auto") as client:
         refused = error(await client.call_tool("toys_echo", {"text": "x", "tags": wrong}))
     assert refused["code"] == "invalid_input"
     assert refused["message"].startswith("tags: ")
@@ -367,7 +367,7 @@ class _Gate:
 
 
 async def test_over_http_the_caller_is_the_one_the_gate_named(app: App, mode: str) -> None:
-    server = build_server(app, REGISTRY, Surface())
+    server = build_server(app, REGISTRY, Surface(("toys",)))
     server.middleware.insert(0, _Gate(Caller(id="t-1", role=Role.VIEWER)))
     async with Client(server, mode=mode) as client:
         assert (await client.list_tools()).tools
@@ -380,7 +380,7 @@ async def test_over_http_the_caller_is_the_one_the_gate_named(app: App, mode: st
 
 @pytest.mark.parametrize("gate", [True, False], ids=["gate names nobody", "no gate"])
 async def test_a_request_that_names_no_caller_is_refused(app: App, mode: str, gate: bool, seen: toys.Seen) -> None:
-    server = build_server(app, REGISTRY, Surface())
+    server = build_server(app, REGISTRY, Surface(("toys",)))
     if gate:
         server.middleware.insert(0, _Gate(None))
     async with Client(server, mode=mode) as client:
@@ -393,7 +393,7 @@ async def test_a_request_that_names_no_caller_is_refused(app: App, mode: str, ga
 async def test_a_tool_that_the_config_wants_confirmed_lists_confirm(tmp_path: Path) -> None:
     config = Config(security=SecurityConfig(confirm_tools=["toys_echo"]))
     async with open_app(tmp_path, config) as app:
-        server = build_server(app, REGISTRY, Surface(), caller=OWNER)
+        server = build_server(app, REGISTRY, Surface(("toys",)), caller=OWNER)
         async with Client(server) as client:
             listed = {tool.name: tool for tool in (await client.list_tools()).tools}
             assert "confirm" in listed["toys_echo"].input_schema["properties"]

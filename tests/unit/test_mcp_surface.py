@@ -1,17 +1,20 @@
-"""Which tools an endpoint lists."""
+"""Which tools an endpoint lists, and which it reaches."""
 
 import pytest
 
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.surface import Surface, parse, toolsets
+from mcp_ssh.surface import CORE, TOOLS, Surface, brought, parse, toolsets
 from mcp_ssh.tool import Registry, Risk, tools_of
+from mcp_ssh.tools import REGISTRY as REAL
 from tests.unit import toys
 
 REGISTRY = tools_of(toys)
 
 
-def test_core_is_every_room_there_is() -> None:
-    assert list(parse("core", REGISTRY).tools(REGISTRY)) == sorted(REGISTRY)
+def test_core_is_a_part_of_the_real_rooms_and_reaches_all_of_them() -> None:
+    assert set(parse("core").tools(REAL)) == set(CORE)
+    assert set(parse("core").reached(REAL)) == set(REAL)
+    assert set(REAL) > CORE
 
 
 def test_all_and_a_room_by_name_list_it() -> None:
@@ -19,14 +22,23 @@ def test_all_and_a_room_by_name_list_it() -> None:
     assert list(parse("toys", REGISTRY).tools(REGISTRY)) == sorted(REGISTRY)
 
 
-def test_a_room_that_is_not_named_is_hidden() -> None:
-    assert len(Surface(toolsets=("file",)).tools(REGISTRY)) == 0
+def test_a_room_that_is_not_named_is_hidden_and_out_of_reach() -> None:
+    surface = Surface(toolsets=("file",))
+    assert len(surface.tools(REGISTRY)) == 0
+    assert len(surface.reached(REGISTRY)) == 0
+    assert len(brought(surface)) == 0
 
 
-def test_read_only_shows_tools_that_read_and_no_others() -> None:
-    shown = parse("core", REGISTRY, read_only=True).tools(REGISTRY)
-    assert set(shown) == {name for name, tool in REGISTRY.items() if tool.risk is Risk.READ}
-    assert 0 < len(shown) < len(REGISTRY)
+def test_both_presets_bring_the_tools_about_tools() -> None:
+    assert set(brought(parse("core"))) == set(brought(parse("all"))) == set(TOOLS)
+
+
+def test_read_only_shows_and_reaches_tools_that_read_and_no_others() -> None:
+    surface = parse("all", REGISTRY, read_only=True)
+    reading = {name for name, tool in REGISTRY.items() if tool.risk is Risk.READ}
+    assert set(surface.tools(REGISTRY)) == set(surface.reached(REGISTRY)) == reading
+    assert 0 < len(reading) < len(REGISTRY)
+    assert set(brought(surface)) == {"tool_search", "tool_call_readonly"}
 
 
 def test_order_and_repetition_of_the_names_make_no_difference() -> None:
@@ -35,7 +47,7 @@ def test_order_and_repetition_of_the_names_make_no_difference() -> None:
 
 def test_the_list_does_not_depend_on_the_order_of_declaration() -> None:
     backwards = Registry(reversed(list(REGISTRY.values())))
-    assert list(Surface().tools(backwards)) == list(Surface().tools(REGISTRY))
+    assert list(Surface(("all",)).tools(backwards)) == list(Surface(("all",)).tools(REGISTRY))
 
 
 def test_an_unknown_toolset_is_refused_with_near_names() -> None:

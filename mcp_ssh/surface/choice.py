@@ -1,8 +1,8 @@
 """Which tools an endpoint lists: chosen once, when it is built, and the same for every connection to it.
 
-A toolset is a room by its name. Two presets stand beside the rooms: `all`, and `core`, the default of both doors.
-While the rooms together are few, `core` is every room that exists. Once there are more, `core` becomes a list of at
-most 30 tools and 32 KiB, and the other tools are reached by search; no caller and no stored option changes then.
+A toolset is a room by its name. Two presets stand beside the rooms: `all`, and `core`, the default of both doors: what
+most work needs, in a list that costs a model little. Both bring the tools of `tool.py`, through which a client of
+`core` finds and calls every other tool.
 """
 
 import difflib
@@ -12,6 +12,22 @@ from mcp_ssh.errors import InvalidInput, Refused, ToolError
 from mcp_ssh.tool import AnyTool, Registry, Risk
 
 PRESETS = ("all", "core")
+
+CORE = frozenset(
+    {
+        "session_connect",
+        "session_list",
+        "session_disconnect",
+        "hostkey_accept",
+        "command_exec",
+        "file_list",
+        "file_stat",
+        "file_read",
+        "file_write",
+        "blob_read",
+    }
+)
+"""The rooms' tools of `core`. With those of `tool.py` they stay within 30 tools and 32 KiB of list (a test counts)."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +42,41 @@ class Surface:
     toolsets: tuple[str, ...] = ("core",)
     read_only: bool = False
 
+    @property
+    def reaches_all(self) -> bool:
+        """Whether tools that are not listed can be found and called through those of `tool.py`."""
+        return not set(PRESETS).isdisjoint(self.toolsets)
+
     def tools(self, registry: Registry) -> Registry:
         """The shown tools, by name in alphabetical order, so that every list of them is the same."""
         return Registry(registry[name] for name in sorted(registry) if self.hides(registry[name]) is None)
 
+    def reached(self, registry: Registry) -> Registry:
+        """The tools that can be called here at all, listed or not."""
+        if not self.reaches_all:
+            return self.tools(registry)
+        return Registry(tool for tool in registry.values() if self._changes(tool) is None)
+
     def hides(self, tool: AnyTool) -> ToolError | None:
         """Why the tool is not shown here, as the error of a call to it; `None` where it is."""
-        if not {tool.room, *PRESETS}.intersection(self.toolsets):
-            return Refused(
-                f"{tool.name} is not among the toolsets of this endpoint",
-                hint=f"start the server with --toolsets {','.join((*self.toolsets, tool.room))}",
-            )
-        if self.read_only and tool.risk is not Risk.READ:
-            return Refused(
-                f"{tool.name} changes machines, and this endpoint is read-only",
-                hint="use a tool that only reads, or an endpoint that is not read-only",
-            )
-        return None
+        if (changes := self._changes(tool)) is not None:
+            return changes
+        if "all" in self.toolsets or tool.room in self.toolsets or ("core" in self.toolsets and tool.name in CORE):
+            return None
+        through = "tool_call_readonly" if tool.risk is Risk.READ else "tool_call"
+        way = f"call it through {through}, or " if self.reaches_all else ""
+        return Refused(
+            f"{tool.name} is not among the toolsets of this endpoint",
+            hint=f"{way}start the server with --toolsets {','.join((*self.toolsets, tool.room))}",
+        )
+
+    def _changes(self, tool: AnyTool) -> Refused | None:
+        if not self.read_only or tool.risk is Risk.READ:
+            return None
+        return Refused(
+            f"{tool.name} changes machines, and this endpoint is read-only",
+            hint="use a tool that only reads, or an endpoint that is not read-only",
+        )
 
 
 def parse(text: str, registry: Registry | None = None, *, read_only: bool = False) -> Surface:

@@ -1,0 +1,58 @@
+"""A tool as `tools/list` shows it: everything a model needs to call it, in few bytes."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from mcp import types
+
+from mcp_ssh.tool import AnyTool, Risk
+
+Schema = dict[str, Any]
+
+
+def listed(tool: AnyTool, arguments: Mapping[str, Any]) -> types.Tool:
+    """A tool in the list. All four hints are said, since clients take the worst for what is not.
+
+    Of the arguments the list leaves out only that `null` means the same as nothing. Results keep types and values;
+    what each field means is in TOOLS.md, /openapi.json and `mcp-ssh tools --json`, for hardly any client shows a model
+    the schema of a result, and all of them carry it.
+    """
+    return types.Tool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=_brief(dict(arguments), nullable=False, described=True),
+        output_schema=_brief(tool.output_schema, nullable=True, described=False),
+        annotations=types.ToolAnnotations(
+            read_only_hint=tool.risk is Risk.READ,
+            destructive_hint=tool.risk is Risk.DESTROY,
+            idempotent_hint=tool.idempotent,
+            open_world_hint=tool.open_world,
+        ),
+    )
+
+
+def _brief(schema: Schema, *, nullable: bool, described: bool) -> Schema:
+    """The schema without defaults of `null`; without `null` as a choice or descriptions where they are not wanted."""
+    shown: Schema = {}
+    for key, value in schema.items():
+        if (key == "default" and value is None) or (key == "description" and not described):
+            continue
+        if key == "properties":
+            shown[key] = {
+                name: _brief(each, nullable=nullable, described=described)
+                for name, each in cast("dict[str, Schema]", value).items()
+            }
+        elif isinstance(value, dict) and key in {"items", "additionalProperties", "propertyNames"}:
+            shown[key] = _brief(cast("Schema", value), nullable=nullable, described=described)
+        elif key == "anyOf":
+            choices = [_brief(each, nullable=nullable, described=described) for each in cast("list[Schema]", value)]
+            shown |= _union(choices, nullable=nullable)
+        else:
+            shown[key] = value
+    return shown
+
+
+def _union(choices: list[Schema], *, nullable: bool) -> Schema:
+    kept = choices if nullable else [each for each in choices if each != {"type": "null"}]
+    return kept[0] if len(kept) == 1 else {"anyOf": kept}
