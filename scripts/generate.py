@@ -1,6 +1,6 @@
 """Write the files that follow from the code: TOOLS.md, config.example.json, README's table, snapshots of the tools.
 
-The snapshots (tests/contract/toolsnaps) are what `tools/list` says of each tool, so that a review sees what clients see.
+The snapshots (tests/contract/toolsnaps) are what `tools/list` says of each tool, for reviews.
 `--check` writes nothing and fails where a file is not as it would be written.
 """
 

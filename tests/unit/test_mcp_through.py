@@ -199,11 +199,13 @@ async def test_a_read_only_server_neither_lists_nor_finds_nor_calls_what_changes
 @pytest.mark.requirement("mcp.through")
 async def test_consent_that_the_config_wants_is_wanted_through_another_tool_too(tmp_path: Path) -> None:
     config = Config(security=SecurityConfig(confirm_tools=["toys_echo"]))
-    async with open_app(tmp_path, config) as app:
-        async with Client(build_server(app, REGISTRY, Surface(), caller=OWNER)) as client:
-            given = {"name": "toys_echo", "arguments": {"text": "x"}}
-            assert error(await client.call_tool("tool_call_readonly", given))["code"] == "refused"
-            full = (await called(client, "tool_search", names=["toys_echo"]))["full"][0]
+    async with (
+        open_app(tmp_path, config) as app,
+        Client(build_server(app, REGISTRY, Surface(), caller=OWNER)) as client,
+    ):
+        given = {"name": "toys_echo", "arguments": {"text": "x"}}
+        assert error(await client.call_tool("tool_call_readonly", given))["code"] == "refused"
+        full = (await called(client, "tool_search", names=["toys_echo"]))["full"][0]
     assert "confirm" in full["arguments"]["properties"]
 
 
