@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import math
 import secrets
 import time
 from collections.abc import Mapping
@@ -10,17 +11,17 @@ from functools import partial
 from typing import Any
 
 import anyio
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from mcp_ssh.app import App
-from mcp_ssh.errors import Internal, InvalidInput, NotFound, Refused, TimedOut, ToolError
-from mcp_ssh.params import Becoming, OnSession, Params, Result
+from mcp_ssh.errors import Internal, InvalidInput, NotFound, PermissionDenied, Refused, TimedOut, ToolError
+from mcp_ssh.params import Become, Becoming, OnSession, Params, Result
 from mcp_ssh.policy import allow, needs_confirmation
-from mcp_ssh.ssh.connect import open_session
+from mcp_ssh.ssh.asking import Asking
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.store.history import HistoryRow, arguments_text, redact
-from mcp_ssh.tool import AnyTool, Asked, Call, Caller, Question, Registry, model_fields
+from mcp_ssh.tool import AnyTool, Asked, Call, Door, Question, Registry, model_fields
 
 log = logging.getLogger(__name__)
 
@@ -135,13 +136,13 @@ async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[A
         host = getattr(params, "host", None)
         return app, str(host) if host else None
     name = params.session_id if isinstance(params, OnSession) else None
-    session = await app.sessions.find_or_open(call.caller, name, app.resolvers, partial(_connected, app, call.caller))
+    session = await app.sessions.find_or_open(call.caller, name, app.resolvers, partial(_connected, app, call))
     return session, session.name
 
 
-async def _connected(app: App, caller: Caller, arguments: Mapping[str, Any]) -> Session:
-    wanted = Connect.model_validate(dict(arguments))
-    return await open_session(caller, wanted, host_keys=app.hostkeys, config=app.config, blobs=app.blobs)
+async def _connected(app: App, call: Call, arguments: Mapping[str, Any]) -> Session:
+    asking = Asking(call, app.hostkeys, app.config, app.blobs, app.read_only)
+    return await asking.open(Connect.model_validate(dict(arguments)))
 
 
 async def consent(tool: AnyTool, arguments: Mapping[str, Any], call: Call) -> None:
@@ -164,17 +165,82 @@ async def consent(tool: AnyTool, arguments: Mapping[str, Any], call: Call) -> No
 async def _run(tool: AnyTool, place: App | Session, params: Params, call: Call) -> Result:
     limit_s = params.time_limit_s()
     try:
-        with anyio.fail_after(limit_s):
+        with anyio.fail_after(limit_s) as limit:
+            unhurried = _Unhurried(call, limit)
             if not isinstance(place, Session):
-                return await tool(place, params, call)
+                return await tool(place, params, unhurried)
             with place.calls.running():
-                acting = place.becoming(params.become) if isinstance(params, Becoming) else place
-                return await tool(acting, params, call)
+                if isinstance(params, Becoming) and params.become is not None:
+                    return await _as_another(tool, place, params, params.become, unhurried)
+                return await tool(place, params, unhurried)
     except TimeoutError as error:
         raise TimedOut(f"{tool.name} did not end within {limit_s:g} s", hint="try again with less to do") from error
     finally:
         if isinstance(place, Session):
             place.last_used = time.monotonic()
+
+
+async def _as_another(tool: AnyTool, place: Session, params: Params, become: Become, call: Call) -> Result:
+    """Run a tool as another account; where that takes a password, and none was given, a person may give it.
+
+    The machine refuses at the first command that acts as the account, so that nothing was changed before. su would take
+    no password for a wrong one, so it is asked for before.
+    """
+    known = Question("become_password", "", {}, known=True)
+    asks = become.method == "su" and not place.has_password(become) and place.username != "root"
+    answer = await call.need(_become_password(place, become) if asks else known)
+    if answer is None:
+        try:
+            return await tool(place.becoming(become), params, call)
+        except PermissionDenied as error:
+            if error.details.get("wants") != "become.password":
+                raise
+            if (answer := await call.need(_become_password(place, become))) is None:
+                raise
+    password = SecretStr(str(answer.get("password") or ""))
+    if not password:
+        raise Refused(f"the user gave no password for {become.method}", hint="ask the user what to do instead")
+    result = await tool(place.becoming(become.model_copy(update={"password": password})), params, call)
+    if answer.get("remember") is True:
+        place.remember(become, password)
+    return result
+
+
+def _become_password(place: Session, become: Become) -> Question:
+    whose = become.user if become.method == "su" else place.username
+    return Question(
+        "become_password",
+        f"Password of {whose} on {place.host}, with which {become.method} lets {place.username} act as {become.user}?"
+        " Your answer goes to the machine; the assistant does not see it.",
+        {
+            "password": {"type": "string", "title": "Password"},
+            "remember": {"type": "boolean", "title": "Use it again in this session", "default": False},
+        },
+    )
+
+
+class _Unhurried:
+    """A call whose deadline stands still while a person is asked."""
+
+    def __init__(self, call: Call, limit: anyio.CancelScope) -> None:
+        self.caller = call.caller
+        self.door: Door = call.door
+        self.confirms = call.confirms
+        self._call = call
+        self._limit = limit
+
+    async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Tell how far it is."""
+        await self._call.progress(done, total, message)
+
+    async def need(self, question: Question) -> Mapping[str, Any] | None:
+        """Ask; the door limits how long that may take."""
+        left_s = self._limit.deadline - anyio.current_time()
+        self._limit.deadline = math.inf
+        try:
+            return await self._call.need(question)
+        finally:
+            self._limit.deadline = anyio.current_time() + left_s
 
 
 def internal(error: Exception, what: str) -> Internal:

@@ -43,11 +43,16 @@ Door = Literal["stdio", "mcp", "rest", "cli", "direct"]
 
 @dataclass(frozen=True)
 class Question:
-    """Something only a person may answer. `key` names it; the answer is a form of flat fields."""
+    """Something only a person may answer. `key` names it; the answer is a form of flat fields.
+
+    Attributes:
+        known: Nobody is asked: wanted is what was answered under the key already, where the client repeats the call.
+    """
 
     key: str
     message: str
     fields: Mapping[str, dict[str, Any]]
+    known: bool = False
 
 
 class Asked(Exception):

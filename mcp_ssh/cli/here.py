@@ -39,7 +39,7 @@ class TerminalCall:
 
     async def need(self, question: "Question") -> Mapping[str, Any] | None:
         """Ask; `None` where nobody is there."""
-        return await ask(question.message, question.fields) if has_person() else None
+        return await ask(question.message, question.fields) if has_person() and not question.known else None
 
 
 async def connect(app: "App", arguments: Mapping[str, Any], call: TerminalCall) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -44,8 +44,10 @@ class McpCall:
         self._context = context
         self._responses = params.input_responses or {}
         state: dict[str, Any] = json.loads(params.request_state) if params.request_state else {}
-        self._asked: dict[str, str] = state.get("asked", {})
+        self._asked: dict[str, list[str]] = state.get("asked", {})
         self._answered: dict[str, dict[str, Any] | None] = state.get("answered", {})
+        self._keys: dict[str, str] = state.get("keys", {})
+        self._take_answers()
         self._done = float("-inf")
         self._listened_to = True
 
@@ -73,27 +75,35 @@ class McpCall:
         Raises:
             AskFirst: The client has to ask and repeat the call.
         """
+        if question.known:
+            return self._answered.get(self._keys.get(question.key, ""))
         if not _can_ask(self._context.session.client_capabilities):
             return None
         if self._context.protocol_version in MODERN_PROTOCOL_VERSIONS:
             return self._repeated(question)
         return await self._asked_now(question)
 
+    def _take_answers(self) -> None:
+        """What was answered to the questions with which the call ended before."""
+        for key, (digest, *names) in self._asked.items():
+            response = self._responses.get(key)
+            if isinstance(response, types.ElicitResult):
+                self._answered[digest] = _answer(names, response)
+                self._keys[key] = digest
+
     def _repeated(self, question: Question) -> Mapping[str, Any] | None:
         digest = _digest(question)
         if digest in self._answered:
             return self._answered[digest]
-        response = self._responses.get(question.key) if self._asked.get(question.key) == digest else None
-        if not isinstance(response, types.ElicitResult):
-            state = {"asked": {question.key: digest}, "answered": self._answered}
-            form = types.ElicitRequest(
-                params=types.ElicitRequestFormParams(message=question.message, requested_schema=_form(question))
-            )
-            raise AskFirst(
-                types.InputRequiredResult(input_requests={question.key: form}, request_state=json.dumps(state))
-            )
-        self._answered[digest] = _answer(question, response)
-        return self._answered[digest]
+        state = {
+            "asked": {question.key: [digest, *question.fields]},
+            "answered": self._answered,
+            "keys": self._keys,
+        }
+        form = types.ElicitRequest(
+            params=types.ElicitRequestFormParams(message=question.message, requested_schema=_form(question))
+        )
+        raise AskFirst(types.InputRequiredResult(input_requests={question.key: form}, request_state=json.dumps(state)))
 
     async def _asked_now(self, question: Question) -> Mapping[str, Any] | None:
         with anyio.move_on_after(ANSWER_LIMIT_S):
@@ -104,7 +114,7 @@ class McpCall:
             except MCPError:
                 # No way back to this client, or it will not ask after all: the same as one that cannot.
                 return None
-            return _answer(question, response)
+            return _answer([*question.fields], response)
         return None
 
 
@@ -115,7 +125,8 @@ def _can_ask(capabilities: types.ClientCapabilities | None) -> bool:
 
 
 def _form(question: Question) -> dict[str, Any]:
-    return {"type": "object", "properties": dict(question.fields), "required": list(question.fields)}
+    required = [name for name, each in question.fields.items() if "default" not in each]
+    return {"type": "object", "properties": dict(question.fields), "required": required}
 
 
 def _digest(question: Question) -> str:
@@ -123,8 +134,8 @@ def _digest(question: Question) -> str:
     return hashlib.sha256(asked.encode("ascii")).hexdigest()
 
 
-def _answer(question: Question, response: types.ElicitResult) -> dict[str, Any] | None:
+def _answer(names: Sequence[str], response: types.ElicitResult) -> dict[str, Any] | None:
     if response.action == "cancel":
         return None
     given = (response.content or {}) if response.action == "accept" else {}
-    return {name: value for name, value in given.items() if name in question.fields}
+    return {name: value for name, value in given.items() if name in names}

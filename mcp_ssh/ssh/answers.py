@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import SecretStr
 
@@ -28,7 +29,9 @@ class Answers:
     def __init__(self, password: SecretStr | None, answers: Sequence[SecretStr]) -> None:
         self._password = password
         self._answers = list(answers)
-        self._nothing = not (password or answers)
+        self._given = bool(password or answers)
+        self._answered = bool(answers)
+        self._password_missed = False
         self._conversed = False
         self.unanswered: list[str] = []
         self.wants_new_password = False
@@ -36,14 +39,22 @@ class Answers:
     def password(self) -> str | None:
         """The password, the first time."""
         taken, self._password = self._password, None
+        self._password_missed = self._password_missed or (taken is None and not self._given)
         return taken.get_secret_value() if taken else None
+
+    @property
+    def wanted(self) -> Literal["password", "interactive_answers"] | None:
+        """What the machine asked for and could have been given; `None` where it refused what it got."""
+        if any(not _PASSWORD.search(prompt) for prompt in self.unanswered):
+            return None if self._answered else "interactive_answers"
+        return "password" if self._password_missed or (self.unanswered and not self._given) else None
 
     def may_converse(self) -> bool:
         """Whether the machine may ask questions: once, while there is an answer; or nothing was given, to hear them."""
         if self._conversed:
             return False
         self._conversed = True
-        return bool(self._answers or self._password) or self._nothing
+        return bool(self._answers or self._password) or not self._given
 
     def reply(self, said: str, prompts: Sequence[tuple[str, bool]]) -> list[str] | None:
         """Answers to some prompts; `None` ends the conversation.

@@ -52,8 +52,8 @@ class Acting:
         return ["sudo", *asking, "-H", "-u", self.user, "--", "sh", "-c"]
 
 
-def acting_as(become: Become, login_password: SecretStr | None) -> Acting:
-    """What a caller asked for, with the password it means.
+def acting_as(become: Become, login_password: SecretStr | None, kept: SecretStr | None = None) -> Acting:
+    """What a caller asked for, with the password it means; where it means none, the one that was kept.
 
     Raises:
         InvalidInput: The session has no login password to use.
@@ -66,6 +66,8 @@ def acting_as(become: Become, login_password: SecretStr | None) -> Acting:
                 hint="give become.password, or open the session with a password",
             )
         password = login_password
+    elif password is None:
+        password = kept
     return Acting(become.user, become.method, password)
 
 
@@ -238,7 +240,9 @@ def _wrong_password(acting: Acting) -> ToolError:
     whose = f"{acting.user}'s" if acting.method == "su" else "the login account's"
     if acting.password is None:
         return PermissionDenied(
-            f"{acting.method} asks for a password, and none was given", hint=f"give {whose} password in become.password"
+            f"{acting.method} asks for a password, and none was given",
+            hint=f"give {whose} password in become.password",
+            details={"wants": "become.password"},
         )
     return PermissionDenied(
         f"{acting.method} refused the password",
@@ -264,6 +268,7 @@ def _needs_password(acting: Acting) -> ToolError:
     return PermissionDenied(
         f"becoming {acting.user} with {acting.method} needs a password here: `sudo -n` was tried and refused",
         hint="give become.password, or have an administrator allow it without one (NOPASSWD in sudoers)",
+        details={"wants": "become.password"},
     )
 
 

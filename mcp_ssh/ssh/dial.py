@@ -100,6 +100,7 @@ class Dialer:
             return await self._one(hop, tunnel)
         except ToolError as error:
             error.message += f" (a machine on the way to {self._login.where})"
+            error.details.pop("wants", None)  # what a caller gives is for the machine at the end of the way
             raise
 
     async def closed(self) -> None:
@@ -279,10 +280,15 @@ class Attempt:
             return AuthFailed(
                 f"{message}: it asked {', '.join(map(repr, asked))}, and there was no answer",
                 hint="ask the user, and give the answers in order as interactive_answers",
-                details={"asked": asked},
+                details={"asked": asked, **self._wants()},
             )
         hint = "check username, password and key; the machine's own log says why. The login is not tried again."
-        return AuthFailed(message, hint=hint)
+        return AuthFailed(message, hint=hint, details=self._wants())
+
+    def _wants(self) -> dict[str, str]:
+        """What the machine asked for and was not given: the words of an argument that would help."""
+        wanted = self._answers.wanted
+        return {"wants": wanted, "account": self.login.account} if wanted else {}
 
     def _not_tunnelled(self, error: "asyncssh.ChannelOpenError") -> ToolError:
         before = "the machine before it" if self.tunnel is None else self.tunnel.get_extra_info("host")

@@ -98,7 +98,9 @@ def parse(data: bytes, passphrase: SecretStr | None, *, field: str) -> "asyncssh
     except asyncssh.KeyImportError as error:
         if "assphrase" in str(error):
             raise InvalidInput(
-                "key_passphrase: this key is encrypted and no passphrase was given", hint="give key_passphrase"
+                "key_passphrase: this key is encrypted and no passphrase was given",
+                hint="give key_passphrase",
+                details={"wants": "key_passphrase"},
             ) from error
         raise InvalidInput(
             f"{field}: not a private key in OpenSSH, PEM or PKCS#8 form",

@@ -81,6 +81,11 @@ class Login:
     family: socket.AddressFamily = socket.AF_UNSPEC
 
     @property
+    def account(self) -> str:
+        """The account, for messages."""
+        return f"{self.username} on {self.where}"
+
+    @property
     def where(self) -> str:
         """The machine, for messages."""
         return f"{self.host} port {self.port}"
@@ -181,6 +186,7 @@ class Logins:
             raise problem or InvalidInput(
                 "nothing to log in with: no password, no key and no agent",
                 hint="give one of password, key_path, key_content, interactive_answers, or use_agent: true",
+                details={"wants": "password", "account": login.account},
             )
         return login
 

@@ -104,6 +104,7 @@ class Session:
         self.acting: Acting | None = None
         self._login_password = login_password
         self._learned = Learned()
+        self._passwords: dict[tuple[str, str], SecretStr] = {}
         self.calls = Calls(closed)
         self.last_used = time.monotonic()
 
@@ -132,7 +133,8 @@ class Session:
         if become is None or become.user == self.username:
             return self
         other = copy.copy(self)
-        other.acting = acting_as(become, self._login_password)
+        kept = self._passwords.get((become.user, become.method))
+        other.acting = acting_as(become, self._login_password, kept)
         return other
 
     async def platform(self, *, anew: bool = False) -> Platform:
@@ -152,6 +154,15 @@ class Session:
                 output = await login.run(detect.detect(first, second))
                 self._learned.platform = detect.parse(output.stdout, first + second)
             return self._learned.platform
+
+    def has_password(self, become: Become) -> bool:
+        """Whether there is a password for becoming the account."""
+        given = become.password is not None or become.use_login_password
+        return given or (become.user, become.method) in self._passwords
+
+    def remember(self, become: Become, password: SecretStr) -> None:
+        """Use a password that proved right again, for as long as the session lives."""
+        self._passwords[become.user, become.method] = password
 
     async def execute(
         self,

@@ -6,8 +6,7 @@ from pydantic import Field
 
 from mcp_ssh.app import App
 from mcp_ssh.params import Params, Result, ShellText
-from mcp_ssh.ssh.connect import open_session
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.asking import Asking
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.tool import Call, Risk, tool
 
@@ -59,16 +58,13 @@ class Sessions(Result):
 async def connect(app: App, params: Connect, call: Call) -> Connected:
     """Connect to a Linux machine over SSH and keep the session open for other tools.
 
-    Give host and username, and one of password, key_path, key_content, use_agent or interactive_answers. What is left
-    out comes from the server's config, and for its owner from ~/.ssh/config, whose aliases and jump hosts work. An
-    unknown host key is refused with its fingerprint: let the user compare it, then hostkey_accept. A refused login is
-    not tried again.
+    What is left out comes from the server's config, and for its owner from ~/.ssh/config, whose aliases and jump hosts
+    work. Leave passwords out: where a secret is missing or the host key is new, the user is asked past you. Where
+    that cannot be, the error says what to give; for a host key let the user compare the fingerprint, then
+    hostkey_accept. A refused login is not tried again.
     """
-
-    async def make() -> Session:
-        return await open_session(call.caller, params, host_keys=app.hostkeys, config=app.config, blobs=app.blobs)
-
-    session = await app.sessions.open(call.caller, make)
+    asking = Asking(call, app.hostkeys, app.config, app.blobs, app.read_only)
+    session = await app.sessions.open(call.caller, lambda: asking.open(params))
     return Connected(
         status="connected",
         session_id=session.id,

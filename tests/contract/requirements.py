@@ -235,5 +235,26 @@ REQUIREMENTS = tuple(
             "Unlisted tools are called through others, with their own gate, consent and history.",
         ),
         ("mcp.many", "issue 4", "One call runs on several sessions, once on each; equal outcomes come together."),
+        ("mcp.asking", "issue 4", "What is missing at a login is asked of a person, past the model."),
+        ("mcp.asking_once", "issue 4", "No secret that was asked for is tried at a machine twice."),
+        (
+            "mcp.asking_hostkey",
+            "issue 4",
+            "Who sees its fingerprint may accept a new host key; a changed one not.",
+        ),
+        (
+            "mcp.asking_become",
+            "issue 4",
+            "The password of sudo and su is asked for, for one call or a session.",
+        ),
+        ("mcp.secrets", "issue 4", "A secret that was asked for is in no call, result, history, log or process list."),
+        (
+            "mcp.resources",
+            "issue 4",
+            "Remote files and the caller's sessions are resources, behind the same gate.",
+        ),
+        ("mcp.completion", "issue 4", "Names of machines and remote paths are completed, each caller's own."),
+        ("mcp.progress", "issue 4", "A long command tells how long it has run and how much it has said."),
+        ("mcp.small_answers", "issue 4", "`seq 1 200000` costs 12 KiB; no large payload is sent twice."),
     )
 )

@@ -1,0 +1,239 @@
+"""A person is asked by the official client, on every transport and in both eras; the model's side sees no secret."""
+
+import contextlib
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from mcp import Client, StdioServerParameters, types
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
+
+from mcp_ssh.app import App
+from mcp_ssh.dispatch import dispatch
+from mcp_ssh.server import build_server
+from mcp_ssh.surface import Surface
+from mcp_ssh.tools import REGISTRY, command
+from tests.doors import DirectCall, caller
+from tests.fleet.hosts import Host
+from tests.hosts.machine import connected, number, outside, processes
+from tests.hosts.servers import TOKEN, serve
+
+ERAS = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+
+
+class Person:
+    """Who answers forms by the names of their fields, and is heard of by nobody else."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    async def __call__(self, context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        assert isinstance(params, types.ElicitRequestFormParams)
+        self.asked.append(next(iter(params.requested_schema["properties"])))
+        content = {name: self.answers[name] for name in params.requested_schema["properties"] if name in self.answers}
+        return types.ElicitResult(action="accept", content=content)
+
+
+class Model:
+    """What a model does: it calls tools, and keeps all that it sent and got."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.log: list[str] = []
+
+    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        self.log.append(json.dumps(arguments))
+        result = await self.client.call_tool(tool, arguments)
+        self.log.append(result.model_dump_json())
+        assert not result.is_error, result.content
+        assert result.structured_content is not None
+        return dict(result.structured_content)
+
+
+@contextlib.asynccontextmanager
+async def client_of(transport: str, mode: str, home: Path, person: Person, logs: Path) -> AsyncGenerator[Client]:
+    """The official client, connected to a server whose log is kept."""
+    if transport == "http":
+        async with (
+            serve(home) as server,
+            httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60, trust_env=False) as http,
+            Client(
+                streamable_http_client(f"{server.url}/mcp", http_client=http), mode=mode, elicitation_callback=person
+            ) as client,
+        ):
+            yield client
+        return
+    with logs.open("w") as errors:
+        parameters = StdioServerParameters(
+            command=sys.executable,
+            args=["-m", "mcp_ssh", "stdio", "--verbose"],
+            env={**os.environ, "MCP_SSH_HOME": str(home)},
+        )
+        async with Client(stdio_client(parameters, errlog=errors), mode=mode, elicitation_callback=person) as client:
+            yield client
+
+
+def beside(app: App, mode: str = "auto", person: Person | None = None) -> Client:
+    """The official client in this process."""
+    server = build_server(app, REGISTRY, Surface(), caller=caller())
+    return Client(server, mode=mode, elicitation_callback=person)
+
+
+def kept(home: Path, logs: Path) -> str:
+    """All that the server wrote down: every row and file of its folder, and its log."""
+    with contextlib.closing(sqlite3.connect(home / "state.db")) as database:
+        history = "\n".join(map(str, database.execute("SELECT * FROM history")))
+    files = "\n".join(path.read_bytes().decode("latin-1") for path in home.rglob("*") if path.is_file())
+    return history + files + logs.read_text()
+
+
+@ERAS
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+@pytest.mark.requirement("mcp.secrets", "mcp.asking", "mcp.asking_hostkey", "mcp.asking_become")
+async def test_a_whole_job_with_asked_secrets_leaves_none_of_them_behind(
+    mcp_home: Path, deb: Host, transport: str, mode: str
+) -> None:
+    person = Person(trust=True, password=deb.password, remember=True)
+    logs = mcp_home.with_name(f"{mcp_home.name}.log")
+    mark = number()
+    async with client_of(transport, mode, mcp_home, person, logs) as client:
+        model = Model(client)
+        opened = await model.call("session_connect", host=deb.ip, port=deb.port, username="ops")
+        job = f"id -un; sleep 0.3{mark}"
+        seen: list[str] = []
+        async with anyio.create_task_group() as group:
+
+            async def look() -> None:
+                while not any(str(mark) in line for line in seen):
+                    listed = await anyio.to_thread.run_sync(deb.console, ["ps", "-eo", "args"])
+                    seen.extend(listed.stdout.splitlines())
+
+            group.start_soon(look)
+            for _ in range(2):
+                ran = await model.call("command_exec", command=job, become={"user": "root"})
+                assert (ran["stdout"], ran["exit_code"]) == ("root\n", 0)
+        assert opened["username"] == "ops"
+    assert person.asked == ["password", "trust", "password"]
+    assert deb.password not in "\n".join(model.log)
+    assert deb.password not in "\n".join(seen)
+    assert deb.password not in kept(mcp_home, logs)
+    assert str(mark) in kept(mcp_home, logs), "the twin: what was sent as an argument is there"
+
+
+@pytest.fixture
+async def ops(app: App, deb: Host) -> str:
+    return await connected(app, deb, "ops", DirectCall(caller()))
+
+
+@ERAS
+@pytest.mark.requirement("mcp.asking_become")
+async def test_a_command_that_waited_for_a_password_ran_once(app: App, deb: Host, ops: str, mode: str) -> None:
+    place = f"/root/asked-{number()}"
+    person = Person(password=deb.password)
+    async with beside(app, mode, person) as client:
+        model = Model(client)
+        for become in ({"user": "root"}, {"user": "root"}, {"method": "su"}):
+            person.answers["remember"] = False
+            await model.call("command_exec", session_id=ops, command=f"echo once >> {place}", become=become)
+    assert person.asked == ["password"] * 3
+    assert await outside(deb, f"cat {place}; rm {place}") == "once\n" * 3
+
+
+@ERAS
+@pytest.mark.requirement("mcp.asking_become", "mcp.asking_once")
+async def test_a_wrong_or_missing_password_runs_nothing_and_is_tried_once(
+    app: App, deb: Host, ops: str, mode: str
+) -> None:
+    mark = number()
+    for person, code in ((Person(password=f"wrong-{mark}"), "permission_denied"), (Person(password=""), "refused")):
+        async with beside(app, mode, person) as client:
+            given = {"session_id": ops, "command": f"sleep 5{mark}", "become": {"user": "root"}, "timeout": 20}
+            result = await client.call_tool("command_exec", given)
+        assert result.is_error
+        assert isinstance(result.content[0], types.TextContent)
+        assert json.loads(result.content[0].text)["code"] == code
+        assert person.asked == ["password"]
+        assert f"wrong-{mark}" not in result.model_dump_json()
+    assert await processes(deb, mark) == []
+
+
+@ERAS
+@pytest.mark.requirement("mcp.many")
+async def test_one_call_on_two_machines_answers_for_each_and_equal_outcomes_come_together(
+    app: App, deb: Host, alpine: Host, mode: str
+) -> None:
+    who = DirectCall(caller())
+    first, second = await connected(app, deb, "dev", who), await connected(app, alpine, "dev", who)
+    place = f"/tmp/many-{number()}"
+    async with beside(app, mode) as client:
+        model = Model(client)
+        same = await model.call(
+            "tool_call_many", name="command_exec", sessions=[first, second],
+            arguments={"command": f"echo once >> {place}; cat {place}"},
+        )  # fmt: skip
+        differ = await model.call(
+            "tool_call_many", name="file_read", sessions=[first, second, "nobody"], arguments={"path": "/etc/hostname"}
+        )
+        twice = await client.call_tool(
+            "tool_call_many",
+            {"name": "command_exec", "sessions": [first, f"dev@{deb.ip}"], "arguments": {"command": "true"}},
+        )
+    assert same["outcomes"][0]["sessions"] == [first, second]
+    assert same["outcomes"][0]["result"]["stdout"] == "once\n"
+    assert (same["succeeded"], same["failed"], len(same["outcomes"])) == (2, 0, 1)
+    assert (differ["succeeded"], differ["failed"], len(differ["outcomes"])) == (2, 1, 3)
+    assert differ["outcomes"][2]["error"]["code"] == "not_found"
+    assert twice.is_error
+    for host in (deb, alpine):
+        assert await outside(host, f"cat {place}; rm {place}", user="dev") == "once\n"
+    await app.store.history.flush()
+    tools = [(row.tool, row.outcome) for row in await app.store.history.list(50) if row.tool != "session_connect"]
+    assert sorted(tools) == sorted(
+        [("command_exec", "ok")] * 2
+        + [("file_read", "ok")] * 2
+        + [("file_read", "not_found"), ("tool_call_many", "invalid_input")]
+    )
+
+
+@ERAS
+@pytest.mark.requirement("mcp.small_answers")
+async def test_a_long_output_costs_12_kib_and_all_of_it_can_be_had(app: App, deb: Host, mode: str) -> None:
+    session = await connected(app, deb, "dev", DirectCall(caller()))
+    async with beside(app, mode) as client:
+        result = await client.call_tool("command_exec", {"session_id": session, "command": "seq 1 200000"})
+        shown = result.structured_content
+        assert shown is not None
+        page = await client.call_tool("blob_read", {"blob_id": shown["stdout_blob"], "tail": 7})
+    assert len(result.model_dump_json(by_alias=True, exclude_none=True).encode()) <= 12 * 1024
+    assert shown["stdout_bytes"] == 1_288_895
+    assert shown["stdout"].startswith("1\n2\n")
+    assert shown["stdout"].endswith("199999\n200000\n")
+    assert page.structured_content is not None
+    assert page.structured_content["text"] == "200000\n"
+
+
+@pytest.mark.requirement("mcp.small_answers")
+async def test_the_twin_that_sends_it_twice_costs_more(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_ssh.server.answers.BOTH_LIMIT_BYTES", 10**9)
+    session = await connected(app, deb, "dev", DirectCall(caller()))
+    async with beside(app) as client:
+        result = await client.call_tool("command_exec", {"session_id": session, "command": "seq 1 200000"})
+    assert len(result.model_dump_json(by_alias=True, exclude_none=True).encode()) > 12 * 1024
+
+
+async def test_no_door_but_mcp_is_asked(app: App, deb: Host, ops: str) -> None:
+    from mcp_ssh.errors import PermissionDenied
+
+    given = {"session_id": ops, "command": "true", "become": {"user": "root"}}
+    with pytest.raises(PermissionDenied) as refused:
+        await dispatch(app, command.exec_, given, DirectCall(caller()))
+    assert "become.password" in str(refused.value.hint)
