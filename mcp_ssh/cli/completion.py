@@ -1,16 +1,11 @@
 """Print what makes a shell complete commands, options, tools, saved connections and aliases of ~/.ssh/config."""
 
 import argparse
-import glob
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import cast
 
 from mcp_ssh.cli.terminal import usage
-
-DEEPEST_INCLUDE = 4
-LARGEST_CONFIG = 1024 * 1024
 
 # Each asks this program for the words that fit, one a line, and completes file names where there are none.
 SCRIPTS = {
@@ -172,27 +167,7 @@ _FOR_COMMAND: Mapping[str, Callable[[int], list[str]]] = {
 def machines() -> list[str]:
     """The names of saved connections and the aliases of ~/.ssh/config."""
     from mcp_ssh.config import home
+    from mcp_ssh.ssh.ssh_config_aliases import alias_names
     from mcp_ssh.store.connections import saved_names
 
-    return list(dict.fromkeys([*saved_names(home()), *sorted(_aliases(Path.home() / ".ssh/config", DEEPEST_INCLUDE))]))
-
-
-def _aliases(path: Path, deepest: int) -> set[str]:
-    """The names that `Host` lines give, without patterns; a file that cannot be read has none."""
-    found: set[str] = set()
-    try:
-        if path.stat().st_size > LARGEST_CONFIG:
-            return found
-        text = path.read_text("utf-8", "replace")
-    except OSError:
-        return found
-    for line in text.splitlines():
-        keyword, *words = line.replace("=", " ", 1).replace('"', " ").split() or [""]
-        if keyword.lower() == "host":
-            found |= {word for word in words if not set(word) & set("*?!")}
-        elif keyword.lower() == "include" and deepest:
-            for word in words:
-                pattern = Path.home() / ".ssh" / Path(word).expanduser()
-                for each in glob.glob(str(pattern)):  # noqa: PTH207 the pattern is absolute
-                    found |= _aliases(Path(each), deepest - 1)
-    return found
+    return list(dict.fromkeys([*saved_names(home()), *alias_names()]))

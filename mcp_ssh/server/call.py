@@ -38,7 +38,7 @@ class McpCall:
     when another host key is offered, the old answer counts for nothing. Older clients are asked on the spot.
     """
 
-    def __init__(self, context: Context, params: types.CallToolRequestParams, caller: Caller, door: Door) -> None:
+    def __init__(self, context: Context, params: types.InputResponseRequestParams, caller: Caller, door: Door) -> None:
         self.caller = caller
         self.door: Door = door
         self._context = context

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.params import Becoming, Result, ShellText
 from mcp_ssh.ssh.capture import Capture
+from mcp_ssh.ssh.elapsing import elapsing
 from mcp_ssh.ssh.run import Ended
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
@@ -96,15 +97,16 @@ async def exec_(host: Session, params: Exec, call: Call) -> Executed:
     limit = _limit(host, params, call)
     out = Capture(limit, host.blobs, call.caller.id)
     err = Capture(limit, host.blobs, call.caller.id)
-    ended = await host.execute(
-        params.command,
-        timeout_s=params.timeout,
-        stdout=out,
-        stderr=err,
-        stdin=params.stdin.encode("utf-8", "surrogatepass") if params.stdin is not None else None,
-        cwd=params.cwd,
-        env=params.env,
-    )
+    async with elapsing(call, lambda: f"{out.total + err.total} bytes of output"):
+        ended = await host.execute(
+            params.command,
+            timeout_s=params.timeout,
+            stdout=out,
+            stderr=err,
+            stdin=params.stdin.encode("utf-8", "surrogatepass") if params.stdin is not None else None,
+            cwd=params.cwd,
+            env=params.env,
+        )
     return _result(params, ended, out, err)
 
 

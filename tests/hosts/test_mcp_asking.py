@@ -230,6 +230,34 @@ async def test_the_twin_that_sends_it_twice_costs_more(app: App, deb: Host, monk
     assert len(result.model_dump_json(by_alias=True, exclude_none=True).encode()) > 12 * 1024
 
 
+@ERAS
+@pytest.mark.requirement("mcp.progress")
+async def test_a_long_command_tells_how_long_it_has_run_and_how_much_it_said(
+    app: App, deb: Host, ops: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_ssh.ssh.elapsing.TELL_EVERY_S", 0.1)
+    place, told = f"/tmp/go-{number()}", list[tuple[float, str | None]]()
+    heard = anyio.Event()
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        told.append((progress, message))
+        if "12 bytes of output" in str(message):
+            heard.set()
+
+    async def let_go() -> None:
+        await heard.wait()
+        await outside(deb, f"touch {place}")
+
+    wait = f"echo hello world; until [ -e {place} ]; do sleep 0.1; done"
+    async with beside(app, mode) as client, anyio.create_task_group() as group:
+        group.start_soon(let_go)
+        ran = await client.call_tool("command_exec", {"session_id": ops, "command": wait}, progress_callback=hear)
+    assert not ran.is_error
+    assert [each for each, _ in told] == sorted(each for each, _ in told)
+    assert str(told[0][1]).startswith("running for 0.")
+    await outside(deb, f"rm -f {place}")
+
+
 async def test_no_door_but_mcp_is_asked(app: App, deb: Host, ops: str) -> None:
     from mcp_ssh.errors import PermissionDenied
 
