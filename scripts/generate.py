@@ -53,7 +53,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file would change")
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     parsed = parser.parse_args()
-    wrong = {path: text for path, text in generated(parsed.root).items() if not _is(path, text)}
+    lists = anyio.run(_lists)
+    if parsed.check:
+        for name, tools in lists.items():
+            print(f"tools/list of {name}: {len(tools)} tools, {len(_compact(tools))} bytes")
+    wrong = {path: text for path, text in generated(parsed.root, lists).items() if not _is(path, text)}
     for path, text in wrong.items():
         name = path.relative_to(parsed.root)
         if parsed.check:
@@ -69,9 +73,9 @@ def _is(path: Path, text: str) -> bool:
     return path.exists() and path.read_text("utf-8") == text
 
 
-def generated(root: Path) -> dict[Path, str]:
+def generated(root: Path, lists: Mapping[str, list[Any]] | None = None) -> dict[Path, str]:
     """The files and their texts."""
-    lists = anyio.run(_lists)
+    lists = lists or anyio.run(_lists)
     files = {root / "TOOLS.md": tools_page(lists), root / "config.example.json": config.example()}
     for tool in lists["all"]:
         files[root / SNAPSHOTS / f"{tool['name']}.json"] = json.dumps(tool, ensure_ascii=False, indent=2) + "\n"

@@ -208,7 +208,7 @@ async def test_a_big_file_travels_both_ways_in_constant_memory(mcp_home: Path, h
     there, back = await big(tmp_path / "there"), tmp_path / "back"
     mcp_home.mkdir(mode=0o700)
     (mcp_home / "config.json").write_text('{"security": {"host_keys": "accept-new"}}')
-    async with stdio(mcp_home) as server:
+    async with stdio(mcp_home, "--toolsets", "all") as server:
         await server.call("session_connect", login(host, "dev"))
         small = noise(tmp_path / "small", 300_000)
         await server.call("file_upload", {"remote_path": f"{FOLDER}/s", "local_path": str(small)})
