@@ -170,7 +170,7 @@ async def _run(tool: AnyTool, place: App | Session, params: Params, call: Call) 
             if not isinstance(place, Session):
                 return await tool(place, params, unhurried)
             with place.calls.running():
-                if isinstance(params, Becoming) and params.become is not None:
+                if isinstance(params, Becoming) and params.become and params.become.user != place.username:
                     return await _as_another(tool, place, params, params.become, unhurried)
                 return await tool(place, params, unhurried)
     except TimeoutError as error:
@@ -197,13 +197,21 @@ async def _as_another(tool: AnyTool, place: Session, params: Params, become: Bec
                 raise
             if (answer := await call.need(_become_password(place, become))) is None:
                 raise
-    password = SecretStr(str(answer.get("password") or ""))
-    if not password:
-        raise Refused(f"the user gave no password for {become.method}", hint="ask the user what to do instead")
-    result = await tool(place.becoming(become.model_copy(update={"password": password})), params, call)
-    if answer.get("remember") is True:
-        place.remember(become, password)
+    given = _with_password(become, answer)
+    result = await tool(place.becoming(given), params, call)
+    if answer.get("remember") is True and given.password is not None:
+        place.remember(become, given.password)
     return result
+
+
+def _with_password(become: Become, answer: Mapping[str, Any]) -> Become:
+    try:
+        return Become(user=become.user, method=become.method, password=SecretStr(str(answer.get("password") or "")))
+    except ValidationError:
+        raise Refused(
+            f"the user gave no password for {become.method}, or one that is more than a line",
+            hint="ask the user what to do instead",
+        ) from None
 
 
 def _become_password(place: Session, become: Become) -> Question:

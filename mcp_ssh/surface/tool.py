@@ -26,6 +26,8 @@ from mcp_ssh.tool import AnyTool, Call, Door, Question, Registry, Risk, tool
 MOST_SESSIONS = 64
 MODEL_OUTPUT = 8 * 1024
 LEAST_OUTPUT = 512
+SIZES = {"max_output_bytes", "max_bytes", "length"}
+"""What tools call the bytes they return at most: of many answers, each gets a part of what one would get."""
 
 
 @dataclass
@@ -223,8 +225,9 @@ async def _prepared(reach: Reach, params: Several, call: Call) -> tuple[AnyTool,
         if arguments.get("confirm") is not True:
             await consent(inner, {"sessions": params.sessions, **plain}, call)
         arguments["confirm"] = True
-    if "max_output_bytes" in inner.params.model_fields:
-        arguments.setdefault("max_output_bytes", max(MODEL_OUTPUT // len(params.sessions), LEAST_OUTPUT))
+    share = max(MODEL_OUTPUT // len(params.sessions), LEAST_OUTPUT)
+    for name in SIZES & inner.params.model_fields.keys():
+        arguments.setdefault(name, share)
     return inner, arguments
 
 

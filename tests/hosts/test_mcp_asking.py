@@ -154,7 +154,8 @@ async def test_a_wrong_or_missing_password_runs_nothing_and_is_tried_once(
     app: App, deb: Host, ops: str, mode: str
 ) -> None:
     mark = number()
-    for person, code in ((Person(password=f"wrong-{mark}"), "permission_denied"), (Person(password=""), "refused")):
+    answers = ((f"wrong-{mark}", "permission_denied"), ("", "refused"), (f"{deb.password}\nid", "refused"))
+    for person, code in ((Person(password=password), code) for password, code in answers):
         async with beside(app, mode, person) as client:
             given = {"session_id": ops, "command": f"sleep 5{mark}", "become": {"user": "root"}, "timeout": 20}
             result = await client.call_tool("command_exec", given)
