@@ -135,6 +135,12 @@ class Session:
         other.acting = acting_as(become, self._login_password)
         return other
 
+    async def privileged(self) -> "Session":
+        """The session for what only root may do: itself where it is root or acts as somebody, else `sudo -n`."""
+        if self.acting is not None or (await self.platform()).uid == 0:
+            return self
+        return self.becoming(Become())
+
     async def platform(self, *, anew: bool = False) -> Platform:
         """What kind of Linux the machine is: one round trip at first use, then known.
 

@@ -220,6 +220,9 @@ REQUIREMENTS = tuple(
         ("tunnel.list", "guide, GET /tunnel/list", "A session's tunnels are listed by id with their state."),
         ("tunnel.close", "guide, DELETE /tunnel/{tunnel_id}", "A closed tunnel is gone, and all end with the session."),
         ("tunnel.refused", "issue 5", "A port that cannot be bound is refused in clear words."),
+        ("system.service", "guide, POST /system/service", "Services are started, stopped, enabled and looked at."),
+        ("system.kill", "guide, POST /system/kill", "A signal reaches a process, and never process 1."),
+        ("system.rights", "issue 5", "What needs root is done with sudo, or refused with what to do; nothing changed."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
         ("session.names", "design, session names", "A name that stands for a machine connects to it on first use."),
     )
