@@ -28,7 +28,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "README.md").write_text(README)
     done = generate(root)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split() == ["wrote", "TOOLS.md", "wrote", "config.example.json", "wrote", "README.md"]
+    assert done.stdout.split() == ["wrote", "TOOLS.md", "wrote", "AGENT_PROMPTS.md", "wrote", "config.example.json", "wrote", "README.md"]
     return root
 
 
@@ -58,7 +58,7 @@ def test_the_readme_has_the_table_between_its_marks_and_is_else_untouched(writte
     assert all(f"| `{name}` |" in text for name in REGISTRY)
 
 
-@pytest.mark.parametrize("name", ["TOOLS.md", "config.example.json", "README.md"])
+@pytest.mark.parametrize("name", ["TOOLS.md", "AGENT_PROMPTS.md", "config.example.json", "README.md"])
 def test_check_names_the_file_that_differs_and_changes_nothing(written: Path, tmp_path: Path, name: str) -> None:
     root = tmp_path / "root"
     root.mkdir()
