@@ -28,7 +28,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "README.md").write_text(README)
     done = generate(root)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split() == ["wrote", "TOOLS.md", "wrote", "AGENT_PROMPTS.md", "wrote", "config.example.json", "wrote", "README.md"]
+    assert done.stdout.split() == [
+        "wrote",
+        "TOOLS.md",
+        "wrote",
+        "AGENT_PROMPTS.md",
+        "wrote",
+        "config.example.json",
+        "wrote",
+        "README.md",
+    ]
     return root
 
 
