@@ -234,6 +234,11 @@ REQUIREMENTS = tuple(
         ),
         ("prompts.refused", "issue 4, prompts", "A missing or unknown argument of a prompt is named."),
         ("prompts.files", "issue 4, prompts", "The prompts are in the wheel and, whole, in AGENT_PROMPTS.md."),
+        (
+            "prompts.way_back",
+            "issue 4, prompts",
+            "What a prompt arms before a risky change brings us back in by itself.",
+        ),
         ("guide.open", "issue 4, guide", "Guide, prompts and llms.txt need no token and are linked from the root."),
         ("guide.examples", "issue 4, guide", "Every example of the guide works as it stands."),
     )
