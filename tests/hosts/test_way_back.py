@@ -38,6 +38,13 @@ class Root:
     def __init__(self, app: App, host: Host) -> None:
         self._way, self.host = Direct(app), host
 
+    async def connects(self) -> None:
+        await self._way.call(session.connect, login(self.host, "root"))
+
+    async def leaves(self) -> None:
+        for each in (await self._way.call(session.list_, {}))["sessions"]:
+            await self._way.call(session.disconnect, {"session_id": each})
+
     async def run(self, text: str) -> str:
         answer = await self._way.call(command.exec_, {"command": text, "timeout": 20})
         assert (answer["status"], answer["exit_code"]) == ("completed", 0), answer
@@ -60,8 +67,9 @@ class Root:
 @pytest.fixture
 async def root(app: App, host: Host) -> AsyncIterator[Root]:
     await trust(app, host)
-    await Direct(app).call(session.connect, login(host, "root"))
-    yield Root(app, host)
+    agent = Root(app, host)
+    await agent.connects()
+    yield agent
     await console(
         host, "iptables -F INPUT; rm -f /root/rules? /run/go /run/undone; systemctl stop sshd-undo.timer 2>&1"
     )
@@ -79,9 +87,11 @@ async def test_who_locks_everybody_out_gets_in_again_because_a_way_back_was_arme
     await root.run(f"iptables -I INPUT -p tcp --syn --dport {root.host.port} -j DROP")
     assert not await root.gets_in_anew()
     assert await root.run("echo still here") == "still here\n"  # which is why an open session proves nothing
+    await root.leaves()
     await console(root.host, "touch /run/go")
     if armed:
         await root.until_in()
+        await root.connects()
         assert await root.run("iptables -S") == before
     else:
         assert not await root.gets_in_anew()
@@ -98,8 +108,8 @@ async def test_a_way_back_that_was_called_off_does_nothing(root: Root) -> None:
 @pytest.mark.requirement("prompts.way_back")
 async def test_systemd_keeps_the_way_back_too(app: App, deb: Host) -> None:
     await trust(app, deb)
-    await Direct(app).call(session.connect, login(deb, "root"))
     agent = Root(app, deb)
+    await agent.connects()
     arm = line(HARDEN, "systemd-run").replace("600", "0.1")
     try:
         await agent.run(arm.replace("UNDO", "touch /run/undone"))
