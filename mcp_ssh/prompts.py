@@ -7,7 +7,6 @@ left out. A wheel carries the files in `mcp_ssh/_prompts`; in a checkout they ar
 
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -110,6 +109,8 @@ def _folder() -> Traversable:
 
 
 def _read(file: Traversable) -> Prompt:
+    import tomllib  # 18 ms that the start of a server need not wait for
+
     before, _, rest = file.read_text("utf-8").partition(_FENCE)
     head, fence, text = rest.partition(_FENCE)
     if before or not fence:

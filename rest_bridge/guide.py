@@ -10,10 +10,10 @@ from importlib.resources import files
 
 from mcp_ssh import __version__, prompts
 from mcp_ssh.config import Config
-from mcp_ssh.errors import ToolError
+from mcp_ssh.errors import InvalidInput, ToolError
 from mcp_ssh.prompts import Prompt
 from mcp_ssh.tool import Registry, Role
-from rest_bridge.dialects import STATUS, Dialect
+from rest_bridge.dialects import STATUS
 from rest_bridge.routes import Family
 
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
@@ -28,12 +28,8 @@ def guide(registry: Registry, families: Sequence[Family], config: Config) -> str
     """The operating guide of a server with these tools, routes and limits. Reads files."""
     places = {
         "version": __version__,
-        "idle_minutes": f"{config.ssh.idle_minutes:g}",
-        "sessions": str(config.ssh.max_concurrent_connections),
-        "output": f"{config.security.max_output_kb} KiB",
-        "body": f"{config.server.max_body_mb:g} MiB",
         "routes": _table(("Tool", "Route", "Role", "What it does"), _routes(registry, families)),
-        "errors": _table(("Code", "Status", "Meaning"), _errors([each.dialect for each in families])),
+        "errors": _table(("Code", "Status", "Meaning"), _errors(families)),
         "roles": "".join(f"- `{role.name.lower()}` {may}.\n" for role, may in _ROLES.items()).rstrip(),
         "limits": _table(("What", "At most", "Key in config.json"), _limits(config)),
         "prompts": _list(f"`{each.name}`: {each.description}" for each in prompts.load().values()),
@@ -112,16 +108,18 @@ def _routes(registry: Registry, families: Iterable[Family]) -> Iterator[tuple[st
         yield f"`{name}`", where, tool.role.name.lower(), tool.description.partition("\n")[0]
 
 
-def _errors(dialects: Sequence[Dialect]) -> Iterator[tuple[str, ...]]:
-    """Each code once, with its status; where families differ, with each family's."""
+def _errors(families: Iterable[Family]) -> Iterator[tuple[str, ...]]:
+    """Each code once, with its status; families differ in that of fields that break a rule."""
+    usual = STATUS[InvalidInput]
+    others = {(each.dialect.invalid_fields, each.dialect.prefixes[0]) for each in families}
+    fields = "".join(f" ({code} below `{path}`)" for code, path in sorted(others) if code != usual)
     seen: set[str] = set()
     for kind in _kinds(ToolError):
         if kind.code in seen or (status := _status(kind)) is None:
             continue
         seen.add(kind.code)
-        other = {each.invalid_fields: each.prefixes[0] for each in dialects if each.invalid_fields != status}
-        shown = "".join(f" ({code} below `{path}`)" for code, path in other.items() if kind.code == "invalid_input")
-        yield f"`{kind.code}`", f"{status}{shown}", (inspect.getdoc(kind) or "").partition("\n")[0]
+        shown = f"{status}{fields}" if kind is InvalidInput else f"{status}"
+        yield f"`{kind.code}`", shown, (inspect.getdoc(kind) or "").partition("\n")[0]
 
 
 def _status(kind: type[ToolError]) -> int | None:
@@ -145,7 +143,8 @@ def _limits(config: Config) -> Iterator[tuple[str, ...]]:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _list(items: Iterable[str]) -> str:

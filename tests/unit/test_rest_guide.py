@@ -92,7 +92,7 @@ def test_the_guide_says_the_limits_of_this_server() -> None:
     config = Config.model_validate({"server": {"max_body_mb": 7}, "ssh": {"max_concurrent_connections": 123}})
     text = guide(REGISTRY, FAMILIES, config)
     assert "| request body | 7 MiB |" in text
-    assert "one token may have\n123 open at once" in text
+    assert "| open sessions of one token | 123 |" in text
 
 
 async def test_the_command_line_prints_the_guide(tmp_path: Path) -> None:
