@@ -11,7 +11,7 @@ from mcp_ssh.config import Config
 from mcp_ssh.tools import REGISTRY
 from tests.unit.cli_kit import ROOT, environment
 
-README = "# Title\n\n<!-- tools -->\nold\n<!-- /tools -->\n\nThe end.\n"
+README = "# Title\n\n<!-- tools -->\nyesterday\n<!-- /tools -->\n\nThe end.\n"
 
 
 def generate(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +63,7 @@ def test_the_readme_has_the_table_between_its_marks_and_is_else_untouched(writte
     text = (written / "README.md").read_text()
     assert text.startswith("# Title\n\n<!-- tools -->\n")
     assert text.endswith("<!-- /tools -->\n\nThe end.\n")
-    assert "old" not in text.partition("<!-- tools -->")[2].partition("<!-- /tools -->")[0].split()
+    assert "yesterday" not in text.partition("<!-- tools -->")[2].partition("<!-- /tools -->")[0].split()
     assert all(f"| `{name}` |" in text for name in REGISTRY)
 
 
