@@ -42,7 +42,7 @@ class Tokens(Protocol):
 
 Identify = Callable[[Headers], Awaitable[Caller]]
 
-_PUBLIC = frozenset({"/", "/docs", "/redoc", "/openapi.json"})
+_PUBLIC = frozenset({"/", "/docs", "/redoc", "/openapi.json", "/guide", "/prompts", "/llms.txt"})
 _PUBLIC_BELOW = ("/docs/", "/redoc/")
 _HINT = "send the header Authorization: Bearer TOKEN; `mcp-ssh token add NAME` makes a token"
 

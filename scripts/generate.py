@@ -1,4 +1,4 @@
-"""Write the files that follow from the code: TOOLS.md, config.example.json and the README's table of tools.
+"""Write the files that follow from the code: TOOLS.md, AGENT_PROMPTS.md, config.example.json, README's table of tools.
 
 `--check` writes nothing and fails where a file is not as it would be written.
 """
@@ -21,6 +21,7 @@ from mcp_ssh.server import build_server
 from mcp_ssh.surface import Surface, toolsets
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
+from rest_bridge.guide import prompts_page
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- tools -->", "<!-- /tools -->"
@@ -68,7 +69,11 @@ def _is(path: Path, text: str) -> bool:
 
 def generated(root: Path) -> dict[Path, str]:
     """The files and their texts."""
-    files = {root / "TOOLS.md": tools_page(), root / "config.example.json": config.example()}
+    files = {
+        root / "TOOLS.md": tools_page(),
+        root / "AGENT_PROMPTS.md": prompts_page(),
+        root / "config.example.json": config.example(),
+    }
     readme = root / "README.md"
     if readme.exists() and (text := _with_table(readme.read_text("utf-8"))) is not None:
         files[readme] = text

@@ -19,6 +19,7 @@ from mcp_ssh.cli import (
     demo,
     download,
     exec_,
+    guide,
     serve,
     stdio,
     tokens,
@@ -38,6 +39,7 @@ COMMANDS = {
     "check": check,
     "call": call,
     "tools": tools,
+    "guide": guide,
     "token": tokens,
     "client-config": client_config,
     "completion": completion,
@@ -56,6 +58,7 @@ SHORT_HELP = """mcp-ssh is an MCP server: a client starts it and talks to it thr
   mcp-ssh exec            run a command on a machine: mcp-ssh exec MACHINE -- COMMAND
   mcp-ssh upload          copy files there; `mcp-ssh download` copies them here
   mcp-ssh tools           the tools; `mcp-ssh call TOOL JSON` calls one
+  mcp-ssh guide           how to work with the server over HTTP; `--prompts`: ready instructions for agents
   mcp-ssh token add NAME  let somebody call over HTTP
   mcp-ssh client-config   what to put into the configuration of an MCP client
   mcp-ssh --help          all commands and options"""

@@ -21,6 +21,7 @@ from mcp_ssh.dispatch import dispatch, internal, lookup
 from mcp_ssh.errors import ToolError, Unauthenticated
 from mcp_ssh.server.answers import failed, succeeded
 from mcp_ssh.server.call import ANSWER_LIMIT_S, AskFirst, Context, McpCall
+from mcp_ssh.server.prompts import Prompts
 from mcp_ssh.store import HistoryRow, arguments_text
 from mcp_ssh.surface import Surface
 from mcp_ssh.tool import CONFIRM_SCHEMA, AnyTool, Caller, Registry, Risk
@@ -57,12 +58,15 @@ def build_server(app: App, registry: Registry, surface: Surface, *, caller: Call
             each request under `CALLER_KEY`, and a request without one is refused.
     """
     endpoint = _Endpoint(app, registry, surface, caller)
+    prompts = Prompts(registry, surface)
     server: Server[Any] = Server(
         NAME,
         version=__version__,
         instructions=INSTRUCTIONS,
         on_list_tools=endpoint.list_tools,
         on_call_tool=endpoint.call_tool,
+        on_list_prompts=prompts.list,
+        on_get_prompt=prompts.get,
         # Else the SDK lists all tools again for every call over HTTP, to look for headers that ours do not use.
         get_tool_input_schema=endpoint.input_schema,
     )

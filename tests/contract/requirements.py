@@ -225,5 +225,24 @@ REQUIREMENTS = tuple(
         ("system.rights", "issue 5", "What needs root is done with sudo, or refused with what to do; nothing changed."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
         ("session.names", "design, session names", "A name that stands for a machine connects to it on first use."),
+        (
+            "prompts.true",
+            "issue 4, prompts",
+            "A prompt names only tools, routes and arguments that exist, and no secret.",
+        ),
+        (
+            "prompts.served",
+            "issue 4, prompts",
+            "The files in prompts/ are the prompts that MCP clients of both eras get.",
+        ),
+        ("prompts.refused", "issue 4, prompts", "A missing or unknown argument of a prompt is named."),
+        ("prompts.files", "issue 4, prompts", "The prompts are in the wheel and, whole, in AGENT_PROMPTS.md."),
+        (
+            "prompts.way_back",
+            "issue 4, prompts",
+            "What a prompt arms before a risky change brings us back in by itself.",
+        ),
+        ("guide.open", "issue 4, guide", "Guide, prompts and llms.txt need no token and are linked from the root."),
+        ("guide.examples", "issue 4, guide", "Every example of the guide works as it stands."),
     )
 )

@@ -11,7 +11,7 @@ from mcp_ssh.config import Config
 from mcp_ssh.tools import REGISTRY
 from tests.unit.cli_kit import ROOT, environment
 
-README = "# Title\n\n<!-- tools -->\nold\n<!-- /tools -->\n\nThe end.\n"
+README = "# Title\n\n<!-- tools -->\nyesterday\n<!-- /tools -->\n\nThe end.\n"
 
 
 def generate(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "README.md").write_text(README)
     done = generate(root)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split() == ["wrote", "TOOLS.md", "wrote", "config.example.json", "wrote", "README.md"]
+    assert done.stdout.split() == [
+        "wrote",
+        "TOOLS.md",
+        "wrote",
+        "AGENT_PROMPTS.md",
+        "wrote",
+        "config.example.json",
+        "wrote",
+        "README.md",
+    ]
     return root
 
 
@@ -54,11 +63,11 @@ def test_the_readme_has_the_table_between_its_marks_and_is_else_untouched(writte
     text = (written / "README.md").read_text()
     assert text.startswith("# Title\n\n<!-- tools -->\n")
     assert text.endswith("<!-- /tools -->\n\nThe end.\n")
-    assert "old" not in text.partition("<!-- tools -->")[2].partition("<!-- /tools -->")[0].split()
+    assert "yesterday" not in text.partition("<!-- tools -->")[2].partition("<!-- /tools -->")[0].split()
     assert all(f"| `{name}` |" in text for name in REGISTRY)
 
 
-@pytest.mark.parametrize("name", ["TOOLS.md", "config.example.json", "README.md"])
+@pytest.mark.parametrize("name", ["TOOLS.md", "AGENT_PROMPTS.md", "config.example.json", "README.md"])
 def test_check_names_the_file_that_differs_and_changes_nothing(written: Path, tmp_path: Path, name: str) -> None:
     root = tmp_path / "root"
     root.mkdir()

@@ -81,7 +81,7 @@ async def test_the_root_says_what_this_is(rest: Rest) -> None:
         answer = await client.get("/")
     assert answer.json() == {
         "service": "mcp-ssh", "version": __version__, "status": "running", "docs": "/docs", "openapi": "/openapi.json",
-        "mcp": "/mcp",
+        "guide": "/guide", "llms": "/llms.txt", "mcp": "/mcp",
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ ROUTES = [route for family in FAMILIES for route in family.routes]
 MCP_PATHS = ("/mcp", "/mcp/all", "/mcp/readonly", "/mcp/x/session")
 PUBLIC = (
     "/", "/docs", "/docs/init.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/redoc", "/redoc/init.js",
-    "/redoc/redoc.standalone.js", "/openapi.json",
+    "/redoc/redoc.standalone.js", "/openapi.json", "/guide", "/prompts", "/llms.txt",
 )  # fmt: skip
 OVER = b" " * (4 * 1024 * 1024 + 1)
 JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
