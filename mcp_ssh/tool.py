@@ -111,7 +111,7 @@ class Tool(Generic[W, P, R]):
     @cached_property
     def input_schema(self) -> dict[str, Any]:
         """JSON Schema of the arguments, without the noise of generated titles, references resolved."""
-        schema = _plain(self.params.model_json_schema())
+        schema = plain_schema(self.params.model_json_schema())
         if self.confirm:
             schema.setdefault("properties", {})["confirm"] = dict(CONFIRM_SCHEMA)
         return schema
@@ -119,7 +119,7 @@ class Tool(Generic[W, P, R]):
     @cached_property
     def output_schema(self) -> dict[str, Any]:
         """JSON Schema of the result."""
-        return _plain(self.result.model_json_schema(mode="serialization"))
+        return plain_schema(self.result.model_json_schema(mode="serialization"))
 
 
 CONFIRM_SCHEMA: Mapping[str, Any] = {
@@ -281,7 +281,7 @@ def tools_of(*rooms: ModuleType) -> Registry:
     return Registry(found)
 
 
-def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+def plain_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema without generated titles, references replaced by what they point at."""
     definitions: dict[str, Any] = schema.pop("$defs", {})
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from mcp_ssh import __version__
 from mcp_ssh.config import Config
+from mcp_ssh.tool import plain_schema
 from rest_bridge.dialects import SSH_API, Dialect
 from rest_bridge.routes import Family, Field, Route
 
@@ -152,7 +153,7 @@ def _body(fields: Mapping[str, Field]) -> dict[str, Any]:
 
 def _result(route: Route) -> dict[str, Any]:
     if route.shape is not None:
-        return route.shape.model.model_json_schema(mode="serialization")
+        return plain_schema(route.shape.model.model_json_schema(mode="serialization"))
     return route.tool.output_schema
 
 
