@@ -51,7 +51,9 @@ async def upload(host: Session, wish: Wish, source: Source, progress: Progress) 
             target = await Target.at(sftp, wish.path)
             part = target.beside(partial_name(wish.path, source.size, sha256))
             progress.total, progress.resumes = source.size, True
-            progress.left = lambda: f"{progress.done} of {source.size} bytes were sent, and the file there is unchanged"
+            progress.left = lambda: (
+                f"up to {progress.done} of {source.size} bytes arrived, and the file there is unchanged"
+            )
             have = await _sent(sftp, part, source, progress)
             if await _read_back(sftp, part) != sha256:
                 await sftp.client.remove(part)
@@ -261,6 +263,7 @@ class _Growing:
 
     async def fill(self, folder: bytes, handle: int) -> None:
         """Put what is in an open local folder into one of the machine, which is made where it is missing."""
+        written: bytes | None = None
         if await self._sftp.facts(folder) is None:
             await self._sftp.client.mkdir(folder)
         for name in sorted(await in_thread(functools.partial(os.listdir, handle), self._shown)):
@@ -278,8 +281,11 @@ class _Growing:
                 self.tally.count += 1
             elif stat.S_ISREG(mode):
                 await self._file(there, name, handle)
+                written = there
             else:
                 self.tally.skip(name)
+        if written is not None:
+            await _swept(self._sftp, written)
 
     async def _file(self, there: bytes, name: str, handle: int) -> None:
         source = await in_thread(functools.partial(local.source_in, name, handle), self._shown)

@@ -126,9 +126,9 @@ async def _upload(host: Session, wish: Wish, source: Source, sha256: str, progre
     at_once = source.size <= BLOCK
     async with streaming(host.link, asked.command, host.acting) as stream:
         have = 0 if at_once else parse_have(await stream.answer(asked))
-        progress.left = lambda: f"{progress.done} of {source.size} bytes were sent, and the file there is unchanged"
-        await _send(stream, source, have, progress)
-        progress.left = lambda: "all of it was sent, so the file there is the old one or the new one"
+        progress.left = lambda: f"up to {progress.done} of {source.size} bytes arrived, and the file there is unchanged"
+        if await _sent(stream, source, have, progress):
+            progress.left = lambda: "all of it was sent, so the file there is the old one or the new one"
         stream.end_input()
         if at_once:
             have = parse_have(await stream.answer(asked))
@@ -138,12 +138,14 @@ async def _upload(host: Session, wish: Wish, source: Source, sha256: str, progre
     return Transferred(answer.path, source.size, sha256, have, outcome.permissions, outcome.atomic)
 
 
-async def _send(stream: Stream, source: Source, offset: int, progress: Progress) -> None:
+async def _sent(stream: Stream, source: Source, offset: int, progress: Progress) -> bool:
+    """Send the rest of a file; False where the other side takes no more."""
     while chunk := await in_thread(functools.partial(source.read, offset), "the source"):
         if not await stream.write(chunk):
-            return
+            return False
         offset += len(chunk)
         await progress.reached(offset)
+    return True
 
 
 # ---- from the machine --------------------------------------------------------------------------------------------

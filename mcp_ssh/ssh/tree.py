@@ -43,6 +43,7 @@ async def upload(host: Session, path: str, place: Path, shown: str, progress: Pr
         RemoteFailed: It did not arrive whole; the machine is as it was.
     """
     tally = Tally()
+    progress.left = lambda: f"up to {progress.done} bytes arrived, and the folder there is unchanged"
     asked = ask_receive_tree(path, secrets.token_hex(8))
     root = await in_thread(functools.partial(local.enter, place), shown)
     with _held(root), contextlib.closing(archive(root, tally)) as pieces:
@@ -52,7 +53,8 @@ async def upload(host: Session, path: str, place: Path, shown: str, progress: Pr
                 if not await stream.write(piece):
                     break
                 await progress.reached(progress.done + len(piece))
-            progress.left = lambda: "all of it was sent, so any part of it may be in the folder there, each file whole"
+            else:
+                progress.left = lambda: "all of it was sent, so some or all of its files may be there, each whole"
             stream.end_input()
             answer = await stream.answer(asked)
             await stream.finish()
@@ -98,7 +100,7 @@ async def download(host: Session, path: str, goal: Goal, progress: Progress, *, 
 
 def came(tally: Tally) -> str:
     """What of a tree is here, for the error of one that did not come whole."""
-    return f"{tally.count} files came, which are whole and in local_path"
+    return f"{tally.count} files came, each whole, and are in local_path; the rest is not"
 
 
 def _made(goal: Goal) -> None:

@@ -146,6 +146,8 @@ REQUIREMENTS = tuple(
         ("file.download", "guide, POST /file/download", "A file is downloaded to a local path, or returned as base64."),
         ("file.transfer.memory", "issue 3", "A file of any size travels in constant memory, with equal SHA-256."),
         ("file.transfer.resume", "issue 3", "A transfer that was cut goes on where it ended."),
+        ("file.transfer.cut", "issue 3", "A transfer whose link is cut ends in time, says what it left, and goes on."),
+        ("file.transfer.swept", "issue 3", "Partial files that nobody came back for are removed, others never."),
         ("file.transfer.atomic", "issue 3", "A transfer that fails leaves the old file intact."),
         ("file.transfer.tree", "issue 3", "Folders travel both ways as one stream, whatever the names in them."),
         ("file.transfer.escape", "design, files", "No entry of a tree gets out of the folder it is put into."),

@@ -17,8 +17,8 @@ from mcp_ssh.tools import file, session
 from tests.doors import Direct
 from tests.fleet.hosts import Host
 from tests.hosts.machine import login, trust
-from tests.hosts.test_transfer_trees import FACTS, SUMS, facts, planted
-from tests.hosts.transfers import FOLDER, On, noise, opened, refused, sha256
+from tests.hosts.test_transfer_trees import FACTS, planted
+from tests.hosts.transfers import FOLDER, SUMS, On, facts, noise, opened, refused, sha256
 
 pytestmark = pytest.mark.requirement("file.sftp")
 

@@ -4,7 +4,6 @@ import base64
 import functools
 import io
 import os
-import subprocess
 import tarfile
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -18,7 +17,7 @@ from mcp_ssh.app import App
 from mcp_ssh.tools import file
 from tests.doors import Direct
 from tests.fleet.hosts import Host
-from tests.hosts.transfers import FOLDER, On, opened, refused
+from tests.hosts.transfers import FOLDER, SUMS, On, facts, opened, refused
 
 NAMES = [
     b"a b",
@@ -33,17 +32,11 @@ NAMES = [
     b"n" * 180,
 ]
 FACTS = r"find . \( -type d -o -exec stat -c '%n %a %s' {} \; \) | LC_ALL=C sort | sha256sum"
-SUMS = "find . -type f -exec sh -c 'for f; do sha256sum < \"$f\"; done' sh {} + | LC_ALL=C sort | sha256sum"
 
 
 @pytest.fixture
 async def on(app: App, host: Host) -> On:
     return await opened(Direct(app), app, host)
-
-
-def facts(folder: Path, command: str) -> str:
-    done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, check=True)
-    return done.stdout.decode("utf-8", "surrogateescape")
 
 
 def planted(folder: Path) -> int:
