@@ -11,6 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
+# The tree this script stands in is described, whichever one the virtual environment was installed from.
+sys.path.insert(0, str(ROOT))
+
 import anyio
 from mcp import Client
 
@@ -23,7 +27,6 @@ from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
 from rest_bridge.guide import prompts_page
 
-ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- tools -->", "<!-- /tools -->"
 
 ABOUT = """\

@@ -154,7 +154,7 @@ class Four:
             moved = await dispatch(app, tool, {"session_id": session_id, **arguments}, DirectCall(caller()))
             assert (moved.resumed_bytes or 0) > 0 or moved.count == 3
         if self.machine.user == "sftponly":  # what was cut in a folder file by file has nobody there to remove it
-            await self.machine.run("find old -name '.mcp*' -exec touch -d '8 days ago' {} +")
+            await self.machine.run("find old -name '.mcp*' -exec touch -t 202001010000 {} +")
             await dispatch(app, file.upload, {"session_id": session_id, **self.calls()[1][1]}, DirectCall(caller()))
         with anyio.fail_after(30):
             while await self.machine.run("ls -A . old | grep -c mcp-ssh || :") != "0\n":

@@ -20,6 +20,7 @@ from tests.fleet.hosts import Host
 from tests.hosts.machine import SOAK, login, outside, trust
 
 SUMS = "find . -type f -exec sh -c 'for f; do sha256sum < \"$f\"; done' sh {} + | LC_ALL=C sort | sha256sum"
+CONTENT = "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum"
 FOLDER = "/home/dev/of transfers"
 BIG = (1024 if SOAK else 64) * 1024 * 1024
 

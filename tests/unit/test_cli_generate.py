@@ -1,6 +1,7 @@
 """The generated files follow from the code, and `--check` finds one that does not."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,9 @@ from tests.unit.cli_kit import ROOT, environment
 README = "# Title\n\n<!-- tools -->\nyesterday\n<!-- /tools -->\n\nThe end.\n"
 
 
-def generate(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "generate.py"), "--root", str(root), *words]
-    env = environment(root.parent / "person", PYTHONPATH=str(ROOT))
+def generate(root: Path, *words: str, tree: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(tree / "scripts" / "generate.py"), "--root", str(root), *words]
+    env = environment(root.parent / "person", PYTHONPATH="")
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
@@ -84,3 +85,15 @@ def test_check_names_the_file_that_differs_and_changes_nothing(written: Path, tm
 def test_check_is_content_with_what_was_written(written: Path) -> None:
     done = generate(written, "--check")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_tree_that_the_script_stands_in_is_described(tmp_path: Path) -> None:
+    """And not the one that the virtual environment was installed from."""
+    tree, root = tmp_path / "tree", tmp_path / "root"
+    for part in ("mcp_ssh", "scripts"):
+        shutil.copytree(ROOT / part, tree / part)
+    changed = tree / "mcp_ssh/tools/session.py"
+    changed.write_text(changed.read_text().replace("List your open SSH sessions.", "List sessions of this tree."))
+    root.mkdir()
+    assert generate(root, tree=tree).returncode == 0
+    assert "List sessions of this tree." in (root / "TOOLS.md").read_text()
