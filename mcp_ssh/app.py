@@ -1,9 +1,10 @@
 """The long-lived objects of one server process, opened together and closed in the right order. It has no verbs."""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -12,10 +13,11 @@ from mcp_ssh.config import Config
 from mcp_ssh.errors import ShuttingDown
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.hostkeys import HostKeys
-from mcp_ssh.ssh.login import aliases
-from mcp_ssh.ssh.pool import Resolver, Sessions
+from mcp_ssh.ssh.login import Resolver, aliases
+from mcp_ssh.ssh.pool import Sessions
 from mcp_ssh.store import Store
 from mcp_ssh.store.blobs import Blobs
+from mcp_ssh.tool import Caller
 
 SWEEP_S = 60.0
 """How often expired blobs are looked for."""
@@ -50,6 +52,13 @@ class App:
     read_only: bool = False
     resolvers: list[Resolver] = field(default_factory=list[Resolver])
     calls: Calls = field(default_factory=lambda: Calls(_stopping))
+
+    async def named(self, caller: Caller, name: str) -> Mapping[str, Any] | None:
+        """What `session_connect` takes to reach the machine that a name means to a caller, if it means one."""
+        for resolve in self.resolvers:
+            if (wanted := await resolve(caller, name)) is not None:
+                return wanted
+        return None
 
     async def admitted(self) -> set[str]:
         """The ids of the remote callers that may still come: those with a token, and the one where none is needed."""

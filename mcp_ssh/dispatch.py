@@ -141,7 +141,9 @@ async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[A
 
 async def _connected(app: App, caller: Caller, arguments: Mapping[str, Any]) -> Session:
     wanted = Connect.model_validate(dict(arguments))
-    return await open_session(caller, wanted, host_keys=app.hostkeys, config=app.config, blobs=app.blobs)
+    return await open_session(
+        caller, wanted, host_keys=app.hostkeys, config=app.config, blobs=app.blobs, named=app.named
+    )
 
 
 async def _confirm(tool: AnyTool, params: Params, call: Call) -> None:

@@ -14,7 +14,7 @@ from mcp_ssh.errors import ConnectFailed, TimedOut, Unsupported
 from mcp_ssh.ssh.dial import Dialer, NetworkFailed, new_password_wanted
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.link import Link, close_channel, lost
-from mcp_ssh.ssh.login import Login, Logins
+from mcp_ssh.ssh.login import Login, Logins, Resolver
 from mcp_ssh.ssh.session import Account, Limits, Session
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.ssh.wire import POSIX_SHELLS, Shell
@@ -40,7 +40,13 @@ _EXPIRED = re.compile(rb"password change required|you must change your password"
 
 
 async def open_session(
-    caller: Caller, wanted: Connect, *, host_keys: HostKeys, config: Config, blobs: Blobs
+    caller: Caller,
+    wanted: Connect,
+    *,
+    host_keys: HostKeys,
+    config: Config,
+    blobs: Blobs,
+    named: Resolver | None = None,
 ) -> Session:
     """Connect, log in and learn what the account may do.
 
@@ -59,7 +65,7 @@ async def open_session(
     where = f"{wanted.host or config.auth.default_host}"
     try:
         with anyio.fail_after(timeout_s):
-            login, alias = await Logins(caller, config, host_keys).wanted(wanted)
+            login, alias = await Logins(caller, config, host_keys, named).wanted(wanted)
             where = login.where
             dialer = Dialer(login, config)
             link, account = await _linked(dialer, login, wanted)

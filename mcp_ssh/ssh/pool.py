@@ -10,13 +10,11 @@ from typing import Any
 import anyio
 
 from mcp_ssh.errors import NotFound, TooMany
+from mcp_ssh.ssh.login import Resolver
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Caller, Role
 
 log = logging.getLogger(__name__)
-
-Resolver = Callable[[Caller, str], Awaitable[Mapping[str, Any] | None]]
-"""What `session_connect` takes to reach the machine that a name means to a caller; `None` where it means none."""
 
 LOOK_S = 5.0
 """How often idle sessions and revoked tokens are looked for."""

@@ -194,6 +194,7 @@ REQUIREMENTS = tuple(
         ("ways_in.end", "issue 3", "Commands are ended over a jump, on Dropbear and with one channel too."),
         ("ways_in.ipv6", "issue 3", "IPv6 addresses are hosts."),
         ("ways_in.jump", "issue 3", "ProxyJump chains lead to machines behind machines and end with the session."),
+        ("ways_in.jump_named", "issue 3", "A saved connection or alias is a way to go through, with its own secrets."),
         ("ways_in.jump_trust", "issue 3", "Each machine on the way shows its own host key and gets its own login."),
         ("ways_in.proxy_command", "issue 3", "A ProxyCommand is the way to a machine, and ends with the session."),
         (
