@@ -150,6 +150,11 @@ REQUIREMENTS = tuple(
         ("file.transfer.swept", "issue 3", "Partial files that nobody came back for are removed, others never."),
         ("file.transfer.atomic", "issue 3", "A transfer that fails leaves the old file intact."),
         ("file.transfer.tree", "issue 3", "Folders travel both ways as one stream, whatever the names in them."),
+        (
+            "file.transfer.tree.sha256",
+            "issue 3",
+            "An uploaded folder is compared by SHA-256 before it is put in place.",
+        ),
         ("file.transfer.escape", "design, files", "No entry of a tree gets out of the folder it is put into."),
         ("file.transfer.local", "design, files", "Callers over HTTP stay in the folders configured for them."),
         ("file.exec", "issue 3", "Files travel through the shell of a machine without SFTP."),

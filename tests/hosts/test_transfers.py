@@ -16,23 +16,13 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.probes.file_transfer import ask_receive
 from mcp_ssh.tools import file
-from tests.doors import Direct, DirectCall, Fault, Way, caller
+from tests.doors import DirectCall, Fault, caller
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected, login, outside, processes
 from tests.hosts.servers import stdio
-from tests.hosts.transfers import BIG, CONTENT, FOLDER, SUMS, On, big, emptied, facts, noise, opened, refused, sha256
+from tests.hosts.transfers import BIG, CONTENT, FOLDER, SUMS, On, big, emptied, facts, noise, refused, sha256
 
 MIB = 1024 * 1024
-
-
-@pytest.fixture
-async def on(app: App, way: Way, host: Host) -> On:
-    return await opened(way, app, host)
-
-
-@pytest.fixture
-async def direct(app: App, host: Host) -> On:
-    return await opened(Direct(app), app, host)
 
 
 @pytest.mark.requirement("file.upload")
