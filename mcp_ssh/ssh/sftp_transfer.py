@@ -207,7 +207,7 @@ async def download(host: Session, path: str, goal: Goal, progress: Progress) -> 
                         await in_thread(functools.partial(target.write, chunk), goal.shown)
                         await progress.reached(target.have)
                     now: Any = await file.stat()
-                if target.have != facts.size or _state(now) != _state(facts):
+                if (target.have, facts.mtime) != _state(now) or _state(now) != _state(facts):
                     await in_thread(target.discard, goal.shown)
                     raise Conflict(f"{named(path)} changed while it was being read; nothing was kept", hint="try again")
                 mode = stat.S_IMODE(facts.permissions or 0o600)
