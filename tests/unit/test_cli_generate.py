@@ -90,7 +90,7 @@ def test_check_is_content_with_what_was_written(written: Path) -> None:
 def test_the_tree_that_the_script_stands_in_is_described(tmp_path: Path) -> None:
     """And not the one that the virtual environment was installed from."""
     tree, root = tmp_path / "tree", tmp_path / "root"
-    for part in ("mcp_ssh", "scripts"):
+    for part in ("mcp_ssh", "rest_bridge", "scripts", "prompts"):
         shutil.copytree(ROOT / part, tree / part)
     changed = tree / "mcp_ssh/tools/session.py"
     changed.write_text(changed.read_text().replace("List your open SSH sessions.", "List sessions of this tree."))
