@@ -75,7 +75,7 @@ def _from_text(given: object) -> object:
 
 
 Pid = Annotated[
-    int, BeforeValidator(_from_text), Field(gt=1, le=4_194_304, description="Process id; 1 and less is refused.")
+    int, Field(gt=1, le=4_194_304, description="Process id; 1 and less is refused."), BeforeValidator(_from_text)
 ]
 
 
