@@ -7,7 +7,7 @@ WORKERS ?= 4
 TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check lint soak bench fleet docs fmt constraints
+.PHONY: run test check conformance npm lint soak bench fleet docs fmt constraints
 
 run: .venv/run  ## start everything on an embedded SSH host
 	$(BIN)/mcp-ssh demo
@@ -15,7 +15,18 @@ run: .venv/run  ## start everything on an embedded SSH host
 test: .venv/test  ## all tests, on real hosts where this machine can have them
 	$(TESTS)
 
-check: lint test  ## everything CI runs
+check: lint npm test  ## everything CI runs
+
+conformance: .venv/test npm  ## the official suite, the inspector and the TypeScript clients, against our server
+	$(BIN)/python -m pytest tests/protocol $(PYTEST)
+
+npm: tests/protocol/package.json  ## what tests/protocol takes from npm, Node 22 included, into .npm
+	@if cmp -s $< .npm/ready; then :; \
+	elif command -v npm >/dev/null; then \
+		mkdir -p .npm && cp $< .npm/package.json && \
+		npm install --prefix .npm --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel=error && \
+		cp $< .npm/ready; \
+	else echo 'there is no npm here: tests/protocol will be skipped'; fi
 
 lint: .venv/test .venv/lint
 	$(BIN)/ruff check .

@@ -232,6 +232,12 @@ REQUIREMENTS = tuple(
         ("system.kill", "guide, POST /system/kill", "A signal reaches a process, and never process 1."),
         ("system.rights", "issue 5", "What needs root is done with sudo, or refused with what to do; nothing changed."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
+        (
+            "mcp.conformance",
+            "issue 4, check 2",
+            "The official conformance suite fails nowhere but where it is named why.",
+        ),
+        ("mcp.clients", "issue 4, check 2", "TypeScript clients of both versions and the inspector find no fault."),
         ("session.names", "design, session names", "A name that stands for a machine connects to it on first use."),
         (
             "prompts.true",
