@@ -232,6 +232,12 @@ REQUIREMENTS = tuple(
         ("system.kill", "guide, POST /system/kill", "A signal reaches a process, and never process 1."),
         ("system.rights", "issue 5", "What needs root is done with sudo, or refused with what to do; nothing changed."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
+        ("faults.link", "issue 4, check 5", "A cut link ends no call late, and none with a false word."),
+        ("faults.sshd", "issue 4, check 5", "Commands outlast a restart of sshd, and end with their connection."),
+        ("faults.reboot", "issue 4, check 5", "A reboot ends the calls, and the machine is reached again."),
+        ("faults.killed_server", "issue 4, check 5", "A server that was killed is followed by one that works at once."),
+        ("faults.max_sessions", "issue 4, check 5", "Commands share the few channels that a machine allows."),
+        ("faults.max_startups", "issue 4, check 5", "A login to a machine that takes no more of them ends in time."),
         (
             "mcp.conformance",
             "issue 4, check 2",
