@@ -1,4 +1,4 @@
-"""Programs from npm that speak the protocol to a server of ours; `make npm` installs them."""
+"""The pytest plugin of programs from npm that speak the protocol to a server of ours; `make npm` installs them."""
 
 import contextlib
 import os
@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".npm"
 MODULES = FOLDER / "node_modules"
 SUITE = MODULES / "@modelcontextprotocol/conformance/dist/index.js"
+PREFIX = "npm: "
 INSPECTOR = MODULES / "@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 
 
@@ -25,10 +26,19 @@ def node() -> str:
     found = str(bundled) if bundled.exists() else shutil.which("node")
     if installed.exists() and found:
         return found
-    reason = "npm: run `make npm` for the conformance suite, the inspector and the TypeScript clients"
+    reason = f"{PREFIX}run `make npm` for the conformance suite, the inspector and the TypeScript clients"
     if os.environ.get("CI"):
         pytest.fail(f"{reason} (in CI that is a failure, not a skip)", pytrace=False)
     pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was skipped for want of them."""
+    skipped: list[pytest.TestReport] = terminalreporter.stats.get("skipped", [])
+    if without := [report for report in skipped if f"Skipped: {PREFIX}" in str(report.longrepr)]:
+        terminalreporter.write_sep("=", f"skipped, for want of what `make npm` installs: {len(without)}", yellow=True)
+        for report in without:
+            terminalreporter.write_line(report.nodeid)
 
 
 def run(argv: list[str], home: Path, text: str | None = None) -> "subprocess.CompletedProcess[str]":

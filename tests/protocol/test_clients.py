@@ -16,9 +16,7 @@ from mcp_ssh.config import Config
 from tests.fleet.hosts import Host
 from tests.hosts.machine import login, trust
 from tests.hosts.servers import TOKEN, serve
-from tests.protocol.npm import INSPECTOR, node, run
-
-__all__ = ["node"]
+from tests.protocol.npm import INSPECTOR, run
 
 SCRIPTS = Path(__file__).with_name("typescript")
 ERAS = {"v1": None, "v2": "2025-11-25", "v2 auto": "2026-07-28"}  # the first SDK does not tell

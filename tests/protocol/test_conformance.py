@@ -7,9 +7,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from tests.protocol.npm import SUITE, fixture_server, node, run
-
-__all__ = ["node"]
+from tests.protocol.npm import SUITE, fixture_server, run
 
 EXPECTED = Path(__file__).with_name("expected_failures.yml")
 ERAS = {"2025-11-25": 33, "2026-07-28": 40}
