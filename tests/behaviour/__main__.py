@@ -1,6 +1,7 @@
 """`python -m tests.behaviour [NAME…]`: what servers do with a machine of the fleet, as a table and as results.json.
 
-Without names, this project's own; `peers` stands for the others that the suite knows and that are installed.
+Without names, this project's own; `peers` stands for the others that the suite knows, once `make peers` has installed
+them. What is not measured anew keeps the results it had.
 """
 
 import datetime
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import anyio
 
-from tests.behaviour.adapter import PEERS_FOLDER
 from tests.behaviour.adapters import ALL, OURS, PEERS
 from tests.behaviour.cases import ALONE, CONNECTED, TIME_LIMIT_S, On, OnServer, Outcome
 from tests.behaviour.running import running
@@ -55,8 +55,10 @@ async def column(on: On) -> dict[str, Outcome]:
 def main(names: list[str]) -> int | str:
     if reason := why_not():
         return f"behaviour: {reason}"
-    wanted = [each.name for each in PEERS if PEERS_FOLDER.exists()] if "peers" in names else []
-    wanted = [*wanted, *(name for name in names if name != "peers")] or [OURS.name]
+    if unknown := set(names) - {*ALL, "peers"}:
+        return f"behaviour: no server called {', '.join(sorted(unknown))}; there are {', '.join(ALL)}, and peers"
+    named = [*names, *(each.name for each in PEERS if "peers" in names)] or [OURS.name]
+    wanted = [name for name in ALL if name in named]
     results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     cache = build.ensure(print)
     reap()

@@ -35,8 +35,8 @@ class Adapter(ABC):
         self.timeout_s = timeout_s
 
     @abstractmethod
-    def server(self) -> StdioServerParameters:
-        """The command that starts it; writes what it has to be configured with."""
+    def server(self) -> StdioServerParameters | str:
+        """The command that starts it, or the URL where it is; writes what it has to be configured with."""
 
     async def trust(self) -> None:
         """Make the machine's keys known before it starts: in ~/.ssh/known_hosts, where every SSH client looks."""

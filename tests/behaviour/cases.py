@@ -200,7 +200,7 @@ async def orphan(on: On) -> Outcome:
     argv = [sys.executable, "-m", "tests.behaviour.client", on.make.name, str(adapter.home), f"sleep {n} | cat"]
     machine = json.dumps(asdict(adapter.machine))
     root = Path(__file__).resolve().parents[2]
-    client = subprocess.Popen([*argv, machine], stdin=subprocess.DEVNULL, cwd=root)
+    client = subprocess.Popen([*argv, machine], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=root)
     try:
         await started(on.host, n)
         servers = children(client.pid)

@@ -74,11 +74,13 @@ class Answer:
 
 @contextlib.asynccontextmanager
 async def running(adapter: Adapter, machine: Host, *, connect: bool = True) -> AsyncGenerator[Running]:
-    """Start a server of the adapter's, with the official client."""
+    """A server of the adapter's, started where it is not a URL, with the official client."""
     before = set(children(os.getpid()))
     log = adapter.home / "stderr.log"
     with log.open("a") as errors:
-        async with Client(stdio_client(adapter.server(), errlog=errors), read_timeout_seconds=None) as client:
+        found = adapter.server()
+        way = found if isinstance(found, str) else stdio_client(found, errlog=errors)
+        async with Client(way) as client:
             started = [pid for pid in children(os.getpid()) if pid not in before]
             server = Running(adapter, client, machine, started)
             if connect:

@@ -58,7 +58,9 @@ class Told:
                 assert (result.stdout == "out\n") == (result.status == "completed")
 
     async def started(self) -> None:
-        await started(self.host, self.number)
+        with anyio.fail_after(20):
+            while (await in_thread(self.host.console, ["test", "-e", self.trace])).returncode:
+                await anyio.sleep(0.02)
 
     async def is_true(self) -> None:
         """Compare what the call said with what the machine's console shows."""

@@ -69,6 +69,7 @@ TOOLS: dict[str, list[Any]] = {
     ],
     "json_schema_2020_12_tool": [_text("ok")],
     "test_headers": [_text("ok")],
+    "test_unportable": [_text("ok")],
 }
 SCHEMAS: dict[str, dict[str, Any]] = {
     "json_schema_2020_12_tool": {
@@ -98,6 +99,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "type": "object",
         "properties": {"region": {"type": "string", "x-mcp-header": "Region"}},
     },
+    # What the inspector is to find fault with: not every client reads such a schema.
+    "test_unportable": {"type": "object", "properties": {"either": {"type": ["string", "null"]}, "any": {}}},
 }
 EMPTY = {"type": "object", "properties": {}, "additionalProperties": False}
 
