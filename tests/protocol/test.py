@@ -1,4 +1,4 @@
-"""The room of tools that the official conformance suite calls by name: real tools of ours, through every floor.
+"""The room `test`: tools that the official conformance suite calls by name, real ones, through every floor.
 
 What they do is what the suite demands of them; how it is listed, asked, reported and answered is the product's.
 """
