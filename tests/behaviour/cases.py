@@ -202,7 +202,9 @@ async def orphan(on: On) -> Outcome:
     root = Path(__file__).resolve().parents[2]
     client = subprocess.Popen([*argv, machine], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=root)
     try:
-        await started(on.host, n)
+        with anyio.fail_after(60):  # two programs have to start, and to log in
+            while not await processes(on.host, n):
+                await anyio.sleep(0.1)
         servers = children(client.pid)
     finally:
         client.kill()
