@@ -27,7 +27,7 @@ from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
 from rest_bridge.guide import prompts_page
 
-BEGIN, END = "<!-- tools -->", "<!-- /tools -->"
+BEHAVIOUR = ROOT / "tests/behaviour/results.json"
 
 ABOUT = """\
 # Tools
@@ -78,18 +78,31 @@ def generated(root: Path) -> dict[Path, str]:
         root / "config.example.json": config.example(),
     }
     readme = root / "README.md"
-    if readme.exists() and (text := _with_table(readme.read_text("utf-8"))) is not None:
-        files[readme] = text
+    if readme.exists():
+        text = _with_table(readme.read_text("utf-8"), "tools", markdown(list(REGISTRY.values())))
+        files[readme] = _with_table(text, "behaviour", behaviour_table())
     return files
 
 
-def _with_table(text: str) -> str | None:
-    """The README with today's table between its marks; `None` where it has none."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def _with_table(text: str, name: str, table: str) -> str:
+    """The README with today's table between its marks, where it has them."""
+    before, begin, rest = text.partition(f"<!-- {name} -->")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
     if not (begin and end):
-        return None
-    return f"{before}{begin}\n\n{markdown(list(REGISTRY.values()))}\n{end}{after}"
+        return text
+    return f"{before}{begin}\n\n{table}\n{end}{after}"
+
+
+def behaviour_table() -> str:
+    """What `make behaviour` has measured: a row a case, a column a server."""
+    measured: dict[str, dict[str, Any]] = json.loads(BEHAVIOUR.read_text("utf-8"))
+    heads = [f"{name} {column['version']}" for name, column in measured.items()]
+    lines = [f"| | {' | '.join(heads)} |", f"| --- |{' --- |' * len(heads)}"]
+    for title in next(iter(measured.values()))["cases"]:
+        found = [column["cases"].get(title, {"good": False, "shown": "not run"}) for column in measured.values()]
+        cells = [f"{'✓' if each['good'] else '✗'} {cell(each['shown'])}" for each in found]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def tools_page() -> str:

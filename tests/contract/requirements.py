@@ -126,6 +126,23 @@ REQUIREMENTS = tuple(
         ("input.refused", "issue 2", "Bad input names the field, the rule and the next step, and changes nothing."),
         ("quoting", "issue 2", "Every argument comes through dash, bash and ash unharmed."),
         ("quoting.hosts", "issue 2", "Hostile arguments of tools do nothing on real hosts."),
+        (
+            "behaviour",
+            "issue 4, evidence",
+            "Prompts, deadlines, floods, odd bytes, lost links, foreign keys and dying clients are survived.",
+        ),
+        ("faults.link", "issue 4, check 5", "A cut link ends no call late, and none with a false word."),
+        ("faults.sshd", "issue 4, check 5", "Commands outlast a restart of sshd, and end with their connection."),
+        ("faults.reboot", "issue 4, check 5", "A reboot ends the calls, and the machine is reached again."),
+        ("faults.killed_server", "issue 4, check 5", "A server that was killed is followed by one that works at once."),
+        ("faults.max_sessions", "issue 4, check 5", "Commands share the few channels that a machine allows."),
+        ("faults.max_startups", "issue 4, check 5", "A login to a machine that takes no more of them ends in time."),
+        (
+            "mcp.conformance",
+            "issue 4, check 2",
+            "The official conformance suite fails nowhere but where it is named why.",
+        ),
+        ("mcp.clients", "issue 4, check 2", "TypeScript clients of both versions and the inspector find no fault."),
         ("server.stop", "issue 2", "A stopping server ends what runs."),
         ("server.exits", "issue 2", "The server exits when stdin closes, on SIGTERM, and when its parent dies."),
         (
