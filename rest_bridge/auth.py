@@ -31,6 +31,11 @@ class Token(Protocol):
         """What the holder may do."""
         ...
 
+    @property
+    def hosts(self) -> tuple[str, ...] | None:
+        """Patterns of the machines it is for; `None` sets no bounds."""
+        ...
+
 
 class Tokens(Protocol):
     """Where tokens are known."""
@@ -65,7 +70,7 @@ def by_token(tokens: Tokens) -> Identify:
         token = await tokens.find(secret.strip())
         if token is None:
             raise Unauthenticated("this token is not known here, or was revoked", hint=_HINT)
-        return Caller(token.id, token.role)
+        return Caller(token.id, token.role, hosts=token.hosts)
 
     return identify
 

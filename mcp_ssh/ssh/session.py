@@ -15,6 +15,7 @@ from mcp_ssh.backends.detect import Platform
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
 from mcp_ssh.params import Become
+from mcp_ssh.policy import Rules
 from mcp_ssh.ssh.become import Acting, acting_as
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.capture import Capture
@@ -23,6 +24,8 @@ from mcp_ssh.ssh.run import Ended, Running
 from mcp_ssh.ssh.tunnels import Tunnels
 from mcp_ssh.ssh.wire import Shell, Wire, wire
 from mcp_ssh.store.blobs import Blobs
+
+UNBOUND = Rules()
 
 ANSWER_LIMIT = 16 * 1024 * 1024
 """The most a command of our own may answer with, in bytes."""
@@ -88,6 +91,7 @@ class Session:
         blobs: Blobs,
         expires: bool,
         login_password: SecretStr | None = None,
+        rules: Rules = UNBOUND,
     ) -> None:
         self.id = secrets.token_hex(6)
         self.caller_id = caller_id
@@ -102,6 +106,7 @@ class Session:
         self.tunnels = Tunnels(link)
         self.alias: str | None = None
         self.acting: Acting | None = None
+        self.rules = rules
         self._login_password = login_password
         self._learned = Learned()
         self.calls = Calls(closed)
