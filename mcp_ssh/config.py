@@ -129,7 +129,7 @@ class HostRule(Area):
 
     hosts: list[str] = Field(
         min_length=1,
-        description="Patterns of names and addresses, such as `*.example.org`; `!pattern` excludes what the others fit.",
+        description="Patterns of names and addresses, such as `*.example.org`; `!pattern` makes exceptions.",
     )
     read_only: bool = Field(default=False, description="Refuse every tool that changes machines.")
     allow_commands: list[str] | None = Field(

@@ -50,7 +50,7 @@ def expect_reach(caller: Caller, host: str) -> None:
     if not caller.reaches(host):
         raise Refused(
             f"this token is not for the machine {host[:255]}",
-            hint=f"it is for {', '.join(caller.hosts or ())}; another is made with mcp-ssh token add NAME --host PATTERN",
+            hint=f"it is for {', '.join(caller.hosts or ())}; mcp-ssh token add NAME --host PATTERN makes another",
         )
 
 

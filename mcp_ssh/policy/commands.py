@@ -1,9 +1,10 @@
 """Which command lines the owner's patterns let pass.
 
-An allow list is a promise: what is not on it is not sent. So its patterns are compared word by word, and only with lines
-in which nothing is special to a shell but blanks and quotes; every other line has to stand on the list letter by letter.
+An allow list is a promise: what is not on it is not sent. So its patterns are compared word by word, and only with
+lines in which nothing is special to a shell but blanks and quotes; every other line has to be on the list letter by
+letter.
 
-A deny list is a net, not a wall: a shell has countless ways to write a command, and only the plain ones are found here.
+A deny list is a net, not a wall: a shell has countless ways to write a command, and only the plain ones are found.
 """
 
 import re
@@ -20,11 +21,12 @@ _REDIRECTION = re.compile(r"[0-9]*[<>]")
 _BLANK = re.compile(r"[\s;&|]")
 _RESERVED = frozenset({"if", "then", "elif", "else", "while", "until", "do", "!", "time", "case", "in"})
 
-_WRAPPERS = frozenset(
-    "sudo doas su env exec command builtin nohup nice ionice setsid stdbuf time timeout xargs find watch chroot unshare"
-    " nsenter chrt taskset flock script strace runuser setpriv systemd-run busybox toybox parallel ssh"
-    " sh bash dash ash zsh ksh fish eval".split()
-)
+_WRAPPERS = frozenset({
+    "sudo", "doas", "su", "env", "exec", "command", "builtin", "nohup", "nice", "ionice", "setsid", "stdbuf", "time",
+    "timeout", "xargs", "find", "watch", "chroot", "unshare", "nsenter", "chrt", "taskset", "flock", "script", "strace",
+    "runuser", "setpriv", "systemd-run", "busybox", "toybox", "parallel", "ssh", "eval",
+    "sh", "bash", "dash", "ash", "zsh", "ksh", "fish",
+})  # fmt: skip
 """Programs that run what their arguments say: any of these may begin another command."""
 
 MAX_NESTED = 3

@@ -16,6 +16,7 @@ from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
 from mcp_ssh.params import Become
 from mcp_ssh.policy import Rules
+from mcp_ssh.probes.protected import guarded
 from mcp_ssh.ssh.become import Acting, acting_as
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.capture import Capture
@@ -203,7 +204,9 @@ class Session:
             RemoteFailed: It said more than `limit` bytes.
             ConnectFailed: The link is gone.
             PermissionDenied: The session acts as an account it may not become.
+            Refused: A pattern of the owner denies it on this machine.
         """
+        command = self.guarded(command)
         stdout, stderr = Capture(limit), Capture(64 * 1024)
         prepared = wire(command.line(), shell=self.account.shell, acting=self.acting, ours=True)
         ended = await self._sent(prepared, command.stdin, timeout_s, stdout, stderr)
@@ -214,6 +217,15 @@ class Session:
             raise RemoteFailed(f"the machine answered with more than {limit} bytes", hint="narrow the request")
         errors = stderr.whole() if not stderr.truncated else b"".join(stderr.ends())
         return Output(ended.exit_code, stdout.whole(), errors)
+
+    def guarded(self, command: Command) -> Command:
+        """A command of our own with what is protected on this machine in it.
+
+        Raises:
+            Refused: It is a program that a pattern denies here.
+        """
+        self.rules.expect_program(command.argv)
+        return guarded(command, self.rules.protected)
 
     async def close(self) -> None:
         """End what runs on the session, then its connection."""

@@ -3,7 +3,8 @@
 A row's `mac` is an HMAC, with a key of its own that follows from the sealing key, of the row and of the mac before it.
 `history_start` says after which row the chain starts, and moves when old rows are dropped. The file `history.head` says
 which row is the last. So who can write `state.db` and has not the key can neither change, add, drop nor swap rows, nor
-cut some off at either end, without `verify` telling. Who has the key as well, or puts an old copy of everything back, can.
+cut some off at either end, without `verify` telling. Who has the key as well, or puts an old copy of everything back,
+can.
 
 A batch of rows is committed first and the head written after, so that a crash in between leaves the head behind, never
 ahead. The head is written under the database's write lock, from its last row: processes that share it take turns.
@@ -83,7 +84,7 @@ class Chain:
                 self._key = Key(await self._seal.derived("history"))
             except (ToolError, OSError) as error:
                 self._ask_again = time.monotonic() + RETRY_S
-                log.error("the history cannot be sealed: %s", error)
+                log.warning("the history cannot be sealed: %s", error)
         return self._key
 
     async def linked(self, connection: aiosqlite.Connection, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
@@ -110,7 +111,8 @@ class Chain:
             start = End(await _last_number(connection), secrets.token_hex(32))
             await _put_start(connection, key, start)
             return start
-        return last or start
+        # Without a head nobody can tell whether the end was cut off: the number that is left out says so for good.
+        return (last and End(last.seq + (head is None), last.mac)) or start
 
     async def drop(self, connection: aiosqlite.Connection, up_to: int) -> None:
         """Remove the oldest rows, up to this number, and have the chain start behind them."""

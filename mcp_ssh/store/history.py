@@ -13,7 +13,7 @@ from mcp_ssh.store.chain import COVERED, Chain, Verdict
 from mcp_ssh.store.database import Database, Statement, iso, utc_now
 from mcp_ssh.store.redaction import MAX_ARGUMENTS_BYTES, arguments_text, cut_text, redact
 
-__all__ = ["History", "Kept", "HistoryRow", "Verdict", "arguments_text", "redact"]
+__all__ = ["History", "HistoryRow", "Kept", "Verdict", "arguments_text", "redact"]
 
 TRIM_EVERY_ROWS = 1000
 MAX_LISTED = 1000
@@ -121,7 +121,8 @@ class History:
     async def _trim(self, connection: aiosqlite.Connection) -> None:
         """Drop what is beyond the kept number or age, from the old end only."""
         [row] = await connection.execute_fetchall(
-            "SELECT max(max(seq) - ?, coalesce((SELECT min(seq) FROM history WHERE at >= ?) - 1, max(seq))) FROM history",
+            "SELECT max(max(seq) - ?, coalesce((SELECT min(seq) FROM history WHERE at >= ?) - 1, max(seq)))"
+            " FROM history",
             (self._kept.rows, iso(self._now() - timedelta(days=self._kept.days))),
         )
         if row[0] is not None and row[0] > 0:
