@@ -12,11 +12,12 @@ from mcp_ssh.errors import TooMany
 
 @dataclass
 class _Place:
-    """What a call took for itself, and may lend to one call that it makes in turn, at a time."""
+    """What a call took for itself, and may lend to one call at a time that it makes in turn, as long as it runs."""
 
     caller_id: str
-    lent: bool = False
-    counted: bool = False
+    free: bool = True
+    lent_before: bool = False
+    over: bool = False
 
 
 @dataclass
@@ -29,6 +30,17 @@ class _Use:
 
 
 _place: ContextVar[_Place | None] = ContextVar("place", default=None)
+
+
+@contextlib.contextmanager
+def _taken(caller_id: str) -> Generator[None]:
+    place = _Place(caller_id)
+    token = _place.set(place)
+    try:
+        yield
+    finally:
+        _place.reset(token)
+        place.over = True  # what the call left running has no part in it any more
 
 
 class CallLimits:
@@ -51,7 +63,7 @@ class CallLimits:
             TooMany: The caller has as many running, or started as many in the last minute; says how long to wait.
         """
         outer = _place.get()
-        if outer is not None and outer.caller_id == caller_id and not outer.lent:
+        if outer is not None and outer.caller_id == caller_id and outer.free and not outer.over:
             with self._lent(outer, caller_id):
                 yield
             return
@@ -64,25 +76,23 @@ class CallLimits:
             )
         self._start(use)
         use.running += 1
-        token = _place.set(_Place(caller_id))
         try:
-            yield
+            with _taken(caller_id):
+                yield
         finally:
-            _place.reset(token)
             use.running -= 1
             self._forget(caller_id)
 
     @contextlib.contextmanager
     def _lent(self, outer: _Place, caller_id: str) -> Generator[None]:
-        if outer.counted:
+        if outer.lent_before:
             self._start(self._use(caller_id))
-        outer.lent = outer.counted = True
-        token = _place.set(_Place(caller_id))
+        outer.free, outer.lent_before = False, True
         try:
-            yield
+            with _taken(caller_id):
+                yield
         finally:
-            _place.reset(token)
-            outer.lent = False
+            outer.free = True
 
     def _use(self, caller_id: str) -> _Use:
         now = self._clock()

@@ -227,7 +227,7 @@ line=$(printf "\nx")
 line=${line%x}
 while [ -n "$through" ]; do
   spare "${through%%"$line"*}"
-  if holds "${through%%"$line"*}"; then stop protected "${through%%"$line"*}"; fi
+  if covers "${through%%"$line"*}"; then stop protected "${through%%"$line"*}"; fi
   case $through in *"$line"*) through=${through#*"$line"} ;; *) through='' ;; esac
 done
 count=$(find "$stage/t" ! -type d -print0 | tr -dc '\0' | wc -c)

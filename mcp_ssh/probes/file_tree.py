@@ -26,7 +26,7 @@ place() {
 # Nothing protected may be at a name, or at the end of it where it is a link that is followed.
 spare_name() { if place "$1"; then spare "$full"; fi; }
 spare_all() {
-  if holds "$1"; then stop protected "$1"; fi
+  if covers "$1"; then stop protected "$1"; fi
 }
 count_in() { find "$1" ! -type d -print0 2>/dev/null | tr -dc '\0' | wc -c; }
 """

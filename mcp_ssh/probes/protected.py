@@ -1,6 +1,6 @@
 """Paths that our tools leave alone: judged on the machine, at the end of all links, by the script that changes them.
 
-A script that changes something has `OPEN` in its text and asks `protected PATH`, and of folders `holds` and `lands`.
+A script that changes something has `OPEN` in its text and asks `protected PATH`, and of folders `covers` and `lands`.
 `guarded` puts what is protected on this machine in the place of `OPEN`. The patterns are the owner's; everything in
 them but `*` and `?` is quoted. As in a `case` of the shell, these two stand for slashes, too.
 """
@@ -13,9 +13,9 @@ from mcp_ssh.commandline import Command, quote
 from mcp_ssh.errors import Refused, ToolError
 from mcp_ssh.probes.answers import Answer, named
 
-OPEN = "protected() { return 1; }\nholds() { return 1; }\nlands() { return 1; }"
-"""Nothing is protected. `holds FOLDER`: whether something protected is in it. `lands FOLDER GOAL`: whether something in
-it would be in the place of something protected, if it were put into the other folder."""
+OPEN = "protected() { return 1; }\ncovers() { return 1; }\nlands() { return 1; }"
+"""Nothing is protected. `covers FOLDER`: whether something protected is in it. `lands FOLDER GOAL`: whether something
+in it would be in the place of something protected, if it were put into the other folder."""
 
 GUARD = (
     OPEN
@@ -76,7 +76,7 @@ def _functions(patterns: Sequence[str]) -> str:
             'any() { [ -n "$(find "$@" 2>/dev/null | head -n 1)" ]; }',
             'at() { case $1 in "${3%/}"/*) there "$2/${1#"${3%/}"/}";; *) return 1;; esac; }',
             'there() { [ -e "$1" ] || [ -L "$1" ]; }',
-            "holds() {",
+            "covers() {",
             *(f'case {quote(each)} in "${{1%/}}"/*) return 0;; esac' for each in exact),
             *(f'any "$1" {each} && return' for each in paths),
             "return 1; }",
