@@ -5,24 +5,20 @@ The six areas and their first keys are the documented ones; the file lies in the
 
 import json
 import os
-import shlex
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from mcp_ssh.commandline import words
 from mcp_ssh.errors import InvalidInput
 
 
 def _command_patterns(patterns: list[str] | None) -> list[str] | None:
     for each in patterns or ():
-        try:
-            words = shlex.split(each)
-        except ValueError as error:
-            raise ValueError(f"{each!r} has a quote without its other half") from error
-        if not words:
-            raise ValueError("an empty pattern fits nothing")
+        if not words(each):
+            raise ValueError(f"{each!r} is no pattern of a command: it is empty, or a quote in it does not end")
     return patterns
 
 

@@ -8,9 +8,10 @@ A deny list is a net, not a wall: a shell has countless ways to write a command,
 """
 
 import re
-import shlex
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+
+from mcp_ssh.commandline import words as words_of
 
 _SPECIAL = frozenset(";&|<>()$`\\*?[]{}!#")
 """What a shell may read as something else than itself: with one of these, also in quotes, a line is not plain."""
@@ -40,10 +41,7 @@ def plain_words(line: str) -> list[str] | None:
     """The words of a line that every shell reads alike; `None` for any other line."""
     if not line.isprintable() or not _SPECIAL.isdisjoint(line):
         return None
-    try:
-        return shlex.split(line)
-    except ValueError:
-        return None
+    return words_of(line)
 
 
 def allows(line: str, patterns: Sequence[str]) -> bool:
@@ -51,7 +49,7 @@ def allows(line: str, patterns: Sequence[str]) -> bool:
     if line in patterns:
         return True
     words = plain_words(line)
-    return bool(words) and any(_fit(words, shlex.split(pattern)) for pattern in patterns)
+    return bool(words) and any(_fit(words, words_of(pattern) or ()) for pattern in patterns)
 
 
 def denied_by(line: str, patterns: Sequence[str]) -> str | None:
@@ -84,7 +82,7 @@ def simple_commands(line: str) -> list[list[str]]:
 
 def _first_fit(commands: Sequence[Sequence[str]], patterns: Sequence[str]) -> str | None:
     for pattern in patterns:
-        wanted = shlex.split(pattern)
+        wanted = words_of(pattern) or ()
         if any(_fit(words, wanted, sure=False) for words in commands):
             return pattern
     return None
@@ -111,10 +109,8 @@ def _named(words: list[str]) -> list[list[str]]:
 
 
 def _words(text: str) -> list[str]:
-    try:
-        return shlex.split(text.replace("\\\n", ""))
-    except ValueError:
-        return text.replace('"', " ").replace("'", " ").split()
+    found = words_of(text.replace("\\\n", ""))
+    return text.replace('"', " ").replace("'", " ").split() if found is None else found
 
 
 def _outside_quotes(line: str) -> list[str]:
