@@ -93,6 +93,14 @@ class Sftp:
         self.spare(real, path)
         return real
 
+    async def spare_new(self, path: str) -> None:
+        """A name at which missing folders are made: they come below the last one that is there, so none is a link."""
+        there, rest = wire_path(path).rstrip(b"/") or b"/", b""
+        while there not in {b"/", b"."} and await self.facts(there, follow=False) is None:
+            above, last = posixpath.split(there)
+            there, rest = above or b".", posixpath.join(b"/", last) + rest
+        self.spare(posixpath.normpath(await self.client.realpath(there) + rest), path)
+
     async def shown(self, path: str) -> str:
         """The path with `~` expanded."""
         if path == "~" or path.startswith("~/"):
@@ -363,7 +371,7 @@ async def mkdir(host: Session, path: str, *, parents: bool) -> tuple[str, str]:
             old: Any = await sftp.facts(real)
             if old is not None and not (parents and stat.S_ISDIR(old.permissions or 0)):
                 raise Conflict(f"{named(path)} exists already", hint="look at it with file_stat")
-            sftp.spare(await sftp.client.realpath(real), path)
+            await sftp.spare_new(path)
             if parents:
                 await sftp.client.makedirs(real, exist_ok=True)
             else:
