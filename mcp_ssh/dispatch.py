@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from mcp_ssh.app import App
 from mcp_ssh.errors import Internal, InvalidInput, NotFound, Refused, TimedOut, ToolError
 from mcp_ssh.params import Becoming, OnSession, Params, Result
-from mcp_ssh.policy import allow, expect_reach, needs_confirmation
+from mcp_ssh.policy import allow, expect_reach, expect_target, needs_confirmation
 from mcp_ssh.ssh.connect import open_session
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.wanted import Connect
@@ -56,6 +56,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
             allow(tool, call.caller, read_only=app.read_only)
             place, target = await _place(app, tool, params, call)
             if isinstance(place, Session):
+                expect_target(call.caller, params)
                 place.rules.expect_call(tool, params)
             if needs_confirmation(tool, app.config.security, door_confirms=call.confirms) and not confirmed:
                 await _confirm(tool, params, call)

@@ -40,6 +40,15 @@ def canonical(host: str) -> str:
     return str(mapped or address)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a name or address means the machine that looks it up."""
+    text = canonical(host)
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return text == "localhost"
+
+
 @lru_cache(1024)
 def _glob(pattern: str) -> re.Pattern[str]:
     """A pattern in which `*` and `?` alone are special."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mcp_ssh.config import AuthConfig, SecurityConfig
 from mcp_ssh.errors import Refused
-from mcp_ssh.hosts import matches
+from mcp_ssh.hosts import is_loopback, matches
 from mcp_ssh.policy.limits import CallLimits
 from mcp_ssh.policy.rules import Rules, rules_for
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
@@ -15,6 +15,7 @@ __all__ = [
     "Rules",
     "allow",
     "expect_reach",
+    "expect_target",
     "local_place",
     "may_use_defaults",
     "may_use_identities",
@@ -52,6 +53,17 @@ def expect_reach(caller: Caller, host: str) -> None:
             f"this token is not for the machine {host[:255]}",
             hint=f"it is for {', '.join(caller.hosts or ())}; mcp-ssh token add NAME --host PATTERN makes another",
         )
+
+
+def expect_target(caller: Caller, params: object) -> None:
+    """See that a tunnel leads to the machine it goes through, or to another the caller may reach.
+
+    Raises:
+        Refused: It leads elsewhere.
+    """
+    target = getattr(params, "remote_host", None)
+    if isinstance(target, str) and not is_loopback(target):
+        expect_reach(caller, target)
 
 
 def needs_confirmation(tool: AnyTool, security: SecurityConfig, *, door_confirms: bool) -> bool:

@@ -14,7 +14,7 @@ from mcp_ssh.config import Config
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Refused, ToolError
 from mcp_ssh.tool import AnyTool, Caller, Role
-from mcp_ssh.tools import command, connection, file, hostkey, session
+from mcp_ssh.tools import command, connection, file, hostkey, session, tunnel
 from tests.doors import DirectCall, Fault, open_way
 from tests.fleet.hosts import Fleet, Host
 from tests.hosts.machine import connected, login, trust
@@ -92,6 +92,9 @@ async def test_a_token_reaches_sees_and_uses_its_machines_only(
             await dispatch(app, connection.add, saved, owner)
             assert await tried(connection.info, connection=str(saved["name"])) == unseen
             assert await tried(command.exec_, session_id=str(saved["name"]), command="true") == unseen
+        through = {"session_id": sessions[mine.name], "local_port": 0, "remote_port": 22}
+        assert await tried(tunnel.local, **through, remote_host="127.0.0.1") == "ok"
+        assert await tried(tunnel.local, **through, remote_host=other.ip) == no
         listed = await dispatch(app, session.list_, {}, who)
         assert {each.host for each in listed.sessions.values()} == ({mine.ip, other.ip} if reaches_other else {mine.ip})
         keys = await dispatch(app, hostkey.list_, {}, who)
