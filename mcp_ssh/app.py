@@ -11,11 +11,12 @@ import anyio
 from mcp_ssh import config as configuration
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ShuttingDown
+from mcp_ssh.policy import CallLimits
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.login import Resolver, aliases
 from mcp_ssh.ssh.pool import Sessions
-from mcp_ssh.store import Store
+from mcp_ssh.store import Kept, Store
 from mcp_ssh.store.blobs import Blobs
 from mcp_ssh.tool import Caller
 
@@ -51,6 +52,7 @@ class App:
     sessions: Sessions
     read_only: bool = False
     resolvers: list[Resolver] = field(default_factory=list[Resolver])
+    limits: CallLimits = field(default_factory=lambda: CallLimits(64, 0))
     calls: Calls = field(default_factory=lambda: Calls(_stopping))
 
     async def named(self, caller: Caller, name: str) -> Mapping[str, Any] | None:
@@ -81,7 +83,7 @@ async def open_app(
     """
     folder = home or configuration.home()
     settings = config or configuration.load(folder)
-    store = await Store.open(folder)
+    store = await Store.open(folder, Kept(settings.logging.history_rows, settings.logging.history_days))
     blobs = Blobs(folder)
     await blobs.open()
     hostkeys = HostKeys(
@@ -98,6 +100,7 @@ async def open_app(
         hostkeys=hostkeys,
         sessions=Sessions(settings.ssh.max_concurrent_connections, settings.ssh.idle_minutes * 60),
         read_only=read_only,
+        limits=CallLimits(settings.security.max_calls_at_once, settings.security.max_calls_per_minute),
         resolvers=[store.connections.resolve, aliases(settings, hostkeys)],
     )
     try:

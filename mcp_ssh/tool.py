@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get
 
 from pydantic import BaseModel
 
+from mcp_ssh.hosts import matches
 from mcp_ssh.params import Params, Result
 
 
@@ -31,11 +32,24 @@ class Role(IntEnum):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls: `id` owns sessions and blobs; `owner` says it is the server's own user (stdio, command line)."""
+    """Who calls: `id` owns sessions and blobs; `owner` says it is the server's own user (stdio, command line).
+
+    `hosts` are the patterns of the machines it may reach; `None` sets no bounds.
+    """
 
     id: str
     role: Role
     owner: bool = False
+    hosts: tuple[str, ...] | None = None
+
+    def reaches(self, host: str) -> bool:
+        """Whether it may reach, and see, this machine."""
+        return self.hosts is None or matches(host, self.hosts)
+
+    @property
+    def oversees(self) -> bool:
+        """Whether it sees what other callers have, wherever that is from."""
+        return self.role is Role.ADMIN and self.hosts is None
 
 
 Door = Literal["stdio", "mcp", "rest", "cli", "direct"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mcp_ssh.errors import Conflict, ToolError, Unsupported
 from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
 from mcp_ssh.probes.file_write import PLACE, TARGET, WRITE_WORDS
+from mcp_ssh.probes.protected import GUARD
 
 BLOCK = 256 * 1024
 """Resumed uploads start at a multiple of this: dd counts in blocks."""
@@ -178,6 +179,7 @@ def _foreign(answer: Answer) -> ToolError:
 # SHA-256 of all content: the files in the order of their paths' bytes, without those that their owner may not read.
 _RECEIVE_TREE = packed(
     BEGIN
+    + GUARD
     + r"""
 need tar mkdir mv rm find tr wc readlink stat cat sha256sum
 case $p in ?*/) p=${p%/} ;; esac
@@ -190,6 +192,9 @@ else
   room=${p%/*} there=''
   why=$(stat "$room/." 2>&1) || stop unreachable "$why"
 fi
+goal=$p
+[ -n "$there" ] || { goal=$(readlink -f "$room/." && echo x) || stop denied; goal=${goal%?x}; goal=${goal%/}/${p##*/}; }
+spare "$goal"
 """
     + _SWEEP
     + r"""
@@ -209,6 +214,22 @@ if printf x | sort -z >/dev/null 2>&1 && printf x | xargs -0 echo >/dev/null 2>&
   hex=${hex%% *}
   [ "$hex" = "$(cat "$stage/end")" ] || stop damaged 0
 fi
+if lands "$stage/t" "$goal"; then stop protected "$goal"; fi
+# Folders that are links there lead elsewhere.
+through=$(find "$stage/t" -type d -exec sh -c '
+  from=$1 goal=$2
+  shift 2
+  for each; do
+    to=$goal${each#"$from"}
+    [ ! -L "$to" ] || readlink -f "$to"
+  done' sh "$stage/t" "$goal" {} +)
+line=$(printf "\nx")
+line=${line%x}
+while [ -n "$through" ]; do
+  spare "${through%%"$line"*}"
+  if covers "${through%%"$line"*}"; then stop protected "${through%%"$line"*}"; fi
+  case $through in *"$line"*) through=${through#*"$line"} ;; *) through='' ;; esac
+done
 count=$(find "$stage/t" ! -type d -print0 | tr -dc '\0' | wc -c)
 if [ -z "$there" ]; then
   why=$(mv -T "$stage/t" "$p" 2>&1) || stop failed "$why"

@@ -11,6 +11,7 @@ import anyio
 
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ConnectFailed, TimedOut, Unsupported
+from mcp_ssh.policy import Rules, rules_for
 from mcp_ssh.ssh.dial import Dialer, NetworkFailed, new_password_wanted
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.link import Link, close_channel, lost
@@ -90,9 +91,17 @@ async def open_session(
         blobs=blobs,
         expires=not caller.owner,
         login_password=login.password,
+        rules=_rules(link, login, wanted, config),
     )
     session.alias = alias
     return session
+
+
+def _rules(link: Link, login: Login, wanted: Connect, config: Config) -> Rules:
+    """What counts for the machine by any of its names: as given, as looked up, and its address."""
+    peer: Any = link.connection.get_extra_info("peername")
+    address = str(peer[0]) if peer else ""
+    return rules_for([wanted.host or "", login.host, login.host_key_alias or "", address], config.security)
 
 
 async def _linked(dialer: Dialer, login: Login, wanted: Connect) -> tuple[Link, Account]:

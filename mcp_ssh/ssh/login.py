@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from mcp_ssh.config import Config
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.policy import may_use_defaults, may_use_identities
+from mcp_ssh.policy import expect_reach, may_use_defaults, may_use_identities
 from mcp_ssh.ssh import keys
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.keys import Identities, Offered
@@ -111,7 +111,8 @@ class Logins:
 
         Raises:
             InvalidInput: No host or username, nothing to log in with, or a key or a config that cannot be used.
-            Refused: This caller may not use key files or the agent of this server's owner.
+            Refused: This caller may not use key files or the agent of this server's owner, or not reach this machine,
+                or one on the way to it.
             Unsupported: ~/.ssh/config asks for what this server cannot do.
         """
         auth = self.config.auth
@@ -128,6 +129,7 @@ class Logins:
         found = Settings(host, host)
         if owned and wanted.use_config:
             found = await self._settings(host, username=given, port=wanted.port)
+        expect_reach(self.caller, found.hostname)
         username = given or found.username or auth.default_username or (local_user() if found.named else "")
         if not username:
             raise InvalidInput(
@@ -251,6 +253,7 @@ class Logins:
                     hint="correct ProxyJump",
                 )
             found = await self._settings(jump.host, username=jump.username, port=jump.port, without_proxy=index > 0)
+            expect_reach(self.caller, found.hostname)
             username = found.username or local_user()
             bare = self._bare(found, username, found.port or self.config.ssh.default_port)
             login, _ = await self._with_identities(bare, found, None, alone=True)

@@ -264,12 +264,15 @@ class _Growing:
     async def fill(self, folder: bytes, handle: int) -> None:
         """Put what is in an open local folder into one of the machine, which is made where it is missing."""
         written: bytes | None = None
+        folder = await self._sftp.client.realpath(folder)
+        self._sftp.spare(folder, os.fsdecode(folder))
         if await self._sftp.facts(folder) is None:
             await self._sftp.client.mkdir(folder)
         for name in sorted(await in_thread(functools.partial(os.listdir, handle), self._shown)):
             looking = functools.partial(os.stat, name, dir_fd=handle, follow_symlinks=False)
             mode = (await in_thread(looking, self._shown)).st_mode
             there = posixpath.join(folder, os.fsencode(name))
+            self._sftp.spare(there, os.fsdecode(there))
             if stat.S_ISDIR(mode):
                 inner = await in_thread(functools.partial(local.enter_in, name, handle), self._shown)
                 try:

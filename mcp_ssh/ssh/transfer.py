@@ -124,7 +124,7 @@ async def _upload(host: Session, wish: Wish, source: Source, sha256: str, progre
     progress.total, progress.resumes = source.size, True
     # What is too small to be resumed is sent before the machine asks for it.
     at_once = source.size <= BLOCK
-    async with streaming(host.link, asked.command, host.acting) as stream:
+    async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
         have = 0 if at_once else parse_have(await stream.answer(asked))
         progress.left = lambda: f"up to {progress.done} of {source.size} bytes arrived, and the file there is unchanged"
         if await _sent(stream, source, have, progress):
@@ -157,7 +157,7 @@ async def offered(
 ) -> AsyncGenerator[tuple[str, Offer | None, Stream]]:
     """What the machine has at a path, and the stream on which it would come; `None` for a folder."""
     asked = ask_send(path, maximum)
-    async with streaming(host.link, asked.command, host.acting) as stream:
+    async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
         answer = await stream.answer(asked)
         yield answer.path, parse_offer(answer), stream
 

@@ -47,7 +47,7 @@ async def upload(host: Session, path: str, place: Path, shown: str, progress: Pr
     asked = ask_receive_tree(path, secrets.token_hex(8))
     root = await in_thread(functools.partial(local.enter, place), shown)
     with _held(root), contextlib.closing(archive(root, tally)) as pieces:
-        async with streaming(host.link, asked.command, host.acting) as stream:
+        async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
             await stream.answer(asked)
             while piece := await in_thread(functools.partial(batch, pieces), shown):
                 if not await stream.write(piece):
@@ -80,7 +80,7 @@ async def download(host: Session, path: str, goal: Goal, progress: Progress, *, 
     """
     tally, asked = Tally(), ask_send_tree(path)
     opened = functools.partial(local.enter, goal.place, make=goal.make)
-    async with streaming(host.link, asked.command, host.acting) as stream:
+    async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
         answer = await stream.answer(asked)
         stream.end_input()
         await in_thread(functools.partial(_made, goal), goal.shown)

@@ -249,6 +249,26 @@ REQUIREMENTS = tuple(
         ("system.kill", "guide, POST /system/kill", "A signal reaches a process, and never process 1."),
         ("system.rights", "issue 5", "What needs root is done with sudo, or refused with what to do; nothing changed."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
+        ("policy.hosts", "issue 4", "A token with host patterns reaches, sees and uses matching machines only."),
+        (
+            "policy.commands",
+            "issue 4",
+            "What a machine's allow and deny patterns say is decided before anything is sent.",
+        ),
+        ("policy.read_only", "issue 4", "On a read-only machine nothing is changed, through whichever door."),
+        ("policy.paths", "issue 4", "Protected paths are not changed by tools, wherever links lead."),
+        (
+            "policy.limits",
+            "issue 4",
+            "Each caller has bounds on calls at once and in a minute, and is told how long to wait.",
+        ),
+        (
+            "history.verify",
+            "issue 4",
+            "An altered, added, removed or swapped row of the history, or a cut, is found and named.",
+        ),
+        ("history.trim", "issue 4", "Old rows of the history go without breaking its chain."),
+        ("history.command", "issue 4", "`mcp-ssh history` lists calls by caller, tool and time, and verifies them."),
         ("session.names", "design, session names", "A name that stands for a machine connects to it on first use."),
         (
             "prompts.true",
