@@ -7,7 +7,7 @@ WORKERS ?= 4
 TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check lint soak bench fleet docs fmt constraints
+.PHONY: run test check conformance npm behaviour peers lint soak bench fleet docs fmt constraints
 
 run: .venv/run  ## start everything on an embedded SSH host
 	$(BIN)/mcp-ssh demo
@@ -15,7 +15,27 @@ run: .venv/run  ## start everything on an embedded SSH host
 test: .venv/test  ## all tests, on real hosts where this machine can have them
 	$(TESTS)
 
-check: lint test  ## everything CI runs
+check: lint npm test  ## everything CI runs
+
+conformance: .venv/test npm  ## the official suite, the inspector and the TypeScript clients, against our server
+	$(BIN)/python -m pytest tests/protocol $(PYTEST)
+
+behaviour: .venv/test $(if $(PEERS),peers)  ## what our server does where things go wrong; PEERS=1: and what others do
+	$(BIN)/python -m tests.behaviour mcp-ssh $(if $(PEERS),peers)
+	$(BIN)/python scripts/generate.py
+
+peers:  ## the servers of others that `make behaviour PEERS=1` compares with, into .peers
+	npm install --prefix .peers --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel=error ssh-mcp@2.11.0
+	for each in mcp-ssh-gateway==7.0.0 mcp-remote-ssh==0.4.0; do \
+		$(PYTHON) -m venv .peers/$${each%%=*} && .peers/$${each%%=*}/bin/pip install --quiet $$each || exit 1; done
+
+npm: tests/protocol/package.json  ## what tests/protocol takes from npm, Node 22 included, into .npm
+	@if cmp -s $< .npm/ready; then :; \
+	elif command -v npm >/dev/null; then \
+		mkdir -p .npm && cp $< .npm/package.json && \
+		npm install --prefix .npm --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel=error && \
+		cp $< .npm/ready; \
+	else echo 'there is no npm here: tests/protocol will be skipped'; fi
 
 lint: .venv/test .venv/lint
 	$(BIN)/ruff check .

@@ -1,21 +1,24 @@
 """The long-lived objects of one server process, opened together and closed in the right order. It has no verbs."""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 
 from mcp_ssh import config as configuration
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ShuttingDown
+from mcp_ssh.policy import CallLimits
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.hostkeys import HostKeys
-from mcp_ssh.ssh.login import aliases
-from mcp_ssh.ssh.pool import Resolver, Sessions
-from mcp_ssh.store import Store
+from mcp_ssh.ssh.login import Resolver, aliases
+from mcp_ssh.ssh.pool import Sessions
+from mcp_ssh.store import Kept, Store
 from mcp_ssh.store.blobs import Blobs
+from mcp_ssh.tool import Caller
 
 SWEEP_S = 60.0
 """How often expired blobs are looked for."""
@@ -49,7 +52,15 @@ class App:
     sessions: Sessions
     read_only: bool = False
     resolvers: list[Resolver] = field(default_factory=list[Resolver])
+    limits: CallLimits = field(default_factory=lambda: CallLimits(64, 0))
     calls: Calls = field(default_factory=lambda: Calls(_stopping))
+
+    async def named(self, caller: Caller, name: str) -> Mapping[str, Any] | None:
+        """What `session_connect` takes to reach the machine that a name means to a caller, if it means one."""
+        for resolve in self.resolvers:
+            if (wanted := await resolve(caller, name)) is not None:
+                return wanted
+        return None
 
     async def admitted(self) -> set[str]:
         """The ids of the remote callers that may still come: those with a token, and the one where none is needed."""
@@ -72,7 +83,7 @@ async def open_app(
     """
     folder = home or configuration.home()
     settings = config or configuration.load(folder)
-    store = await Store.open(folder)
+    store = await Store.open(folder, Kept(settings.logging.history_rows, settings.logging.history_days))
     blobs = Blobs(folder)
     await blobs.open()
     hostkeys = HostKeys(
@@ -89,6 +100,7 @@ async def open_app(
         hostkeys=hostkeys,
         sessions=Sessions(settings.ssh.max_concurrent_connections, settings.ssh.idle_minutes * 60),
         read_only=read_only,
+        limits=CallLimits(settings.security.max_calls_at_once, settings.security.max_calls_per_minute),
         resolvers=[store.connections.resolve, aliases(settings, hostkeys)],
     )
     try:

@@ -28,6 +28,17 @@ def unquoted(text: str) -> str:
         return text
 
 
+def words(line: str) -> list[str] | None:
+    """The words of a line, quotes taken off, as a POSIX shell reads it where it expands nothing.
+
+    `None` for a line with a quote that does not end.
+    """
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True)
 class Command:
     """A program and its arguments, with what goes to its standard input."""

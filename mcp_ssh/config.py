@@ -9,9 +9,24 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from mcp_ssh.commandline import words
 from mcp_ssh.errors import InvalidInput
+
+
+def _command_patterns(patterns: list[str] | None) -> list[str] | None:
+    for each in patterns or ():
+        if not words(each):
+            raise ValueError(f"{each!r} is no pattern of a command: it is empty, or a quote in it does not end")
+    return patterns
+
+
+def _path_patterns(patterns: list[str]) -> list[str]:
+    for each in patterns:
+        if not each.startswith(("/", "*")) or not each.strip("/*") or not each.isprintable() or "\\" in each:
+            raise ValueError(f"{each!r} must be a path from / on, or start with `*`, and name something")
+    return patterns
 
 
 class Area(BaseModel):
@@ -105,6 +120,32 @@ class DisabledAlgorithms(Area):
     macs: list[str] = Field(default_factory=lambda: ["hmac-md5"], description="Message authentication codes.")
 
 
+class HostRule(Area):
+    """What may be done on some machines. Each entry that fits a machine takes something away; none gives."""
+
+    hosts: list[str] = Field(
+        min_length=1,
+        description="Patterns of names and addresses, such as `*.example.org`; `!pattern` makes exceptions.",
+    )
+    read_only: bool = Field(default=False, description="Refuse every tool that changes machines.")
+    allow_commands: list[str] | None = Field(
+        default=None,
+        description="Patterns of command lines, and names of tools that change machines; nothing else runs."
+        " null sets no bounds.",
+    )
+    deny_commands: list[str] = Field(
+        default_factory=list,
+        description="Patterns of commands, and names of tools, that do not run. A net, not a wall: a shell can write a"
+        " command in ways that no pattern finds.",
+    )
+    protected_paths: list[str] = Field(
+        default_factory=list, description="More paths that tools do not change, as in `security.protected_paths`."
+    )
+
+    _commands = field_validator("allow_commands", "deny_commands")(_command_patterns)
+    _paths = field_validator("protected_paths")(_path_patterns)
+
+
 class SecurityConfig(Area):
     """What may be trusted, and what callers may use."""
 
@@ -127,16 +168,32 @@ class SecurityConfig(Area):
     confirm_tools: list[str] = Field(
         default_factory=list, description="Tools that need `confirm: true` through every door, REST included."
     )
+    hosts: list[HostRule] = Field(
+        default_factory=list, description="What may be done on which machines, through every door and by every role."
+    )
+    protected_paths: list[str] = Field(
+        default_factory=lambda: ["/etc/shadow", "/etc/gshadow", "/etc/sudoers", "/etc/sudoers.d"],
+        description="Paths of machines that tools do not change, with all that is in them, wherever links lead. `*` and"
+        " `?` stand for any text and any character. Commands are not held up by these.",
+    )
+    max_calls_at_once: int = Field(default=64, ge=1, description="Calls one caller may have running.")
+    max_calls_per_minute: int = Field(
+        default=0, ge=0, description="Calls one caller may start within a minute; 0 sets no bounds."
+    )
     max_output_kb: int = Field(default=1024, ge=1, le=16384, description="Ceiling in KiB of each stream in one answer.")
+
+    _paths = field_validator("protected_paths")(_path_patterns)
 
 
 class LoggingConfig(Area):
-    """The log on standard error."""
+    """The log on standard error, and the history of calls."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least level that is written."
     )
     directory: str = Field(default="", description="Folder for a log file beside standard error; empty writes none.")
+    history_rows: int = Field(default=100_000, ge=1000, description="Calls that the history keeps; older ones go.")
+    history_days: float = Field(default=90.0, gt=0, le=36_500, description="Days that the history keeps a call.")
 
 
 class Config(Area):

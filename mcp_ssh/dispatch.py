@@ -16,7 +16,7 @@ from pydantic import SecretStr, ValidationError
 from mcp_ssh.app import App
 from mcp_ssh.errors import Internal, InvalidInput, NotFound, PermissionDenied, Refused, TimedOut, ToolError
 from mcp_ssh.params import Become, Becoming, OnSession, Params, Result
-from mcp_ssh.policy import allow, needs_confirmation
+from mcp_ssh.policy import allow, expect_reach, expect_target, needs_confirmation
 from mcp_ssh.ssh.asking import Asking
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.wanted import Connect
@@ -50,12 +50,15 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
     began = time.monotonic()
     outcome, target = "cancelled", None
     try:
-        with app.calls.running():
+        with app.calls.running(), app.limits.admitted(call.caller.id):
             arguments = dict(raw)
             confirmed = _taken_confirm(tool, app, arguments)
             params = validate(tool, arguments)
             allow(tool, call.caller, read_only=app.read_only)
             place, target = await _place(app, tool, params, call)
+            if isinstance(place, Session):
+                expect_target(call.caller, params)
+                place.rules.expect_call(tool, params)
             if needs_confirmation(tool, app.config.security, door_confirms=call.confirms) and not confirmed:
                 await consent(tool, params.model_dump(mode="json", exclude_none=True), call)
             result = await _run(tool, place, params, call)
@@ -134,6 +137,9 @@ async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[A
     """Where the tool runs, and the machine's name for the history. A name that stands for a machine connects to it."""
     if tool.where is not Session:
         host = getattr(params, "host", None)
+        # What session_connect is given may be an alias; there the machine it stands for is looked at.
+        if host and not isinstance(params, Connect):
+            expect_reach(call.caller, str(host))
         return app, str(host) if host else None
     name = params.session_id if isinstance(params, OnSession) else None
     session = await app.sessions.find_or_open(call.caller, name, app.resolvers, partial(_connected, app, call))
@@ -141,7 +147,7 @@ async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[A
 
 
 async def _connected(app: App, call: Call, arguments: Mapping[str, Any]) -> Session:
-    asking = Asking(call, app.hostkeys, app.config, app.blobs, app.read_only)
+    asking = Asking(call, app.hostkeys, app.config, app.blobs, app.named, app.read_only)
     return await asking.open(Connect.model_validate(dict(arguments)))
 
 

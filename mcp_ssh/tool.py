@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get
 
 from pydantic import BaseModel
 
+from mcp_ssh.hosts import matches
 from mcp_ssh.params import Params, Result
 
 
@@ -31,11 +32,24 @@ class Role(IntEnum):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls: `id` owns sessions and blobs; `owner` says it is the server's own user (stdio, command line)."""
+    """Who calls: `id` owns sessions and blobs; `owner` says it is the server's own user (stdio, command line).
+
+    `hosts` are the patterns of the machines it may reach; `None` sets no bounds.
+    """
 
     id: str
     role: Role
     owner: bool = False
+    hosts: tuple[str, ...] | None = None
+
+    def reaches(self, host: str) -> bool:
+        """Whether it may reach, and see, this machine."""
+        return self.hosts is None or matches(host, self.hosts)
+
+    @property
+    def oversees(self) -> bool:
+        """Whether it sees what other callers have, wherever that is from."""
+        return self.role is Role.ADMIN and self.hosts is None
 
 
 Door = Literal["stdio", "mcp", "rest", "cli", "direct"]
@@ -116,7 +130,7 @@ class Tool(Generic[W, P, R]):
     @cached_property
     def input_schema(self) -> dict[str, Any]:
         """JSON Schema of the arguments, without the noise of generated titles, references resolved."""
-        schema = _plain(self.params.model_json_schema())
+        schema = plain_schema(self.params.model_json_schema())
         if self.confirm:
             schema.setdefault("properties", {})["confirm"] = dict(CONFIRM_SCHEMA)
         return schema
@@ -124,7 +138,7 @@ class Tool(Generic[W, P, R]):
     @cached_property
     def output_schema(self) -> dict[str, Any]:
         """JSON Schema of the result."""
-        return _plain(self.result.model_json_schema(mode="serialization"))
+        return plain_schema(self.result.model_json_schema(mode="serialization"))
 
 
 CONFIRM_SCHEMA: Mapping[str, Any] = {
@@ -286,7 +300,7 @@ def tools_of(*rooms: ModuleType) -> Registry:
     return Registry(found)
 
 
-def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+def plain_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema without generated titles, references replaced by what they point at."""
     definitions: dict[str, Any] = schema.pop("$defs", {})
 

@@ -28,4 +28,6 @@ def refusal(path: str, error: ToolError, headers: Mapping[str, str] | None = Non
     if isinstance(error, Unauthenticated):
         # A machine that refuses a login (AuthFailed) is 401 too, but no token of ours would help there.
         shown["WWW-Authenticate"] = "Bearer"
+    if (wait_s := error.details.get("retry_after_s")) is not None:
+        shown["Retry-After"] = str(wait_s)
     return Answer(dialect.body(error), dialect.status(error), shown)

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -22,9 +23,10 @@ from rest_bridge.auth import identify_for
 from rest_bridge.binding import Endpoint, body_limit
 from rest_bridge.dialects import WrongMethod
 from rest_bridge.gate import Gate, Names, OpenRequests
+from rest_bridge.guide import guide, llms, prompts_page
 from rest_bridge.mcp_endpoints import McpEndpoints
 from rest_bridge.openapi import document
-from rest_bridge.pages import page_routes
+from rest_bridge.pages import page_routes, text_routes
 from rest_bridge.routes import Family, Route
 
 
@@ -64,6 +66,13 @@ def build(
             _health(),
             _document(document(families, app.config)),
             *page_routes(),
+            *text_routes(
+                {
+                    "/guide": partial(guide, registry, families, app.config),
+                    "/prompts": prompts_page,
+                    "/llms.txt": llms,
+                }
+            ),
             *_signposts(app, families),
             *mcp.routes(),
         ],
@@ -91,6 +100,8 @@ def _health() -> HttpRoute:
         "status": "running",
         "docs": "/docs",
         "openapi": "/openapi.json",
+        "guide": "/guide",
+        "llms": "/llms.txt",
         "mcp": "/mcp",
     }
 

@@ -1,6 +1,5 @@
 """Who calls over HTTP, and whether this address may be asked without a token."""
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, cast
 
@@ -11,6 +10,7 @@ from starlette.types import Scope
 
 from mcp_ssh.config import ServerConfig
 from mcp_ssh.errors import InvalidInput, Unauthenticated
+from mcp_ssh.hosts import is_loopback
 from mcp_ssh.server import CALLER_KEY
 from mcp_ssh.tool import Caller, Role
 
@@ -31,6 +31,11 @@ class Token(Protocol):
         """What the holder may do."""
         ...
 
+    @property
+    def hosts(self) -> tuple[str, ...] | None:
+        """Patterns of the machines it is for; `None` sets no bounds."""
+        ...
+
 
 class Tokens(Protocol):
     """Where tokens are known."""
@@ -42,7 +47,7 @@ class Tokens(Protocol):
 
 Identify = Callable[[Headers], Awaitable[Caller]]
 
-_PUBLIC = frozenset({"/", "/docs", "/redoc", "/openapi.json"})
+_PUBLIC = frozenset({"/", "/docs", "/redoc", "/openapi.json", "/guide", "/prompts", "/llms.txt"})
 _PUBLIC_BELOW = ("/docs/", "/redoc/")
 _HINT = "send the header Authorization: Bearer TOKEN; `mcp-ssh token add NAME` makes a token"
 
@@ -65,7 +70,7 @@ def by_token(tokens: Tokens) -> Identify:
         token = await tokens.find(secret.strip())
         if token is None:
             raise Unauthenticated("this token is not known here, or was revoked", hint=_HINT)
-        return Caller(token.id, token.role)
+        return Caller(token.id, token.role, hosts=token.hosts)
 
     return identify
 
@@ -104,11 +109,3 @@ def identify_for(server: ServerConfig, tokens: Tokens, bound: str) -> Identify:
             hint='set server.auth_mode to "token", or listen on 127.0.0.1 without behind_proxy',
         )
     return anybody
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address reaches no further than this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

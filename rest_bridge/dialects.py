@@ -26,7 +26,10 @@ from mcp_ssh.errors import (
 
 
 class Malformed(InvalidInput):
-    """The request is not one JSON object, or its address is not well encoded: no family has another word for it."""
+    """The request is not one JSON object, or its address is not well encoded.
+
+    No family has another word for it.
+    """
 
     code = "malformed"
 

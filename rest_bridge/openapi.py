@@ -8,6 +8,7 @@ from typing import Any
 
 from mcp_ssh import __version__
 from mcp_ssh.config import Config
+from mcp_ssh.tool import plain_schema
 from rest_bridge.dialects import SSH_API, Dialect
 from rest_bridge.routes import Family, Field, Route
 
@@ -16,12 +17,13 @@ _NEVER_ON_A_ROUTE = frozenset({405})
 _ABOUT = """\
 Administer Linux machines over SSH. Every call but those of this page needs a token: `Authorization: Bearer TOKEN`.
 
-The same tools are offered to agents over MCP at `/mcp`.
+The same tools are offered to agents over MCP at `/mcp`. How to work with all this is in the [guide](/guide), ready
+instructions for agents are among the [prompts](/prompts), and [llms.txt](/llms.txt) is an index for agents.
 """
 
 HEALTH_SCHEMA: Mapping[str, Any] = {
     "type": "object",
-    "required": ["service", "version", "status", "docs", "openapi", "mcp"],
+    "required": ["service", "version", "status", "docs", "openapi", "guide", "llms", "mcp"],
     "additionalProperties": False,
     "properties": {
         "service": {"type": "string", "description": "The name of this server."},
@@ -29,6 +31,8 @@ HEALTH_SCHEMA: Mapping[str, Any] = {
         "status": {"type": "string", "const": "running", "description": "Always `running`."},
         "docs": {"type": "string", "description": "Where this documentation is."},
         "openapi": {"type": "string", "description": "Where its document is."},
+        "guide": {"type": "string", "description": "Where the operating guide is, as Markdown."},
+        "llms": {"type": "string", "description": "Where the index for agents is."},
         "mcp": {"type": "string", "description": "Where MCP clients connect."},
     },
 }
@@ -149,7 +153,7 @@ def _body(fields: Mapping[str, Field]) -> dict[str, Any]:
 
 def _result(route: Route) -> dict[str, Any]:
     if route.shape is not None:
-        return route.shape.model.model_json_schema(mode="serialization")
+        return plain_schema(route.shape.model.model_json_schema(mode="serialization"))
     return route.tool.output_schema
 
 

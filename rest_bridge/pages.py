@@ -1,5 +1,7 @@
 """The documentation pages. Everything they load comes from this server: no CDN, no inline script."""
 
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -80,6 +82,20 @@ def page_routes() -> list[Route]:
         _script("/redoc/init.js", _REDOC_INIT),
         _file("/redoc/redoc.standalone.js", _REDOC, "js/redoc.standalone.js", "text/javascript"),
     ]
+
+
+def text_routes(pages: Mapping[str, Callable[[], str]]) -> list[Route]:
+    """Pages of Markdown by their paths, each made when it is first asked for, in a thread."""
+    return [_text(path, cache(make)) for path, make in pages.items()]
+
+
+def _text(path: str, made: Callable[[], str]) -> Route:
+    media_type = "text/plain" if path.endswith(".txt") else "text/markdown"
+
+    def answer(_: Request) -> Response:
+        return Response(made(), media_type=media_type)
+
+    return Route(path, answer)
 
 
 def _page(path: str, html: str) -> Route:

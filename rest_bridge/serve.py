@@ -17,10 +17,10 @@ from starlette.applications import Starlette
 
 from mcp_ssh.app import App
 from mcp_ssh.errors import Conflict, InvalidInput
+from mcp_ssh.hosts import is_loopback
 from mcp_ssh.surface import Surface
 from mcp_ssh.tool import Registry
 from rest_bridge.app import build
-from rest_bridge.auth import is_loopback
 from rest_bridge.gate import OpenRequests
 from rest_bridge.routes import Family
 

@@ -1,4 +1,4 @@
-"""Write the files that follow from the code: TOOLS.md, config.example.json, README's table, snapshots of the tools.
+"""Write the files that follow from the code: TOOLS.md, AGENT_PROMPTS.md, config.example.json, README's tables, …
 
 The snapshots (tests/contract/toolsnaps) are what `tools/list` says of each tool, for reviews.
 `--check` writes nothing and fails where a file is not as it would be written.
@@ -12,6 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
+# The tree this script stands in is described, whichever one the virtual environment was installed from.
+sys.path.insert(0, str(ROOT))
+
 import anyio
 from mcp import Client
 
@@ -22,10 +26,10 @@ from mcp_ssh.server import build_server
 from mcp_ssh.surface import Surface, toolsets
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
+from rest_bridge.guide import prompts_page
 
-ROOT = Path(__file__).resolve().parent.parent
 SNAPSHOTS = "tests/contract/toolsnaps"
-BEGIN, END = "<!-- tools -->", "<!-- /tools -->"
+BEHAVIOUR = ROOT / "tests/behaviour/results.json"
 
 ABOUT = """\
 # Tools
@@ -76,22 +80,39 @@ def _is(path: Path, text: str) -> bool:
 def generated(root: Path, lists: Mapping[str, list[Any]] | None = None) -> dict[Path, str]:
     """The files and their texts."""
     lists = lists or anyio.run(_lists)
-    files = {root / "TOOLS.md": tools_page(lists), root / "config.example.json": config.example()}
+    files = {
+        root / "TOOLS.md": tools_page(lists),
+        root / "AGENT_PROMPTS.md": prompts_page(),
+        root / "config.example.json": config.example(),
+    }
     for tool in lists["all"]:
         files[root / SNAPSHOTS / f"{tool['name']}.json"] = json.dumps(tool, ensure_ascii=False, indent=2) + "\n"
     readme = root / "README.md"
-    if readme.exists() and (text := _with_table(readme.read_text("utf-8"))) is not None:
-        files[readme] = text
+    if readme.exists():
+        text = _with_table(readme.read_text("utf-8"), "tools", markdown(list(REGISTRY.values())))
+        files[readme] = _with_table(text, "behaviour", behaviour_table())
     return files
 
 
-def _with_table(text: str) -> str | None:
-    """The README with today's table between its marks; `None` where it has none."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def _with_table(text: str, name: str, table: str) -> str:
+    """The README with today's table between its marks, where it has them."""
+    before, begin, rest = text.partition(f"<!-- {name} -->")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
     if not (begin and end):
-        return None
-    return f"{before}{begin}\n\n{markdown(list(REGISTRY.values()))}\n{end}{after}"
+        return text
+    return f"{before}{begin}\n\n{table}\n{end}{after}"
+
+
+def behaviour_table() -> str:
+    """What `make behaviour` has measured: a row a case, a column a server."""
+    measured: dict[str, dict[str, Any]] = json.loads(BEHAVIOUR.read_text("utf-8"))
+    heads = [f"{name} {column['version']}" for name, column in measured.items()]
+    lines = [f"| | {' | '.join(heads)} |", f"| --- |{' --- |' * len(heads)}"]
+    for title in next(iter(measured.values()))["cases"]:
+        found = [column["cases"].get(title, {"good": False, "shown": "not run"}) for column in measured.values()]
+        cells = [f"{'✓' if each['good'] else '✗'} {cell(each['shown'])}" for each in found]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def tools_page(lists: Mapping[str, list[Any]]) -> str:

@@ -10,7 +10,7 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.config import Config
 from tests.doors import DirectCall, Way, caller, open_way
 
-pytest_plugins = ["tests.fleet.plugin"]
+pytest_plugins = ["tests.fleet.plugin", "tests.protocol.npm"]
 
 # A run that a shell started in the background ignores these, and what it starts would not be ended by them either.
 signal.signal(signal.SIGINT, signal.default_int_handler)

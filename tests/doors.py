@@ -106,7 +106,7 @@ class Rest:
                 query[wire] = value
             else:
                 body[wire] = value
-        sends_body = route.method not in {"GET", "DELETE"}
+        sends_body = bool(body) or route.method not in {"GET", "DELETE"}
         unknown = {name: value for name, value in arguments.items() if name not in route.tool.params.model_fields}
         (body if sends_body else query).update(unknown)
         answer = await self.client.request(route.method, path, params=query, json=body if sends_body else None)

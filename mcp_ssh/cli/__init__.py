@@ -19,6 +19,8 @@ from mcp_ssh.cli import (
     demo,
     download,
     exec_,
+    guide,
+    history,
     serve,
     stdio,
     tokens,
@@ -38,7 +40,9 @@ COMMANDS = {
     "check": check,
     "call": call,
     "tools": tools,
+    "guide": guide,
     "token": tokens,
+    "history": history,
     "client-config": client_config,
     "completion": completion,
 }
@@ -56,7 +60,9 @@ SHORT_HELP = """mcp-ssh is an MCP server: a client starts it and talks to it thr
   mcp-ssh exec            run a command on a machine: mcp-ssh exec MACHINE -- COMMAND
   mcp-ssh upload          copy files there; `mcp-ssh download` copies them here
   mcp-ssh tools           the tools; `mcp-ssh call TOOL JSON` calls one
+  mcp-ssh guide           how to work with the server over HTTP; `--prompts`: ready instructions for agents
   mcp-ssh token add NAME  let somebody call over HTTP
+  mcp-ssh history         the calls that were made; `history verify` proves that no record was changed
   mcp-ssh client-config   what to put into the configuration of an MCP client
   mcp-ssh --help          all commands and options"""
 

@@ -42,6 +42,7 @@ class Known:
         remote: A server it reaches over HTTP, given the address and the token's place; `None` where it cannot.
         token: How it writes a token that it takes from the environment or asks for.
         more: What stands beside the servers, for a server over HTTP.
+        toml: Whether its file is TOML, not JSON.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Known:
     remote: Callable[[str, str], Entry] | None = None
     token: str = f"${{{VARIABLE}}}"
     more: Mapping[str, Any] | None = None
+    toml: bool = False
 
 
 def _bearer(token: str) -> dict[str, str]:
@@ -69,20 +71,34 @@ PASTE = "PASTE-THE-TOKEN-HERE"
 ASKED = {
     "inputs": [{"type": "promptString", "id": "mcp-ssh-token", "description": "Token of mcp-ssh", "password": True}]
 }
+# Each as its makers describe it, looked up in November 2026.
 CLIENTS: Mapping[str, Known] = {
+    # https://modelcontextprotocol.io/docs/develop/connect-local-servers
     "claude-desktop": Known("Claude Desktop", "claude_desktop_config.json (Settings, Developer, Edit Config)"),
+    # https://code.claude.com/docs/en/mcp
     "claude-code": Known("Claude Code", ".mcp.json in the project", remote=_typed("http")),
+    # https://developers.openai.com/codex/mcp
+    "codex": Known(
+        "Codex", "~/.codex/config.toml", key="mcp_servers", toml=True,
+        remote=lambda url, token: {"url": url, "bearer_token_env_var": token}, token=VARIABLE,
+    ),
+    # https://cursor.com/docs/mcp
     "cursor": Known("Cursor", "~/.cursor/mcp.json", remote=_plain("url"), token=f"${{env:{VARIABLE}}}"),
+    # https://code.visualstudio.com/docs/copilot/reference/mcp-configuration
     "vscode": Known(
         "VS Code", ".vscode/mcp.json in the workspace", key="servers",
         start=lambda start: {"type": "stdio", **start.entry()},
         remote=_typed("http"), token="${input:mcp-ssh-token}", more=ASKED,  # noqa: S106 a place for one
     ),
+    # https://docs.windsurf.com/windsurf/cascade/mcp
     "windsurf": Known(
         "Windsurf", "~/.codeium/windsurf/mcp_config.json", remote=_plain("serverUrl"), token=f"${{env:{VARIABLE}}}"
     ),
+    # https://zed.dev/docs/ai/mcp
     "zed": Known("Zed", "~/.config/zed/settings.json", key="context_servers", remote=_plain("url"), token=PASTE),
+    # https://geminicli.com/docs/tools/mcp-server/
     "gemini-cli": Known("Gemini CLI", "~/.gemini/settings.json", remote=_plain("httpUrl"), token=f"${VARIABLE}"),
+    # https://docs.cline.bot/mcp/mcp-overview; without a type it takes an address for one of the older SSE kind.
     "cline": Known(
         "Cline", "cline_mcp_settings.json (MCP Servers, Configure)", remote=_typed("streamableHttp"), token=PASTE
     ),
@@ -97,9 +113,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Print the JSON on standard output and where it belongs on standard error, and return the exit code."""
-    import json
-
+    """Print the configuration on standard output and where it belongs on standard error, and return the exit code."""
     if parsed.client is None:
         print_table(["client", "its file", "over HTTP"], [
             [name, known.file, "yes" if known.remote else "no"] for name, known in CLIENTS.items()
@@ -108,13 +122,35 @@ def run(parsed: argparse.Namespace) -> int:
     known = CLIENTS.get(parsed.client)
     if known is None:
         raise usage(f"{parsed.client[:40]!r} is no client this program knows", f"there are {', '.join(CLIENTS)}")
-    print(json.dumps(configuration(known, parsed.http, read_only=parsed.read_only), indent=2))
+    print(_written(known, configuration(known, parsed.http, read_only=parsed.read_only)))
     say(f"for {known.title}: put it into {known.file}, beside what is there")
     if parsed.http and VARIABLE in known.token:
         say(f"and set {VARIABLE} in the environment the client starts in; `mcp-ssh token add NAME` makes a token")
     elif parsed.http:
         say("`mcp-ssh token add NAME` makes a token")
     return 0
+
+
+def _written(known: Known, whole: Mapping[str, Any]) -> str:
+    """What belongs into the client's file."""
+    import json
+
+    if not known.toml:
+        return json.dumps(whole, indent=2)
+    entry: Entry = dict(whole[known.key][NAME])
+    tables = {f"{known.key}.{NAME}": entry}
+    if "env" in entry:
+        tables[f"{known.key}.{NAME}.env"] = entry.pop("env")
+    # TOML writes strings, and lists of them, as JSON does.
+    lines = [
+        line
+        for table, values in tables.items()
+        for line in (
+            f"[{table}]",
+            *(f"{name} = {json.dumps(each, ensure_ascii=False)}" for name, each in values.items()),
+        )
+    ]
+    return "\n".join(lines)
 
 
 def configuration(known: Known, url: str | None, *, read_only: bool = False) -> dict[str, Any]:

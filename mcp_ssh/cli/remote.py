@@ -1,7 +1,6 @@
 """A running server, called over MCP as any client calls it."""
 
 import contextlib
-import ipaddress
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from mcp_ssh.cli.terminal import Failure, usage
+from mcp_ssh.hosts import is_loopback
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -72,7 +72,7 @@ async def connected(
         timeout=httpx2.Timeout(CONNECT_LIMIT_S, read=CALL_LIMIT_S),
         event_hooks={"response": [note]},
         # A proxy of the environment must not see what stays on this machine.
-        trust_env=not _is_loopback(urlsplit(address).hostname or ""),
+        trust_env=not is_loopback(urlsplit(address).hostname or ""),
     )
     try:
         async with http:
@@ -83,12 +83,6 @@ async def connected(
         raise _unreachable(address, errors.exceptions[0]) from None
     except* MCPError as errors:
         raise _refused(address, refusals, errors) from None
-
-
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _unreachable(address: str, error: BaseException) -> Failure:

@@ -21,7 +21,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="operator",
         help="viewer reads, operator changes machines, admin also manages this server (default: operator)",
     )
-    listing = actions.add_parser("list", help="names, roles and last use of all tokens")
+    add.add_argument(
+        "--host",
+        action="append",
+        metavar="PATTERN",
+        help="only for machines whose name fits, such as '*.example.org'; again for more, '!PATTERN' for exceptions",
+    )
+    listing = actions.add_parser("list", help="names, roles, machines and last use of all tokens")
     listing.add_argument("--json", action="store_true", help="as JSON")
     revoke = actions.add_parser("revoke", help="make a token worthless, at once and in every running server")
     revoke.add_argument("name", metavar="NAME", help="its name or id")
@@ -53,7 +59,7 @@ async def _on_store(parsed: argparse.Namespace) -> None:
 async def _add(store: "Store", parsed: argparse.Namespace) -> None:
     from mcp_ssh.tool import Role
 
-    token, secret = await store.tokens.create(parsed.name, Role[parsed.role.upper()])
+    token, secret = await store.tokens.create(parsed.name, Role[parsed.role.upper()], parsed.host)
     say(f"token {token.name} ({parsed.role}); this is the only time it is shown:")
     print(secret, flush=True)
 
@@ -63,19 +69,27 @@ async def _list(store: "Store", parsed: argparse.Namespace) -> None:
     if parsed.json:
         print_json([_shown(each) for each in tokens])
     elif tokens:
-        rows = [[each or "never" for each in _shown(token).values()] for token in tokens]
-        print_table(["id", "name", "role", "made", "last used"], rows)
+        rows = [
+            [each.id, each.name, each.role.name.lower(), each.created_at, each.last_used_at or "never", _hosts(each)]
+            for each in tokens
+        ]
+        print_table(["id", "name", "role", "made", "last used", "machines"], rows)
     else:
         say("there are no tokens; `mcp-ssh serve` makes one named admin, `mcp-ssh token add NAME` any other")
 
 
-def _shown(token: "TokenInfo") -> dict[str, str | None]:
+def _hosts(token: "TokenInfo") -> str:
+    return "all" if token.hosts is None else " ".join(token.hosts)
+
+
+def _shown(token: "TokenInfo") -> dict[str, object]:
     return {
         "id": token.id,
         "name": token.name,
         "role": token.role.name.lower(),
         "created_at": token.created_at,
         "last_used_at": token.last_used_at,
+        "hosts": token.hosts,
     }
 
 

@@ -9,13 +9,26 @@ import hashlib
 from dataclasses import dataclass
 
 from mcp_ssh.errors import Conflict, ToolError, Unsupported
-from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, ask, failure, named, packed
+from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
 from mcp_ssh.probes.file_write import PLACE, TARGET, WRITE_WORDS
+from mcp_ssh.probes.protected import GUARD
 
 BLOCK = 256 * 1024
 """Resumed uploads start at a multiple of this: dd counts in blocks."""
 
 ANY_SIZE = 2**62
+
+# No call lasts longer than a day, so what is a week old is nobody's. A folder of ours that others may write to could
+# have got its name from them, and is not removed with what is in it.
+_SWEEP = r"""
+sweep() {
+  find "$room/." ! -name . -prune -name ".mcp-ssh-[0-9a-f]*.$1" -type "$2" -user "$(id -u)" -mtime +6 -exec rm -rf {} +
+}
+{
+  sweep part f
+  [ -z "$(find "$room/." -prune ! -perm -020 ! -perm -002)" ] || sweep tree d
+} 2>/dev/null
+"""
 
 _RECEIVE = packed(
     BEGIN
@@ -25,6 +38,9 @@ base=$7 whole=$8 block=262144
 need dd sha256sum id
 private=1
 umask 077
+"""
+    + _SWEEP
+    + r"""
 kept=$room/.mcp-ssh-$suffix.part part=''
 # Only a file of ours, that nobody else can hold by another name.
 mine() { [ ! -L "$kept" ] && [ -f "$kept" ] && [ "$(stat -c "%u %h" "$kept")" = "$(id -u) 1" ]; }
@@ -135,7 +151,7 @@ class Damaged(Conflict):
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(
-            f"what arrived for {named(answer.path)} is not what was read here; the old file is unchanged",
+            f"what arrived for {named(answer.path)} is not what was read here; what was there is unchanged",
             hint="the source changed while it was being read, or a partial file was damaged: try again",
             details={"path": answer.path},
         )
@@ -159,11 +175,13 @@ def _foreign(answer: Answer) -> ToolError:
 
 
 # The tree is collected beside its goal, or in it, and moved from there: what is cut off leaves nothing half-done. The
-# file `end` comes last; without it the stream was cut where one entry ended and the next had not begun.
+# file `end` comes last; without it the stream was cut where one entry ended and the next had not begun. It holds the
+# SHA-256 of all content: the files in the order of their paths' bytes, without those that their owner may not read.
 _RECEIVE_TREE = packed(
     BEGIN
+    + GUARD
     + r"""
-need tar mkdir mv rm find tr wc readlink stat
+need tar mkdir mv rm find tr wc readlink stat cat sha256sum
 case $p in ?*/) p=${p%/} ;; esac
 if [ -e "$p" ]; then
   [ -d "$p" ] || stop file
@@ -174,6 +192,12 @@ else
   room=${p%/*} there=''
   why=$(stat "$room/." 2>&1) || stop unreachable "$why"
 fi
+goal=$p
+[ -n "$there" ] || { goal=$(readlink -f "$room/." && echo x) || stop denied; goal=${goal%?x}; goal=${goal%/}/${p##*/}; }
+spare "$goal"
+"""
+    + _SWEEP
+    + r"""
 stage=$room/.mcp-ssh-$1.tree
 why=$(umask 077; mkdir "$stage" 2>&1) || stop failed "$why"
 clean() { rm -rf "$stage"; }
@@ -184,6 +208,28 @@ begin ok; end
 umask 0
 why=$(tar -x -o -p -f - -C "$stage" 2>&1) || stop tar "$why"
 [ -f "$stage/end" ] || stop short
+hex=''
+if printf x | sort -z >/dev/null 2>&1 && printf x | xargs -0 echo >/dev/null 2>&1; then
+  hex=$(find "$stage/t" -type f -perm -400 -print0 | sort -z | xargs -0 cat | sha256sum)
+  hex=${hex%% *}
+  [ "$hex" = "$(cat "$stage/end")" ] || stop damaged 0
+fi
+if lands "$stage/t" "$goal"; then stop protected "$goal"; fi
+# Folders that are links there lead elsewhere.
+through=$(find "$stage/t" -type d -exec sh -c '
+  from=$1 goal=$2
+  shift 2
+  for each; do
+    to=$goal${each#"$from"}
+    [ ! -L "$to" ] || readlink -f "$to"
+  done' sh "$stage/t" "$goal" {} +)
+line=$(printf "\nx")
+line=${line%x}
+while [ -n "$through" ]; do
+  spare "${through%%"$line"*}"
+  if covers "${through%%"$line"*}"; then stop protected "${through%%"$line"*}"; fi
+  case $through in *"$line"*) through=${through#*"$line"} ;; *) through='' ;; esac
+done
 count=$(find "$stage/t" ! -type d -print0 | tr -dc '\0' | wc -c)
 if [ -z "$there" ]; then
   why=$(mv -T "$stage/t" "$p" 2>&1) || stop failed "$why"
@@ -198,7 +244,7 @@ else
   why=$(find t -type d -exec sh -c "$step" sh "$p" {} 'mv -f "$@" "$0/"' \; -prune 2>&1)
   [ "$(find t ! -type d -print0 | tr -dc '\0' | wc -c)" = 0 ] || stop tar "$why"
 fi
-begin ok; echo $count; end
+begin ok; echo $count $hex; end
 """
 )
 
@@ -214,13 +260,19 @@ tar -c -f - .
 
 
 def ask_receive_tree(path: str, name: str) -> Asked:
-    """Take in a tree as a tar stream. The first answer says that it may come; the second has the count of its files.
+    """Take in a tree as a tar stream. The first answer says that it may come; `parse_grown` reads the second.
 
     Args:
         path: The folder that its content is put into.
         name: What the name of the folder it is collected in has in it.
     """
-    return ask(_RECEIVE_TREE, path, [name], words={**WRITE_WORDS, "tar": tar_failure, "lacks": _lacks_tar})
+    return ask(_RECEIVE_TREE, path, [name], words=_GROWING_WORDS)
+
+
+def parse_grown(answer: Answer) -> tuple[int, str | None]:
+    """How many files a tree has, and the SHA-256 of all their content, where the machine could compare it."""
+    count, *sha256 = answer.body.decode("ascii").split()
+    return int(count), sha256[0] if sha256 else None
 
 
 def ask_send_tree(path: str) -> Asked:
@@ -242,3 +294,6 @@ def tar_failure(answer: Answer) -> ToolError:
     lines = answer.body.splitlines() or [b""]
     known = (error for error in (failure(answer.path, line) for line in lines) if error.hint)
     return next(known, failure(answer.path, lines[0]))
+
+
+_GROWING_WORDS: Words = {**WRITE_WORDS, "tar": tar_failure, "lacks": _lacks_tar, "damaged": Damaged}

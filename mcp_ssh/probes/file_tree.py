@@ -2,8 +2,11 @@
 
 from mcp_ssh.errors import Conflict, InvalidInput, ToolError
 from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
+from mcp_ssh.probes.protected import GUARD, refused
 
-_COMMON = r"""
+_COMMON = (
+    GUARD
+    + r"""
 there() { [ -e "$1" ] || [ -L "$1" ]; }
 must_exist() { there "$1" || { why=$(stat "$1" 2>&1); stop failed "$why"; }; }
 # musl keeps two slashes at the start.
@@ -12,8 +15,22 @@ whole() {
   full=${full%?x}
   while case $full in //*) ;; *) false ;; esac; do full=${full#/}; done
 }
+# Where a name really is: the folder at the end of all links, and the name in it, whether that is there or not.
+place() {
+  slim=$1
+  while case $slim in ?*/) ;; *) false ;; esac; do slim=${slim%/}; done
+  case ${slim##*/} in . | ..) whole "$slim"; return ;; esac
+  case $slim in /*/*) whole "${slim%/*}" ;; /*) full='' ;; */*) whole "${slim%/*}" ;; esac || return
+  full=${full%/}/${slim##*/}
+}
+# Nothing protected may be at a name, or at the end of it where it is a link that is followed.
+spare_name() { if place "$1"; then spare "$full"; fi; }
+spare_all() {
+  if covers "$1"; then stop protected "$1"; fi
+}
 count_in() { find "$1" ! -type d -print0 2>/dev/null | tr -dc '\0' | wc -c; }
 """
+)
 
 # Leaves in `$r` where the folder `$p` really is. What must never be removed or moved: /, what lies directly in it, what
 # those links lead to, the folders that systems are made of, homes, mount points, and whatever holds one of these.
@@ -83,7 +100,16 @@ _MKDIR = packed(
     BEGIN
     + _COMMON
     + r"""
-need mkdir stat
+need mkdir stat readlink
+# The folders that are missing are made below the last one that is there.
+above=$p rest=''
+while [ ! -e "$above" ] && [ ! -L "$above" ]; do
+  while case $above in ?*/) ;; *) false ;; esac; do above=${above%/}; done
+  case ${above##*/} in ..) stop dotted ;; .) ;; *) rest=/${above##*/}$rest ;; esac
+  above=${above%/*}
+  [ -n "$above" ] || above=/
+done
+if whole "$above"; then spare "${full%/}$rest"; fi
 if [ "$1" = 1 ]; then
   why=$(mkdir -p "$p" 2>&1) || { ! there "$p" || stop exists; stop failed "$why"; }
 else
@@ -104,6 +130,7 @@ if [ -d "$p" ]; then
   case $p in */) stop folder ;; esac
   [ -L "$p" ] || stop folder
 fi
+spare_name "$p"
 why=$(rm -f "$p" 2>&1) || stop failed "$why"
 begin ok; end
 """
@@ -120,6 +147,8 @@ must_exist "$p"
 case $p in */) ;; *) [ -d "$p" ] || [ -L "$p" ] || stop file ;; esac
 [ -d "$p" ] || [ -L "$p" ] || stop file
 guard
+spare "$r"
+spare_all "$r"
 # Nobody may lead us elsewhere between the look and the deed.
 cd -P "${r%/*}" && [ "$(pwd -P)" = "${r%/*}" ] || stop failed "$r: No such file or directory"
 name=./${r##*/}
@@ -146,6 +175,13 @@ if [ -d "$p" ] && [ ! -L "$p" ]; then
 else
   [ ! -d "$g" ] || stop occupied "$g"
 fi
+spare "$g"
+if whole "$g"; then spare "$full"; fi
+if [ -d "$p" ] && [ ! -L "$p" ]; then
+  spot=$g
+  [ ! -d "$g" ] || { whole "$g" && spot=$full; }
+  if lands "$p" "$spot"; then stop protected "$spot"; fi
+fi
 count=$(count_in "$p")
 if [ -d "$g" ]; then
   why=$(cp -a "$p/." "$g/" 2>&1) || stop failed "$why"
@@ -169,7 +205,8 @@ _MOVE = packed(
 need mv readlink stat
 r=$shown
 must_exist "$p"
-if [ -d "$p" ] && [ ! -L "$p" ]; then guard; fi
+spare_name "$p"
+if [ -d "$p" ] && [ ! -L "$p" ]; then guard; spare_all "$r"; fi
 case $p in */) [ -d "$p" ] && [ ! -L "${p%/}" ] || stop link ;; esac
 goal
 if there "$g"; then
@@ -178,6 +215,8 @@ if there "$g"; then
   [ ! -d "$p" ] || [ -L "$p" ] || stop occupied "$g"
 fi
 if [ -d "$p" ] && [ ! -L "$p" ]; then case $g/ in "$r"/*) stop inside "$g" ;; esac; fi
+spare "$g"
+if [ -d "$p" ] && [ ! -L "$p" ] && lands "$p" "$g"; then stop protected "$g"; fi
 force=-n
 [ "$2" != 1 ] || force=-f
 why=$(mv $force -T "$p" "$g" 2>&1) || stop failed "$why"
@@ -232,6 +271,12 @@ def _guarded(answer: Answer) -> ToolError:
     )
 
 
+def _dotted(answer: Answer) -> ToolError:
+    return InvalidInput(
+        f"{named(answer.path)} goes through `..` of a folder that does not exist", hint="name the path without `..`"
+    )
+
+
 def _link(answer: Answer) -> ToolError:
     return InvalidInput(
         f"{named(answer.path)} is a link; nothing was changed",
@@ -275,6 +320,8 @@ def _unreachable(answer: Answer) -> ToolError:
 _TREE_WORDS: Words = {
     **WORDS,
     "guarded": _guarded,
+    "protected": refused,
+    "dotted": _dotted,
     "link": _link,
     "exists": _exists,
     "occupied": _occupied,

@@ -11,8 +11,11 @@ from typing import Literal
 
 from mcp_ssh.errors import Conflict, NotFound, RemoteFailed, TooLarge, ToolError
 from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
+from mcp_ssh.probes.protected import GUARD, refused
 
-TARGET = r"""
+TARGET = (
+    GUARD
+    + r"""
 mode=$1 count=$2 maximum=$3 permissions=$4 expected=$5 suffix=$6 base=666
 need stat readlink cat sync chmod chown mv ln ls rm dd touch
 [ "$expected" = any ] || need sha256sum
@@ -46,6 +49,7 @@ t=$(readlink -f "$p" && echo x) || {
 }
 t=${t%?x}
 d=${t%/*}
+spare "$t"
 [ ! -d "$t" ] || stop folder
 if [ -e "$t" ]; then
   [ -f "$t" ] || stop special
@@ -59,6 +63,7 @@ case $t in /proc/* | /sys/*) beside='' ;; esac
 if [ -e "$t" ] && ! { [ -w "$d/." ] && [ -x "$d/." ]; }; then beside=''; fi
 [ -n "$beside" ] || room=${TMPDIR:-/tmp}
 """
+)
 """Which file is meant, and in which `$room` its new content is to be collected."""
 
 _RECEIVE = r"""
@@ -333,6 +338,7 @@ def _unexpected(answer: Answer) -> ToolError:
 
 WRITE_WORDS: Words = {
     **WORDS,
+    "protected": refused,
     "failed": _failed,
     "unreachable": _unreachable,
     "broken": _broken,

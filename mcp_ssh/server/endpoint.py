@@ -23,6 +23,7 @@ from mcp_ssh.params import Result
 from mcp_ssh.server.answers import failed, succeeded
 from mcp_ssh.server.call import ANSWER_LIMIT_S, AskFirst, Context, McpCall
 from mcp_ssh.server.listing import listed
+from mcp_ssh.server.prompts import Prompts
 from mcp_ssh.server.resources import Resources, guarded
 from mcp_ssh.store import HistoryRow, arguments_text
 from mcp_ssh.surface import Reach, Surface, argument_schema, brought, decoded
@@ -64,6 +65,7 @@ def build_server(app: App, registry: Registry, surface: Surface, *, caller: Call
             each request under `CALLER_KEY`, and a request without one is refused.
     """
     endpoint = _Endpoint(app, registry, surface, caller)
+    prompts = Prompts(registry, surface)
     server: Server[Any] = Server(
         NAME,
         version=__version__,
@@ -74,6 +76,8 @@ def build_server(app: App, registry: Registry, surface: Surface, *, caller: Call
         on_list_resource_templates=endpoint.list_resource_templates,
         on_read_resource=endpoint.read_resource,
         on_completion=endpoint.complete,
+        on_list_prompts=prompts.list,
+        on_get_prompt=prompts.get,
         # Else the SDK lists all tools again for every call over HTTP, to look for headers that ours do not use.
         get_tool_input_schema=endpoint.input_schema,
     )

@@ -15,6 +15,7 @@ from mcp_ssh.config import Config
 from mcp_ssh.errors import AuthFailed, HostKeyUnconfirmed, InvalidInput, Refused, ToolError
 from mcp_ssh.ssh.connect import open_session
 from mcp_ssh.ssh.hostkeys import HostKeys
+from mcp_ssh.ssh.login import Resolver
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.store.blobs import Blobs
@@ -41,6 +42,7 @@ class Asking:
     host_keys: HostKeys
     config: Config
     blobs: Blobs
+    named: Resolver
     read_only: bool
 
     async def open(self, wanted: Connect) -> Session:
@@ -72,7 +74,12 @@ class Asking:
 
     async def _opened(self, wanted: Connect) -> Session:
         return await open_session(
-            self.call.caller, wanted, host_keys=self.host_keys, config=self.config, blobs=self.blobs
+            self.call.caller,
+            wanted,
+            host_keys=self.host_keys,
+            config=self.config,
+            blobs=self.blobs,
+            named=self.named,
         )
 
     async def _accept(self, error: HostKeyUnconfirmed) -> None:

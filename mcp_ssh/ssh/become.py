@@ -9,7 +9,7 @@ does not come, since the call was cancelled while the program was busy with the 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -250,20 +250,6 @@ def _wrong_password(acting: Acting) -> ToolError:
     )
 
 
-def _not_allowed(acting: Acting) -> ToolError:
-    return PermissionDenied(
-        f"the login account may not use {acting.method} to become {acting.user} on this machine",
-        hint="log in with an account that may, or have an administrator allow it (sudoers, doas.conf)",
-    )
-
-
-def _only_some(acting: Acting) -> ToolError:
-    return PermissionDenied(
-        f"the login account may run only certain commands as {acting.user}",
-        hint="run the allowed one with command_exec, written out as `sudo -n …`, without become",
-    )
-
-
 def _needs_password(acting: Acting) -> ToolError:
     return PermissionDenied(
         f"becoming {acting.user} with {acting.method} needs a password here: `sudo -n` was tried and refused",
@@ -272,49 +258,70 @@ def _needs_password(acting: Acting) -> ToolError:
     )
 
 
-def _needs_terminal(acting: Acting) -> ToolError:
-    return Unsupported(
-        f"{acting.method} here wants a terminal, and commands have none",
-        hint="use another become.method, or have an administrator turn it off (Defaults !requiretty in sudoers)",
-    )
+def _refused(kind: type[ToolError], message: str, hint: str) -> Callable[[Acting], ToolError]:
+    """An error about an account and the way to it, which both texts may name."""
+
+    def said(acting: Acting) -> ToolError:
+        others = " or ".join(each for each in ("sudo", "su", "doas") if each != acting.method)
+        words = {"user": acting.user, "method": acting.method, "others": others}
+        return kind(message.format(**words), hint=hint.format(**words))
+
+    return said
 
 
-def _doas_asks(acting: Acting) -> ToolError:
-    return Unsupported(
-        f"doas needs a password to become {acting.user}, and reads one from a terminal only",
-        hint="use become.method sudo or su, or have an administrator add `nopass` to the rule in doas.conf",
-    )
-
-
-def _no_such_user(acting: Acting) -> ToolError:
-    return NotFound(f"the machine has no account {acting.user}", hint="check become.user")
-
-
-def _missing(acting: Acting) -> ToolError:
-    others = " or ".join(each for each in ("sudo", "su", "doas") if each != acting.method)
-    return Unsupported(f"{acting.method} is not installed on this machine", hint=f"use become.method {others}")
-
-
-def _cannot_rise(acting: Acting) -> ToolError:
-    return Unsupported(
-        f"{acting.method} cannot change the account on this machine: it lacks the rights of root itself",
-        hint="log in as root, or have an administrator repair the set-uid bit, or the container's no_new_privs",
-    )
-
-
-def _no_shell(acting: Acting) -> ToolError:
-    return Unsupported(f"{acting.user} has no shell that su could start", hint="use become.method sudo")
-
-
-_REFUSALS = (
-    (("no such program",), _missing),
-    (("doas: auth",), _doas_asks),
-    (("not in the sudoers", "may not run sudo", "doas: operation not permitted"), _not_allowed),
-    (("not allowed to execute", "not allowed to run"), _only_some),
-    (("must have a tty", "must be run from a terminal", "a terminal is required"), _needs_terminal),
+_REFUSALS: tuple[tuple[tuple[str, ...], Callable[[Acting], ToolError]], ...] = (
+    (
+        ("no such program",),
+        _refused(Unsupported, "{method} is not installed on this machine", "use become.method {others}"),
+    ),
+    (
+        ("doas: auth",),
+        _refused(
+            Unsupported,
+            "doas needs a password to become {user}, and reads one from a terminal only",
+            "use become.method sudo or su, or have an administrator add `nopass` to the rule in doas.conf",
+        ),
+    ),
+    (
+        ("not in the sudoers", "may not run sudo", "doas: operation not permitted"),
+        _refused(
+            PermissionDenied,
+            "the login account may not use {method} to become {user} on this machine",
+            "log in with an account that may, or have an administrator allow it (sudoers, doas.conf)",
+        ),
+    ),
+    (
+        ("not allowed to execute", "not allowed to run"),
+        _refused(
+            PermissionDenied,
+            "the login account may run only certain commands as {user}",
+            "run the allowed one with command_exec, written out as `sudo -n …`, without become",
+        ),
+    ),
+    (
+        ("must have a tty", "must be run from a terminal", "a terminal is required"),
+        _refused(
+            Unsupported,
+            "{method} here wants a terminal, and commands have none",
+            "use another become.method, or have an administrator turn it off (Defaults !requiretty in sudoers)",
+        ),
+    ),
     (("password is required", "interactive authentication is required"), _needs_password),
-    (("unknown user", "does not exist"), _no_such_user),
-    (("no new privileges", "must be owned by uid 0", "must be suid", "must be setuid", "effective uid"), _cannot_rise),
-    (("account is currently not available", "account is not available"), _no_shell),
+    (
+        ("unknown user", "does not exist"),
+        _refused(NotFound, "the machine has no account {user}", "check become.user"),
+    ),
+    (
+        ("no new privileges", "must be owned by uid 0", "must be suid", "must be setuid", "effective uid"),
+        _refused(
+            Unsupported,
+            "{method} cannot change the account on this machine: it lacks the rights of root itself",
+            "log in as root, or have an administrator repair the set-uid bit, or the container's no_new_privs",
+        ),
+    ),
+    (
+        ("account is currently not available", "account is not available"),
+        _refused(Unsupported, "{user} has no shell that su could start", "use become.method sudo"),
+    ),
     (("incorrect password", "authentication failure", "no password was provided"), _wrong_password),
 )

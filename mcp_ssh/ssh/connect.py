@@ -11,10 +11,11 @@ import anyio
 
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ConnectFailed, TimedOut, Unsupported
+from mcp_ssh.policy import Rules, rules_for
 from mcp_ssh.ssh.dial import Dialer, NetworkFailed, new_password_wanted
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.link import Link, close_channel, lost
-from mcp_ssh.ssh.login import Login, Logins
+from mcp_ssh.ssh.login import Login, Logins, Resolver
 from mcp_ssh.ssh.session import Account, Limits, Session
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.ssh.wire import POSIX_SHELLS, Shell
@@ -40,7 +41,13 @@ _EXPIRED = re.compile(rb"password change required|you must change your password"
 
 
 async def open_session(
-    caller: Caller, wanted: Connect, *, host_keys: HostKeys, config: Config, blobs: Blobs
+    caller: Caller,
+    wanted: Connect,
+    *,
+    host_keys: HostKeys,
+    config: Config,
+    blobs: Blobs,
+    named: Resolver | None = None,
 ) -> Session:
     """Connect, log in and learn what the account may do.
 
@@ -59,7 +66,7 @@ async def open_session(
     where = f"{wanted.host or config.auth.default_host}"
     try:
         with anyio.fail_after(timeout_s):
-            login, alias = await Logins(caller, config, host_keys).wanted(wanted)
+            login, alias = await Logins(caller, config, host_keys, named).wanted(wanted)
             where = login.where
             dialer = Dialer(login, config)
             link, account = await _linked(dialer, login, wanted)
@@ -84,9 +91,17 @@ async def open_session(
         blobs=blobs,
         expires=not caller.owner,
         login_password=login.password,
+        rules=_rules(link, login, wanted, config),
     )
     session.alias = alias
     return session
+
+
+def _rules(link: Link, login: Login, wanted: Connect, config: Config) -> Rules:
+    """What counts for the machine by any of its names: as given, as looked up, and its address."""
+    peer: Any = link.connection.get_extra_info("peername")
+    address = str(peer[0]) if peer else ""
+    return rules_for([wanted.host or "", login.host, login.host_key_alias or "", address], config.security)
 
 
 async def _linked(dialer: Dialer, login: Login, wanted: Connect) -> tuple[Link, Account]:

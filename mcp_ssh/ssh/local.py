@@ -9,13 +9,17 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import stat
+import time
 from collections.abc import Generator
 from pathlib import Path
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, PermissionDenied, RemoteFailed, ToolError
 
 READ = 1024 * 1024
+ABANDONED_S = 7 * 86_400
+"""How old a partial file is when nobody will go on with it; no call lasts longer than a day."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -156,6 +160,10 @@ class Sink:
         os.lseek(self._handle, 0, os.SEEK_SET)
         self.digest, self.have = hashlib.sha256(), 0
 
+    def peek(self, offset: int, length: int) -> bytes:
+        """Some of what is there."""
+        return os.pread(self._handle, length, offset)
+
     def write(self, chunk: bytes) -> None:
         """Take the next bytes."""
         self.digest.update(chunk)
@@ -184,9 +192,33 @@ class Sink:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._partial, dir_fd=self._folder)
 
+    def sweep(self) -> None:
+        """Remove what downloads of long ago left in the folder, and nobody is at."""
+        with os.scandir(self._folder) as entries:
+            partial = [each.name for each in entries if PARTIAL.fullmatch(each.name)]
+        for name in partial:
+            # What cannot be removed is no reason for a download to fail.
+            with contextlib.suppress(OSError):
+                _remove_abandoned(name, self._folder)
+
     def close(self) -> None:
         """Let go; what was collected and not committed stays, for the next try."""
         os.close(self._handle)
+
+
+PARTIAL = re.compile(r"\.mcp-ssh-[0-9a-f]{16,24}\.part")
+
+
+def _remove_abandoned(name: str, folder: int) -> None:
+    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        facts = os.fstat(handle)
+        ours = stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid()
+        if ours and time.time() - facts.st_mtime > ABANDONED_S:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(name, dir_fd=folder)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -7,6 +7,7 @@ link, and a file is made beside its goal under a name of ours and renamed. Nothi
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -26,12 +27,17 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 @dataclass
 class Tally:
-    """What travelled: files, links and others without the folders, the bytes of the files, and what stayed behind."""
+    """What travelled: files, links and others without the folders, the bytes of the files, and what stayed behind.
+
+    Attributes:
+        digest: SHA-256 of what was sent of all files that their owner may read, one after the other.
+    """
 
     count: int = 0
     size: int = 0
     left: int = 0
     skipped: list[str] = field(default_factory=list[str])
+    digest: Any = field(default_factory=hashlib.sha256, repr=False)
 
     def skip(self, name: str) -> None:
         """Leave something behind; the first few are named."""
@@ -41,15 +47,17 @@ class Tally:
 
 
 def archive(root: int, tally: Tally) -> Generator[bytes]:
-    """A folder as a tar stream in pieces: all under `t`, and at the very end an empty file `end`.
+    """A folder as a tar stream in pieces: all under `t`, and at the very end a file `end` with the tally's SHA-256.
 
+    The order is that of the paths' bytes, which a machine can find again.
     The GNU format is the one that every tar reads, and that keeps names of any length in any bytes. Owners and unusual
     bits are left out: on the machine everything belongs to the account.
     """
     yield _header("t", os.fstat(root), tarfile.DIRTYPE)
     yield from _inside(root, "t", tally)
-    yield _header("end", os.fstat(root), tarfile.REGTYPE)
-    yield bytes(2 * tarfile.BLOCKSIZE)
+    digest = tally.digest.hexdigest().encode()
+    yield _header("end", os.fstat(root), tarfile.REGTYPE, size=len(digest))
+    yield digest + bytes(3 * tarfile.BLOCKSIZE - len(digest))
 
 
 def _header(name: str, facts: os.stat_result, kind: bytes, target: str = "", size: int = 0) -> bytes:
@@ -62,8 +70,9 @@ def _header(name: str, facts: os.stat_result, kind: bytes, target: str = "", siz
 
 def _inside(folder: int, path: str, tally: Tally) -> Generator[bytes]:
     with os.scandir(folder) as entries:
-        names = sorted(each.name for each in entries)
-    for name in names:
+        # With its slash a folder comes where `sort` puts what is in it.
+        names = sorted(os.fsencode(each.name + "/" * each.is_dir(follow_symlinks=False)) for each in entries)
+    for name in (os.fsdecode(each.rstrip(b"/")) for each in names):
         inner = f"{path}/{name}"
         facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISDIR(facts.st_mode):
@@ -97,6 +106,8 @@ def _file(folder: int, name: str, path: str, tally: Tally) -> Generator[bytes]:
             if not chunk:
                 raise Conflict(f"local_path: {path[2:]!r} in it became shorter meanwhile", hint="try again")
             left -= len(chunk)
+            if facts.st_mode & stat.S_IRUSR:
+                tally.digest.update(chunk)
             yield chunk
         tally.size += facts.st_size
         yield bytes(-facts.st_size % tarfile.BLOCKSIZE)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from mcp_ssh.config import Config
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.policy import may_use_defaults, may_use_identities
+from mcp_ssh.policy import expect_reach, may_use_defaults, may_use_identities
 from mcp_ssh.ssh import keys
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.keys import Identities, Offered
@@ -23,6 +23,9 @@ from mcp_ssh.tool import Caller
 
 if TYPE_CHECKING:
     import asyncssh
+
+Resolver = Callable[[Caller, str], Awaitable[Mapping[str, Any] | None]]
+"""What `session_connect` takes to reach the machine that a name means to a caller; `None` where it means none."""
 
 MOST_HOPS = 8
 _NAME = re.compile(r"[^\s,/@\[\]]{1,255}")
@@ -96,11 +99,15 @@ class Logins:
     """Makes logins for one caller.
 
     ~/.ssh/config is read only for callers who may use the identities of the server's owner for the host they name.
+
+    Attributes:
+        named: What the name of a machine to go through stands for, if anything.
     """
 
     caller: Caller
     config: Config
     host_keys: HostKeys
+    named: Resolver | None = None
 
     async def wanted(self, wanted: Connect) -> tuple[Login, str | None]:
         """The login a caller wants, and the alias of ~/.ssh/config it is known by, where it is one.
@@ -109,7 +116,8 @@ class Logins:
 
         Raises:
             InvalidInput: No host or username, nothing to log in with, or a key or a config that cannot be used.
-            Refused: This caller may not use key files or the agent of this server's owner.
+            Refused: This caller may not use key files or the agent of this server's owner, or not reach this machine,
+                or one on the way to it.
             Unsupported: ~/.ssh/config asks for what this server cannot do.
         """
         auth = self.config.auth
@@ -126,6 +134,7 @@ class Logins:
         found = Settings(host, host)
         if owned and wanted.use_config:
             found = await self._settings(host, username=given, port=wanted.port)
+        expect_reach(self.caller, found.hostname)
         username = given or found.username or auth.default_username or (local_user() if found.named else "")
         if not username:
             raise InvalidInput(
@@ -135,7 +144,25 @@ class Logins:
         login = await self._with_secrets(self._bare(found, username, port), wanted, found, owned=owned)
         if not wanted.keepalive:
             login = replace(login, keepalive_s=0.0)
+        if wanted.jump is not None:
+            hops = await self._named_hops(wanted.jump)
+            return replace(login, hops=hops, proxy_command=None), host if found.named else None
         return await self._on_its_way(login, found), host if found.named else None
+
+    async def _named_hops(self, name: str) -> tuple[Login, ...]:
+        """The logins on the way by a name, which has its own secrets and may have a way of its own.
+
+        Raises:
+            InvalidInput: The name stands for nothing that this caller may use.
+        """
+        stands_for = None if self.named is None else await self.named(self.caller, name)
+        if stands_for is None:
+            raise InvalidInput(
+                f"jump: there is no saved connection or alias {name[:80]!r} to go through",
+                hint="save the machine with connection_add; connection_query lists those there are",
+            )
+        login, _ = await self.wanted(Connect.model_validate(dict(stands_for)))
+        return *login.hops, replace(login, hops=())
 
     async def alias(self, name: str) -> bool:
         """Whether a name is one of ~/.ssh/config, and this caller may use it. What reads as a session's id is none."""
@@ -232,6 +259,7 @@ class Logins:
                     hint="correct ProxyJump",
                 )
             found = await self._settings(jump.host, username=jump.username, port=jump.port, without_proxy=index > 0)
+            expect_reach(self.caller, found.hostname)
             username = found.username or local_user()
             bare = self._bare(found, username, found.port or self.config.ssh.default_port)
             login, _ = await self._with_identities(bare, found, None, alone=True)
@@ -239,7 +267,7 @@ class Logins:
         return hops
 
 
-def aliases(config: Config, host_keys: HostKeys) -> Callable[[Caller, str], Awaitable[Mapping[str, Any] | None]]:
+def aliases(config: Config, host_keys: HostKeys) -> Resolver:
     """What a name in ~/.ssh/config stands for, as one of the resolvers of `Sessions.find_or_open`."""
 
     async def resolve(caller: Caller, name: str) -> Mapping[str, Any] | None:

@@ -10,13 +10,11 @@ from typing import Any
 import anyio
 
 from mcp_ssh.errors import NotFound, TooMany
+from mcp_ssh.ssh.login import Resolver
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Caller, Role
 
 log = logging.getLogger(__name__)
-
-Resolver = Callable[[Caller, str], Awaitable[Mapping[str, Any] | None]]
-"""What `session_connect` takes to reach the machine that a name means to a caller; `None` where it means none."""
 
 LOOK_S = 5.0
 """How often idle sessions and revoked tokens are looked for."""
@@ -34,7 +32,7 @@ class Sessions:
         self._turns: dict[tuple[str, str], anyio.Lock] = {}
 
     def seen_by(self, caller: Caller) -> list[Session]:
-        """The sessions a caller may use: its own, or all for an admin."""
+        """The sessions a caller may use: its own, or all for an admin, on machines its token is for."""
         return [each for each in self._sessions.values() if _may_see(caller, each)]
 
     async def open(self, caller: Caller, connect: Callable[[], Awaitable[Session]]) -> Session:
@@ -176,7 +174,7 @@ class Sessions:
 
 
 def _may_see(caller: Caller, session: Session) -> bool:
-    return session.caller_id == caller.id or caller.role is Role.ADMIN
+    return (session.caller_id == caller.id or caller.role is Role.ADMIN) and caller.reaches(session.host)
 
 
 def _none(name: str | None, mine: list[Session]) -> NotFound:

@@ -15,6 +15,8 @@ from mcp_ssh.backends.detect import Platform
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
 from mcp_ssh.params import Become
+from mcp_ssh.policy import Rules
+from mcp_ssh.probes.protected import guarded
 from mcp_ssh.ssh.become import Acting, acting_as
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.capture import Capture
@@ -23,6 +25,8 @@ from mcp_ssh.ssh.run import Ended, Running
 from mcp_ssh.ssh.tunnels import Tunnels
 from mcp_ssh.ssh.wire import Shell, Wire, wire
 from mcp_ssh.store.blobs import Blobs
+
+UNBOUND = Rules()
 
 ANSWER_LIMIT = 16 * 1024 * 1024
 """The most a command of our own may answer with, in bytes."""
@@ -88,6 +92,7 @@ class Session:
         blobs: Blobs,
         expires: bool,
         login_password: SecretStr | None = None,
+        rules: Rules = UNBOUND,
     ) -> None:
         self.id = secrets.token_hex(6)
         self.caller_id = caller_id
@@ -102,6 +107,7 @@ class Session:
         self.tunnels = Tunnels(link)
         self.alias: str | None = None
         self.acting: Acting | None = None
+        self.rules = rules
         self._login_password = login_password
         self._learned = Learned()
         self._passwords: dict[tuple[str, str], SecretStr] = {}
@@ -136,6 +142,12 @@ class Session:
         kept = self._passwords.get((become.user, become.method))
         other.acting = acting_as(become, self._login_password, kept)
         return other
+
+    async def privileged(self) -> "Session":
+        """The session for what only root may do: itself where it is root or acts as somebody, else `sudo -n`."""
+        if self.acting is not None or (await self.platform()).uid == 0:
+            return self
+        return self.becoming(Become())
 
     async def platform(self, *, anew: bool = False) -> Platform:
         """What kind of Linux the machine is: one round trip at first use, then known.
@@ -203,7 +215,9 @@ class Session:
             RemoteFailed: It said more than `limit` bytes.
             ConnectFailed: The link is gone.
             PermissionDenied: The session acts as an account it may not become.
+            Refused: A pattern of the owner denies it on this machine.
         """
+        command = self.guarded(command)
         stdout, stderr = Capture(limit), Capture(64 * 1024)
         prepared = wire(command.line(), shell=self.account.shell, acting=self.acting, ours=True)
         ended = await self._sent(prepared, command.stdin, timeout_s, stdout, stderr)
@@ -214,6 +228,15 @@ class Session:
             raise RemoteFailed(f"the machine answered with more than {limit} bytes", hint="narrow the request")
         errors = stderr.whole() if not stderr.truncated else b"".join(stderr.ends())
         return Output(ended.exit_code, stdout.whole(), errors)
+
+    def guarded(self, command: Command) -> Command:
+        """A command of our own with what is protected on this machine in it.
+
+        Raises:
+            Refused: It is a program that a pattern denies here.
+        """
+        self.rules.expect_program(command.argv)
+        return guarded(command, self.rules.protected)
 
     async def close(self) -> None:
         """End what runs on the session, then its connection."""

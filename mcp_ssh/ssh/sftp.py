@@ -11,7 +11,7 @@ import hashlib
 import posixpath
 import secrets
 import stat
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from mcp_ssh.errors import Conflict, InvalidInput, NotFound, RemoteFailed, TooLa
 from mcp_ssh.probes.answers import denied, named
 from mcp_ssh.probes.file_write import Outcome
 from mcp_ssh.probes.files import Entry, Facts, Page
+from mcp_ssh.probes.protected import is_protected, may_hold, refusal
 from mcp_ssh.ssh.link import Link, lost
 from mcp_ssh.ssh.session import Session
 
@@ -58,7 +59,8 @@ def told(path: str) -> Generator[None]:
 class Sftp:
     """An SFTP client on a channel of its own. Paths are as callers give them; `~` is where the server starts."""
 
-    def __init__(self, client: "asyncssh.SFTPClient") -> None:
+    def __init__(self, client: "asyncssh.SFTPClient", protected: Sequence[str] = ()) -> None:
+        self.protected = protected
         self.client: Any = client
 
     async def real(self, path: str) -> bytes:
@@ -73,6 +75,31 @@ class Sftp:
             return await (self.client.stat(path) if follow else self.client.lstat(path))
         except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
             return None
+
+    def spare(self, real: bytes, path: str) -> None:
+        """Leave alone what is protected on this machine.
+
+        Raises:
+            Refused: It is.
+        """
+        if is_protected(real, self.protected):
+            raise refusal(path)
+
+    async def spare_name(self, path: str) -> bytes:
+        """Where a name really is, a link not followed; it must be free to be changed."""
+        slim = wire_path(path).rstrip(b"/") or b"/"
+        folder = await self.client.realpath(posixpath.dirname(slim) or b".")
+        real = posixpath.join(folder, posixpath.basename(slim))
+        self.spare(real, path)
+        return real
+
+    async def spare_new(self, path: str) -> None:
+        """A name at which missing folders are made: they come below the last one that is there, so none is a link."""
+        there, rest = wire_path(path).rstrip(b"/") or b"/", b""
+        while there not in {b"/", b"."} and await self.facts(there, follow=False) is None:
+            above, last = posixpath.split(there)
+            there, rest = above or b".", posixpath.join(b"/", last) + rest
+        self.spare(posixpath.normpath(await self.client.realpath(there) + rest), path)
 
     async def shown(self, path: str) -> str:
         """The path with `~` expanded."""
@@ -103,7 +130,7 @@ async def opened(host: Session) -> AsyncGenerator[Sftp]:
     async with host.link.place():
         client = await _started(host.link)
         try:
-            yield Sftp(client)
+            yield Sftp(client, host.rules.protected)
         finally:
             client.exit()
             with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT_S):
@@ -218,6 +245,7 @@ class Target:
                 hint="make it first, with file_mkdir and `parents: true`",
                 details={"path": path},
             )
+        sftp.spare(real, path)
         return cls(sftp, path, real, old)
 
     def beside(self, name: str) -> bytes:
@@ -343,6 +371,7 @@ async def mkdir(host: Session, path: str, *, parents: bool) -> tuple[str, str]:
             old: Any = await sftp.facts(real)
             if old is not None and not (parents and stat.S_ISDIR(old.permissions or 0)):
                 raise Conflict(f"{named(path)} exists already", hint="look at it with file_stat")
+            await sftp.spare_new(path)
             if parents:
                 await sftp.client.makedirs(real, exist_ok=True)
             else:
@@ -358,6 +387,7 @@ async def remove(host: Session, path: str) -> str:
             own: Any = await sftp.client.lstat(wire_path(path))
             if stat.S_ISDIR(own.permissions or 0) or path.endswith("/"):
                 raise InvalidInput(f"{named(path)} is a folder, not a file", hint="use file_rmdir")
+            await sftp.spare_name(path)
             await sftp.client.remove(wire_path(path))
             return await sftp.shown(path)
 
@@ -376,7 +406,10 @@ async def rmdir(host: Session, path: str) -> tuple[str, int]:
             home = await sftp.client.realpath(b".")
             if why := _protected(slim, real, home):
                 raise InvalidInput(f"{named(path)} is protected: it is {why}; nothing was changed")
+            sftp.spare(real, path)
             folders, files = await _listed(sftp, real)
+            for each in (*folders, *files):
+                sftp.spare(each, path)
             for each in files:
                 await sftp.client.remove(each)
             for each in reversed(folders):
@@ -434,6 +467,10 @@ async def move(host: Session, source: str, goal: str, *, overwrite: bool) -> tup
                 real, home = await sftp.real(source), await sftp.client.realpath(b".")
                 if why := _protected(wire_path(source).rstrip(b"/"), real, home):
                     raise InvalidInput(f"{named(source)} is protected: it is {why}; nothing was changed")
+            for end in (source, goal):
+                real = await sftp.spare_name(end)
+                if folder and may_hold(real, sftp.protected):
+                    raise refusal(end)
             rename = functools.partial(sftp.client.posix_rename if overwrite else sftp.client.rename)
             await rename(wire_path(source), wire_path(goal))
         return await sftp.shown(source), await sftp.shown(goal)

@@ -1,7 +1,8 @@
 """Files and folders on their way over SFTP, where there is no shell to help.
 
-The server computes no SHA-256, so an upload is read back; a download is compared by its size, and its SHA-256 is that
-of what came. Folders go file by file.
+The server computes no SHA-256, so an upload is read back, and the SHA-256 of a download is that of what came. A
+download that goes on from an earlier try trusts what that brought where size and time of the file are the same and
+samples of it fit: to compare all of it would be to read all of it again. Folders go file by file.
 """
 
 import contextlib
@@ -11,29 +12,34 @@ import os
 import posixpath
 import secrets
 import stat
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from mcp_ssh.errors import Conflict, RemoteFailed
 from mcp_ssh.probes.answers import named
-from mcp_ssh.probes.file_transfer import Larger, Offer, partial_name
+from mcp_ssh.probes.file_transfer import Larger, partial_name
 from mcp_ssh.ssh import local
-from mcp_ssh.ssh.local import Source
+from mcp_ssh.ssh.local import Sink, Source
 from mcp_ssh.ssh.local_tree import Tally
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.sftp import Sftp, Target, entry, opened, regular, removed_on_failure, synced, told, wire_path
-from mcp_ssh.ssh.transfer import Goal, Progress, Transferred, Wish, in_thread
-from mcp_ssh.ssh.tree import Grown
-from mcp_ssh.tool import Call
+from mcp_ssh.ssh.transfer import Goal, Progress, Transferred, Wish, in_thread, receiving
+from mcp_ssh.ssh.tree import Grown, came
 
 CHUNK = 1024 * 1024
 PIECE = 32 * 1024
 """What every server takes in one request: they take packets of 34,000 bytes (draft-ietf-secsh-filexfer-02, 3)."""
 
+SAMPLES = 15
+LOOKED_AT = 1000
+"""Names of a folder that are looked through for partial files of long ago: each hundred is a round trip."""
 
-async def upload(host: Session, wish: Wish, source: Source, call: Call) -> Transferred:
+
+async def upload(host: Session, wish: Wish, source: Source, progress: Progress) -> Transferred:
     """Send a file; what an earlier try left is gone on from, and all of it is read back.
 
     Raises:
@@ -44,16 +50,43 @@ async def upload(host: Session, wish: Wish, source: Source, call: Call) -> Trans
         with told(wish.path):
             target = await Target.at(sftp, wish.path)
             part = target.beside(partial_name(wish.path, source.size, sha256))
-            have = await _sent(sftp, part, source, Progress(call, source.size, "uploading"))
+            progress.total, progress.resumes = source.size, True
+            progress.left = lambda: (
+                f"up to {progress.done} of {source.size} bytes arrived, and the file there is unchanged"
+            )
+            have = await _sent(sftp, part, source, progress)
             if await _read_back(sftp, part) != sha256:
                 await sftp.client.remove(part)
                 raise Conflict(
                     f"what arrived for {named(wish.path)} is not what was read here; the old file is unchanged",
                     hint="try again: all of it will be sent anew",
                 )
+            progress.left = lambda: "all of it was sent, so the file there is the old one or the new one"
             outcome = await target.put(part, wish.permissions, wish.usual)
+            await _swept(sftp, target.real)
             shown = await sftp.shown(wish.path)
     return Transferred(shown, source.size, sha256, have, outcome.permissions, outcome.atomic)
+
+
+async def _swept(sftp: Sftp, written: bytes) -> None:
+    """Remove partial files of long ago from the folder of a file just written, whose time is the machine's own."""
+    import asyncssh
+
+    with contextlib.suppress(asyncssh.SFTPError):
+        now: Any = await sftp.client.stat(written)
+        folder, seen = posixpath.dirname(written), 0
+        async with contextlib.aclosing(sftp.client.scandir(folder)) as entries:
+            async for each in entries:
+                found = entry(each)
+                ours = (
+                    stat.S_ISREG(found.mode)
+                    and found.uid == now.uid
+                    and local.PARTIAL.fullmatch(os.fsdecode(found.name))
+                )
+                if ours and (now.mtime or 0) - found.mtime > local.ABANDONED_S:
+                    await sftp.client.remove(posixpath.join(folder, found.name))
+                if (seen := seen + 1) >= LOOKED_AT:
+                    break
 
 
 async def _sent(sftp: Sftp, part: bytes, source: Source, progress: Progress) -> int:
@@ -87,10 +120,17 @@ async def _write_block(file: Any, data: bytes, offset: int) -> None:
     asyncssh would split it too (so files are opened with block_size=0, which keeps it from that), but it leaves the
     errors of the other pieces to nobody when one fails.
     """
+    async with _side_by_side() as group:
+        for start in range(0, len(data), PIECE):
+            group.start_soon(file.write, data[start : start + PIECE], offset + start)
+
+
+@contextlib.asynccontextmanager
+async def _side_by_side() -> AsyncGenerator[TaskGroup]:
+    """Requests at once; the first failure ends the others, and is the one that is raised."""
     try:
         async with anyio.create_task_group() as group:
-            for start in range(0, len(data), PIECE):
-                group.start_soon(file.write, data[start : start + PIECE], offset + start)
+            yield group
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
 
@@ -102,12 +142,9 @@ async def _read_block(file: Any, offset: int) -> bytes:
     async def read(start: int) -> None:
         pieces[start] = await file.read(PIECE, offset + start)
 
-    try:
-        async with anyio.create_task_group() as group:
-            for start in range(0, CHUNK, PIECE):
-                group.start_soon(read, start)
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
+    async with _side_by_side() as group:
+        for start in range(0, CHUNK, PIECE):
+            group.start_soon(read, start)
     data = b""
     for start in range(0, CHUNK, PIECE):
         data += pieces[start]
@@ -143,8 +180,12 @@ async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | No
                 return await sftp.shown(path), await file.read(maximum)
 
 
-async def download(host: Session, path: str, goal: Goal, call: Call) -> Transferred | None:
-    """Receive a file; `None` where it is a folder."""
+async def download(host: Session, path: str, goal: Goal, progress: Progress) -> Transferred | None:
+    """Receive a file; `None` where it is a folder.
+
+    Raises:
+        Conflict: It changed while it was being read.
+    """
     async with opened(host) as sftp:
         with told(path):
             facts: Any = await sftp.client.stat(wire_path(path))
@@ -152,35 +193,59 @@ async def download(host: Session, path: str, goal: Goal, call: Call) -> Transfer
                 return None
             regular(path, facts)
             real = await sftp.real(path)
-            offer = Offer(facts.size or 0, stat.S_IMODE(facts.permissions or 0o600), None)
-            partial = partial_name(goal.place.name, host.name, real, offer.size, facts.mtime)
+            partial = partial_name(goal.place.name, host.name, real, *_state(facts))
             async with contextlib.AsyncExitStack() as held:
-                sink = local.sink(goal.place, partial, offer.size, make=goal.make)
+                sink = local.sink(goal.place, partial, facts.size or 0, make=goal.make)
                 target = await in_thread(functools.partial(sink.__enter__), goal.shown)
                 held.callback(sink.__exit__, None, None, None)
-                resumed, progress = target.have, Progress(call, offer.size, "downloading")
+                receiving(progress, facts.size or 0)
                 async with sftp.client.open(real, "rb", block_size=0) as file:
+                    if facts.mtime is None or not await _fits(file, target, goal.shown):
+                        await in_thread(target.restart, goal.shown)
+                    resumed = target.have
                     while chunk := await _read_block(file, target.have):
                         await in_thread(functools.partial(target.write, chunk), goal.shown)
                         await progress.reached(target.have)
-                if target.have != offer.size:
+                    now: Any = await file.stat()
+                if (target.have, facts.mtime) != _state(now) or _state(now) != _state(facts):
                     await in_thread(target.discard, goal.shown)
                     raise Conflict(f"{named(path)} changed while it was being read; nothing was kept", hint="try again")
-                await in_thread(functools.partial(target.commit, offer.mode), goal.shown)
-            done = Transferred(await sftp.shown(path), target.have, target.digest.hexdigest(), resumed)
-    return done
+                mode = stat.S_IMODE(facts.permissions or 0o600)
+                await in_thread(functools.partial(target.commit, mode), goal.shown)
+                await in_thread(target.sweep, goal.shown)
+            return Transferred(await sftp.shown(path), target.have, target.digest.hexdigest(), resumed)
+
+
+def _state(facts: Any) -> tuple[int, int | None]:
+    return facts.size or 0, facts.mtime
+
+
+async def _fits(file: Any, target: Sink, shown: str) -> bool:
+    """Whether what an earlier try brought is what the machine has: its first bytes, its last, and some between."""
+    last = max(target.have - PIECE, 0)
+    fitting: list[bool] = []
+
+    async def compare(offset: int) -> None:
+        here = await in_thread(functools.partial(target.peek, offset, PIECE), shown)
+        fitting.append(here == (await file.read(PIECE, offset))[: len(here)])
+
+    async with _side_by_side() as group:
+        for offset in {last * number // SAMPLES for number in range(SAMPLES + 1)} if target.have else ():
+            group.start_soon(compare, offset)
+    return all(fitting)
 
 
 # ---- folders -----------------------------------------------------------------------------------------------------
 
 
-async def upload_tree(host: Session, path: str, place: Path, shown: str, call: Call) -> Grown:
+async def upload_tree(host: Session, path: str, place: Path, shown: str, progress: Progress) -> Grown:
     """Send what is in a local folder into one of the machine, file by file."""
     root = await in_thread(functools.partial(local.enter, place), shown)
     try:
         async with opened(host) as sftp:
             with told(path):
-                growing = _Growing(sftp, shown, call)
+                growing = _Growing(sftp, shown, progress)
+                progress.left = lambda: f"{growing.tally.count} files are there, each whole; the rest is not"
                 await growing.fill(await sftp.real(path.rstrip("/") or "/"), root)
                 return Grown(await sftp.shown(path), growing.tally)
     finally:
@@ -190,20 +255,24 @@ async def upload_tree(host: Session, path: str, place: Path, shown: str, call: C
 class _Growing:
     """A local folder on its way, file by file."""
 
-    def __init__(self, sftp: Sftp, shown: str, call: Call) -> None:
+    def __init__(self, sftp: Sftp, shown: str, progress: Progress) -> None:
         self._sftp = sftp
         self._shown = shown
-        self._progress = Progress(call, None, "uploading")
+        self._progress = progress
         self.tally = Tally()
 
     async def fill(self, folder: bytes, handle: int) -> None:
         """Put what is in an open local folder into one of the machine, which is made where it is missing."""
+        written: bytes | None = None
+        folder = await self._sftp.client.realpath(folder)
+        self._sftp.spare(folder, os.fsdecode(folder))
         if await self._sftp.facts(folder) is None:
             await self._sftp.client.mkdir(folder)
         for name in sorted(await in_thread(functools.partial(os.listdir, handle), self._shown)):
             looking = functools.partial(os.stat, name, dir_fd=handle, follow_symlinks=False)
             mode = (await in_thread(looking, self._shown)).st_mode
             there = posixpath.join(folder, os.fsencode(name))
+            self._sftp.spare(there, os.fsdecode(there))
             if stat.S_ISDIR(mode):
                 inner = await in_thread(functools.partial(local.enter_in, name, handle), self._shown)
                 try:
@@ -215,8 +284,11 @@ class _Growing:
                 self.tally.count += 1
             elif stat.S_ISREG(mode):
                 await self._file(there, name, handle)
+                written = there
             else:
                 self.tally.skip(name)
+        if written is not None:
+            await _swept(self._sftp, written)
 
     async def _file(self, there: bytes, name: str, handle: int) -> None:
         source = await in_thread(functools.partial(local.source_in, name, handle), self._shown)
@@ -251,12 +323,13 @@ async def _put(sftp: Sftp, there: bytes, source: Source) -> None:
         await sftp.client.posix_rename(new, there)
 
 
-async def download_tree(host: Session, path: str, goal: Goal, call: Call) -> Grown:
+async def download_tree(host: Session, path: str, goal: Goal, progress: Progress) -> Grown:
     """Receive what is in a folder of the machine into a local one, file by file. Links are left out."""
-    tally, progress = Tally(), Progress(call, None, "downloading")
+    tally = Tally()
     async with opened(host) as sftp:
         with told(path):
             todo = [(await sftp.real(path), goal.place)]
+            progress.left = lambda: came(tally)
             while todo:
                 folder, place = todo.pop()
                 opening = functools.partial(local.enter, place, make=True)

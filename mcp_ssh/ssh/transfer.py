@@ -47,21 +47,30 @@ async def in_thread(function: Callable[[], T], shown: str) -> T:
 
 
 class Progress:
-    """Tells the caller how far a transfer is, now and then."""
+    """Tells the caller how far a transfer is, now and then, and whoever has to explain its end what it left.
 
-    def __init__(self, call: Call, total: int | None, what: str) -> None:
+    Attributes:
+        done: Bytes that travelled.
+        total: Bytes that will, where that is known.
+        resumes: Whether the same call, made again, goes on from here.
+        left: What is on both sides if the transfer ends now.
+    """
+
+    def __init__(self, call: Call, what: str) -> None:
         self._call = call
-        self._total = total
         self._what = what
         self._told = time.monotonic()
         self.done = 0
+        self.total: int | None = None
+        self.resumes = False
+        self.left: Callable[[], str] = lambda: "nothing was changed"
 
     async def reached(self, done: int) -> None:
         """So many bytes have travelled, those of an earlier try included."""
         self.done = done
         if time.monotonic() - self._told >= REPORT_S:
             self._told = time.monotonic()
-            await self._call.progress(done, self._total, self._what)
+            await self._call.progress(done, self.total, self._what)
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class Wish:
     usual: int = 0o666
 
 
-async def upload(host: Session, wish: Wish, source: Source, call: Call) -> Transferred:
+async def upload(host: Session, wish: Wish, source: Source, progress: Progress) -> Transferred:
     """Send a file.
 
     Raises:
@@ -102,22 +111,24 @@ async def upload(host: Session, wish: Wish, source: Source, call: Call) -> Trans
     """
     sha256 = await in_thread(functools.partial(source.sha256), "the source")
     try:
-        return await _upload(host, wish, source, sha256, call)
+        return await _upload(host, wish, source, sha256, progress)
     except Damaged as error:
         if not error.offset:
             raise
     # What an earlier try left was bad; it is removed now.
-    return await _upload(host, wish, source, sha256, call)
+    return await _upload(host, wish, source, sha256, progress)
 
 
-async def _upload(host: Session, wish: Wish, source: Source, sha256: str, call: Call) -> Transferred:
+async def _upload(host: Session, wish: Wish, source: Source, sha256: str, progress: Progress) -> Transferred:
     asked = ask_receive(wish.path, source.size, sha256, permissions=wish.permissions, usual=wish.usual)
-    progress = Progress(call, source.size, "uploading")
+    progress.total, progress.resumes = source.size, True
     # What is too small to be resumed is sent before the machine asks for it.
     at_once = source.size <= BLOCK
-    async with streaming(host.link, asked.command, host.acting) as stream:
+    async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
         have = 0 if at_once else parse_have(await stream.answer(asked))
-        await _send(stream, source, have, progress)
+        progress.left = lambda: f"up to {progress.done} of {source.size} bytes arrived, and the file there is unchanged"
+        if await _sent(stream, source, have, progress):
+            progress.left = lambda: "all of it was sent, so the file there is the old one or the new one"
         stream.end_input()
         if at_once:
             have = parse_have(await stream.answer(asked))
@@ -127,12 +138,14 @@ async def _upload(host: Session, wish: Wish, source: Source, sha256: str, call: 
     return Transferred(answer.path, source.size, sha256, have, outcome.permissions, outcome.atomic)
 
 
-async def _send(stream: Stream, source: Source, offset: int, progress: Progress) -> None:
+async def _sent(stream: Stream, source: Source, offset: int, progress: Progress) -> bool:
+    """Send the rest of a file; False where the other side takes no more."""
     while chunk := await in_thread(functools.partial(source.read, offset), "the source"):
         if not await stream.write(chunk):
-            return
+            return False
         offset += len(chunk)
         await progress.reached(offset)
+    return True
 
 
 # ---- from the machine --------------------------------------------------------------------------------------------
@@ -144,7 +157,7 @@ async def offered(
 ) -> AsyncGenerator[tuple[str, Offer | None, Stream]]:
     """What the machine has at a path, and the stream on which it would come; `None` for a folder."""
     asked = ask_send(path, maximum)
-    async with streaming(host.link, asked.command, host.acting) as stream:
+    async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
         answer = await stream.answer(asked)
         yield answer.path, parse_offer(answer), stream
 
@@ -172,20 +185,20 @@ async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | No
     return shown, data
 
 
-async def download(host: Session, path: str, goal: "Goal", call: Call) -> Transferred | None:
+async def download(host: Session, path: str, goal: "Goal", progress: Progress) -> Transferred | None:
     """Receive a file; `None` where it is a folder.
 
     Raises:
         Conflict: It changed while it was being read.
     """
     try:
-        return await _download(host, path, goal, call)
+        return await _download(host, path, goal, progress)
     except _Bad as bad:
         if not bad.resumed:
             raise _changed(path) from bad
     # What an earlier try left was bad; it is removed now.
     try:
-        return await _download(host, path, goal, call)
+        return await _download(host, path, goal, progress)
     except _Bad as bad:
         raise _changed(path) from bad
 
@@ -205,6 +218,12 @@ class Goal:
     make: bool
 
 
+def receiving(progress: Progress, size: int) -> None:
+    """From here on a file of that many bytes comes, and is kept as far as it came."""
+    progress.total, progress.resumes = size, True
+    progress.left = lambda: f"{progress.done} of {size} bytes came, and the local file is unchanged"
+
+
 class _Bad(Exception):
     """What came does not have the SHA-256 it should have."""
 
@@ -213,7 +232,7 @@ class _Bad(Exception):
         self.resumed = resumed
 
 
-async def _download(host: Session, path: str, goal: Goal, call: Call) -> Transferred | None:
+async def _download(host: Session, path: str, goal: Goal, progress: Progress) -> Transferred | None:
     async with offered(host, path) as (remote, offer, stream), contextlib.AsyncExitStack() as held:
         if offer is None:
             await stream.finish()
@@ -225,7 +244,7 @@ async def _download(host: Session, path: str, goal: Goal, call: Call) -> Transfe
         resumed = target.have
         await stream.write(f"{resumed}\n".encode())
         stream.end_input()
-        progress = Progress(call, offer.size, "downloading")
+        receiving(progress, offer.size)
         while chunk := await stream.read():
             await in_thread(functools.partial(target.write, chunk), goal.shown)
             await progress.reached(target.have)
@@ -245,6 +264,7 @@ async def _keep(target: Sink, offer: Offer, shown: str, resumed: int, said: byte
         await in_thread(target.discard, shown)
         raise _Bad(resumed)
     await in_thread(functools.partial(target.commit, offer.mode), shown)
+    await in_thread(target.sweep, shown)
 
 
 def _sha256(data: bytes) -> str:

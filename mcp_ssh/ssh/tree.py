@@ -15,45 +15,53 @@ import anyio.from_thread
 
 from mcp_ssh.errors import RemoteFailed, ToolError
 from mcp_ssh.probes.answers import Answer, named
-from mcp_ssh.probes.file_transfer import ask_receive_tree, ask_send_tree, tar_failure
+from mcp_ssh.probes.file_transfer import ask_receive_tree, ask_send_tree, parse_grown, tar_failure
 from mcp_ssh.ssh import local
 from mcp_ssh.ssh.local_tree import Planting, Tally, archive, batch
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.streaming import Stream, streaming
 from mcp_ssh.ssh.transfer import Goal, Progress, in_thread
-from mcp_ssh.tool import Call
 
 
 @dataclass(frozen=True)
 class Grown:
-    """A tree that arrived."""
+    """A tree that arrived.
+
+    Attributes:
+        sha256: Of the content of all its files, one after the other by path, where the machine compared it.
+    """
 
     path: str
     tally: Tally
+    sha256: str | None = None
 
 
-async def upload(host: Session, path: str, place: Path, shown: str, call: Call) -> Grown:
+async def upload(host: Session, path: str, place: Path, shown: str, progress: Progress) -> Grown:
     """Send what is in a local folder into one of the machine, which is made where it is missing.
 
     Raises:
         RemoteFailed: It did not arrive whole; the machine is as it was.
     """
-    tally, progress = Tally(), Progress(call, None, "uploading")
+    tally = Tally()
+    progress.left = lambda: f"up to {progress.done} bytes arrived, and the folder there is unchanged"
     asked = ask_receive_tree(path, secrets.token_hex(8))
     root = await in_thread(functools.partial(local.enter, place), shown)
     with _held(root), contextlib.closing(archive(root, tally)) as pieces:
-        async with streaming(host.link, asked.command, host.acting) as stream:
+        async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
             await stream.answer(asked)
             while piece := await in_thread(functools.partial(batch, pieces), shown):
                 if not await stream.write(piece):
                     break
                 await progress.reached(progress.done + len(piece))
+            else:
+                progress.left = lambda: "all of it was sent, so some or all of its files may be there, each whole"
             stream.end_input()
             answer = await stream.answer(asked)
             await stream.finish()
-    if int(answer.body) != tally.count:
-        raise RemoteFailed(f"{int(answer.body)} of {tally.count} files arrived in {named(answer.path)}")
-    return Grown(answer.path, tally)
+    count, sha256 = parse_grown(answer)
+    if count != tally.count:
+        raise RemoteFailed(f"{count} of {tally.count} files arrived in {named(answer.path)}")
+    return Grown(answer.path, tally, sha256)
 
 
 @contextlib.contextmanager
@@ -64,7 +72,7 @@ def _held(handle: int) -> Generator[None]:
         os.close(handle)
 
 
-async def download(host: Session, path: str, goal: Goal, call: Call, *, links_inside: bool) -> Grown:
+async def download(host: Session, path: str, goal: Goal, progress: Progress, *, links_inside: bool) -> Grown:
     """Receive what is in a folder of the machine into a local one, which is made where it is missing.
 
     Raises:
@@ -72,13 +80,14 @@ async def download(host: Session, path: str, goal: Goal, call: Call, *, links_in
     """
     tally, asked = Tally(), ask_send_tree(path)
     opened = functools.partial(local.enter, goal.place, make=goal.make)
-    async with streaming(host.link, asked.command, host.acting) as stream:
+    async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
         answer = await stream.answer(asked)
         stream.end_input()
         await in_thread(functools.partial(_made, goal), goal.shown)
         root = await in_thread(opened, goal.shown)
         with _held(root):
-            incoming = cast("IO[bytes]", Incoming(stream, Progress(call, None, "downloading")))
+            progress.left = lambda: came(tally)
+            incoming = cast("IO[bytes]", Incoming(stream, progress))
             taking = functools.partial(_take, root, tally, incoming, links_inside=links_inside)
             torn = await in_thread(taking, goal.shown)
         code, said = await stream.finish()
@@ -87,6 +96,11 @@ async def download(host: Session, path: str, goal: Goal, call: Call, *, links_in
     if torn:
         raise RemoteFailed(f"the tar stream of {named(answer.path)} cannot be read: {torn}", hint="try again")
     return Grown(answer.path, tally)
+
+
+def came(tally: Tally) -> str:
+    """What of a tree is here, for the error of one that did not come whole."""
+    return f"{tally.count} files came, each whole, and are in local_path; the rest is not"
 
 
 def _made(goal: Goal) -> None:

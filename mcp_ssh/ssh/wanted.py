@@ -28,6 +28,13 @@ class Connect(Params):  # noqa: D101 what stands here would be sent with every l
     use_config: bool = Field(
         default=True, description="False: do not look into ~/.ssh/config (only ever read for its owner and admins)."
     )
+    jump: ShellText | None = Field(
+        default=None,
+        min_length=1,
+        max_length=255,
+        description="Machine to go through: the name of a saved connection, which logs in with its own secrets, or an"
+        " alias.",
+    )
     keepalive: bool = Field(default=True, description="Ask the machine now and then whether it is there.")
     retries: int = Field(default=3, ge=1, le=10, description="Tries in all on network failures; logins are tried once.")
     retry_delay: float = Field(

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from mcp_ssh.store.blobs import Blob, Blobs, BlobWriter
+from mcp_ssh.store.chain import Chain, Verdict
 from mcp_ssh.store.connections import Account, Connections, SavedConnection
 from mcp_ssh.store.database import Database
-from mcp_ssh.store.history import History, HistoryRow, arguments_text, redact
+from mcp_ssh.store.history import History, HistoryRow, Kept, arguments_text, redact
 from mcp_ssh.store.secrets import Seal
 from mcp_ssh.store.tokens import TokenInfo, Tokens
 
@@ -17,10 +18,12 @@ __all__ = [
     "Connections",
     "History",
     "HistoryRow",
+    "Kept",
     "SavedConnection",
     "Store",
     "TokenInfo",
     "Tokens",
+    "Verdict",
     "arguments_text",
     "redact",
 ]
@@ -29,14 +32,15 @@ __all__ = [
 class Store:
     """The database of a state folder, by table: `tokens`, `history`, `connections`."""
 
-    def __init__(self, folder: Path, database: Database) -> None:
+    def __init__(self, folder: Path, database: Database, kept: Kept | None = None) -> None:
         self._database = database
+        seal = Seal(folder, database)
         self.tokens = Tokens(database)
-        self.history = History(database)
-        self.connections = Connections(database, Seal(folder, database))
+        self.history = History(database, Chain(folder, database, seal), kept)
+        self.connections = Connections(database, seal)
 
     @classmethod
-    async def open(cls, folder: Path) -> "Store":
+    async def open(cls, folder: Path, kept: Kept | None = None) -> "Store":
         """Open `state.db` in a folder, made 0700 where it is missing. Any number of processes may do so.
 
         Raises:
@@ -45,7 +49,7 @@ class Store:
             Internal: It is damaged.
             TimedOut: Another process kept it locked.
         """
-        return cls(folder, await Database.open(folder))
+        return cls(folder, await Database.open(folder), kept)
 
     async def close(self) -> None:
         """Write the history that still waits, and close."""

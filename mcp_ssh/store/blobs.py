@@ -18,7 +18,7 @@ import anyio.to_thread
 from mcp_ssh.errors import InvalidInput, NotFound, ToolError
 from mcp_ssh.store.blob_folder import BlobFolder
 from mcp_ssh.store.search import MAX_NEEDLE_BYTES, Found, Query, read_exactly, search
-from mcp_ssh.tool import Caller, Role
+from mcp_ssh.tool import Caller
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +259,7 @@ class Blobs:
             entry is None
             or not entry.finished
             or self._expired(entry, now)
-            or (entry.owner != caller.id and caller.role < Role.ADMIN)
+            or (entry.owner != caller.id and not caller.oversees)
         ):
             raise _gone()
         entry.last_used_s = now

@@ -82,7 +82,9 @@ class Connections:
         names = ",".join(each for each in SECRET_NAMES if each in secrets)
         async with self._database.writing() as connection:
             rows = list(
-                await connection.execute_fetchall("SELECT id, owner FROM connections WHERE name = ?", (account.name,))
+                await connection.execute_fetchall(
+                    "SELECT id, owner, host FROM connections WHERE name = ?", (account.name,)
+                )
             )
             if not rows:
                 await connection.execute(
@@ -90,7 +92,7 @@ class Connections:
                     " owner, updated_at, uuid, name, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (*plain, names, sealed, caller.id, now, str(uuid.uuid4()), account.name, now),
                 )
-            elif replace and _may_see(caller, str(rows[0]["owner"])):
+            elif replace and _may_see(caller, rows[0]):
                 # The new owner is who replaced it: nobody gets to use secrets that another caller gave.
                 await connection.execute(
                     "UPDATE connections SET category = ?, host = ?, port = ?, username = ?, key_path = ?,"
@@ -99,7 +101,7 @@ class Connections:
                     (*plain, names, sealed, caller.id, now, rows[0]["id"]),
                 )
             else:
-                raise _taken(account.name, mine=_may_see(caller, str(rows[0]["owner"])))
+                raise _taken(account.name, mine=_may_see(caller, rows[0]))
             [row] = await connection.execute_fetchall(f"{_SELECT} WHERE name = ?", (account.name,))
         return _saved(row)
 
@@ -118,7 +120,7 @@ class Connections:
     async def query(self, caller: Caller, name: str = "*", category: str | None = None) -> list[SavedConnection]:
         """The caller's connections whose name and category fit, by name; `*` and `?` as in a shell, any letter case."""
         rows = await self._database.read(f"{_SELECT} ORDER BY name COLLATE NOCASE, name")
-        saved = [_saved(row) for row in rows if _may_see(caller, str(row["owner"]))]
+        saved = [_saved(row) for row in rows if _may_see(caller, row)]
         return [
             each
             for each in saved
@@ -170,7 +172,7 @@ class Connections:
         rows = await self._database.read(
             f"{_SELECT} WHERE name = ?1 OR uuid = lower(?1) OR CAST(id AS TEXT) = ?1", (which,)
         )
-        return next((_saved(row) for row in rows if _may_see(caller, str(row["owner"]))), None)
+        return next((_saved(row) for row in rows if _may_see(caller, row)), None)
 
 
 def saved_names(folder: Path) -> list[str]:
@@ -182,8 +184,9 @@ def saved_names(folder: Path) -> list[str]:
         return []
 
 
-def _may_see(caller: Caller, owner: str) -> bool:
-    return caller.role is Role.ADMIN or caller.id == owner
+def _may_see(caller: Caller, row: sqlite3.Row) -> bool:
+    """Its owner may, and admins, as far as their tokens are for the machine."""
+    return (caller.role is Role.ADMIN or caller.id == row["owner"]) and caller.reaches(str(row["host"]))
 
 
 def _fits(text: str, pattern: str) -> bool:

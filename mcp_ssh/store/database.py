@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 import aiosqlite
 import anyio
@@ -43,10 +43,27 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class Statement:
-    """One change, for the writer task."""
+    """One change, for the writer task; `sealing` sees to the values of many at once, where they depend on others'."""
 
     sql: str
     values: Sequence[Any]
+    sealing: "Sealing | None" = None
+
+
+class Sealing(Protocol):
+    """What has a hand in how changes are written."""
+
+    async def ready(self) -> None:
+        """Get what it needs, before the write lock is taken."""
+        ...
+
+    async def linked(self, connection: aiosqlite.Connection, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """The values to write instead, inside the transaction."""
+        ...
+
+    async def settle(self) -> None:
+        """Do what follows, now that they are committed."""
+        ...
 
 
 class Database:
@@ -83,7 +100,7 @@ class Database:
                 async with asyncio.timeout(WAIT_S):
                     writer = await _connect(path, opened)
                     await _use_wal(writer)
-                    await writer.execute("PRAGMA synchronous = NORMAL")
+                    await writer.execute("PRAGMA synchronous = FULL")
                     await writer.execute("PRAGMA foreign_keys = ON")
                     await _migrate(writer)
                     reader = await _connect(path, opened)
@@ -187,17 +204,29 @@ class Database:
                     self._queue.task_done()
 
     async def _write(self, batch: list[Statement]) -> None:
+        sealing = {each.sealing for each in batch if each.sealing is not None}
         for attempt in range(1, ATTEMPTS + 1):
             try:
+                for each in sealing:
+                    await each.ready()
                 async with self.writing() as connection:
-                    for sql, group in groupby(batch, key=lambda each: each.sql):
-                        await connection.executemany(sql, [each.values for each in group])
+                    for (sql, seal), group in groupby(batch, key=lambda each: (each.sql, each.sealing)):
+                        rows = [each.values for each in group]
+                        await connection.executemany(sql, await seal.linked(connection, rows) if seal else rows)
             except Exception as error:  # noqa: BLE001 - whatever it is, the task goes on with the next batch
                 log.warning("state.db: %d changes not written, attempt %d: %s", len(batch), attempt, error)
                 await asyncio.sleep(0.1 * attempt)
             else:
+                await self._settle(sealing)
                 return
         log.error("state.db: %d changes are lost", len(batch))
+
+    async def _settle(self, sealing: Iterable[Sealing]) -> None:
+        for each in sealing:
+            try:
+                await each.settle()
+            except Exception as error:  # noqa: BLE001 - the changes are written; what follows comes with the next ones
+                log.warning("state.db: what follows a change was not done: %s", error)
 
 
 def _prepare(folder: Path, path: Path) -> None:

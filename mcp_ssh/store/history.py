@@ -1,24 +1,25 @@
 """History: who called what, on which machine, with which outcome."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, cast
 
+import aiosqlite
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from mcp_ssh.store.chain import COVERED, Chain, Verdict
 from mcp_ssh.store.database import Database, Statement, iso, utc_now
 from mcp_ssh.store.redaction import MAX_ARGUMENTS_BYTES, arguments_text, cut_text, redact
 
-__all__ = ["History", "HistoryRow", "arguments_text", "redact"]
+__all__ = ["History", "HistoryRow", "Kept", "Verdict", "arguments_text", "redact"]
 
-MAX_ROWS = 100_000
-MAX_AGE = timedelta(days=90)
 TRIM_EVERY_ROWS = 1000
 MAX_LISTED = 1000
 _WORD_BYTES = 512
-_COLUMNS = ("id", "at", "caller", "door", "tool", "target", "arguments", "outcome", "duration_ms", "detail")
-_INSERT = f"INSERT INTO history ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+_COLUMNS = COVERED
+_INSERT = f"INSERT INTO history (seq, {', '.join(_COLUMNS)}, mac) VALUES (?, {', '.join('?' * len(_COLUMNS))}, ?)"  # noqa: S608
 
 
 def _as_text(arguments: object) -> object:
@@ -50,44 +51,82 @@ class HistoryRow(BaseModel):
     detail: str | None = Field(default=None, description="What else matters, such as whether a command was stopped.")
 
 
-class History:
-    """The record of calls, newest 100,000 and at most 90 days."""
+@dataclass(frozen=True)
+class Kept:
+    """How much of the history is kept."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+    rows: int = 100_000
+    days: float = 90.0
+
+
+class History:
+    """The record of calls: the newest so many, at most so many days old, each sealed together with the one before."""
+
+    def __init__(
+        self, database: Database, chain: Chain, kept: Kept | None = None, now: Callable[[], datetime] = utc_now
+    ) -> None:
         self._database = database
+        self._chain = chain
+        self._kept = kept or Kept()
         self._now = now
         self._until_trim = 0
 
     async def record(self, row: HistoryRow) -> None:
         """Have a row written soon. It waits only while a thousand others do, and never fails the call it records."""
-        await self._database.later(Statement(_INSERT, _values(row)))
-        self._until_trim -= 1
+        await self._database.later(Statement(_INSERT, _values(row), sealing=self))
+
+    async def ready(self) -> None:
+        """Get the key of the seals."""
+        await self._chain.key()
+
+    async def linked(self, connection: aiosqlite.Connection, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """Rows with their numbers and seals."""
+        self._until_trim -= len(rows)
+        return await self._chain.linked(connection, rows)
+
+    async def settle(self) -> None:
+        """Note which row is the last; now and then drop what is too old."""
+        await self._chain.settle()
         if self._until_trim < 0:
             # The first row of a process trims too, else a folder used by short-lived processes only would grow.
             self._until_trim = TRIM_EVERY_ROWS
-            await self.trim()
+            async with self._database.writing() as connection:
+                await self._trim(connection)
+
+    async def verify(self) -> Verdict:
+        """Compare all rows with their seals."""
+        return await self._chain.verify()
 
     async def flush(self) -> None:
         """Wait until every recorded row is in the database."""
         await self._database.flush()
 
-    async def list(self, limit: int, caller: str | None = None, tool: str | None = None) -> "list[HistoryRow]":
-        """The newest rows, newest first, of one caller or tool where given; a thousand at most."""
-        wanted: list[tuple[str, Any]] = [("caller", caller), ("tool", tool)]
-        given = [(column, value) for column, value in wanted if value is not None]
-        where = f"WHERE {' AND '.join(f'{column} = ?' for column, _ in given)}" if given else ""
+    async def list(
+        self, limit: int, caller: str | None = None, tool: str | None = None, since: datetime | None = None
+    ) -> "list[HistoryRow]":
+        """The newest rows, newest first, of one caller or tool, or from a time on, where given; a thousand at most."""
+        wanted: list[tuple[str, Any]] = [
+            ("caller = ?", caller),
+            ("tool = ?", tool),
+            ("at >= ?", since and iso(since)),
+        ]
+        given = [(condition, value) for condition, value in wanted if value is not None]
+        where = f"WHERE {' AND '.join(condition for condition, _ in given)}" if given else ""
         rows = await self._database.read(
             f"SELECT {', '.join(_COLUMNS)} FROM history {where} ORDER BY seq DESC LIMIT ?",  # noqa: S608
             (*(value for _, value in given), max(0, min(limit, MAX_LISTED))),
         )
         return [HistoryRow.model_validate(dict(row)) for row in rows]
 
-    async def trim(self) -> None:
-        """Have rows beyond the kept number and age removed soon."""
-        await self._database.later(
-            Statement("DELETE FROM history WHERE seq <= (SELECT max(seq) FROM history) - ?", (MAX_ROWS,))
+    async def _trim(self, connection: aiosqlite.Connection) -> None:
+        """Drop what is beyond the kept number or age, from the old end only."""
+        [row] = await connection.execute_fetchall(
+            "SELECT max(max(seq) - ?, coalesce((SELECT min(seq) FROM history WHERE at >= ?) - 1, max(seq)))"
+            " FROM history",
+            (self._kept.rows, iso(self._now() - timedelta(days=self._kept.days))),
         )
-        await self._database.later(Statement("DELETE FROM history WHERE at < ?", (iso(self._now() - MAX_AGE),)))
+        if row[0] is not None and row[0] > 0:
+            await self._chain.drop(connection, int(row[0]))
 
 
 def _values(row: HistoryRow) -> tuple[Any, ...]:

@@ -62,5 +62,19 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    (
+        # Patterns of the machines a token is for, as a JSON list.
+        "ALTER TABLE tokens ADD COLUMN hosts TEXT",
+        # The seal of each call, which covers the one before. Rows from before have none.
+        "ALTER TABLE history ADD COLUMN mac TEXT",
+        """
+        CREATE TABLE history_start (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            seq INTEGER NOT NULL,
+            mac TEXT NOT NULL,
+            proof TEXT NOT NULL
+        )
+        """,
+    ),
 )
 """Migration N (counted from 1) brings a database from `PRAGMA user_version` N-1 to N."""

@@ -96,6 +96,15 @@ class Seal:
             raise _wrong("a saved secret was sealed for another account or machine")
         return {name: SecretStr(value) for name, value in plain["values"].items()}
 
+    async def derived(self, purpose: str) -> bytes:
+        """A key for another purpose, which follows from this folder's key and does not tell it.
+
+        Raises:
+            Conflict: The key is missing, or another one.
+        """
+        key = await self._sealing_key()
+        return hmac.new(key.text.encode(), f"mcp-ssh {purpose}".encode(), hashlib.sha256).digest()
+
     async def place(self) -> Place | None:
         """Where the key is, once it has proved to be the right one; `None` as long as nothing was ever sealed.
 

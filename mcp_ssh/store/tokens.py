@@ -2,10 +2,11 @@
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import aiosqlite
@@ -19,7 +20,7 @@ PRESET_ID = "env"
 MIN_PRESET_CHARS = 16
 MAX_SECRET_CHARS = 1024
 _USE_NOTED_EVERY = timedelta(minutes=1)
-_COLUMNS = "id, name, role, created_at, last_used_at"
+_COLUMNS = "id, name, role, created_at, last_used_at, hosts"
 _ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -33,6 +34,9 @@ class TokenInfo(BaseModel):
     role: Role = Field(description="What its holder may do.")
     created_at: str = Field(description="When it was made, UTC.")
     last_used_at: str | None = Field(default=None, description="When it was last used, UTC, to the minute.")
+    hosts: tuple[str, ...] | None = Field(
+        default=None, description="Patterns of the machines it is for; unset where it is for all."
+    )
 
 
 class Tokens:
@@ -43,16 +47,22 @@ class Tokens:
         self._now = now
         self._preset: tuple[str, TokenInfo] | None = None
 
-    async def create(self, name: str, role: Role) -> tuple[TokenInfo, str]:
+    async def create(self, name: str, role: Role, hosts: Sequence[str] | None = None) -> tuple[TokenInfo, str]:
         """Make a token. Its secret is returned here and never again.
 
+        Args:
+            name: What to call it.
+            role: What its holder may do.
+            hosts: Patterns of the machines it is for; by default all.
+
         Raises:
-            InvalidInput: A name that is empty, too long, unprintable or reserved.
+            InvalidInput: A name that is empty, too long, unprintable or reserved; a pattern that is none.
             Conflict: A token of that name exists.
         """
         _check_name(name)
+        _check_hosts(hosts)
         async with self._database.writing() as connection:
-            return await self._insert(connection, name, role)
+            return await self._insert(connection, name, role, hosts)
 
     async def find(self, secret: str) -> TokenInfo | None:
         """The token with this secret; `None` where there is none, or no more.
@@ -125,13 +135,23 @@ class Tokens:
                 return None
             return await self._insert(connection, "admin", Role.ADMIN)
 
-    async def _insert(self, connection: aiosqlite.Connection, name: str, role: Role) -> tuple[TokenInfo, str]:
+    async def _insert(
+        self, connection: aiosqlite.Connection, name: str, role: Role, hosts: Sequence[str] | None = None
+    ) -> tuple[TokenInfo, str]:
         secret = f"mcpssh_{secrets.token_urlsafe(32)}"
-        token = TokenInfo(id=secrets.token_hex(6), name=name, role=role, created_at=iso(self._now()))
+        bounds = None if hosts is None else tuple(hosts)
+        token = TokenInfo(id=secrets.token_hex(6), name=name, role=role, created_at=iso(self._now()), hosts=bounds)
         try:
             await connection.execute(
-                "INSERT INTO tokens (id, name, role, hash, created_at) VALUES (?, ?, ?, ?, ?)",
-                (token.id, token.name, role.name.lower(), _digest(secret), token.created_at),
+                "INSERT INTO tokens (id, name, role, hash, created_at, hosts) VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    token.id,
+                    token.name,
+                    role.name.lower(),
+                    _digest(secret),
+                    token.created_at,
+                    None if bounds is None else json.dumps(bounds),
+                ),
             )
         except sqlite3.IntegrityError as error:
             raise Conflict(f"a token named {name!r} exists", hint="choose another name, or revoke that one") from error
@@ -169,7 +189,23 @@ def _token(row: sqlite3.Row) -> TokenInfo:
         role=Role[str(row["role"]).upper()],
         created_at=row["created_at"],
         last_used_at=row["last_used_at"],
+        hosts=None if row["hosts"] is None else tuple(json.loads(row["hosts"])),
     )
+
+
+def _check_hosts(hosts: Sequence[str] | None) -> None:
+    if hosts is None:
+        return
+    if not any(each and not each.startswith("!") for each in hosts):
+        raise InvalidInput(
+            "hosts: name no machine", hint="give at least one pattern such as *.example.org that does not start with !"
+        )
+    for each in hosts:
+        if not each.isprintable() or any(sign in each for sign in " ,/@") or not each.lstrip("!") or len(each) > 255:
+            raise InvalidInput(
+                f"hosts: {each[:80]!r} is no pattern of host names or addresses",
+                hint="such as *.example.org, 10.1.2.* or !db1.example.org; no accounts, no lists in one word",
+            )
 
 
 def _check_name(name: str) -> None:

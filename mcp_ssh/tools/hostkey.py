@@ -82,8 +82,8 @@ async def list_(app: App, params: All, call: Call) -> Listed:
 
     Keys that machines have in the user's own known_hosts are trusted too, and not listed here.
     """
-    del params, call
-    return Listed(entries=[Known.model_validate(each, from_attributes=True) for each in await app.hostkeys.list()])
+    known = [each for each in await app.hostkeys.list() if call.caller.reaches(each.host)]
+    return Listed(entries=[Known.model_validate(each, from_attributes=True) for each in known])
 
 
 class Remove(Params):

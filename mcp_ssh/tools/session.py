@@ -63,7 +63,7 @@ async def connect(app: App, params: Connect, call: Call) -> Connected:
     that cannot be, the error says what to give; for a host key let the user compare the fingerprint, then
     hostkey_accept. A refused login is not tried again.
     """
-    asking = Asking(call, app.hostkeys, app.config, app.blobs, app.read_only)
+    asking = Asking(call, app.hostkeys, app.config, app.blobs, app.named, app.read_only)
     session = await app.sessions.open(call.caller, lambda: asking.open(params))
     return Connected(
         status="connected",

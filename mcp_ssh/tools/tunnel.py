@@ -1,11 +1,11 @@
 """Tunnels: TCP ports forwarded through a session's connection."""
 
-import ipaddress
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from mcp_ssh.errors import Refused
+from mcp_ssh.hosts import is_loopback
 from mcp_ssh.params import OnSession, Result, ShellText
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.tunnel_state import State
@@ -78,11 +78,7 @@ async def _open(host: Session, tunnel: Tunnel) -> TunnelOpened:
 def _may_bind(caller: Caller, address: str) -> None:
     if caller.owner or caller.role is Role.ADMIN:
         return
-    try:
-        loopback = ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        loopback = address == "localhost"
-    if not loopback:
+    if not is_loopback(address):
         raise Refused(
             "bind_address: only admins may listen beyond this server's machine itself",
             hint="use 127.0.0.1 or ::1, or a token with the role admin",

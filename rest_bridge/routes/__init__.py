@@ -52,7 +52,8 @@ class Route:
     """A documented address of a tool.
 
     Path placeholders are named after the arguments they carry. GET and DELETE take the other arguments in the query;
-    other methods take them in a JSON body, but for those that `query` names.
+    other methods take them in a JSON body, but for those that `query` names. What holds a secret is in no address, so
+    `become` is in the body of DELETE, too.
 
     Attributes:
         method: HTTP method.
@@ -110,7 +111,9 @@ class Route:
     def _place(self, wire: str) -> Place:
         if wire in self.placeholders:
             return "path"
-        return "query" if self.method in {"GET", "DELETE"} or wire in self.query else "body"
+        if self.method == "DELETE":
+            return "body" if wire == "become" else "query"
+        return "query" if self.method == "GET" or wire in self.query else "body"
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ FAMILY = Family(
         Route("POST", "/file/upload", file.upload),
         Route("POST", "/file/download", file.download),
         Route("POST", "/file/mkdir", file.mkdir, query=("session_id", "path")),
-        Route("DELETE", "/file/remove", file.remove, only=("path", "session_id")),
+        Route("DELETE", "/file/remove", file.remove, only=("path", "session_id", "become")),
         Route("POST", "/file/copy", file.copy, query=("session_id", "src", "dst")),
-        Route("DELETE", "/file/rmdir", file.rmdir, only=("path", "session_id")),
+        Route("DELETE", "/file/rmdir", file.rmdir, only=("path", "session_id", "become")),
         # Not documented: the one thing that the others together cannot do in one step.
         Route("POST", "/file/move", file.move, query=("session_id", "src", "dst")),
         *ssh_api_system.ROUTES,

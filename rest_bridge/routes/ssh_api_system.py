@@ -83,6 +83,19 @@ def human(count: int) -> str:
     return f"{tenths / 10:.1f}{unit}" if tenths < 100 else f"{-(-count // scale)}{unit}"
 
 
+class KilledText(BaseModel):
+    """The documented body of /system/kill: the process id is text."""
+
+    status: str = Field(description="sent or failed.")
+    pid: str = Field(description="The process.")
+    signal: str = Field(description="The signal.")
+    error: str | None = Field(description="Why it failed, else null.")
+
+
+def _killed(result: dict[str, Any]) -> dict[str, Any]:
+    return {**result, "pid": str(result["pid"])}
+
+
 ROUTES = (
     Route("GET", "/system/platform", system.platform),
     Route("GET", "/setup/platform", system.platform),
@@ -93,6 +106,8 @@ ROUTES = (
     Route("GET", "/system/network", system.network),
     Route("GET", "/system/users", system.users),
     Route("GET", "/system/uptime", system.uptime),
+    Route("POST", "/system/kill", system.kill, shape=Shape(KilledText, _killed)),
+    Route("POST", "/system/service", system.service),
     Route("POST", "/system/grep", system.grep),
     Route("POST", "/system/find", system.find),
     Route("GET", "/system/tail", system.tail),

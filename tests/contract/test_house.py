@@ -1,10 +1,12 @@
 """Rules of the house that no linter knows."""
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from mcp_ssh.cli import COMMANDS
 from mcp_ssh.config import Config, example
 from mcp_ssh.tool import Risk
 from mcp_ssh.tools import REGISTRY
@@ -65,3 +67,13 @@ def test_every_config_key_is_obeyed_by_code() -> None:
     )
     keys = [name for area in Config.model_fields.values() for name in area.annotation.model_fields]  # pyright: ignore
     assert [key for key in keys if f".{key}" not in code] == []
+
+
+def test_pages_for_people_lead_to_files_that_exist_and_name_commands_that_exist() -> None:
+    pages = {page: page.read_text("utf-8") for page in tracked("*.md")}
+    links = {(page, link) for page, text in pages.items() for link in re.findall(r"\]\(([^)#:]+)\)", text)}
+    # A link that begins with / is to a page of the server.
+    assert [str(link) for page, link in links if not link.startswith("/") and not (page.parent / link).exists()] == []
+    named = {word for text in pages.values() for word in re.findall(r"[`(] ?mcp-ssh ([a-z][a-z-]*)[ `)]", text)}
+    assert len(named) > 5
+    assert named <= {*COMMANDS}

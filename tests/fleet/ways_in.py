@@ -34,6 +34,8 @@ MaxStartups 2:100:2
 MaxAuthTries 2
 LoginGraceTime 10
 """,
+    "two_sessions": """MaxSessions 2
+""",
     "rotating": "",
     "key_and_password": """AuthenticationMethods publickey,password
 """,

@@ -15,6 +15,7 @@ from mcp_ssh.ssh.become import Acting
 from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.wire import wire
+from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import command, file, session
 from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
@@ -249,6 +250,32 @@ async def test_a_file_of_root_is_written_as_root(app: App, way: Way, host: Host)
     answer = await way.call(file.write, written | {"become": {"password": host.password}})
     assert (answer["size_bytes"], answer["permissions"]) == (4, "0600")
     assert await outside(host, f"cat '{path}'; stat -c %U '{path}'; rm '{path}'") == "new\nroot\n"
+
+
+@pytest.mark.requirement("become", "file.remove", "file.rmdir")
+async def test_folders_of_root_are_made_filled_and_removed_as_root(app: App, way: Way, host: Host) -> None:
+    """Over REST the password is in the body of DELETE too, never in an address."""
+    ops = await open_on(app, way, host, "ops")
+
+    async def as_root(tool: AnyTool, **arguments: Any) -> dict[str, Any]:
+        become = {"password": host.password}
+        return await way.call(tool, {"session_id": ops.session_id, "become": become, **arguments})
+
+    folder = "/root/of become"
+    await outside(host, f"rm -rf '{folder}'")
+    await as_root(file.mkdir, path=folder)
+    await as_root(file.upload, remote_path=f"{folder}/f", raw_content="1")
+    await as_root(file.copy, src=f"{folder}/f", dst=f"{folder}/g")
+    await as_root(file.move, src=f"{folder}/g", dst=f"{folder}/h")
+    assert (await as_root(file.download, remote_path=f"{folder}/h", return_content=True))["content"] == "MQ=="
+    for tool, path in ((file.remove, f"{folder}/f"), (file.rmdir, folder)):
+        with pytest.raises(Fault) as fault:
+            await way.call(tool, {"session_id": ops.session_id, "path": path})
+        assert fault.value.code in {"permission_denied", "not_found"}
+    await as_root(file.remove, path=f"{folder}/f")
+    assert await outside(host, f"ls -A '{folder}'; stat -c %U '{folder}'") == "h\nroot\n"
+    assert (await as_root(file.rmdir, path=folder))["count"] == 1
+    assert await outside(host, f"test ! -e '{folder}' && echo gone") == "gone\n"
 
 
 @pytest.mark.requirement("become.login_password")

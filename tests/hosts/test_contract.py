@@ -21,7 +21,9 @@ PATHS = (
 
 
 @pytest.mark.requirement("http.contract")
-@pytest.mark.skipif(not CHECK.exists(), reason="the contract is not beside this checkout")
+@pytest.mark.skipif(
+    not CHECK.exists(), reason="the documents are not beside this checkout; tests/contract/documented.py has the names"
+)
 async def test_the_served_document_lacks_nothing_that_is_documented(mcp_home: Path) -> None:
     async with serve(mcp_home) as server:
         argv = [sys.executable, str(CHECK), server.url, *(word for path in PATHS for word in ("--path", path))]

@@ -6,7 +6,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import file, session
-from tests.doors import Direct, DirectCall, Way, caller
+from tests.doors import DirectCall, Way, caller
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected, login, outside
 from tests.hosts.transfers import FOLDER, On, opened, refused
@@ -24,16 +24,6 @@ PROTECTED = (
     *(f"{FOLDER}/links/{name}{end}" for name in ("root", "etc", "home", "plain", "up") for end in ("", "/", "/.")),
 )  # fmt: skip
 LOOK = "find . -exec stat -c '%n %f %s %u' {} + | sort | sha256sum"
-
-
-@pytest.fixture
-async def on(app: App, way: Way, host: Host) -> On:
-    return await opened(way, app, host)
-
-
-@pytest.fixture
-async def direct(app: App, host: Host) -> On:
-    return await opened(Direct(app), app, host)
 
 
 @pytest.mark.requirement("file.mkdir")

@@ -17,8 +17,8 @@ from mcp_ssh.tools import file, session
 from tests.doors import Direct
 from tests.fleet.hosts import Host
 from tests.hosts.machine import login, trust
-from tests.hosts.test_transfer_trees import FACTS, SUMS, facts, planted
-from tests.hosts.transfers import FOLDER, On, noise, opened, refused, sha256
+from tests.hosts.test_transfer_trees import FACTS, planted
+from tests.hosts.transfers import FOLDER, SUMS, On, facts, noise, opened, refused, sha256
 
 pytestmark = pytest.mark.requirement("file.sftp")
 
@@ -110,6 +110,35 @@ async def test_files_travel_both_ways_and_go_on_where_they_were_cut(on: Jailed, 
     assert (await on.call(file.download, remote_path="g", return_content=True))["content"] == content
     assert await on.outside("stat -c %a g") == "600\n"
     assert hashlib.sha256(b"x\0y").hexdigest() == await on.sha256("g")
+
+
+@pytest.mark.requirement("file.transfer.resume")
+async def test_a_download_goes_on_only_with_what_the_machine_still_has(on: Jailed, tmp_path: Path) -> None:
+    """The same size and time are not enough: samples of what an earlier call brought are compared."""
+    arguments = {"remote_path": "f", "local_path": str(tmp_path / "back")}
+    new = f"head -c {6 * MIB} /dev/urandom > f; touch -d @1000000000 f"
+    await on.outside(f"{new}; cp -p f g")
+    on.host.rate(20_000)
+    await refused("timed_out", 504, on.call(file.download, **arguments, timeout=1))
+    on.host.clear()
+    [part] = tmp_path.glob(".mcp-ssh-*.part")
+    kept = part.read_bytes()
+    assert 0 < len(kept) < 6 * MIB
+    for change, resumed in ((":", True), (new, False), ("touch f", False), ("printf x >> f", False)):
+        part.write_bytes(kept)
+        await on.outside(f"cp -p g f; {change}")
+        got = await on.call(file.download, **arguments)
+        assert got.get("resumed_bytes") == (len(kept) if resumed else None), change
+        assert got["sha256"] == sha256(tmp_path / "back") == await on.sha256("f"), change
+
+
+@pytest.mark.requirement("file.transfer.swept")
+async def test_partial_files_of_long_ago_are_removed(on: Jailed) -> None:
+    names = [f".mcp-ssh-{letter * 24}.part" for letter in "ab"]
+    await on.outside(f"touch {names[0]} {names[1]} other.part; touch -t 202001010000 {names[0]} other.part")
+    await on.outside("chown sftponly * .mcp*")
+    await on.call(file.upload, remote_path="f", raw_content="x")
+    assert (await on.outside("ls -A")).split() == [names[1], "f", "other.part"]
 
 
 async def test_folders_travel_file_by_file(on: Jailed, tmp_path: Path) -> None:

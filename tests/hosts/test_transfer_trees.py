@@ -2,9 +2,9 @@
 
 import base64
 import functools
+import hashlib
 import io
 import os
-import subprocess
 import tarfile
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -18,7 +18,7 @@ from mcp_ssh.app import App
 from mcp_ssh.tools import file
 from tests.doors import Direct
 from tests.fleet.hosts import Host
-from tests.hosts.transfers import FOLDER, On, opened, refused
+from tests.hosts.transfers import FOLDER, SUMS, On, facts, opened, refused
 
 NAMES = [
     b"a b",
@@ -33,17 +33,11 @@ NAMES = [
     b"n" * 180,
 ]
 FACTS = r"find . \( -type d -o -exec stat -c '%n %a %s' {} \; \) | LC_ALL=C sort | sha256sum"
-SUMS = "find . -type f -exec sh -c 'for f; do sha256sum < \"$f\"; done' sh {} + | LC_ALL=C sort | sha256sum"
 
 
 @pytest.fixture
 async def on(app: App, host: Host) -> On:
     return await opened(Direct(app), app, host)
-
-
-def facts(folder: Path, command: str) -> str:
-    done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, check=True)
-    return done.stdout.decode("utf-8", "surrogateescape")
 
 
 def planted(folder: Path) -> int:
@@ -163,18 +157,29 @@ def entries(*wanted: tuple[str, bytes, str, bytes]) -> bytes:
 
 
 @pytest.fixture
-async def liar(deb: Host) -> AsyncGenerator[Any]:
-    """Has deb's tar send what it is given instead of what is there."""
+async def wrapped(deb: Host) -> AsyncGenerator[Any]:
+    """Puts scripts in the place of deb's programs."""
+    names = list[str]()
 
-    async def install(data: bytes) -> None:
-        text = f"#!/bin/sh\nbase64 -d <<E\n{base64.b64encode(data).decode()}\nE\n"
-        put = "cat > /usr/local/bin/tar && chmod 755 /usr/local/bin/tar"
-        await anyio.to_thread.run_sync(functools.partial(deb.console, ["sh", "-c", put], input=text))
+    async def install(name: str, text: str) -> None:
+        names.append(f"/usr/local/bin/{name}")
+        put = f"cat > {names[-1]} && chmod 755 {names[-1]}"
+        await anyio.to_thread.run_sync(functools.partial(deb.console, ["sh", "-c", put], input=f"#!/bin/sh\n{text}\n"))
 
     try:
         yield install
     finally:
-        deb.console(["rm", "-f", "/usr/local/bin/tar"])
+        deb.console(["rm", "-f", *names])
+
+
+@pytest.fixture
+async def liar(wrapped: Any) -> Any:
+    """Has deb's tar send what it is given instead of what is there."""
+
+    async def install(data: bytes) -> None:
+        await wrapped("tar", f"base64 -d <<E\n{base64.b64encode(data).decode()}\nE")
+
+    return install
 
 
 @pytest.mark.requirement("file.transfer.escape")
@@ -211,6 +216,30 @@ async def test_no_entry_gets_out_of_the_folder(app: App, deb: Host, liar: Any, t
         tar.extractall(twin, filter="fully_trusted", members=evils)  # noqa: S202 the harm is the point
     assert (tmp_path / "twin/evil").exists()
     assert (outside / "evil").exists()
+
+
+@pytest.mark.requirement("file.transfer.tree.sha256")
+async def test_a_tree_that_arrives_spoiled_is_refused_and_the_folder_stays(
+    app: App, deb: Host, wrapped: Any, tmp_path: Path
+) -> None:
+    on = await opened(Direct(app), app, deb)
+    there = tmp_path / "there"
+    (there / "a").mkdir(parents=True)
+    for name in ("a/f", "a.f", "a\nf", "b"):
+        (there / name).write_text(name)
+    (there / "none may read").write_text("x")
+    (there / "none may read").chmod(0)
+    sent = {"remote_path": f"{FOLDER}/t", "local_path": str(there)}
+    whole = await on.call(file.upload, **sent)
+    assert whole["sha256"] == hashlib.sha256(b"a\nfa.fa/fb").hexdigest()
+    await wrapped("tar", '/bin/tar "$@"; code=$?; for f in "$7"/t/b; do printf B > "$f"; done; exit $code')
+    (there / "b").write_text("2")
+    await refused("conflict", 409, on.call(file.upload, **sent))
+    assert await on.outside("cat t/b; ls -A") == "bt\n"
+    # The twin: where the machine cannot put names in order, nothing is compared, and what is spoiled stays.
+    await wrapped("sort", "exit 1")
+    assert "sha256" not in await on.call(file.upload, **sent)
+    assert await on.outside("cat t/b") == "B"
 
 
 @pytest.mark.requirement("file.transfer.tree")

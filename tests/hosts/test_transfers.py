@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import fcntl
 import functools
 import hashlib
 import os
@@ -15,23 +16,13 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.probes.file_transfer import ask_receive
 from mcp_ssh.tools import file
-from tests.doors import Direct, DirectCall, Fault, Way, caller
+from tests.doors import DirectCall, Fault, caller
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected, login, outside, processes
 from tests.hosts.servers import stdio
-from tests.hosts.transfers import BIG, FOLDER, On, big, emptied, noise, opened, refused, sha256
+from tests.hosts.transfers import BIG, CONTENT, FOLDER, SUMS, On, big, emptied, facts, noise, refused, sha256
 
 MIB = 1024 * 1024
-
-
-@pytest.fixture
-async def on(app: App, way: Way, host: Host) -> On:
-    return await opened(way, app, host)
-
-
-@pytest.fixture
-async def direct(app: App, host: Host) -> On:
-    return await opened(Direct(app), app, host)
 
 
 @pytest.mark.requirement("file.upload")
@@ -80,6 +71,29 @@ async def test_files_of_any_size_travel_both_ways(direct: On, tmp_path: Path) ->
         assert not list(tmp_path.glob(".mcp*"))
         back.unlink()
         await direct.outside("rm f")
+
+
+@pytest.mark.requirement("file.upload", "file.download", "file.transfer.tree")
+async def test_local_files_and_folders_travel_through_each_door(on: On, mcp_home: Path, tmp_path: Path) -> None:
+    """Over REST relative to the transfers folder, else wherever the owner says."""
+    inside = mcp_home / "transfers" if on.way.name == "rest" else tmp_path / "local"
+    (inside / "tree/sub").mkdir(parents=True)
+    for name in ("f", "tree/a b", "tree/sub/c"):
+        noise(inside / name, 300_000)
+
+    def local(name: str) -> str:
+        return name if on.way.name == "rest" else str(inside / name)
+
+    sent = await on.call(file.upload, remote_path=f"{FOLDER}/f", local_path=local("f"))
+    assert sent["sha256"] == sha256(inside / "f") == await on.sha256("f")
+    got = await on.call(file.download, remote_path=f"{FOLDER}/f", local_path=local("back"))
+    assert got["sha256"] == sha256(inside / "back") == sha256(inside / "f")
+    grown = await on.call(file.upload, remote_path=f"{FOLDER}/tree", local_path=local("tree"))
+    assert grown["sha256"] == (await on.outside(f"cd tree && {CONTENT}")).split()[0]
+    assert await on.outside(f"cd tree && {SUMS}") == facts(inside / "tree", SUMS)
+    came = await on.call(file.download, remote_path=f"{FOLDER}/tree", local_path=local("came"))
+    assert (grown["count"], came["count"], came["size"]) == (2, 2, 600_000)
+    assert facts(inside / "came", SUMS) == facts(inside / "tree", SUMS)
 
 
 @pytest.mark.requirement("file.upload")
@@ -186,6 +200,39 @@ async def test_a_partial_file_that_was_spoiled_is_sent_anew(direct: On, tmp_path
     assert await direct.outside("ls -A") == "f\n"
     await direct.outside(f"ln -s f {name}")
     await refused("conflict", 409, direct.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there)))
+
+
+@pytest.mark.requirement("file.transfer.swept")
+async def test_partial_files_that_nobody_came_back_for_are_removed(direct: On, tmp_path: Path) -> None:
+    old, name = "touch -t 202001010000", f".mcp-ssh-{'a' * 24}.part"
+    kept = [f".mcp-ssh-{'b' * 24}.part", f".mcp-ssh-{'c' * 24}.back", "mine.part", "link.part"]
+    await direct.outside(f"touch {kept[0]}; touch {name} {kept[1]} {kept[2]}; ln -s {kept[2]} {kept[3]}")
+    await direct.outside(f"mkdir .mcp-ssh-{'d' * 16}.tree; {old} {name} {' '.join(kept[1:])} .mcp-ssh-*.tree")
+    await direct.outside(f"touch .mcp-ssh-{'e' * 24}.part; {old} .mcp-ssh-e*; chown ops .mcp-ssh-e*", user="root")
+    await direct.call(file.upload, remote_path=f"{FOLDER}/f", raw_content="x")
+    others = [f".mcp-ssh-{'e' * 24}.part", "f"]
+    assert (await direct.outside("ls -A")).split() == sorted([*kept, *others])
+    here = [tmp_path / each for each in (name, *kept)]
+    for each in here:
+        each.write_text("")
+        os.utime(each, times=(0, 0) if each != here[1] else None)
+    locked = tmp_path / f".mcp-ssh-{'f' * 24}.part"
+    with locked.open("w") as under_way:
+        fcntl.flock(under_way, fcntl.LOCK_EX)
+        os.utime(locked, times=(0, 0))
+        await direct.call(file.download, remote_path=f"{FOLDER}/f", local_path=str(tmp_path / "f"))
+    left = {each.name for each in tmp_path.iterdir() if each.is_file()}
+    assert left == {*kept, locked.name, "f"}
+
+
+@pytest.mark.requirement("file.transfer.swept")
+async def test_a_folder_that_others_may_write_to_keeps_what_looks_like_a_tree_of_ours(direct: On) -> None:
+    """Anybody could have given a folder of dev's that name; the twin is the same folder where nobody else can."""
+    await direct.outside(f"chmod 777 .; mkdir .mcp-ssh-{'d' * 16}.tree; touch -t 202001010000 .mcp-ssh-*.tree")
+    for mode, left in ((777, ".mcp-ssh-dddddddddddddddd.tree\nf\n"), (755, "f\n")):
+        await direct.outside(f"chmod {mode} .")
+        await direct.call(file.upload, remote_path=f"{FOLDER}/f", raw_content="x")
+        assert await direct.outside("ls -A") == left
 
 
 @pytest.mark.requirement("file.transfer.atomic")

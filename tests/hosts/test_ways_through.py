@@ -1,5 +1,6 @@
 """Machines behind machines: jump hosts and programs that are the way, each verified, each ended with the session."""
 
+import base64
 import os
 import subprocess
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, ConnectFailed, HostKeyUnconfirmed, InvalidInput, TimedOut
-from mcp_ssh.tools import command, session
+from mcp_ssh.tool import Role
+from mcp_ssh.tools import command, connection, session
+from tests.doors import DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
 from tests.hosts.ssh_home import OWNER, config, dot_ssh, key, know, opened, said
 from tests.hosts.test_ways_in import ends_what_it_ran
@@ -73,6 +76,38 @@ async def test_a_machine_behind_another_is_reached_and_both_logins_end_with_the_
     await dispatch(app, session.disconnect, {"session_id": connected.session_id}, OWNER)
     await gone(inner, before[1])
     await gone(bastion, before[0])
+
+
+@pytest.mark.requirement("ways_in.jump_named")
+async def test_a_saved_connection_is_the_way_and_logs_in_with_its_own_secrets(
+    app: App, mcp_home: Path, way: Way, bastion: Host, inner: Host
+) -> None:
+    """No key and no config of the server's owner has a part in it."""
+    (dot_ssh() / "config").unlink()
+    (dot_ssh() / "id_ed25519").unlink()
+    password, key_content = {"password": bastion.password}, base64.b64encode(inner.key_path.read_bytes()).decode()
+    await dispatch(app, connection.add, {"name": "door", "host": bastion.ip, "username": "ops", **password}, OWNER)
+    inside = {"host": inner.ip, "username": "dev", "key_content": key_content, "retries": 1}
+    with pytest.raises(Fault) as unknown:
+        await way.call(session.connect, {**inside, "jump": "gate"})
+    assert (unknown.value.code, "connection_add" in str(unknown.value.payload)) == ("invalid_input", True)
+    before = await logins(bastion)
+    on = await way.call(session.connect, {**inside, "jump": "door"})
+    ran = {"session_id": on["session_id"], "command": "hostname; echo $SSH_CONNECTION"}
+    assert (await way.call(command.exec_, ran))["stdout"].startswith("inner\n10.78.0.1 ")
+    await way.call(session.disconnect, {"session_id": on["session_id"]})
+    await gone(bastion, before)
+
+
+@pytest.mark.requirement("ways_in.jump_named")
+async def test_nobody_goes_through_a_connection_that_another_caller_saved(app: App, bastion: Host, inner: Host) -> None:
+    mine, other = (DirectCall(caller(name, Role.OPERATOR, owner=False)) for name in ("mine", "other"))
+    door = {"name": "door", "host": bastion.ip, "username": "ops", "password": bastion.password}
+    await dispatch(app, connection.add, door, mine)
+    inside = {"host": inner.ip, "username": "dev", "password": inner.password, "jump": "door"}
+    with pytest.raises(InvalidInput, match="no saved connection"):
+        await dispatch(app, session.connect, inside, other)
+    assert (await dispatch(app, session.connect, inside, mine)).host == inner.ip
 
 
 @pytest.mark.requirement("ways_in.jump")

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tests.doors import Fault, Way
 from tests.fleet.hosts import Host
 from tests.hosts.machine import SOAK, login, outside, trust
 
+SUMS = "find . -type f -exec sh -c 'for f; do sha256sum < \"$f\"; done' sh {} + | LC_ALL=C sort | sha256sum"
+CONTENT = "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum"
 FOLDER = "/home/dev/of transfers"
 BIG = (1024 if SOAK else 64) * 1024 * 1024
 
@@ -62,6 +65,12 @@ async def refused(code: str, status: int, call: Any) -> Fault:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def facts(folder: Path, command: str) -> str:
+    """What a shell command says of a folder here."""
+    done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, check=True)
+    return done.stdout.decode("utf-8", "surrogateescape")
 
 
 def noise(path: Path, size: int) -> Path:

@@ -1,6 +1,7 @@
 """`mcp-ssh client-config` prints what each client reads, and what it names works."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ async def config(home: Path, *words: str) -> Any:
     assert done.code == 0, done.err
     assert done.err
     assert "a-secret" not in done.out + done.err
-    return json.loads(done.out)
+    return tomllib.loads(done.out) if words[0] == "codex" else json.loads(done.out)
 
 
 @pytest.mark.parametrize("client", list(CLIENTS))
@@ -29,11 +30,11 @@ async def test_the_server_that_a_client_starts_answers(client: str, tmp_path: Pa
 
     whole = await config(tmp_path, client)
     [key] = whole
-    assert key == {"vscode": "servers", "zed": "context_servers"}.get(client, "mcpServers")
+    assert key == {"vscode": "servers", "zed": "context_servers", "codex": "mcp_servers"}.get(client, "mcpServers")
     entry = whole[key]["ssh"]
     assert Path(entry["command"]).is_absolute()
     assert entry["env"] == {"MCP_SSH_HOME": str(tmp_path / "state")}
-    if client != "cursor":
+    if client not in {"codex", "cursor"}:
         return
     start = StdioServerParameters(
         command=entry["command"], args=entry["args"], env=environment(tmp_path) | entry["env"], cwd=ROOT
@@ -49,7 +50,10 @@ async def test_a_server_over_http_is_named_by_its_endpoint_and_the_token_is_none
     whole = await config(tmp_path, client, "--http", URL)
     entry = whole[CLIENTS[client].key]["ssh"]
     assert f"{URL}/mcp" in entry.values()
-    assert entry["headers"] == {"Authorization": f"Bearer {CLIENTS[client].token}"}
+    if client == "codex":
+        assert entry["bearer_token_env_var"] == "MCP_SSH_TOKEN"
+    else:
+        assert entry["headers"] == {"Authorization": f"Bearer {CLIENTS[client].token}"}
     assert ("inputs" in whole) == (client == "vscode")
 
 

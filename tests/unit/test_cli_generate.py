@@ -12,12 +12,12 @@ from mcp_ssh.config import Config
 from mcp_ssh.tools import REGISTRY
 from tests.unit.cli_kit import ROOT, environment
 
-README = "# Title\n\n<!-- tools -->\noutdated\n<!-- /tools -->\n\nThe end.\n"
+README = "# Title\n\n<!-- tools -->\nyesterday\n<!-- /tools -->\n\nThe end.\n"
 
 
-def generate(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "generate.py"), "--root", str(root), *words]
-    env = environment(root.parent / "person", PYTHONPATH=str(ROOT))
+def generate(root: Path, *words: str, tree: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(tree / "scripts" / "generate.py"), "--root", str(root), *words]
+    env = environment(root.parent / "person", PYTHONPATH="")
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
@@ -31,7 +31,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (done.returncode, done.stderr) == (0, "")
     names = done.stdout.removeprefix("wrote ").split("\nwrote ")
     pages = [name.strip() for name in names if "toolsnaps" not in name]
-    assert pages == ["TOOLS.md", "config.example.json", "README.md"]
+    assert pages == ["TOOLS.md", "AGENT_PROMPTS.md", "config.example.json", "README.md"]
     assert len(names) - len(pages) > len(REGISTRY)
     return root
 
@@ -58,11 +58,11 @@ def test_the_readme_has_the_table_between_its_marks_and_is_else_untouched(writte
     text = (written / "README.md").read_text()
     assert text.startswith("# Title\n\n<!-- tools -->\n")
     assert text.endswith("<!-- /tools -->\n\nThe end.\n")
-    assert "outdated" not in text
+    assert "yesterday" not in text.partition("<!-- tools -->")[2].partition("<!-- /tools -->")[0].split()
     assert all(f"| `{name}` |" in text for name in REGISTRY)
 
 
-@pytest.mark.parametrize("name", ["TOOLS.md", "config.example.json", "README.md"])
+@pytest.mark.parametrize("name", ["TOOLS.md", "AGENT_PROMPTS.md", "config.example.json", "README.md"])
 def test_check_names_the_file_that_differs_and_changes_nothing(written: Path, tmp_path: Path, name: str) -> None:
     root = tmp_path / "root"
     shutil.copytree(written, root)
@@ -78,3 +78,15 @@ def test_check_is_content_with_what_was_written(written: Path) -> None:
     done = generate(written, "--check")
     assert (done.returncode, done.stderr) == (0, "")
     assert "tools/list of core: " in done.stdout
+
+
+def test_the_tree_that_the_script_stands_in_is_described(tmp_path: Path) -> None:
+    """And not the one that the virtual environment was installed from."""
+    tree, root = tmp_path / "tree", tmp_path / "root"
+    for part in ("mcp_ssh", "rest_bridge", "scripts", "prompts"):
+        shutil.copytree(ROOT / part, tree / part)
+    changed = tree / "mcp_ssh/tools/session.py"
+    changed.write_text(changed.read_text().replace("List your open SSH sessions.", "List sessions of this tree."))
+    root.mkdir()
+    assert generate(root, tree=tree).returncode == 0
+    assert "List sessions of this tree." in (root / "TOOLS.md").read_text()

@@ -27,6 +27,7 @@ from rest_bridge.dialects import dialect_of
 from rest_bridge.openapi import document
 from rest_bridge.routes import Route
 from rest_bridge.routes.tables import FAMILIES, NOT_ON_REST
+from tests.contract.documented import Documented, documented
 from tests.unit import rest_kit
 from tests.unit.rest_kit import Rest, Served, rest_server, serving
 
@@ -51,6 +52,21 @@ def test_every_tool_has_an_address_or_a_reason_to_have_none() -> None:
     assert addressed | set(NOT_ON_REST) == {*REGISTRY, *TOOLS}
     assert not addressed & set(NOT_ON_REST)
     assert all(NOT_ON_REST.values())
+
+
+@pytest.mark.requirement("http.contract")
+@pytest.mark.parametrize("route", list(documented()), ids=lambda route: f"{route.method} {route.path}")
+def test_a_documented_route_takes_its_names_and_needs_no_other(route: Documented) -> None:
+    operation = document(FAMILIES, Config())["paths"][route.path][route.method.lower()]
+    query = {each["name"]: each["required"] for each in operation.get("parameters", []) if each["in"] == "query"}
+    body = operation.get("requestBody", {"content": {"application/json": {"schema": {}}}})
+    schema = body["content"]["application/json"]["schema"]
+    assert set(route.query) <= set(query)
+    assert {name for name, required in query.items() if required} <= {
+        name for name, need in route.query.items() if need
+    }
+    assert set(route.body) <= set(schema.get("properties", {}))
+    assert set(schema.get("required", ())) <= {name for name, need in route.body.items() if need}
 
 
 def test_no_address_is_given_twice() -> None:
@@ -82,7 +98,7 @@ async def test_the_root_says_what_this_is(rest: Rest) -> None:
         answer = await client.get("/")
     assert answer.json() == {
         "service": "mcp-ssh", "version": __version__, "status": "running", "docs": "/docs", "openapi": "/openapi.json",
-        "mcp": "/mcp",
+        "guide": "/guide", "llms": "/llms.txt", "mcp": "/mcp",
     }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """What every request passes before any route sees it; the routes come from the tables."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ ROUTES = [route for family in FAMILIES for route in family.routes]
 MCP_PATHS = ("/mcp", "/mcp/all", "/mcp/readonly", "/mcp/x/session")
 PUBLIC = (
     "/", "/docs", "/docs/init.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/redoc", "/redoc/init.js",
-    "/redoc/redoc.standalone.js", "/openapi.json",
+    "/redoc/redoc.standalone.js", "/openapi.json", "/guide", "/prompts", "/llms.txt",
 )  # fmt: skip
 OVER = b" " * (4 * 1024 * 1024 + 1)
 JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
@@ -139,16 +139,22 @@ async def test_a_viewer_changes_nothing(rest: Rest, route: Route) -> None:
 def acceptable(route: Route) -> dict[str, Any]:
     """Arguments that the tool's model takes."""
     samples: dict[str, Any] = {
-        "command": "true", "cmd": "true", "path": "/tmp/x", "content": "", "host": "web1", "port": 22,
-        "key_type": "ssh-ed25519", "public_key": "ssh-ed25519 AAAA", "fingerprint_sha256": "SHA256:x",
-        "remote_path": "/tmp/x", "src": "/tmp/x", "dst": "/tmp/y",
+        "public_key": "ssh-ed25519 AAAA", "fingerprint_sha256": "SHA256:x", "src": "/tmp/x", "dst": "/tmp/y",
     }  # fmt: skip
     # One of several is needed, which a schema does not say.
     chosen = {"/file/upload": {"raw_content": ""}, "/file/download": {"return_content": True}}.get(route.path, {})
     needed = [each for each in route.fields(confirm=False).values() if each.required and each.place != "path"]
-    in_body = {each.wire: samples[each.wire] for each in needed if each.place == "body"}
-    in_query = {each.wire: samples[each.wire] for each in needed if each.place == "query"}
+    in_body = {each.wire: samples.get(each.wire, plainest(each.schema)) for each in needed if each.place == "body"}
+    in_query = {each.wire: samples.get(each.wire, plainest(each.schema)) for each in needed if each.place == "query"}
     return {"params": in_query, **({"json": in_body | chosen} if route.method == "POST" else {})}
+
+
+def plainest(schema: Mapping[str, Any]) -> Any:
+    """A value that a schema takes."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    least = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
+    return {"integer": max(least, 1), "number": max(least, 1), "boolean": True, "array": []}.get(schema["type"], "x")
 
 
 @everything

@@ -11,8 +11,10 @@ import anyio
 import pytest
 
 from mcp_ssh.store import HistoryRow, Store, database, history
+from mcp_ssh.store.chain import Chain
 from mcp_ssh.store.database import Database
-from mcp_ssh.store.history import History
+from mcp_ssh.store.history import History, Kept
+from mcp_ssh.store.secrets import Seal
 
 
 def row(**given: Any) -> HistoryRow:
@@ -133,9 +135,8 @@ async def test_hostile_text_is_bounded_and_spoils_no_other_row(tmp_path: Path) -
 async def test_rows_beyond_the_number_kept_are_trimmed_from_the_old_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "MAX_ROWS", 20)
     monkeypatch.setattr(history, "TRIM_EVERY_ROWS", 9)
-    store = await Store.open(tmp_path)
+    store = await Store.open(tmp_path, Kept(rows=20))
     for each in range(101):
         await store.history.record(row(id=str(each)))
     await store.history.flush()
@@ -146,17 +147,18 @@ async def test_rows_beyond_the_number_kept_are_trimmed_from_the_old_end(
 
 
 async def test_rows_older_than_ninety_days_are_trimmed_by_the_first_row_of_a_process(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path)
+    store = await Store.open(tmp_path, Kept(days=36_500))
     today = datetime(2026, 11, 22, tzinfo=UTC)
     for days in (91, 89, 0):
         await store.history.record(row(id=str(days), at=(today - timedelta(days=days)).isoformat()))
     await store.close()
     opened = await Database.open(tmp_path)
-    later = History(opened, lambda: today)
+    later = History(opened, Chain(tmp_path, opened, Seal(tmp_path, opened)), Kept(), lambda: today)
     await later.record(row(id="new", at=today.isoformat()))
-    await later.flush()
-    assert [each.id for each in await later.list(10)] == ["new", "0", "89"]
-    await opened.close()
+    await opened.close()  # the row is written, and what is too old dropped
+    store = await Store.open(tmp_path)
+    assert [each.id for each in await store.history.list(10)] == ["new", "0", "89"]
+    await store.close()
 
 
 async def test_a_number_is_never_given_to_two_rows(tmp_path: Path) -> None:

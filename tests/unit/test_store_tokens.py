@@ -220,4 +220,4 @@ async def test_a_preset_token_makes_the_first_admin_token_needless(tmp_path: Pat
 
 
 def test_a_token_shown_as_json_has_exactly_the_public_fields() -> None:
-    assert set(TokenInfo.model_fields) == {"id", "name", "role", "created_at", "last_used_at"}
+    assert set(TokenInfo.model_fields) == {"id", "name", "role", "created_at", "last_used_at", "hosts"}

@@ -13,14 +13,14 @@ import anyio
 import anyio.to_thread
 from pydantic import Field, model_validator
 
-from mcp_ssh.errors import InvalidInput, TimedOut, TooLarge
+from mcp_ssh.errors import ConnectFailed, InvalidInput, TimedOut, TooLarge
 from mcp_ssh.params import Becoming, RemotePath, Result, ShellText
 from mcp_ssh.policy import local_place
 from mcp_ssh.probes.file_transfer import Larger, NoTar
 from mcp_ssh.ssh import local, sftp_transfer, transfer, tree
 from mcp_ssh.ssh.local import Source
 from mcp_ssh.ssh.session import Session
-from mcp_ssh.ssh.transfer import Goal, Transferred, Wish, in_thread
+from mcp_ssh.ssh.transfer import Goal, Progress, Transferred, Wish, in_thread
 from mcp_ssh.ssh.tree import Grown
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.file.content import OctalDigits
@@ -71,7 +71,11 @@ class Upload(Transfer):
 class Moved(Result):
     path: str = Field(description="File or folder on the machine, with `~` expanded.")
     size: int = Field(description="Bytes of the file, or of all files of the tree.")
-    sha256: str | None = Field(default=None, description="SHA-256 of the file, the same on both sides.")
+    sha256: str | None = Field(
+        default=None,
+        description="SHA-256 of the file, the same on both sides; of an uploaded folder that of all its files' content,"
+        " one after the other by path.",
+    )
     resumed_bytes: int | None = Field(
         default=None, description="Bytes that an earlier call had brought already, where there were any."
     )
@@ -101,13 +105,14 @@ async def upload(host: Session, params: Upload, call: Call) -> Uploaded:
     after a cut or a timeout the same call goes on where the last one ended. A folder's content is put into the folder
     `remote_path`, which is made; other files there stay.
     """
-    with _deadline(params):
+    progress = Progress(call, "uploading")
+    with _bounded(params, progress):
         source = await _source(host, params, call)
         if source is None:
-            return await _upload_tree(host, params, call)
+            return await _upload_tree(host, params, call, progress)
         try:
             wish = Wish(params.remote_path, params.permissions, source.mode)
-            done = await _single(host).upload(host, wish, source, call)
+            done = await _single(host).upload(host, wish, source, progress)
         finally:
             source.close()
     uploaded = Uploaded(status="uploaded", path=done.path, size=done.size, content=None, sha256=done.sha256)
@@ -115,24 +120,25 @@ async def upload(host: Session, params: Upload, call: Call) -> Uploaded:
     return _resumed(uploaded, done)
 
 
-async def _upload_tree(host: Session, params: Upload, call: Call) -> Uploaded:
+async def _upload_tree(host: Session, params: Upload, call: Call, progress: Progress) -> Uploaded:
     if params.permissions is not None:
         raise InvalidInput("permissions: are for a file, and local_path is a folder", hint="leave them out")
     shown = str(params.local_path)
-    place = await _place(host, shown, call)
-    grown = await _sent_tree(host, params.remote_path, place, shown, call)
+    grown = await _sent_tree(host, params.remote_path, await _place(host, shown, call), shown, progress)
     uploaded = Uploaded(status="uploaded", path=grown.path, size=grown.tally.size, content=None)
+    if grown.sha256 is not None:
+        uploaded.sha256 = grown.sha256
     return _grown(uploaded, grown)
 
 
-async def _sent_tree(host: Session, path: str, place: Path, shown: str, call: Call) -> Grown:
+async def _sent_tree(host: Session, path: str, place: Path, shown: str, progress: Progress) -> Grown:
     if host.has_shell:
         try:
-            return await tree.upload(host, path, place, shown, call)
+            return await tree.upload(host, path, place, shown, progress)
         except NoTar:
             if not _may_use_sftp(host):
                 raise
-    return await sftp_transfer.upload_tree(host, path, place, shown, call)
+    return await sftp_transfer.upload_tree(host, path, place, shown, progress)
 
 
 async def _source(host: Session, params: Upload, call: Call) -> Source | None:
@@ -186,29 +192,30 @@ async def download(host: Session, params: Download, call: Call) -> Downloaded:
     sides; after a cut or a timeout the same call goes on where the last one ended. A folder's content is put into the
     folder `local_path`, which is made; other files there stay.
     """
-    with _deadline(params):
+    progress = Progress(call, "downloading")
+    with _bounded(params, progress):
         place = None if params.local_path is None else await _place(host, params.local_path, call)
         if params.return_content:
             return await _content(host, params, place, call)
         goal = Goal(cast("Path", place), cast("str", params.local_path), make=not call.caller.owner)
-        done = await _single(host).download(host, params.remote_path, goal, call)
+        done = await _single(host).download(host, params.remote_path, goal, progress)
         if done is None:
-            grown = await _download_tree(host, params, goal, call)
+            grown = await _download_tree(host, params, goal, call, progress)
             return _grown(Downloaded(status="downloaded", path=grown.path, size=grown.tally.size), grown)
     downloaded = Downloaded(status="downloaded", path=done.path, size=done.size, sha256=done.sha256)
     return _resumed(downloaded, done)
 
 
-async def _download_tree(host: Session, params: Download, goal: Goal, call: Call) -> Grown:
+async def _download_tree(host: Session, params: Download, goal: Goal, call: Call, progress: Progress) -> Grown:
     if not host.has_shell:
-        return await sftp_transfer.download_tree(host, params.remote_path, goal, call)
+        return await sftp_transfer.download_tree(host, params.remote_path, goal, progress)
     try:
         confined = not call.caller.owner
-        return await tree.download(host, params.remote_path, goal, call, links_inside=confined)
+        return await tree.download(host, params.remote_path, goal, progress, links_inside=confined)
     except NoTar:
         if not _may_use_sftp(host):
             raise
-        return await sftp_transfer.download_tree(host, params.remote_path, goal, call)
+        return await sftp_transfer.download_tree(host, params.remote_path, goal, progress)
 
 
 async def _content(host: Session, params: Download, place: Path | None, call: Call) -> Downloaded:
@@ -271,12 +278,29 @@ async def _place(host: Session, path: str, call: Call) -> Path:
 
 
 @contextlib.contextmanager
-def _deadline(params: Transfer) -> Generator[None]:
+def _bounded(params: Transfer, progress: Progress) -> Generator[None]:
+    """The call's deadline, and errors that say what an interrupted transfer left and how it goes on."""
+    again = "make the same call again: "
     try:
         with anyio.fail_after(params.timeout):
             yield
     except TimeoutError as error:
         raise TimedOut(
-            f"the transfer did not end within {params.timeout:g} s",
-            hint="make the same call again: a file goes on where this one ended; raise `timeout` for a slow link",
+            f"the transfer did not end within {params.timeout:g} s: {progress.left()}",
+            hint=f"{again}{_goes_on(progress)}; raise `timeout` for a slow link",
+            details=_told(progress),
         ) from error
+    except ConnectFailed as error:
+        raise ConnectFailed(
+            f"the connection to the machine was lost during the transfer: {progress.left()}",
+            hint=f"open a new session with session_connect, and {again}{_goes_on(progress)}",
+            details=_told(progress),
+        ) from error
+
+
+def _goes_on(progress: Progress) -> str:
+    return "it goes on where this one ended" if progress.resumes else "it starts anew"
+
+
+def _told(progress: Progress) -> dict[str, int]:
+    return {"done_bytes": progress.done} | ({} if progress.total is None else {"total_bytes": progress.total})

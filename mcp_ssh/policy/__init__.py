@@ -1,12 +1,27 @@
 """May this caller do this? Asked once for every call, whichever door it came through."""
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mcp_ssh.config import AuthConfig, SecurityConfig
 from mcp_ssh.errors import Refused
+from mcp_ssh.hosts import is_loopback, matches
+from mcp_ssh.policy.limits import CallLimits
+from mcp_ssh.policy.rules import Rules, rules_for
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
+
+__all__ = [
+    "CallLimits",
+    "Rules",
+    "allow",
+    "expect_reach",
+    "expect_target",
+    "local_place",
+    "may_use_defaults",
+    "may_use_identities",
+    "needs_confirmation",
+    "rules_for",
+]
 
 
 def allow(tool: AnyTool, caller: Caller, *, read_only: bool) -> None:
@@ -25,6 +40,30 @@ def allow(tool: AnyTool, caller: Caller, *, read_only: bool) -> None:
             f"{tool.name} needs the role {tool.role.name.lower()}; this token has {caller.role.name.lower()}",
             hint=f"use a token with the role {tool.role.name.lower()} (mcp-ssh token add NAME --role ROLE)",
         )
+
+
+def expect_reach(caller: Caller, host: str) -> None:
+    """Let the caller go on to this machine, or say why not.
+
+    Raises:
+        Refused: Its token is for other machines.
+    """
+    if not caller.reaches(host):
+        raise Refused(
+            f"this token is not for the machine {host[:255]}",
+            hint=f"it is for {', '.join(caller.hosts or ())}; mcp-ssh token add NAME --host PATTERN makes another",
+        )
+
+
+def expect_target(caller: Caller, params: object) -> None:
+    """See that a tunnel leads to the machine it goes through, or to another the caller may reach.
+
+    Raises:
+        Refused: It leads elsewhere.
+    """
+    target = getattr(params, "remote_host", None)
+    if isinstance(target, str) and not is_loopback(target):
+        expect_reach(caller, target)
 
 
 def needs_confirmation(tool: AnyTool, security: SecurityConfig, *, door_confirms: bool) -> bool:
@@ -64,8 +103,3 @@ def local_place(caller: Caller, path: str, folders: Sequence[Path]) -> Path:
             " sftp.local_folders",
         )
     return place
-
-
-def matches(host: str, patterns: Sequence[str]) -> bool:
-    """Whether a host name fits one of the patterns; `*` and `?` as in a shell, letter case does not count."""
-    return any(fnmatchcase(host.lower(), pattern.lower()) for pattern in patterns)

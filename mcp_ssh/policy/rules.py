@@ -1,0 +1,101 @@
+"""What the owner's config lets happen on one machine, whoever calls."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mcp_ssh.config import SecurityConfig
+from mcp_ssh.errors import Refused
+from mcp_ssh.hosts import any_matches
+from mcp_ssh.policy.commands import MAX_LINE, allows, denied_by, denied_program
+from mcp_ssh.tool import AnyTool, Risk
+
+_HINT = "the server's owner decides: security.hosts in config.json"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """All that counts for a machine. Every entry of `security.hosts` that fits it takes something away, none gives.
+
+    Attributes:
+        read_only: Tools that change machines are refused.
+        allow_lists: A command line has to be on each of them.
+        denied: No command may fit one of these.
+        protected: Paths that our tools do not change.
+    """
+
+    read_only: bool = False
+    allow_lists: tuple[tuple[str, ...], ...] = ()
+    denied: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
+
+    def expect_call(self, tool: AnyTool, params: object) -> None:
+        """Let a call go on to this machine, or say why not. Nothing was sent yet.
+
+        Raises:
+            Refused: The machine is read-only, or the command line, or the tool, is not one of those that may run.
+        """
+        if tool.risk is Risk.READ:
+            return
+        if self.read_only:
+            raise Refused(f"{tool.name} changes machines, and this one is read-only here", hint=_HINT)
+        line = getattr(params, "command", None)
+        if isinstance(line, str):
+            self._expect_line(line, getattr(params, "cwd", None), getattr(params, "env", None))
+        else:
+            self._expect_tool(tool.name)
+
+    def expect_program(self, argv: tuple[str, ...]) -> None:
+        """Let a program of our own run, or say why not.
+
+        Raises:
+            Refused: A pattern denies it.
+        """
+        if argv[:2] == ("sh", "-c"):
+            return  # a script of ours, which stands for its tool
+        if self.denied and (pattern := denied_program(argv, self.denied)) is not None:
+            raise _denied(argv[0], pattern)
+
+    def _expect_tool(self, name: str) -> None:
+        if any(name not in each for each in self.allow_lists):
+            raise Refused(f"{name} is not on the list of what may run on this machine", hint=_HINT)
+        if name in self.denied:
+            raise _denied(name, name)
+
+    def _expect_line(self, line: str, cwd: str | None, env: Mapping[str, str] | None) -> None:
+        if self.allow_lists and env:
+            raise Refused(
+                "env: is not taken where a list says what may run: it can change what a program does",
+                hint="leave env out",
+            )
+        whole = line if cwd is None else f"cd {cwd} && {line}"
+        if not all(allows(whole, each) for each in self.allow_lists):
+            raise Refused(
+                "the command line is not on the list of what may run on this machine",
+                hint="one plain command of the list, without cwd and without characters that are special to a shell"
+                f" other than quotes; {_HINT}",
+            )
+        if not self.denied:
+            return
+        if len(line) > MAX_LINE:
+            raise Refused(
+                f"the command line has more than the {MAX_LINE} characters that are compared with the deny list",
+                hint="put it into a file with file_write, and run that",
+            )
+        if (pattern := denied_by(line, self.denied)) is not None:
+            raise _denied("the command line", pattern)
+
+
+def _denied(what: str, pattern: str) -> Refused:
+    return Refused(f"{what} is denied on this machine by the pattern {pattern!r}", hint=_HINT)
+
+
+def rules_for(names: Iterable[str], security: SecurityConfig) -> Rules:
+    """What counts for a machine that is known by these names and addresses."""
+    known = [name for name in names if name]
+    fitting = [each for each in security.hosts if any_matches(known, each.hosts)]
+    return Rules(
+        read_only=any(each.read_only for each in fitting),
+        allow_lists=tuple(tuple(each.allow_commands) for each in fitting if each.allow_commands is not None),
+        denied=tuple(pattern for each in fitting for pattern in each.deny_commands),
+        protected=(*security.protected_paths, *(path for each in fitting for path in each.protected_paths)),
+    )

@@ -1,0 +1,123 @@
+"""Services and signals: starting, stopping, and ending what runs."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from mcp_ssh.backends.services import Action, choose
+from mcp_ssh.commandline import script
+from mcp_ssh.errors import NotFound, PermissionDenied
+from mcp_ssh.params import Becoming, Result
+from mcp_ssh.ssh.session import Output, Session
+from mcp_ssh.tool import Call, Risk, tool
+
+# ---- system_service ----------------------------------------------------------------------------------------------
+
+
+class ServiceAction(Becoming):
+    service: str = Field(
+        pattern=r"^[A-Za-z0-9_@:.\\][A-Za-z0-9_@:.\\+-]*$",
+        max_length=255,
+        description="Service, such as nginx; on systemd also a unit with its suffix.",
+    )
+    action: Action = Field(description="What to do. reload: read its config again without stopping.")
+
+    def time_limit_s(self) -> float:
+        """Services may take their time to stop."""
+        return 150.0
+
+
+class ServiceTold(Result):
+    service: str = Field(description="The service.")
+    action: str = Field(description="What was done.")
+    success: bool = Field(description="Whether the action worked; of `status`, always true.")
+    output: str = Field(description="What the service manager said.")
+    error: str | None = Field(description="The same where it failed, else null.")
+    active: bool = Field(description="Whether it runs now.")
+    enabled: bool | None = Field(description="Whether it starts with the machine; null where that cannot be told.")
+    state: str = Field(description="The service manager's own word for its state.")
+
+
+@tool(Risk.CHANGE)
+async def service(host: Session, params: ServiceAction, call: Call) -> ServiceTold:
+    """Start, stop, restart, reload, enable or disable a service, or look at its status.
+
+    Works with systemd, OpenRC and System V init. A stopped service is a result of status, not an error. Other actions
+    need root: without become, sudo -n is tried.
+    """
+    manager = choose(await host.platform())
+    acting = host if params.action == "status" else await host.privileged()
+    asked = manager.ask(params.service, params.action)
+    told = manager.parse(asked.parts((await acting.run(asked.command, timeout_s=140.0)).stdout))
+    if not told.exists:
+        raise NotFound(
+            f"service: {manager.name} knows no {params.service!r}",
+            hint="list services with command_exec: systemctl list-unit-files, rc-service -l, or ls /etc/init.d",
+        )
+    success = told.exit_code == 0
+    return ServiceTold(
+        service=params.service,
+        action=params.action,
+        success=success,
+        output=told.output,
+        error=None if success else told.output or f"exit code {told.exit_code}",
+        active=told.active,
+        enabled=told.enabled,
+        state=told.detail,
+    )
+
+
+# ---- system_kill -------------------------------------------------------------------------------------------------
+
+
+def _from_text(given: object) -> object:
+    return int(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
+
+
+Pid = Annotated[
+    int, Field(gt=1, le=4_194_304, description="Process id; 1 and less is refused."), BeforeValidator(_from_text)
+]
+
+
+class Kill(Becoming):
+    pid: Pid
+    signal: Literal["TERM", "KILL", "HUP", "INT", "QUIT", "USR1", "USR2", "STOP", "CONT"] = Field(
+        default="TERM", description="TERM asks it to end, KILL ends it, HUP often reloads."
+    )
+
+
+class Killed(Result):
+    status: Literal["sent", "failed"] = Field(description="Whether the signal was sent.")
+    pid: int = Field(description="The process.")
+    signal: str = Field(description="The signal.")
+    error: str | None = Field(description="Why it failed, else null.")
+
+
+@tool(Risk.DESTROY)
+async def kill(host: Session, params: Kill, call: Call) -> Killed:
+    """Send a signal to a process of the machine, such as TERM to end it.
+
+    A process of another account needs root: without become, sudo -n is tried.
+    """
+    output = await _signal(host, params)
+    if _forbidden(output):
+        output = await _signal(await host.privileged(), params)
+        if _forbidden(output):
+            raise PermissionDenied(
+                f"process {params.pid} belongs to another account", hint="give become, or log in as that account"
+            )
+    failed = output.exit_code != 0
+    return Killed(
+        status="failed" if failed else "sent",
+        pid=params.pid,
+        signal=params.signal,
+        error=(output.error_text.rpartition(": ")[2] or "it failed") if failed else None,
+    )
+
+
+async def _signal(host: Session, params: Kill) -> Output:
+    return await host.run(script('LC_ALL=C kill -s "$1" "$2"', [params.signal, str(params.pid)]))
+
+
+def _forbidden(output: Output) -> bool:
+    return output.exit_code != 0 and "not permitted" in output.error_text

@@ -1,0 +1,53 @@
+"""The documented routes that are built: method, path, `?` before what stands in the query, `*` behind what is required.
+
+So that a checkout alone shows that no documented name was lost; types, statuses and media types are compared by
+`test_contract.py` where the documents are.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_ROWS = """
+GET /
+POST /session/connect host port username password key_path key_passphrase key_content use_agent keepalive retries
+  retry_delay
+POST /session/disconnect/{session_id}
+GET /session/status/{session_id}
+GET /session/list
+POST /command/exec ?session_id command* timeout get_exit_code
+GET /command/run ?cmd* ?timeout ?session_id
+POST /file/upload ?session_id remote_path* local_path raw_content permissions content
+POST /file/download ?session_id remote_path* local_path return_content
+GET /file/list ?path ?session_id
+POST /file/mkdir ?path* ?session_id
+DELETE /file/remove ?path* ?session_id
+GET /file/stat ?path* ?session_id
+GET /file/read ?path* ?session_id
+POST /file/write ?session_id path* content* mode
+POST /file/copy ?src* ?dst* ?session_id
+DELETE /file/rmdir ?path* ?session_id
+POST /api/remote/known-hosts/accept host* port* key_type* public_key* fingerprint_sha256*
+GET /api/remote/known-hosts/list
+POST /api/remote/known-hosts/remove host* port* key_type*
+"""
+
+
+@dataclass(frozen=True)
+class Documented:
+    """A route as it is documented: which names it takes, and whether they are required."""
+
+    method: str
+    path: str
+    query: dict[str, bool]
+    body: dict[str, bool]
+
+
+def documented() -> Iterator[Documented]:
+    """All of them; a line that is indented goes on with the one before."""
+    for row in _ROWS.strip().replace("\n  ", " ").splitlines():
+        method, path, *names = row.split()
+        query = [each[1:] for each in names if each.startswith("?")]
+        body = [each for each in names if not each.startswith("?")]
+        yield Documented(
+            method, path, *({each.rstrip("*"): each.endswith("*") for each in part} for part in (query, body))
+        )

@@ -1,0 +1,373 @@
+"""The owner's rules on real hosts, through every door: whom a token reaches, what runs, which paths stay."""
+
+import contextlib
+import shlex
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import pytest
+
+from mcp_ssh.app import App, open_app
+from mcp_ssh.config import Config
+from mcp_ssh.dispatch import dispatch
+from mcp_ssh.errors import Refused, ToolError
+from mcp_ssh.tool import AnyTool, Caller, Role
+from mcp_ssh.tools import command, connection, file, hostkey, session, tunnel
+from tests.doors import DirectCall, Fault, open_way
+from tests.fleet.hosts import Fleet, Host
+from tests.hosts.machine import connected, login, trust
+
+FOLDER = "/home/dev/of policy"
+ACCEPT = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2026-07-28"}
+META = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+
+
+@contextlib.asynccontextmanager
+async def ruled(home: Path, **security: Any) -> AsyncGenerator[App]:
+    async with open_app(home, Config.model_validate({"security": security})) as app:
+        yield app
+
+
+async def inside(host: Host, script: str) -> str:
+    """What the machine's console says: quicker than a login, and past everything of ours."""
+    said = await anyio.to_thread.run_sync(lambda: host.console(["sh", "-c", script]))
+    assert said.returncode == 0, said.stderr
+    return said.stdout
+
+
+async def refused(call: Any, code: str = "refused") -> None:
+    with pytest.raises((Fault, ToolError)) as caught:
+        await call
+    assert caught.value.code == code, caught.value
+    if isinstance(caught.value, Fault):
+        assert caught.value.status in {None, 403 if code == "refused" else 404}
+
+
+# ---- tokens for some machines only -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def both(app: App, fleet: Fleet) -> tuple[Host, Host]:
+    await trust(app, fleet.deb)
+    await trust(app, fleet.alpine)
+    return fleet.deb, fleet.alpine
+
+
+@pytest.mark.requirement("policy.hosts")
+async def test_a_token_reaches_sees_and_uses_its_machines_only(
+    app: App, both: tuple[Host, Host], owner: DirectCall
+) -> None:
+    """The twin is in it: the same admin without patterns does all of it."""
+    mine, other = both
+    bound = DirectCall(Caller("bound", Role.ADMIN, hosts=(mine.ip,)))
+    free = DirectCall(Caller("free", Role.ADMIN))
+    for who, reaches_other in ((free, True), (bound, False)):
+
+        async def tried(tool: AnyTool, who: DirectCall = who, **arguments: Any) -> str:
+            try:
+                await dispatch(app, tool, arguments, who)
+            except ToolError as error:
+                return error.code
+            return "ok"
+
+        sessions = {host.name: await connected(app, host, "dev", free) for host in both}
+        yes, no, hidden = ("ok", "ok", "ok") if reaches_other else ("ok", "refused", "not_found")
+        for host, answer, unseen in ((mine, yes, yes), (other, no, hidden)):
+            assert await tried(session.connect, **login(host, "dev")) == answer
+            assert await tried(hostkey.scan, host=host.ip, port=host.port) == answer
+            assert await tried(hostkey.remove, host=host.ip, port=host.port, key_type="ssh-rsa") == answer
+            given = {"name": f"{who.caller.id}-{host.name}", "host": host.ip, "username": "dev", "password": "x"}
+            assert await tried(connection.add, **given) == answer
+            assert await tried(command.exec_, session_id=sessions[host.name], command="true") == unseen
+            assert await tried(command.exec_, session_id=f"dev@{host.ip}", command="true") == unseen
+            assert await tried(session.status, session_id=sessions[host.name]) == unseen
+            saved = {
+                "name": f"x-{host.name}-{who.caller.id}",
+                "host": host.ip,
+                "username": "dev",
+                "key_content": mine.key_path.read_text(),
+            }
+            await dispatch(app, connection.add, saved, owner)
+            assert await tried(connection.info, connection=str(saved["name"])) == unseen
+            assert await tried(command.exec_, session_id=str(saved["name"]), command="true") == unseen
+        through = {"session_id": sessions[mine.name], "local_port": 0, "remote_port": 22}
+        assert await tried(tunnel.local, **through, remote_host="127.0.0.1") == "ok"
+        assert await tried(tunnel.local, **through, remote_host=other.ip) == no
+        listed = await dispatch(app, session.list_, {}, who)
+        assert {each.host for each in listed.sessions.values()} == ({mine.ip, other.ip} if reaches_other else {mine.ip})
+        keys = await dispatch(app, hostkey.list_, {}, who)
+        assert {each.host for each in keys.entries} == ({mine.ip, other.ip} if reaches_other else {mine.ip})
+        query = await dispatch(app, connection.query, {}, who)
+        assert {each.host for each in query.connections} == ({mine.ip, other.ip} if reaches_other else {mine.ip})
+        await app.sessions.close_all()
+
+
+@pytest.mark.requirement("policy.hosts")
+async def test_an_alias_and_a_jump_host_are_judged_by_the_machines_they_lead_to(
+    app: App, bastion: Host, inner: Host, mcp_home: Path
+) -> None:
+    ssh = Path(mcp_home.parent, "home/.ssh")
+    ssh.mkdir(mode=0o700)
+    (ssh / "config").write_text(
+        f"Host in\n HostName {inner.ip}\n User dev\n ProxyJump over\n"
+        f"Host over\n HostName {bastion.ip}\n User dev\n"
+        f"Host *\n IdentityFile {bastion.key_path}\n UserKnownHostsFile {bastion.known_hosts_path}\n"
+    )
+    for patterns, answer in (
+        ((inner.ip, bastion.ip), None),
+        ((inner.ip,), Refused),
+        ((bastion.ip,), Refused),
+        (("in", "over"), Refused),
+    ):
+        who = DirectCall(Caller("admin", Role.ADMIN, hosts=patterns))
+        for tool, arguments in (
+            (session.connect, {"host": "in"}),
+            (command.exec_, {"session_id": "in", "command": "true"}),
+        ):
+            if answer is None:
+                await dispatch(app, tool, arguments, who)
+            else:
+                with pytest.raises(answer):
+                    await dispatch(app, tool, arguments, who)
+        await app.sessions.close_all()
+
+
+@pytest.mark.requirement("policy.hosts")
+async def test_a_token_with_patterns_is_bound_over_rest_and_mcp(app: App, both: tuple[Host, Host]) -> None:
+    mine, other = both
+    _, secret = await app.store.tokens.create("bound", Role.OPERATOR, [mine.ip])
+    async with http(app, secret) as client:
+        for host, good in ((mine, True), (other, False)):
+            arguments = {"host": host.ip, "port": host.port, "username": "dev", "password": host.password}
+            assert (await client.post("/session/connect", json=arguments)).status_code == (200 if good else 403)
+            call = {"name": "session_connect", "arguments": arguments, "_meta": META}
+            answer = await client.post(
+                "/mcp",
+                json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call},
+                headers={**ACCEPT, "Mcp-Method": "tools/call", "Mcp-Name": "session_connect"},
+            )
+            assert answer.status_code == 200, answer.text
+            assert ("not for the machine" in answer.text) is not good, answer.text
+
+
+@contextlib.asynccontextmanager
+async def http(app: App, secret: str) -> AsyncGenerator[Any]:
+    import httpx2
+
+    from mcp_ssh.tools import REGISTRY
+    from rest_bridge.app import build
+    from rest_bridge.routes.tables import FAMILIES
+
+    serving = build(app, REGISTRY, FAMILIES)
+    async with (
+        serving.router.lifespan_context(serving),
+        httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=serving),
+            base_url="http://127.0.0.1:8754",
+            headers={"authorization": f"Bearer {secret}"},
+            timeout=60,
+        ) as client,
+    ):
+        yield client
+
+
+# ---- what runs on a machine --------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("policy.commands")
+@pytest.mark.requirement("policy.read_only")
+@pytest.mark.parametrize("door", ["direct", "mcp", "rest"])
+async def test_rules_of_a_machine_hold_through_every_door_and_for_every_role(
+    mcp_home: Path, deb: Host, door: str
+) -> None:
+    mark = f"{FOLDER}/made"
+    await emptied(deb)
+    touch = f"touch {shlex.quote(mark)}"
+    listed = {"hosts": [deb.ip], "allow_commands": ["id *", f"{touch}", "file_mkdir"]}
+    denied = {"hosts": ["10.77.*"], "deny_commands": ["touch *", "file_mkdir"]}
+    cases: list[tuple[dict[str, Any] | None, list[tuple[AnyTool, dict[str, Any], bool]]]] = [
+        (listed, [
+            (command.exec_, {"command": "id -un"}, True),
+            (command.exec_, {"command": f"id; {touch}"}, False),
+            (command.exec_, {"command": f"id $({touch})"}, False),
+            (command.exec_, {"command": "id", "env": {"PATH": "/tmp"}}, False),
+            (command.exec_, {"command": "id", "cwd": "/"}, False),
+            (command.exec_, {"command": touch}, True),
+            (file.write, {"path": f"{FOLDER}/other", "content": "x"}, False),
+            (file.mkdir, {"path": f"{FOLDER}/dir"}, True),
+            (file.stat, {"path": FOLDER}, True),
+        ]),
+        (denied, [
+            (command.exec_, {"command": "id -un"}, True),
+            (command.exec_, {"command": f"true && sh -c {shlex.quote(touch)}"}, False),
+            (command.exec_, {"command": touch}, False),
+            (file.mkdir, {"path": f"{FOLDER}/dir"}, False),
+            (file.write, {"path": f"{FOLDER}/other", "content": "x"}, True),
+        ]),
+        ({"hosts": ["*"], "read_only": True}, [
+            (command.exec_, {"command": touch}, False),
+            (file.write, {"path": mark, "content": "x"}, False),
+            (file.list_, {"path": FOLDER}, True),
+        ]),
+        ({"hosts": ["*", "!10.77.*"], "read_only": True}, [(command.exec_, {"command": touch}, True)]),
+    ]  # fmt: skip
+    for number, (rule, calls) in enumerate(cases):
+        await emptied(deb)
+        async with ruled(mcp_home / str(number), hosts=[rule]) as app, open_way(door, app) as way:
+            await trust(app, deb)
+            session_id = (await way.call(session.connect, login(deb, "dev")))["session_id"]
+            for tool, arguments, passes in calls:
+                before = await inside(deb, f"ls {shlex.quote(FOLDER)}")
+                call = way.call(tool, {"session_id": session_id, **arguments})
+                if passes:
+                    await call
+                else:
+                    await refused(call)
+                    assert await inside(deb, f"ls {shlex.quote(FOLDER)}") == before
+
+
+async def emptied(host: Host) -> None:
+    await inside(host, f"rm -rf {shlex.quote(FOLDER)}; mkdir {shlex.quote(FOLDER)}; chown dev {shlex.quote(FOLDER)}")
+
+
+@pytest.mark.requirement("policy.commands")
+async def test_a_refused_command_is_never_sent(mcp_home: Path, deb: Host, owner: DirectCall) -> None:
+    """The link is dead, so that whatever was sent would hang."""
+    async with ruled(mcp_home, hosts=[{"hosts": ["*"], "deny_commands": ["reboot"]}]) as app:
+        session_id = await connected(app, deb, "dev", owner)
+        deb.cut()
+        with pytest.raises(Refused):
+            await dispatch(app, command.exec_, {"session_id": session_id, "command": "sudo reboot"}, owner)
+        deb.restore()
+
+
+# ---- protected paths ---------------------------------------------------------------------------------------------
+
+PREPARE = f"""rm -rf '{FOLDER}'; mkdir -p '{FOLDER}/keep/in' '{FOLDER}/dir' '{FOLDER}/tree/keep'; cd '{FOLDER}'
+echo old > keep/file; echo old > keep/in/deep; echo new > dir/file; echo new > tree/keep/file; echo old > single
+ln -s keep link; ln -s '{FOLDER}/single' to-single; ln -s /etc etc; ln -s ../keep dir/up; chown -hR dev ."""
+LOOK = f"cd '{FOLDER}' && find . | sort && cat keep/file keep/in/deep single"
+PROTECTED = [f"{FOLDER}/keep", f"{FOLDER}/sing*"]
+
+
+def attempts(local: Path) -> list[tuple[AnyTool, dict[str, Any]]]:
+    """What would change a protected path, by each tool and many a way."""
+    tree = local / "tree"
+    (tree / "keep").mkdir(parents=True)
+    (tree / "keep/file").write_text("new")
+    inside = local / "inside"
+    (inside / "up").mkdir(parents=True)
+    (inside / "up/file").write_text("new")
+    ways = ["keep/file", "link/file", "dir/../keep/file", "dir/up/in/deep", "single", "to-single", "keep/new"]
+    return [
+        *((file.write, {"path": f"{FOLDER}/{way}", "content": "new"}) for way in ways),
+        (file.write, {"path": "of policy/single", "content": "new", "mode": "append"}),
+        *((file.upload, {"remote_path": f"{FOLDER}/{way}", "raw_content": "new"}) for way in ways[:4]),
+        *((file.remove, {"path": f"{FOLDER}/{way}"}) for way in ("keep/file", "link/file", "single", "dir/up/file")),
+        (file.rmdir, {"path": f"{FOLDER}/keep"}),
+        (file.rmdir, {"path": f"{FOLDER}/keep/in"}),
+        (file.rmdir, {"path": FOLDER}),
+        (file.mkdir, {"path": f"{FOLDER}/keep/new"}),
+        (file.mkdir, {"path": f"{FOLDER}/link/a/b", "parents": True}),
+        (file.copy, {"src": f"{FOLDER}/dir/file", "dst": f"{FOLDER}/keep/file"}),
+        (file.copy, {"src": f"{FOLDER}/dir/file", "dst": f"{FOLDER}/link/new"}),
+        (file.copy, {"src": f"{FOLDER}/tree", "dst": FOLDER}),
+        (file.copy, {"src": f"{FOLDER}/dir", "dst": f"{FOLDER}/keep/dir"}),
+        (file.move, {"src": f"{FOLDER}/keep/file", "dst": f"{FOLDER}/moved"}),
+        (file.move, {"src": f"{FOLDER}/keep", "dst": f"{FOLDER}/moved"}),
+        (file.move, {"src": FOLDER, "dst": "/home/dev/moved policy"}),
+        (file.move, {"src": f"{FOLDER}/dir/file", "dst": f"{FOLDER}/keep/file", "overwrite": True}),
+        (file.move, {"src": f"{FOLDER}/dir/file", "dst": f"{FOLDER}/single", "overwrite": True}),
+        (file.upload, {"remote_path": FOLDER, "local_path": str(tree)}),
+        (file.upload, {"remote_path": f"{FOLDER}/keep/tree", "local_path": str(tree)}),
+        (file.upload, {"remote_path": f"{FOLDER}/dir", "local_path": str(inside)}),
+    ]
+
+
+@pytest.mark.requirement("policy.paths")
+async def test_protected_paths_are_left_alone_by_every_tool_wherever_links_lead(
+    mcp_home: Path, host: Host, owner: DirectCall, tmp_path: Path
+) -> None:
+    await inside(host, PREPARE)
+    before = await inside(host, LOOK)
+    async with ruled(mcp_home, protected_paths=PROTECTED) as app:
+        session_id = await connected(app, host, "dev", owner)
+        for tool, arguments in attempts(tmp_path):
+            with pytest.raises(Refused) as refusal:
+                await dispatch(app, tool, {"session_id": session_id, **arguments}, owner)
+            assert "protected" in refusal.value.message, (tool.name, arguments)
+            assert await inside(host, LOOK) == before, (tool.name, arguments)
+        free = {"session_id": session_id, "path": f"{FOLDER}/dir/file", "content": "may change"}
+        await dispatch(app, file.write, free, owner)
+        await dispatch(app, file.remove, {"session_id": session_id, "path": f"{FOLDER}/link"}, owner)
+        made = {"session_id": session_id, "path": f"{FOLDER}/dir/a/b", "parents": True}
+        await dispatch(app, file.mkdir, made, owner)
+
+
+@pytest.mark.requirement("policy.paths")
+async def test_without_the_guard_each_of_these_calls_does_the_harm(
+    app: App, deb: Host, owner: DirectCall, tmp_path: Path
+) -> None:
+    """The twin: nothing is protected here, so each call changes what it was kept from."""
+    session_id = await connected(app, deb, "dev", owner)
+    for tool, arguments in attempts(tmp_path):
+        await inside(deb, PREPARE)
+        before = await inside(deb, LOOK)
+        with contextlib.suppress(ToolError):
+            await dispatch(app, tool, {"session_id": session_id, **arguments}, owner)
+        after = await inside(deb, f"{LOOK} 2>/dev/null || true")
+        assert after != before, (tool.name, arguments)
+        await inside(deb, "rm -rf '/home/dev/moved policy'")
+
+
+@pytest.mark.requirement("policy.paths")
+async def test_root_leaves_the_default_paths_alone_and_commands_do_not(app: App, deb: Host, owner: DirectCall) -> None:
+    session_id = await connected(app, deb, "root", owner)
+    before = await inside(deb, "sha256sum /etc/shadow /etc/sudoers; ls /etc/sudoers.d")
+    for path in (
+        "/etc/shadow",
+        "/etc/sudoers",
+        "/etc/sudoers.d/new",
+        "/etc/../etc/shadow",
+        "/proc/self/root/etc/shadow",
+    ):
+        with pytest.raises(Refused):
+            write = {"session_id": session_id, "path": path, "content": "x"}
+            await dispatch(app, file.write, write, owner)
+    assert await inside(deb, "sha256sum /etc/shadow /etc/sudoers; ls /etc/sudoers.d") == before
+    run = {"session_id": session_id, "command": "test -w /etc/shadow"}
+    assert (await dispatch(app, command.exec_, run, owner)).exit_code == 0
+
+
+@pytest.mark.requirement("policy.paths")
+async def test_paths_are_protected_over_sftp_alone(
+    mcp_home: Path, auth: Host, owner: DirectCall, tmp_path: Path
+) -> None:
+    jail = "/srv/jail/home/sftponly"
+    prepare = f"""cd {jail} && find . -mindepth 1 -delete; mkdir keep dir; echo old > keep/file; echo new > dir/file
+    ln -s keep link; chown -hR sftponly ."""
+    look = f"cd {jail} && find . | sort && cat keep/file 2>/dev/null"
+    (tmp_path / "tree/keep").mkdir(parents=True)
+    (tmp_path / "tree/keep/file").write_text("new")
+    tries: list[tuple[AnyTool, dict[str, Any]]] = [
+        (file.write, {"path": "link/file", "content": "new"}),
+        (file.upload, {"remote_path": "link/file", "raw_content": "new"}),
+        (file.upload, {"remote_path": ".", "local_path": str(tmp_path / "tree")}),
+        (file.remove, {"path": "link/file"}),
+        (file.rmdir, {"path": "keep"}),
+        (file.mkdir, {"path": "link/new"}),
+        (file.move, {"src": "keep", "dst": "moved"}),
+        (file.move, {"src": "dir/file", "dst": "link/file", "overwrite": True}),
+    ]
+    for paths in (["/home/sftponly/keep"], []):
+        async with ruled(mcp_home, protected_paths=paths) as app:
+            session_id = await connected(app, auth, "sftponly", owner)
+            for tool, arguments in tries:
+                await inside(auth, prepare)
+                before = await inside(auth, look)
+                with contextlib.suppress(Refused):
+                    await dispatch(app, tool, {"session_id": session_id, **arguments}, owner)
+                # The twin: where nothing is protected, each of them does the harm.
+                assert (await inside(auth, f"{look}; true") == before) is bool(paths), (tool.name, paths)
