@@ -1,4 +1,4 @@
-"""Write the files that follow from the code: TOOLS.md, AGENT_PROMPTS.md, config.example.json, README's tables, …
+"""Write the files that follow from the code: TOOLS.md, AGENT_PROMPTS.md, config.example.json, README's tables.
 
 The snapshots (tests/contract/toolsnaps) are what `tools/list` says of each tool, for reviews.
 `--check` writes nothing and fails where a file is not as it would be written.
