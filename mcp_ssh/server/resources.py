@@ -109,11 +109,11 @@ class Resources:
 
     async def _machines(self, caller: Caller) -> list[str]:
         live = [each for one in self._app.sessions.seen_by(caller) for each in (one.alias, one.name, one.id)]
-        saved = [each.name for each in await self._app.store.connections.query(caller)]
+        saved = [each.name for each in await self._app.store.connections.query(caller) if caller.reaches(each.host)]
         aliases = [
             each
             for each in await anyio.to_thread.run_sync(alias_names)
-            if may_use_identities(caller, each, self._app.config.security)
+            if may_use_identities(caller, each, self._app.config.security) and caller.reaches(each)
         ]
         return [*dict.fromkeys(each for each in (*live, *saved, *aliases) if each)]
 

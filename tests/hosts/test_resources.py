@@ -97,6 +97,9 @@ async def test_each_caller_reads_and_completes_only_what_is_its_own(app: App, de
         assert not any("*" in name for name in names)
         assert (await mine.complete(FILE, {"name": "session", "value": "we"})).completion.values == ["web1"]
         assert (await other.complete(FILE, {"name": "session", "value": ""})).completion.values == []
+    elsewhere = Caller("t-3", Role.ADMIN, hosts=("10.9.*",))
+    async with client_of(app, mode, elsewhere) as bound:
+        assert (await bound.complete(FILE, {"name": "session", "value": ""})).completion.values == []
 
 
 @ERAS
