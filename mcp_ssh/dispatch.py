@@ -148,7 +148,13 @@ async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[A
 async def _connected(app: App, caller: Caller, arguments: Mapping[str, Any]) -> Session:
     wanted = Connect.model_validate(dict(arguments))
     return await open_session(
-        caller, wanted, host_keys=app.hostkeys, config=app.config, blobs=app.blobs, named=app.named
+        caller,
+        wanted,
+        host_keys=app.hostkeys,
+        config=app.config,
+        blobs=app.blobs,
+        tasks=app.store.tasks,
+        named=app.named,
     )
 
 

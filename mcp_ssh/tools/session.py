@@ -67,7 +67,13 @@ async def connect(app: App, params: Connect, call: Call) -> Connected:
 
     async def make() -> Session:
         return await open_session(
-            call.caller, params, host_keys=app.hostkeys, config=app.config, blobs=app.blobs, named=app.named
+            call.caller,
+            params,
+            host_keys=app.hostkeys,
+            config=app.config,
+            blobs=app.blobs,
+            tasks=app.store.tasks,
+            named=app.named,
         )
 
     session = await app.sessions.open(call.caller, make)
