@@ -1,7 +1,7 @@
 """The long-lived objects of one server process, opened together and closed in the right order. It has no verbs."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,17 @@ from mcp_ssh import config as configuration
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ShuttingDown
 from mcp_ssh.policy import CallLimits
+from mcp_ssh.ssh.asking import Asking
 from mcp_ssh.ssh.calls import Calls
+from mcp_ssh.ssh.connect import open_session
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.login import Resolver, aliases
 from mcp_ssh.ssh.pool import Sessions
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.store import Kept, Store
 from mcp_ssh.store.blobs import Blobs
-from mcp_ssh.tool import Caller
+from mcp_ssh.tool import Call, Caller
 
 SWEEP_S = 60.0
 """How often expired blobs are looked for."""
@@ -54,6 +58,22 @@ class App:
     resolvers: list[Resolver] = field(default_factory=list[Resolver])
     limits: CallLimits = field(default_factory=lambda: CallLimits(64, 0))
     calls: Calls = field(default_factory=lambda: Calls(_stopping))
+
+    def asking(self, call: Call) -> Asking:
+        """What opens a session for a call, and has a person asked for what is missing."""
+
+        def connect(wanted: Connect) -> Awaitable[Session]:
+            return open_session(
+                call.caller,
+                wanted,
+                host_keys=self.hostkeys,
+                config=self.config,
+                blobs=self.blobs,
+                tasks=self.store.tasks,
+                named=self.named,
+            )
+
+        return Asking(call, connect, self.hostkeys, self.read_only)
 
     async def named(self, caller: Caller, name: str) -> Mapping[str, Any] | None:
         """What `session_connect` takes to reach the machine that a name means to a caller, if it means one."""

@@ -85,6 +85,15 @@ class SshConfig(Area):
     idle_minutes: float = Field(
         default=30.0, gt=0, description="Minutes without a call after which a session opened over HTTP is closed."
     )
+    task_keep_days: int = Field(
+        default=7, ge=1, le=365, description="Days a background task that has ended stays on its machine."
+    )
+    task_output_mb: int = Field(
+        default=16,
+        ge=1,
+        le=4096,
+        description="MiB of each stream's end a background task keeps on its machine, and up to a quarter more.",
+    )
 
 
 class AuthConfig(Area):

@@ -17,7 +17,6 @@ from mcp_ssh.app import App
 from mcp_ssh.errors import Internal, InvalidInput, NotFound, PermissionDenied, Refused, TimedOut, ToolError
 from mcp_ssh.params import Become, Becoming, OnSession, Params, Result
 from mcp_ssh.policy import allow, expect_reach, expect_target, needs_confirmation
-from mcp_ssh.ssh.asking import Asking
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.store.history import HistoryRow, arguments_text, redact
@@ -147,8 +146,7 @@ async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[A
 
 
 async def _connected(app: App, call: Call, arguments: Mapping[str, Any]) -> Session:
-    asking = Asking(call, app.hostkeys, app.config, app.blobs, app.named, app.read_only)
-    return await asking.open(Connect.model_validate(dict(arguments)))
+    return await app.asking(call).open(Connect.model_validate(dict(arguments)))
 
 
 async def consent(tool: AnyTool, arguments: Mapping[str, Any], call: Call) -> None:

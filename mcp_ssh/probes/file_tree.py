@@ -103,7 +103,7 @@ _MKDIR = packed(
 need mkdir stat readlink
 # The folders that are missing are made below the last one that is there.
 above=$p rest=''
-while [ ! -e "$above" ] && [ ! -L "$above" ]; do
+while [ "$above" != . ] && [ ! -e "$above" ] && [ ! -L "$above" ]; do
   while case $above in ?*/) ;; *) false ;; esac; do above=${above%/}; done
   case ${above##*/} in ..) stop dotted ;; .) ;; *) rest=/${above##*/}$rest ;; esac
   above=${above%/*}

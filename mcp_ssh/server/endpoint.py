@@ -41,7 +41,7 @@ INSTRUCTIONS = """\
 Administer Linux machines over SSH.
 1. session_connect logs in. session_id is what it returned, or a name of a saved connection or of ~/.ssh/config, which
 connects by itself; omitted: your first session.
-2. command_exec runs a command; file_list, file_read, file_write work on files.
+2. command_exec runs a command, command_background a long one; file_list, file_read, file_write work on files.
 3. There are more tools than listed: tool_search finds one, tool_call_readonly or tool_call calls it, tool_call_many
 calls one on several machines.
 - Ask for no password in the chat: leave it out, and the user is asked past you.

@@ -5,20 +5,16 @@ What they answer goes to the machine, and into nothing that is kept or sent else
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import SecretStr
 
-from mcp_ssh.config import Config
 from mcp_ssh.errors import AuthFailed, HostKeyUnconfirmed, InvalidInput, Refused, ToolError
-from mcp_ssh.ssh.connect import open_session
 from mcp_ssh.ssh.hostkeys import HostKeys
-from mcp_ssh.ssh.login import Resolver
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.wanted import Connect
-from mcp_ssh.store.blobs import Blobs
 from mcp_ssh.tool import Call, Question, Role
 
 log = logging.getLogger(__name__)
@@ -35,14 +31,14 @@ class Asking:
 
     Attributes:
         call: Whose call it is, and the way to the person.
+        connect: Opens a session with what is known, as `open_session`.
+        host_keys: Where a key is stored that the person accepts.
         read_only: Nothing may be stored, so no host key can be accepted.
     """
 
     call: Call
+    connect: Callable[[Connect], Awaitable[Session]]
     host_keys: HostKeys
-    config: Config
-    blobs: Blobs
-    named: Resolver
     read_only: bool
 
     async def open(self, wanted: Connect) -> Session:
@@ -61,7 +57,7 @@ class Asking:
                 wanted = _with(wanted, name, answer)
         for _ in range(MOST_QUESTIONS):
             try:
-                return await self._opened(wanted)
+                return await self.connect(wanted)
             except HostKeyUnconfirmed as error:
                 await self._accept(error)
             except (AuthFailed, InvalidInput) as error:
@@ -70,17 +66,7 @@ class Asking:
                     raise
                 asked.add(name)
                 wanted = _with(wanted, name, await self._answer(name, error))
-        return await self._opened(wanted)
-
-    async def _opened(self, wanted: Connect) -> Session:
-        return await open_session(
-            self.call.caller,
-            wanted,
-            host_keys=self.host_keys,
-            config=self.config,
-            blobs=self.blobs,
-            named=self.named,
-        )
+        return await self.connect(wanted)
 
     async def _accept(self, error: HostKeyUnconfirmed) -> None:
         """Trust the key of a new machine, if a person compares its fingerprint. A changed one stays refused."""

@@ -20,6 +20,7 @@ from mcp_ssh.ssh.session import Account, Limits, Session
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.ssh.wire import POSIX_SHELLS, Shell
 from mcp_ssh.store.blobs import Blobs
+from mcp_ssh.store.tasks import Tasks
 from mcp_ssh.tool import Caller
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ async def open_session(
     host_keys: HostKeys,
     config: Config,
     blobs: Blobs,
+    tasks: Tasks,
     named: Resolver | None = None,
 ) -> Session:
     """Connect, log in and learn what the account may do.
@@ -87,8 +89,11 @@ async def open_session(
             config.security.max_output_kb * 1024,
             config.sftp.max_file_size_mb * 1024 * 1024,
             (blobs.beside("transfers"), *map(Path, config.sftp.local_folders)),
+            config.ssh.task_output_mb * 1024 * 1024,
+            config.ssh.task_keep_days,
         ),
         blobs=blobs,
+        tasks=tasks,
         expires=not caller.owner,
         login_password=login.password,
         rules=_rules(link, login, wanted, config),

@@ -25,6 +25,7 @@ from mcp_ssh.ssh.run import Ended, Running
 from mcp_ssh.ssh.tunnels import Tunnels
 from mcp_ssh.ssh.wire import Shell, Wire, wire
 from mcp_ssh.store.blobs import Blobs
+from mcp_ssh.store.tasks import Tasks
 
 UNBOUND = Rules()
 
@@ -61,6 +62,8 @@ class Limits:
     output_bytes: int
     file_bytes: int
     local_folders: tuple[Path, ...] = ()
+    task_output_bytes: int = 16 * 1024 * 1024
+    task_keep_days: int = 7
 
 
 @dataclass
@@ -90,6 +93,7 @@ class Session:
         account: Account,
         limits: Limits,
         blobs: Blobs,
+        tasks: Tasks,
         expires: bool,
         login_password: SecretStr | None = None,
         rules: Rules = UNBOUND,
@@ -102,6 +106,7 @@ class Session:
         self.account = account
         self.limits = limits
         self.blobs = blobs
+        self.tasks = tasks
         self.expires = expires
         self.link = link
         self.tunnels = Tunnels(link)

@@ -8,6 +8,7 @@ from mcp_ssh.store.connections import Account, Connections, SavedConnection
 from mcp_ssh.store.database import Database
 from mcp_ssh.store.history import History, HistoryRow, Kept, arguments_text, redact
 from mcp_ssh.store.secrets import Seal
+from mcp_ssh.store.tasks import TaskRow, Tasks
 from mcp_ssh.store.tokens import TokenInfo, Tokens
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "Kept",
     "SavedConnection",
     "Store",
+    "TaskRow",
+    "Tasks",
     "TokenInfo",
     "Tokens",
     "Verdict",
@@ -30,13 +33,14 @@ __all__ = [
 
 
 class Store:
-    """The database of a state folder, by table: `tokens`, `history`, `connections`."""
+    """The database of a state folder, by table: `tokens`, `history`, `connections`, `tasks`."""
 
     def __init__(self, folder: Path, database: Database, kept: Kept | None = None) -> None:
         self._database = database
         seal = Seal(folder, database)
         self.tokens = Tokens(database)
         self.history = History(database, Chain(folder, database, seal), kept)
+        self.tasks = Tasks(database)
         self.connections = Connections(database, seal)
 
     @classmethod

@@ -76,5 +76,20 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    (
+        # Background tasks.
+        """
+        CREATE TABLE tasks (
+            cookie TEXT PRIMARY KEY,
+            task_id TEXT NOT NULL,
+            owner TEXT NOT NULL,
+            target TEXT NOT NULL,
+            account TEXT,
+            method TEXT,
+            created_at TEXT NOT NULL
+        )
+        """,
+        "CREATE INDEX tasks_name ON tasks (target, task_id)",
+    ),
 )
 """Migration N (counted from 1) brings a database from `PRAGMA user_version` N-1 to N."""

@@ -6,7 +6,6 @@ from pydantic import Field
 
 from mcp_ssh.app import App
 from mcp_ssh.params import Params, Result, ShellText
-from mcp_ssh.ssh.asking import Asking
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.tool import Call, Risk, tool
 
@@ -63,8 +62,7 @@ async def connect(app: App, params: Connect, call: Call) -> Connected:
     that cannot be, the error says what to give; for a host key let the user compare the fingerprint, then
     hostkey_accept. A refused login is not tried again.
     """
-    asking = Asking(call, app.hostkeys, app.config, app.blobs, app.named, app.read_only)
-    session = await app.sessions.open(call.caller, lambda: asking.open(params))
+    session = await app.sessions.open(call.caller, lambda: app.asking(call).open(params))
     return Connected(
         status="connected",
         session_id=session.id,

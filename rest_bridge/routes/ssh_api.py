@@ -2,7 +2,7 @@
 
 from mcp_ssh.tools import blob, command, file, session
 from rest_bridge.dialects import SSH_API
-from rest_bridge.routes import Family, Route, ssh_api_system, ssh_api_tunnel
+from rest_bridge.routes import Family, Route, ssh_api_system, ssh_api_tasks, ssh_api_tunnel
 
 FAMILY = Family(
     SSH_API,
@@ -19,6 +19,7 @@ FAMILY = Family(
             only=("command", "timeout", "session_id"),
             rename={"cmd": "command"},
         ),
+        *ssh_api_tasks.ROUTES,
         Route("GET", "/file/list", file.list_),
         Route("GET", "/file/stat", file.stat),
         Route("GET", "/file/read", file.read),

@@ -144,6 +144,10 @@ async def use_every_secret(kit: Kit, call: Call) -> None:
     await refused(command.exec_, given | {"command": "true", "become": v["misplaced"]})
     await refused(command.exec_, given | {"command": "true", "env": {"A B": v["env"]}})
     await refused(command.exec_, on | {"command": "true", "stdin": {"x": v["misplaced"]}})
+    task = {"command": 'read -r line && test -n "$line$TOKEN" && echo taken && sleep 60', "become": root}
+    which = on | {"task_id": (await asked(command.background, given | task))["task_id"], "become": root}
+    assert (await asked(command.task, which | {"wait_s": 20}))["output"] == "taken\n"
+    assert (await asked(command.task_cancel, which))["stopped"] is True
     path = f"/root/{kit.user}"
     await asked(file.write, on | {"path": path, "content": v["file"], "become": root})
     await refused(file.write, on | {"path": "/root/no/folder", "content": v["file"], "become": root})

@@ -207,6 +207,7 @@ GIVEN = {
     "session_connect": {"password", "interactive_answers", "key_passphrase", "key_content"},
     "connection_add": {"password", "key_passphrase", "key_content"},
     "command_exec": {"become.password", "stdin", "env"},
+    "command_background": {"become.password", "stdin", "env"},
     "file_write": {"become.password", "content"},
     "file_upload": {"become.password", "content", "raw_content"},
 }

@@ -1,29 +1,25 @@
-"""Commands: run one and wait for it."""
+"""Run a command and wait for it."""
 
-import base64
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from mcp_ssh.errors import InvalidInput
 from mcp_ssh.params import Becoming, Result, ShellText
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.elapsing import elapsing
 from mcp_ssh.ssh.run import Ended
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
-
-MODEL_OUTPUT = 8 * 1024
-PROGRAM_OUTPUT = 1024 * 1024
-
-
-def _not_ours(name: str) -> str:
-    if name == "MCP_SSH_CALL":
-        raise ValueError("is set by this server for every command")
-    return name
-
-
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256), AfterValidator(_not_ours)]
+from mcp_ssh.tools.command.line import (
+    Encoding,
+    Environment,
+    Folder,
+    Stdin,
+    in_words,
+    is_utf8,
+    output_limit,
+    stdin_bytes,
+)
 
 
 class Exec(Becoming):
@@ -34,20 +30,10 @@ class Exec(Becoming):
         default=30.0, ge=0.1, le=3600, description="Seconds until the command is ended, with all it started."
     )
     get_exit_code: bool = Field(default=True, description="False: exit_code is null.")
-    stdin: str | None = Field(
-        default=None,
-        max_length=4_194_304,
-        repr=False,
-        description="Text for standard input, which is closed without it.",
-    )
-    cwd: ShellText | None = Field(default=None, min_length=1, max_length=4096, description="Folder to run in.")
-    env: dict[VariableName, ShellText] | None = Field(
-        default=None,
-        max_length=256,
-        repr=False,
-        description="Environment variables to add. Their values are in no process list.",
-    )
-    encoding: Literal["utf-8", "base64"] = Field(
+    stdin: Stdin = None
+    cwd: Folder = None
+    env: Environment = None
+    encoding: Encoding = Field(
         default="utf-8", description="How output is returned: text, or base64 of its exact bytes."
     )
     max_output_bytes: int | None = Field(
@@ -83,7 +69,7 @@ class Executed(Result):
     invalid_utf8: bool | None = Field(
         default=None, description="True where bytes that are not UTF-8 were replaced; base64 keeps them."
     )
-    encoding: Literal["utf-8", "base64"] | None = Field(default=None, description="base64 where it was asked for.")
+    encoding: Encoding | None = Field(default=None, description="base64 where it was asked for.")
 
 
 @tool(Risk.DESTROY, open_world=True)
@@ -94,7 +80,7 @@ async def exec_(host: Session, params: Exec, call: Call) -> Executed:
     for a prompt. At the timeout every process the command started is ended, and status is timed_out. The command is
     never repeated. Redirect the output of daemons, or the call waits for them.
     """
-    limit = _limit(host, params, call)
+    limit = output_limit(host, params.max_output_bytes, call)
     out = Capture(limit, host.blobs, call.caller.id)
     err = Capture(limit, host.blobs, call.caller.id)
     async with elapsing(call, lambda: f"{out.total + err.total} bytes of output"):
@@ -103,22 +89,11 @@ async def exec_(host: Session, params: Exec, call: Call) -> Executed:
             timeout_s=params.timeout,
             stdout=out,
             stderr=err,
-            stdin=params.stdin.encode("utf-8", "surrogatepass") if params.stdin is not None else None,
+            stdin=stdin_bytes(params.stdin),
             cwd=params.cwd,
             env=params.env,
         )
     return _result(params, ended, out, err)
-
-
-def _limit(host: Session, params: Exec, call: Call) -> int:
-    default = MODEL_OUTPUT if call.door in {"stdio", "mcp"} else PROGRAM_OUTPUT
-    wanted = params.max_output_bytes or min(default, host.limits.output_bytes)
-    if wanted > host.limits.output_bytes:
-        raise InvalidInput(
-            f"max_output_bytes: must be at most {host.limits.output_bytes}",
-            hint="page through the whole output with blob_read; the ceiling is security.max_output_kb",
-        )
-    return wanted
 
 
 def _result(params: Exec, ended: Ended, out: Capture, err: Capture) -> Executed:
@@ -156,23 +131,17 @@ def _say_cut(result: Executed, out: Capture, err: Capture) -> None:
             result.stderr_blob = err.blob.id
 
 
-def _shown(capture: Capture, encoding: str) -> str:
+def _shown(capture: Capture, encoding: Encoding) -> str:
     """A stream as a result carries it; base64 of a cut one is its first part only, since two do not join."""
     if not capture.truncated:
         whole = capture.whole()
-        return base64.b64encode(whole).decode() if encoding == "base64" else whole.decode("utf-8", "replace")
+        return in_words(whole, encoding)
     head, tail = capture.ends()
     if encoding == "base64":
-        return base64.b64encode(head).decode()
+        return in_words(head, encoding)
     cut = capture.total - len(head) - len(tail)
     return f"{head.decode('utf-8', 'replace')}\n[… {cut} bytes cut …]\n{tail.decode('utf-8', 'replace')}"
 
 
 def _is_utf8(capture: Capture) -> bool:
-    parts = capture.ends() if capture.truncated else (capture.whole(),)
-    try:
-        for part in parts:
-            part.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+    return all(map(is_utf8, capture.ends() if capture.truncated else (capture.whole(),)))

@@ -1,0 +1,74 @@
+"""Whose background tasks are whose, and as which account they run. What became of them only their machine knows."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict
+
+from mcp_ssh.store.database import Database, iso, utc_now
+
+FORGET_AFTER = timedelta(days=400)
+"""How long a task is remembered after its start: longer than its machine may keep it once it has ended."""
+
+
+class TaskRow(BaseModel):
+    """A task that a caller started.
+
+    Attributes:
+        cookie: Its own name; that of its folder may be used again.
+        target: Login account and machine.
+        account: The account it runs as, where that is not the login account, and `method` how that was become.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    cookie: str
+    task_id: str
+    owner: str
+    target: str
+    account: str | None = None
+    method: str | None = None
+
+
+_COLUMNS = ", ".join(TaskRow.model_fields)
+
+
+class Tasks:
+    """The table of tasks."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._now = now
+
+    async def add(self, row: TaskRow) -> None:
+        """Remember a task that is about to start; those of long ago are forgotten."""
+        async with self._database.writing() as connection:
+            await connection.execute("DELETE FROM tasks WHERE created_at < ?", (iso(self._now() - FORGET_AFTER),))
+            await connection.execute(
+                f"INSERT INTO tasks ({_COLUMNS}, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                (*row.model_dump().values(), iso(self._now())),
+            )
+
+    async def forget(self, cookie: str) -> None:
+        """Forget a task that never started, or is gone from its machine."""
+        async with self._database.writing() as connection:
+            await connection.execute("DELETE FROM tasks WHERE cookie = ?", (cookie,))
+
+    async def latest(self, target: str, task_id: str) -> TaskRow | None:
+        """The last task of this name that was started on this login."""
+        rows = await self._database.read(
+            f"SELECT {_COLUMNS} FROM tasks WHERE target = ? AND task_id = ? ORDER BY rowid DESC LIMIT 1",  # noqa: S608
+            (target, task_id),
+        )
+        return TaskRow.model_validate(dict(rows[0])) if rows else None
+
+    async def owners(self, cookies: Iterable[str]) -> dict[str, str]:
+        """The owners of those of these tasks that are known."""
+        wanted = list(cookies)
+        known: dict[str, str] = {}
+        for start in range(0, len(wanted), 500):
+            some = wanted[start : start + 500]
+            marks = ", ".join("?" * len(some))
+            rows = await self._database.read(f"SELECT cookie, owner FROM tasks WHERE cookie IN ({marks})", some)  # noqa: S608
+            known.update((str(row["cookie"]), str(row["owner"])) for row in rows)
+        return known

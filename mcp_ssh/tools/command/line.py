@@ -1,0 +1,72 @@
+"""What a command takes, whether somebody waits for it or not, and how much of its output one answer holds."""
+
+import base64
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from mcp_ssh.errors import InvalidInput
+from mcp_ssh.params import ShellText
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call
+
+MODEL_OUTPUT = 8 * 1024
+PROGRAM_OUTPUT = 1024 * 1024
+
+
+def _not_ours(name: str) -> str:
+    if name == "MCP_SSH_CALL":
+        raise ValueError("is set by this server for every command")
+    return name
+
+
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256), AfterValidator(_not_ours)]
+Stdin = Annotated[
+    str | None,
+    Field(max_length=4_194_304, repr=False, description="Text for standard input, which is closed without it."),
+]
+Folder = Annotated[ShellText | None, Field(min_length=1, max_length=4096, description="Folder to run in.")]
+Environment = Annotated[
+    dict[VariableName, ShellText] | None,
+    Field(
+        max_length=256,
+        repr=False,
+        description="Environment variables to add. Their values are in no process list.",
+    ),
+]
+Encoding = Literal["utf-8", "base64"]
+
+
+def stdin_bytes(text: str | None) -> bytes | None:
+    """What goes to standard input."""
+    return text.encode("utf-8", "surrogatepass") if text is not None else None
+
+
+def output_limit(host: Session, wanted: int | None, call: Call) -> int:
+    """Bytes of each stream that one answer may hold.
+
+    Raises:
+        InvalidInput: More is wanted than the config allows.
+    """
+    default = MODEL_OUTPUT if call.door in {"stdio", "mcp"} else PROGRAM_OUTPUT
+    chosen = wanted or min(default, host.limits.output_bytes)
+    if chosen > host.limits.output_bytes:
+        raise InvalidInput(
+            f"max_output_bytes: must be at most {host.limits.output_bytes}",
+            hint="page through the whole output; the ceiling is security.max_output_kb",
+        )
+    return chosen
+
+
+def in_words(data: bytes, encoding: Encoding) -> str:
+    """Bytes as an answer carries them."""
+    return base64.b64encode(data).decode() if encoding == "base64" else data.decode("utf-8", "replace")
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether the bytes are text that nothing has to be replaced in."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,269 @@
+"""Commands in the background: start one, look at it, list them, end one."""
+
+import codecs
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from mcp_ssh.params import Becoming, Result, ShellText
+from mcp_ssh.probes.tasks import Piece, Seen, TaskStatus
+from mcp_ssh.ssh import tasks as engine
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+from mcp_ssh.tools.command.line import (
+    Encoding,
+    Environment,
+    Folder,
+    Stdin,
+    in_words,
+    is_utf8,
+    output_limit,
+    stdin_bytes,
+)
+
+SHOWN = 200
+"""The most tasks of one list."""
+
+TASK_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
+TaskId = Annotated[str, Field(pattern=TASK_NAME, description="Id of the task, or its task_name.")]
+
+# ---- command_background ------------------------------------------------------------------------------------------
+
+
+class Background(Becoming):
+    command: ShellText = Field(
+        min_length=1, max_length=32_000, description="Command line, in the language of the account's login shell."
+    )
+    task_name: str | None = Field(
+        default=None, pattern=TASK_NAME, description="Name to be its id. Free again once its end was told."
+    )
+    stdin: Stdin = None
+    cwd: Folder = None
+    env: Environment = None
+
+    def time_limit_s(self) -> float:
+        """Time for the input to arrive on a slow link."""
+        return 45.0 + len(self.stdin or "") / 50_000
+
+
+class Begun(Result):
+    task_id: str = Field(description="Id for command_task.")
+    status: Literal["started"] = Field(description="Always `started`: the command runs.")
+    start_time: float = Field(description="When, by the machine's clock, in seconds since 1970.")
+    warning: str | None = Field(default=None, description="Set where something may end the task early.")
+
+
+@tool(Risk.DESTROY, open_world=True)
+async def background(host: Session, params: Background, call: Call) -> Begun:
+    """Start a command in the background and return at once; it runs on when the session, link or server ends.
+
+    Follow it with command_task. It has no time limit; command_task_cancel ends it. Where this call fails without an
+    answer, its error has the task_id to look for: never start it again without looking.
+    """
+    started = await engine.start(
+        host,
+        call.caller,
+        params.command,
+        name=params.task_name,
+        cwd=params.cwd,
+        env=params.env,
+        stdin=stdin_bytes(params.stdin) or b"",
+        timeout_s=params.time_limit_s() - 15.0,
+    )
+    begun = Begun(task_id=started.id, status="started", start_time=started.began.at)
+    if started.began.ends_with_login:
+        begun.warning = (
+            "this machine ends what an account runs when its last login ends (KillUserProcesses in logind.conf), unless"
+            " the account lingers: run `loginctl enable-linger` there, or keep the session open"
+        )
+    return begun
+
+
+# ---- command_task ------------------------------------------------------------------------------------------------
+
+
+class Poll(Becoming):
+    task_id: TaskId
+    output_offset: int = Field(
+        default=0, ge=-(2**62), le=2**62, description="First byte of output to return; negative: from its end."
+    )
+    error_offset: int = Field(default=0, ge=-(2**62), le=2**62, description="The same of error.")
+    wait_s: float = Field(
+        default=0.0, ge=0, le=300, description="Seconds to wait for output behind the offsets or the end."
+    )
+    max_output_bytes: int | None = Field(
+        default=None, ge=256, description="Bytes of each stream to return. Default 8 KiB for models, 1 MiB over REST."
+    )
+    encoding: Encoding = Field(default="utf-8", description="Output as text, or base64 of its exact bytes.")
+
+    def time_limit_s(self) -> float:
+        """The wait, and what the machine may take to answer."""
+        return self.wait_s + 45.0
+
+
+class Polled(Result):
+    task_id: str = Field(description="The task.")
+    command: str = Field(description="What it runs; the first 2000 bytes.")
+    status: TaskStatus = Field(
+        description="completed: it ended by itself, whatever its exit code. lost: the machine was restarted, or"
+        " something ended the task and what kept it."
+    )
+    start_time: float | None = Field(description="By the machine's clock, in seconds since 1970.")
+    end_time: float | None = Field(default=None, description="Likewise; missing while it runs.")
+    exit_code: int | None = Field(default=None, description="Exit code; 128+n where signal n ended it.")
+    output: str = Field(description="Standard output from output_offset on.")
+    error: str = Field(description="Standard error from error_offset on.")
+    output_next: int = Field(description="output_offset of the next call.")
+    error_next: int = Field(description="error_offset of the next call.")
+    more: bool | None = Field(default=None, description="True where more is there already.")
+    output_from: int | None = Field(default=None, description="Where output starts, if not at output_offset.")
+    error_from: int | None = Field(default=None, description="Where error starts, if not at error_offset.")
+    dropped: bool | None = Field(default=None, description="True where a full disk made output be dropped.")
+    invalid_utf8: bool | None = Field(default=None, description="True where bytes were replaced; base64 keeps them.")
+
+
+@tool(Risk.READ, idempotent=False)
+async def task(host: Session, params: Poll, call: Call) -> Polled:
+    """Look at a background task: whether it runs, its exit code, and what it said since the last look.
+
+    Pass output_next and error_next of the last answer as offsets, and nothing is missed or repeated. With wait_s the
+    answer comes as soon as there is news. Only the last part of very long output is kept. Works after a dropped link
+    and a restart of this server, on any session of the same account and machine.
+    """
+    seen = await engine.look(
+        host,
+        call.caller,
+        params.task_id,
+        output=params.output_offset,
+        error=params.error_offset,
+        limit=output_limit(host, params.max_output_bytes, call),
+        wait_s=params.wait_s,
+    )
+    output, output_next = _said(seen, seen.output, params.encoding)
+    error, error_next = _said(seen, seen.error, params.encoding)
+    polled = Polled(
+        task_id=seen.id,
+        command=seen.command,
+        status=seen.status,
+        start_time=seen.began_at,
+        output=output,
+        error=error,
+        output_next=output_next,
+        error_next=error_next,
+    )
+    _add_end(polled, seen)
+    _add_marks(polled, seen, params)
+    return polled
+
+
+def _add_end(result: "Polled | Known | Cancelled", seen: Seen) -> None:
+    if seen.ended_at is not None:
+        result.end_time, result.exit_code = seen.ended_at, seen.exit_code
+
+
+def _add_marks(polled: Polled, seen: Seen, params: Poll) -> None:
+    if polled.output_next < seen.output.total or polled.error_next < seen.error.total:
+        polled.more = True
+    if seen.output.start != params.output_offset:
+        polled.output_from = seen.output.start
+    if seen.error.start != params.error_offset:
+        polled.error_from = seen.error.start
+    if seen.cut:
+        polled.dropped = True
+    shown = (
+        seen.output.content[: polled.output_next - seen.output.start],
+        seen.error.content[: polled.error_next - seen.error.start],
+    )
+    if params.encoding == "utf-8" and not all(map(is_utf8, shown)):
+        polled.invalid_utf8 = True
+
+
+def _said(seen: Seen, piece: Piece, encoding: Encoding) -> tuple[str, int]:
+    """What a stream said, and the offset behind it. A character cut at the end is left for the next look."""
+    content = piece.content
+    if encoding == "utf-8" and (seen.status == "running" or piece.end < piece.total):
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(content)
+        rest = len(decoder.getstate()[0])
+        content = content[: len(content) - rest] or content
+    return in_words(content, encoding), piece.start + len(content)
+
+
+# ---- command_tasks -----------------------------------------------------------------------------------------------
+
+
+class Which(Becoming):
+    all_on_host: bool = Field(default=False, description="True: also tasks this server did not start or has forgotten.")
+
+
+class Known(BaseModel):
+    task_id: str = Field(description="The task.")
+    command: str = Field(description="What it runs; the first 200 bytes.")
+    status: TaskStatus = Field(description="As command_task says.")
+    start_time: float | None = Field(description="Seconds since 1970.")
+    end_time: float | None = Field(default=None, description="Seconds since 1970.")
+    exit_code: int | None = Field(default=None, description="Exit code.")
+    output_bytes: int = Field(description="Bytes of output so far.")
+    error_bytes: int = Field(description="Bytes of error so far.")
+
+
+class Tasks(Result):
+    tasks: list[Known] = Field(description="The latest first, at most 200.")
+    count: int = Field(description="How many there are.")
+
+
+@tool(Risk.READ)
+async def tasks(host: Session, params: Which, call: Call) -> Tasks:
+    """List the background tasks of the session's account on this machine, running and ended.
+
+    Tasks of another account, such as root's, need become. What has ended is kept for some days.
+    """
+    seen = await engine.listed(host, call.caller, all_on_host=params.all_on_host)
+    return Tasks(tasks=[_known(each) for each in seen[:SHOWN]], count=len(seen))
+
+
+def _known(seen: Seen) -> Known:
+    known = Known(
+        task_id=seen.id,
+        command=seen.command,
+        status=seen.status,
+        start_time=seen.began_at,
+        output_bytes=seen.output.total,
+        error_bytes=seen.error.total,
+    )
+    _add_end(known, seen)
+    return known
+
+
+# ---- command_task_cancel -----------------------------------------------------------------------------------------
+
+
+class Cancel(Becoming):
+    task_id: TaskId
+
+    def time_limit_s(self) -> float:
+        """Two looks, and between them the end of all processes."""
+        return 90.0
+
+
+class Cancelled(Result):
+    task_id: str = Field(description="The task.")
+    status: TaskStatus = Field(description="cancelled; completed where it had ended before.")
+    stopped: bool | Literal["unknown"] = Field(description="Whether every process of the task has ended.")
+    survivors: list[int] | None = Field(default=None, description="Process ids that could not be ended.")
+    end_time: float | None = Field(default=None, description="When it ended, in seconds since 1970.")
+    exit_code: int | None = Field(default=None, description="Exit code; 128+n where signal n ended it.")
+
+
+@tool(Risk.DESTROY, idempotent=True)
+async def task_cancel(host: Session, params: Cancel, call: Call) -> Cancelled:
+    """End a background task with every process it started.
+
+    They get TERM, and KILL shortly after. What they said before stays readable with command_task.
+    """
+    stopped, seen = await engine.cancel(host, call.caller, params.task_id)
+    cancelled = Cancelled(task_id=seen.id, status=seen.status, stopped=stopped.shown())
+    if stopped.survivors:
+        cancelled.survivors = stopped.survivors
+    _add_end(cancelled, seen)
+    return cancelled
