@@ -159,6 +159,36 @@ begin ok; echo $count; end
 """
 )
 
+# $1: 1 to look only. Files, folders and links, whatever is there; of a link, what it leads to is guarded, too.
+_RMRF = packed(
+    BEGIN
+    + _COMMON
+    + _GUARD
+    + r"""
+need rm find readlink stat tr wc head
+r=$shown
+while case $p in ?*/) ;; *) false ;; esac; do p=${p%/}; done
+case ${p##*/} in . | ..) stop guarded "$p is named by its dots" ;; esac
+if ! there "$p"; then begin ok; printf "0\0"; end; exit 0; fi
+named=$p
+if [ -L "$p" ] && whole "$p" && [ -d "$full" ]; then p=$full; guard; fi
+p=$named
+if [ ! -L "$p" ]; then guard; else place "$p" && r=$full; fi
+case ${r#/} in */*) ;; *) stop guarded "$r lies directly in /" ;; esac
+spare "$r"
+spare_all "$r"
+cd -P "${r%/*}" && [ "$(pwd -P)" = "${r%/*}" ] || stop failed "$r: No such file or directory"
+name=./${r##*/}
+count=$(count_in "$name")
+if [ "$1" = 1 ]; then
+  begin ok; printf "%s\0" $count; find "$r" -print0 | head -c 262144; end
+  exit 0
+fi
+why=$(rm -rf "$name" 2>&1) || stop failed "$why"
+begin ok; printf "%s\0" $count; end
+"""
+)
+
 _COPY = packed(
     BEGIN
     + _COMMON
@@ -239,6 +269,17 @@ def ask_remove(path: str) -> Asked:
 def ask_rmdir(path: str) -> Asked:
     """Remove a folder with all it holds; `parse_count` reads the answer."""
     return ask(_RMDIR, path, words=_TREE_WORDS)
+
+
+def ask_rmrf(path: str, *, look: bool) -> Asked:
+    """Remove whatever is at a path, or only look what that would be; `parse_rmrf` reads the answer."""
+    return ask(_RMRF, path, ["1" if look else "0"], words=_TREE_WORDS)
+
+
+def parse_rmrf(answer: Answer) -> tuple[int, list[str]]:
+    """How many files there were, and when it was only looked at, the paths, as far as they fit an answer."""
+    count, *paths = answer.body.split(b"\0")
+    return int(count), [path.decode("utf-8", "replace") for path in paths[:-1]]
 
 
 def ask_copy(source: str, destination: str, name: str) -> Asked:

@@ -8,6 +8,9 @@ from mcp_ssh.commandline import Command, script
 from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.probes.answers import packed
 
+Parts = Mapping[str, str]
+"""The texts of an answer, by name."""
+
 _BEGIN = r"""
 mark=$1$2
 shift 2

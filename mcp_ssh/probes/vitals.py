@@ -4,12 +4,9 @@ Formats: proc(5), df(1) with `-P` (POSIX.1-2024), passwd(5), `ip -o addr` of ipr
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mcp_ssh.probes.parts import PartsAsked, ask_parts
-
-Parts = Mapping[str, str]
+from mcp_ssh.probes.parts import Parts, PartsAsked, ask_parts
 
 # ---- memory ------------------------------------------------------------------------------------------------------
 

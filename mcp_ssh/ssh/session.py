@@ -116,6 +116,7 @@ class Session:
         self._login_password = login_password
         self._learned = Learned()
         self._passwords: dict[tuple[str, str], SecretStr] = {}
+        self.environment: dict[str, str] = {}
         self.calls = Calls(closed)
         self.last_used = time.monotonic()
 
@@ -202,6 +203,7 @@ class Session:
             Unsupported: The account may not run commands.
             PermissionDenied: The session acts as an account it may not become.
         """
+        env = {**self.environment, **(env or {})}
         prepared = wire(command, shell=self.account.shell, cwd=cwd, env=env, acting=self.acting)
         return await self._sent(prepared, stdin, timeout_s, stdout, stderr)
 

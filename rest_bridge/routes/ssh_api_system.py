@@ -110,6 +110,15 @@ ROUTES = (
     Route("POST", "/system/service", system.service),
     Route("POST", "/system/grep", system.grep),
     Route("POST", "/system/find", system.find),
+    Route("GET", "/system/env/{name}", system.env_get),
+    Route("POST", "/system/env", system.env_set),
+    Route("GET", "/system/cron", system.cron_list),
+    Route("POST", "/system/cron", system.cron_add),
+    # Not documented: the way back.
+    Route("POST", "/system/cron/remove", system.cron_remove),
+    Route("POST", "/system/chmod", system.chmod, query=("session_id", "path", "mode", "recursive")),
+    Route("POST", "/system/chown", system.chown, query=("session_id", "path", "owner", "group", "recursive")),
+    Route("DELETE", "/system/rmrf", system.rmrf),
     Route("GET", "/system/tail", system.tail),
     Route("GET", "/system/head", system.head),
 )

@@ -278,6 +278,15 @@ REQUIREMENTS = tuple(
         ("system.service", "guide, POST /system/service", "Services are started, stopped, enabled and looked at."),
         ("system.kill", "guide, POST /system/kill", "A signal reaches a process, and never process 1."),
         ("system.rights", "issue 5", "What needs root is done with sudo, or refused with what to do; nothing changed."),
+        (
+            "system.chmod",
+            "guide, POST /system/chmod and chown",
+            "Permissions and owners are changed, by name or number.",
+        ),
+        ("system.env", "guide, /system/env", "A variable is set for the session, or saved once in one marked block."),
+        ("system.cron", "guide, /system/cron", "Jobs are listed, added once, checked before, and removed."),
+        ("system.rmrf", "guide, DELETE /system/rmrf", "What is at a path is removed, and what must stay is refused."),
+        ("system.dry_run", "issue 5", "dry_run shows what would be done, and does nothing."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
         ("policy.hosts", "issue 4", "A token with host patterns reaches, sees and uses matching machines only."),
         (

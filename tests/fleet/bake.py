@@ -271,11 +271,12 @@ def _openrc(root: Path) -> None:
 
 
 def _suid_busybox(root: Path) -> None:
-    """What the package busybox-suid of an ordinary installation brings, so that `su` works; the image is without it."""
+    """What the package busybox-suid brings elsewhere, so that `su` and `crontab` work; the image is without it."""
     shutil.copy(root / "bin/busybox", root / "bin/bbsuid")
     (root / "bin/bbsuid").chmod(0o4111)
-    (root / "bin/su").unlink()
-    (root / "bin/su").symlink_to("/bin/bbsuid")
+    for program in ("bin/su", "usr/bin/crontab"):
+        (root / program).unlink()
+        (root / program).symlink_to("/bin/bbsuid")
 
 
 def _forget_the_virtual_machine(root: Path) -> None:

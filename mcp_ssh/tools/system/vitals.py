@@ -4,7 +4,7 @@ from pydantic import Field
 
 from mcp_ssh.params import OnSession, Result
 from mcp_ssh.probes import vitals
-from mcp_ssh.probes.parts import PartsAsked
+from mcp_ssh.probes.parts import Parts, PartsAsked
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
@@ -204,6 +204,6 @@ async def users(host: Session, params: OnSession, call: Call) -> AccountsTold:
     return AccountsTold(users=facts, count=len(facts))
 
 
-async def parts_of(host: Session, asked: PartsAsked) -> vitals.Parts:
+async def parts_of(host: Session, asked: PartsAsked) -> Parts:
     """The machine's answer to a question of several parts."""
     return asked.parts((await host.run(asked.command)).stdout)

@@ -1,0 +1,88 @@
+"""Scheduled jobs."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from mcp_ssh.params import OnSession, Planned, Result, ShellText
+from mcp_ssh.probes.cron import Crontab, Foreign, ask_cron, check_schedule, entry, parse_cron
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+
+CronUser = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,254}\$?$")]
+
+
+class CronList(OnSession):
+    user: CronUser | None = Field(default=None, description="Whose jobs; another account's need root.")
+
+
+class JobsTold(Result):
+    jobs: list[str] = Field(description="Lines of the crontab: jobs and settings, without comments.")
+    count: int = Field(description="How many.")
+
+
+@tool(Risk.READ)
+async def cron_list(host: Session, params: CronList, call: Call) -> JobsTold:
+    """List the scheduled jobs (crontab) of an account of the machine."""
+    table = await _told(host, "list", "", params.user)
+    return JobsTold(jobs=table.lines, count=len(table.lines))
+
+
+class Job(Planned):
+    schedule: Annotated[str, AfterValidator(check_schedule)] = Field(
+        max_length=256, description="Five fields of crontab, such as `30 2 * * 1-5`, or @daily, @hourly, @reboot …"
+    )
+    command: ShellText = Field(
+        min_length=1, max_length=4096, description="Command line; cron reads an unescaped `%` as a new line."
+    )
+    user: CronUser | None = Field(default=None, description="Whose job; another account's needs root.")
+
+
+class JobAdded(Result):
+    success: bool = Field(description="Always true; a failure is an error.")
+    entry: str = Field(description="The line of the crontab.")
+    changed: bool | None = Field(default=None, description="False where the line was there already.")
+    commands: list[str] | None = Field(default=None, description="With dry_run: what would be done.")
+
+
+@tool(Risk.CHANGE, idempotent=True)
+async def cron_add(host: Session, params: Job, call: Call) -> JobAdded:
+    """Schedule a job with cron. A job that is there already is not added again."""
+    line = entry(params.schedule, params.command)
+    if params.dry_run:
+        return JobAdded(success=True, entry=line, commands=[f"crontab: add {line}"])
+    table = await _told(host, "add", line, params.user)
+    return JobAdded(success=True, entry=line, changed=not table.had)
+
+
+class JobLine(Planned):
+    entry: ShellText = Field(min_length=3, max_length=8192, description="The whole line, as system_cron_list shows it.")
+    user: CronUser | None = Field(default=None, description="Whose job; another account's needs root.")
+
+
+class JobRemoved(Result):
+    success: bool = Field(description="Always true; a failure is an error.")
+    entry: str = Field(description="The line.")
+    changed: bool | None = Field(default=None, description="False where there was no such line.")
+    commands: list[str] | None = Field(default=None, description="With dry_run: what would be done.")
+
+
+@tool(Risk.CHANGE, idempotent=True)
+async def cron_remove(host: Session, params: JobLine, call: Call) -> JobRemoved:
+    """Remove a scheduled job from a crontab, by its whole line."""
+    line = entry("", params.entry).lstrip()
+    if params.dry_run:
+        return JobRemoved(success=True, entry=line, commands=[f"crontab: remove {line}"])
+    table = await _told(host, "remove", line, params.user)
+    return JobRemoved(success=True, entry=line, changed=table.had)
+
+
+async def _told(host: Session, does: str, line: str, user: str | None) -> Crontab:
+    asked = ask_cron(does, line, user)
+    try:
+        return parse_cron(asked.parts((await host.run(asked.command)).stdout), user)
+    except Foreign:
+        privileged = await host.privileged()
+        if privileged is host:
+            raise
+        return parse_cron(asked.parts((await privileged.run(asked.command)).stdout), user)

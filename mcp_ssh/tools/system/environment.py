@@ -1,0 +1,78 @@
+"""Environment variables."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from mcp_ssh.errors import InvalidInput
+from mcp_ssh.params import OnSession, Planned, Result, ShellText
+from mcp_ssh.probes.environment import ask_get, ask_save, parse_get
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+
+EnvName = Annotated[
+    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256, description="Name of the variable.")
+]
+
+
+class EnvGet(OnSession):
+    name: EnvName
+
+
+class EnvTold(Result):
+    name: str = Field(description="The variable.")
+    value: str | None = Field(description="Its value for commands of this session; null where it is not set.")
+    saved: str | None = Field(default=None, description="What env_set saved for later logins.")
+
+
+@tool(Risk.READ)
+async def env_get(host: Session, params: EnvGet, call: Call) -> EnvTold:
+    """Read an environment variable as commands of this session see it."""
+    asked = ask_get(params.name)
+    value, saved = parse_get(asked.parts((await host.run(asked.command)).stdout), params.name)
+    result = EnvTold(name=params.name, value=host.environment.get(params.name, value))
+    if saved is not None:
+        result.saved = saved
+    return result
+
+
+class EnvSet(Planned):
+    name: EnvName
+    value: ShellText | None = Field(default=None, max_length=65_536, description="Its value; null unsets it.")
+    persist: bool = Field(
+        default=False, description="Also for later logins of the account: one block in its rc files is edited."
+    )
+
+
+class EnvChanged(Result):
+    success: bool = Field(description="Always true; a failure is an error.")
+    name: str = Field(description="The variable.")
+    value: str | None = Field(description="Its value.")
+    files: list[str] | None = Field(default=None, description="With persist: the files that set it.")
+    commands: list[str] | None = Field(default=None, description="With dry_run: what would be done.")
+
+
+@tool(Risk.CHANGE, idempotent=True)
+async def env_set(host: Session, params: EnvSet, call: Call) -> EnvChanged:
+    """Set an environment variable for the commands of this session, and with persist for later logins, too.
+
+    Values of command_exec's own env come first.
+    """
+    if params.name == "MCP_SSH_CALL":
+        raise InvalidInput("name: MCP_SSH_CALL is set by this server for every command", hint="choose another name")
+    if params.persist and params.value is not None and ("\n" in params.value or "\r" in params.value):
+        raise InvalidInput("value: a saved one must be one line", hint="leave persist out, or encode the value")
+    result = EnvChanged(success=True, name=params.name, value=params.value)
+    if params.dry_run:
+        where = "the session and the block in the account's rc files" if params.persist else "the session"
+        result.commands = [f"{'export' if params.value is not None else 'unset'} {params.name} in {where}"]
+        return result
+    if params.persist:
+        asked = ask_save(params.name, params.value)
+        said = await host.run(asked.command)
+        result.files = asked.answer(said.stdout, said.stderr).text.splitlines()
+    if params.value is None:
+        host.environment.pop(params.name, None)
+    else:
+        host.environment[params.name] = params.value
+    return result

@@ -1,0 +1,97 @@
+"""Permissions and owners of files and folders."""
+
+from pydantic import Field
+
+from mcp_ssh.commandline import command
+from mcp_ssh.params import Planned, RemotePath, Result
+from mcp_ssh.probes.answers import Answer, Asked
+from mcp_ssh.probes.permissions import Foreign, ask_chmod, ask_chown
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+
+CLOSING_S = 10.0
+_NAME = r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,254}\$?|[0-9]{1,10})"
+
+
+class _Slow(Planned):
+    path: RemotePath
+    recursive: bool = Field(default=False, description="Everything in the folder, too; links in it are not followed.")
+
+    def time_limit_s(self) -> float:
+        """Time for many files."""
+        return 600.0
+
+
+class Chmod(_Slow):
+    mode: str = Field(
+        max_length=64,
+        pattern=r"^(?:[0-7]{1,4}|[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+(?:,[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+)*)$",
+        description='Octal digits, such as "644", or symbols, such as "u+x" and "g=rX,o-w".',
+    )
+
+
+class ModeChanged(Result):
+    success: bool = Field(description="Always true; a failure is an error.")
+    path: str = Field(description="The path, with `~` expanded.")
+    mode: str = Field(description="The mode as it was asked for.")
+    permissions: str | None = Field(default=None, description='What it has now, such as "0755".')
+    commands: list[str] | None = Field(default=None, description="With dry_run: what would run.")
+
+
+@tool(Risk.CHANGE, idempotent=True)
+async def chmod(host: Session, params: Chmod, call: Call) -> ModeChanged:
+    """Change the permissions of a file or folder.
+
+    Links are followed. What belongs to another account needs root: without become, sudo -n is tried.
+    """
+    if params.dry_run:
+        return ModeChanged(
+            success=True, path=params.path, mode=params.mode, commands=[_line("chmod", params.mode, params)]
+        )
+    answer = await _done(host, params, ask_chmod(params.path, params.mode, recursive=params.recursive))
+    return ModeChanged(success=True, path=answer.path, mode=params.mode, permissions=answer.text.strip().zfill(4))
+
+
+class Chown(_Slow):
+    owner: str = Field(pattern=rf"^{_NAME}(?::{_NAME})?$", description="Account name or number, also `owner:group`.")
+    group: str | None = Field(default=None, pattern=f"^{_NAME}$", description="Group name or number.")
+
+
+class OwnerChanged(Result):
+    success: bool = Field(description="Always true; a failure is an error.")
+    path: str = Field(description="The path, with `~` expanded.")
+    owner: str = Field(description="What it has now, as `user:group`.")
+    commands: list[str] | None = Field(default=None, description="With dry_run: what would run.")
+
+
+@tool(Risk.CHANGE, idempotent=True)
+async def chown(host: Session, params: Chown, call: Call) -> OwnerChanged:
+    """Change the owner, and if given the group, of a file or folder.
+
+    Needs root: without become, sudo -n is tried.
+    """
+    owner = f"{params.owner}:{params.group}" if params.group and ":" not in params.owner else params.owner
+    if params.dry_run:
+        return OwnerChanged(success=True, path=params.path, owner=owner, commands=[_line("chown", owner, params)])
+    answer = await _done(host, params, ask_chown(params.path, owner, recursive=params.recursive))
+    return OwnerChanged(success=True, path=answer.path, owner=answer.text.strip())
+
+
+def _line(program: str, what: str, params: _Slow) -> str:
+    return command(program, *(["-R"] if params.recursive else []), "--", what, params.path).line()
+
+
+async def _done(host: Session, params: _Slow, asked: Asked) -> Answer:
+    """Try it as the account; where it is for root to do, and nothing was changed, once more with its rights."""
+    try:
+        return await _asked(host, params, asked)
+    except Foreign:
+        privileged = await host.privileged()
+        if privileged is host:
+            raise
+        return await _asked(privileged, params, asked)
+
+
+async def _asked(host: Session, params: _Slow, asked: Asked) -> Answer:
+    said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
+    return asked.answer(said.stdout, said.stderr)

@@ -1,0 +1,45 @@
+"""Removing whatever is at a path."""
+
+from pydantic import Field
+
+from mcp_ssh.params import Planned, RemotePath, Result
+from mcp_ssh.probes.file_tree import ask_rmrf, parse_rmrf
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+
+CLOSING_S = 10.0
+
+
+class Rmrf(Planned):
+    path: RemotePath
+
+    def time_limit_s(self) -> float:
+        """Time for many files."""
+        return 600.0
+
+
+class RmrfDone(Result):
+    success: bool = Field(description="Always true; a failure is an error.")
+    path: str = Field(description="What was removed, with `~` expanded.")
+    error: str | None = Field(description="Always null; kept for the documented shape.")
+    count: int = Field(
+        description="Files, links and others that were in it, or would be removed; 0 where nothing was there."
+    )
+    paths: list[str] | None = Field(default=None, description="With dry_run: what would be removed, up to 256 KiB.")
+
+
+@tool(Risk.DESTROY, confirm=True, idempotent=True)
+async def rmrf(host: Session, params: Rmrf, call: Call) -> RmrfDone:
+    """Remove a file, link or folder with everything in it, as `rm -rf` does. What is not there is no error.
+
+    Refused, wherever links lead: `/` and what lies directly in it, homes, mount points, folders that hold one of these,
+    and paths that end in `.` or `..`. dry_run lists what would go.
+    """
+    asked = ask_rmrf(params.path, look=params.dry_run)
+    said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
+    answer = asked.answer(said.stdout, said.stderr)
+    count, paths = parse_rmrf(answer)
+    result = RmrfDone(success=True, path=answer.path, error=None, count=count)
+    if params.dry_run:
+        result.paths = paths
+    return result
