@@ -145,7 +145,7 @@ class _Endpoint:
         self, context: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult | types.InputRequiredResult:
         try:
-            with guarded("resources/read"):
+            with guarded("resources/read", params.uri):
                 contents = await self._resources.read(params.uri, self._call(context, params))
         except AskFirst as question:
             return question.result

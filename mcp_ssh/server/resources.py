@@ -155,21 +155,22 @@ def place(uri: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def guarded(what: str) -> Generator[None]:
+def guarded(what: str, uri: str | None = None) -> Generator[None]:
     """Errors as the protocol has them: these requests have no results that are errors. Nothing of the inside leaks."""
     try:
         yield
     except (MCPError, Asked):
         raise
     except ToolError as error:
-        raise _failure(error) from None
+        raise _failure(error, uri) from None
     except Exception as error:
-        raise _failure(internal(error, what)) from error
+        raise _failure(internal(error, what), uri) from error
 
 
-def _failure(error: ToolError) -> MCPError:
+def _failure(error: ToolError, uri: str | None) -> MCPError:
     said = f"{error.message} ({error.hint})" if error.hint else error.message
-    return MCPError(code=types.INVALID_PARAMS, message=said, data=error.payload())
+    data = error.payload() | ({} if uri is None else {"uri": uri})
+    return MCPError(code=types.INVALID_PARAMS, message=said, data=data)
 
 
 def _contents(uri: str, path: str, encoded: str) -> types.TextResourceContents | types.BlobResourceContents:

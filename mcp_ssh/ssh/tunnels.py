@@ -148,16 +148,16 @@ async def _listen(link: Link, tunnel: Tunnel) -> "asyncssh.SSHListener":
             f"the machine refused to listen on {where(tunnel)}",
             hint="the port may be taken there, or sshd forbids it (AllowTcpForwarding, PermitListen); try port 0",
         ) from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise _trouble(error, tunnel) from error
     except asyncssh.Error as error:
         raise lost() from error
 
 
-def _trouble(error: OSError, tunnel: Tunnel) -> ToolError:
+def _trouble(error: OSError | UnicodeError, tunnel: Tunnel) -> ToolError:
     """Why this machine does not listen."""
     at = where(tunnel)
-    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+    if isinstance(error, UnicodeError | socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return InvalidInput(
             f"bind_address: this server's machine has no address {tunnel.bind_address!r}",
             hint="use 127.0.0.1, ::1 or an address of the machine",

@@ -121,6 +121,7 @@ async def test_what_cannot_be_bound_is_refused_in_clear_words(way: Way, app: App
     for wrong, status, word in (
         ({"local_port": taken["port"]}, 409, "taken"),
         ({"local_port": 0, "bind_address": "192.0.2.1"}, 400, "bind_address"),
+        ({"local_port": 0, "bind_address": "2\u00f2\u0093"}, 400, "bind_address"),
         ({"local_port": 70000}, 400, "local_port"),
         ({"local_port": 0, "remote_port": 0}, 400, "remote_port"),
     ):

@@ -52,7 +52,13 @@ async def test_each_place_of_a_line_has_its_words(home: Path) -> None:
     assert await words(home, "mcp-ssh", "exec", "web1", "--", "") == []
     assert await words(home, "mcp-ssh", "-v", "call", "") == list(REGISTRY)
     assert await words(home, "mcp-ssh", "call", "connection_q") == ["connection_query"]
-    assert await words(home, "mcp-ssh", "client-config", "c") == ["claude-desktop", "claude-code", "cursor", "cline"]
+    assert await words(home, "mcp-ssh", "client-config", "c") == [
+        "claude-desktop",
+        "claude-code",
+        "cursor",
+        "cline",
+        "codex",
+    ]
     assert await words(home, "mcp-ssh", "completion", "") == list(SCRIPTS)
     assert await words(home, "mcp-ssh", "token", "a") == ["add"]
     assert await words(home, "mcp-ssh", "token", "add", "x", "--role", "") == ["viewer", "operator", "admin"]

@@ -29,7 +29,9 @@ JSON = {"Content-Type": "application/json", "Accept": "application/json, text/ev
 
 
 def address(route: Route) -> str:
-    return route.path.replace("{session_id}", "0123456789ab").replace("{blob_id}", "0" * 32)
+    return (
+        route.path.replace("{session_id}", "0123456789ab").replace("{blob_id}", "0" * 32).replace("{task_id}", "task_x")
+    )
 
 
 GUARDED = [
@@ -140,6 +142,7 @@ def acceptable(route: Route) -> dict[str, Any]:
     """Arguments that the tool's model takes."""
     samples: dict[str, Any] = {
         "public_key": "ssh-ed25519 AAAA", "fingerprint_sha256": "SHA256:x", "src": "/tmp/x", "dst": "/tmp/y",
+        "schedule": "@daily", "entry": "@daily true", "mode": "644",
     }  # fmt: skip
     # One of several is needed, which a schema does not say.
     chosen = {"/file/upload": {"raw_content": ""}, "/file/download": {"return_content": True}}.get(route.path, {})
