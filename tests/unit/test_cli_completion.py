@@ -55,9 +55,9 @@ async def test_each_place_of_a_line_has_its_words(home: Path) -> None:
     assert await words(home, "mcp-ssh", "client-config", "c") == [
         "claude-desktop",
         "claude-code",
+        "codex",
         "cursor",
         "cline",
-        "codex",
     ]
     assert await words(home, "mcp-ssh", "completion", "") == list(SCRIPTS)
     assert await words(home, "mcp-ssh", "token", "a") == ["add"]
