@@ -10,7 +10,7 @@ one line on its standard input.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -94,8 +94,8 @@ def wire(
         if cwd is not None or env or acting:
             raise Unsupported("this account has no shell, so cwd, env and become cannot be", hint="leave them out")
         return Wire(command, cookie)
-    exports = "".join(f"export {name}={quote(value)}\n" for name, value in (env or {}).items())
-    settings = exports.encode()
+    exports = [f"export {name}={quote(value)}" for name, value in (env or {}).items()]
+    settings = "".join(f"{each}\n" for each in exports).encode()
     # The cookie is not spelled out where it is printed: a process list must hold it once, in the assignment.
     start = [f"{COOKIE_VARIABLE}={cookie}; export {COOKIE_VARIABLE}", f'echo "${COOKIE_VARIABLE} pid $$" >&2']
     steps: list[str] = []
@@ -108,19 +108,28 @@ def wire(
         return Wire(text if shell == "posix" else f"exec sh -c {quote(text)}", cookie, settings, acting)
     preamble = "; ".join([*start, *steps])
     if shell == "posix":
-        line = None if exact else _line("; ".join(folder), exports, command)
+        line = None if exact else _line([*exports, *folder], command)
         return Wire(f"{preamble}\n{command}", cookie, settings, line=line)
     inner = f'{preamble}; exec "${{SHELL:-sh}}" -c "$1"'
     return Wire(f"exec sh -c {quote(inner)} sh {quote(command)}", cookie, settings)
 
 
 # A shell takes its input byte by byte up to the end of a line, and so leaves the rest to the command. One that may be
-# restricted, or that does not wait for long (TMOUT), is not for this.
-_WAITING = r"""MCP_SSH_CALL=%s; export MCP_SSH_CALL
-case $-/${TMOUT:-0} in *r*/*) exit 1 ;; */0) ;; *) exit 1 ;; esac
-echo "$MCP_SSH_CALL pid $$" >&2; set -- '
-'; IFS= read -r MCP_SSH_LINE || exit 1; echo "$MCP_SSH_CALL pid $$" >&2 || exit 1; eval "$MCP_SSH_LINE"
-"""
+# restricted, or that does not wait for long (TMOUT), is not for this. All is one line, since what a shell says of a
+# command names the line it stood in. $1 is a newline.
+_WAITING = "; ".join(
+    (
+        "MCP_SSH_CALL=%s",
+        "export MCP_SSH_CALL",
+        "case $-/${TMOUT:-0} in *r*/*) exit 1 ;; */0) ;; *) exit 1 ;; esac",
+        r"""set -- "$(printf '\n.')" """,
+        'set -- "${1%%.}"',
+        'echo "$MCP_SSH_CALL pid $$" >&2',
+        "IFS= read -r MCP_SSH_LINE || exit 1",
+        'echo "$MCP_SSH_CALL pid $$" >&2 || exit 1',
+        'eval "$MCP_SSH_LINE"',
+    )
+)
 
 
 def waiting(cookie: str) -> str:
@@ -132,12 +141,9 @@ def waiting(cookie: str) -> str:
     return _WAITING % cookie
 
 
-def _line(folder: str, exports: str, command: str) -> bytes | None:
-    """The line for a waiting shell: evaluates the command with nothing of ours left over, and is one line for all.
-
-    Newlines in it are the shell's own `$1`.
-    """
-    text = f"set --; unset MCP_SSH_LINE\n{exports}{folder}\n{command}"
+def _line(steps: Sequence[str], command: str) -> bytes | None:
+    """The line for a waiting shell: evaluates the command with nothing of ours left over, and is one line for all."""
+    text = "; ".join(["set --", "unset MCP_SSH_LINE", *steps, command])
     line = ("eval " + quote(text).replace("\n", "'\"$1\"'") + "\n").encode()
     return line if len(line) <= LONGEST_LINE else None
 

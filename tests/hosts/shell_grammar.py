@@ -51,7 +51,6 @@ class Grammar:
             self._job,
             self._redirection,
             self._function,
-            self._trap,
             self._branch,
             self._loop,
             self._group,
@@ -66,6 +65,8 @@ class Grammar:
                 "echo 'unclosed", 'echo "unclosed', "echo $(unclosed", "set -u; echo $unset; echo unreached"
             )
         steps = [self._step(2) for _ in range(self._random.randint(1, 3))]
+        if self._random.random() < 0.2:  # `$$` is the shell itself, so only here
+            steps.insert(0, self._trap(1))
         if self._random.random() < 0.4:
             steps.append(self._end())
         text = steps[0]

@@ -112,9 +112,9 @@ async def test_without_the_second_line_it_would_run_twice(
     app: App, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The twin: it is the second start line that tells a shell that began from one that did not."""
-    one = 'echo "$MCP_SSH_CALL pid $$" >&2 || exit 1; eval'
-    assert one in wire._WAITING
-    monkeypatch.setattr(wire, "_WAITING", wire._WAITING.replace(one, "eval"))
+    first, second = wire._WAITING.split("; IFS= read", 1)
+    without = f"{first}; IFS= read{second.replace('echo', ': echo')}"
+    monkeypatch.setattr(wire, "_WAITING", without)
     on = await warm(app, host, "dev")
     await on.ready()
     await on.console("rm", "-f", "/tmp/mcp-once")

@@ -41,7 +41,12 @@ class Said:
     def like(self, other: "Said") -> bool:
         """Equal as far as the shell's own messages and ssh's silence about signals allow."""
         codes = self.code == other.code or (other.code == 255 and self.code > 128)
-        return codes and self.stdout == other.stdout and self.own_stderr == other.own_stderr
+        return codes and self.own_stdout == other.own_stdout and self.own_stderr == other.own_stderr
+
+    @property
+    def own_stdout(self) -> bytes:
+        """What came on standard output. zsh's messages, which may be led there, are said to be of `eval`'s."""
+        return re.sub(rb"^\(eval\):", b"zsh:", self.stdout, flags=re.M)
 
     @property
     def own_stderr(self) -> bytes:
