@@ -1,6 +1,7 @@
 """Commands nobody wrote: generated from a grammar of what shells can do, without what depends on chance.
 
-Left out is what two runs of the same shell need not agree on: process ids, times, who of two writers comes first. And
+Left out is what two runs of the same shell need not agree on: process ids, times, who of two writers comes first; and
+what a shell itself says goes to standard error alone, since it names the shell and the place in the text. Besides,
 two things are known to differ where a shell that waited runs its command by `eval`: behind lines that failed, bash ends
 an unclosed quote with 2 and not with the last line's exit code; and zsh runs EXIT traps that `zsh -c` forgets.
 """
@@ -107,6 +108,7 @@ class Grammar:
             "pwd",
             "nosuchcommand",
             "ls /nosuchfile",
+            "{ ls /nosuchfile; echo out; } 2>&1 >/dev/null",
             f"(exit {number})",
             f"sh -c 'exit {number}'; echo $?",
             f"sh -c 'kill -{self._one(*SIGNALS)} $$'; echo $?",
@@ -142,7 +144,7 @@ class Grammar:
     def _redirection(self, depth: int) -> str:
         inner = self._inline(depth)
         return f"{{ {inner}\n}} " + self._one(
-            ">&2", "2>&1 >/dev/null", ">/dev/null 2>&1", "2>/dev/null", "</dev/null", ">&-", "2>&-", "0<&-", "3>&1 >&3"
+            ">&2", ">/dev/null 2>&1", "2>/dev/null", "</dev/null", ">&-", "2>&-", "0<&-", "3>&1 >&3"
         )
 
     def _function(self, depth: int) -> str:
