@@ -3,7 +3,8 @@
 Left out is what two runs of the same shell need not agree on: process ids, times, who of two writers comes first; and
 what a shell itself says goes to standard error alone, since it names the shell and the place in the text. Besides,
 two things are known to differ where a shell that waited runs its command by `eval`: behind lines that failed, bash ends
-an unclosed quote with 2 and not with the last line's exit code; and zsh runs EXIT traps that `zsh -c` forgets.
+an unclosed quote with 2 and not with the last line's exit code; and EXIT traps that `-c` forgets are run. Neither is
+generated.
 """
 
 import random
@@ -43,9 +44,8 @@ FILTERS = (
 class Grammar:
     """One generated command after the other; the same seed gives the same ones."""
 
-    def __init__(self, seed: int, *, exit_traps: bool) -> None:
+    def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._exit_traps = exit_traps
         self._pieces: tuple[Callable[[int], str], ...] = (
             self._pipe,
             self._here_document,
@@ -154,7 +154,7 @@ class Grammar:
         signal = self._one("TERM", "HUP", "USR1", "ALRM")
         return self._one(
             f"trap 'echo got' {signal}; kill -{signal} $$; echo after",
-            f"trap 'echo bye' {'EXIT' if self._exit_traps else 'TERM'}; {self._inline(depth)}",
+            f"trap 'echo bye' TERM; {self._inline(depth)}",
             f"trap '' {signal}; kill -{signal} $$; echo ignored",
         )
 
