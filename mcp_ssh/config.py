@@ -94,6 +94,11 @@ class SshConfig(Area):
         le=4096,
         description="MiB of each stream's end a background task keeps on its machine, and up to a quarter more.",
     )
+    plain_exec_hosts: list[str] = Field(
+        default_factory=list,
+        description="Host patterns (`*.example.org`) where every command is an exec request of its own, for machines"
+        " that audit these. Elsewhere a shell is started ahead of need.",
+    )
 
 
 class AuthConfig(Area):

@@ -20,7 +20,7 @@ from mcp_ssh.policy import allow, expect_reach, expect_target, needs_confirmatio
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.store.history import HistoryRow, arguments_text, redact
-from mcp_ssh.tool import AnyTool, Asked, Call, Door, Question, Registry, model_fields
+from mcp_ssh.tool import AnyTool, Asked, Call, Door, Question, Registry, Risk, model_fields
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +182,8 @@ async def _run(tool: AnyTool, place: App | Session, params: Params, call: Call) 
     finally:
         if isinstance(place, Session):
             place.last_used = time.monotonic()
+            if tool.risk is not Risk.READ and not tool.open_world:  # a caller's command is judged where it runs
+                place.renew_spares()
 
 
 async def _as_another(tool: AnyTool, place: Session, params: Params, become: Become, call: Call) -> Result:

@@ -59,6 +59,13 @@ class Capture:
             writer, self._writer = self._writer, None
             self.blob = await writer.finish()
 
+    async def restart(self) -> None:
+        """Forget what came: it was not part of the stream."""
+        await self.discard()
+        self.total = 0
+        self._kept.clear()
+        self._tail.clear()
+
     async def discard(self) -> None:
         """Nobody will read this: remove an unfinished blob."""
         if self._writer is not None:

@@ -85,6 +85,16 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         """There is room again."""
         self._may_write.set()
 
+    @property
+    def open(self) -> bool:
+        """Whether more may come."""
+        return not self._ended
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing came that was not read."""
+        return not self._size
+
     async def read(self, stream: int | None = None) -> bytes:
         """All that came of a stream since it was last read; waits for some, and gives none at its end."""
         held = self._held[stream]

@@ -11,7 +11,7 @@ import anyio
 
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ConnectFailed, TimedOut, Unsupported
-from mcp_ssh.policy import Rules, rules_for
+from mcp_ssh.policy import Rules, matches, rules_for
 from mcp_ssh.ssh.dial import Dialer, NetworkFailed, new_password_wanted
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.link import Link, close_channel, lost
@@ -78,6 +78,7 @@ async def open_session(
             hint="check host and port, and that a firewall lets this machine through; raise `timeout` for a slow link",
         ) from error
     link.shell = account.shell
+    link.spares.allowed = account.shell == "posix" and not matches(login.host, config.ssh.plain_exec_hosts)
     session = Session(
         caller_id=caller.id,
         host=login.host,

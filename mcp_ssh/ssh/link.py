@@ -12,6 +12,7 @@ from mcp_ssh.commandline import Command
 from mcp_ssh.errors import ConnectFailed, Unsupported
 from mcp_ssh.ssh.become import Acting, Entry
 from mcp_ssh.ssh.kill import Stopped, look, parse, sweep
+from mcp_ssh.ssh.spare import Spares
 from mcp_ssh.ssh.wire import Shell, Wire, wire
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Link:
         self._places = anyio.Semaphore(CHANNELS)
         self._stop_places = anyio.Semaphore(2)
         self._cleanups: set[asyncio.Future[Channel]] = set()
+        self.spares = Spares(self._spare_channel, self.may_spare)
 
     @property
     def alive(self) -> bool:
@@ -66,6 +68,10 @@ class Link:
         """Wait for a place among the connection's channels, and hold it."""
         async with self._places:
             yield
+
+    def may_spare(self) -> bool:
+        """Whether one more channel, ahead of need, leaves enough for calls and for ending them."""
+        return self.alive and len(self.spares) < self._places.value
 
     async def open(self, text: str | None, subsystem: str | None = None) -> "Channel":
         """Start a command, or a subsystem, on a channel of its own; the caller sets the deadline.
@@ -79,25 +85,44 @@ class Link:
         """
         import asyncssh
 
+        self.spares.leave(self._places.value)
         wait_s = 0.01
         while True:
             if not self.alive:
                 raise lost()
-            opening: asyncio.Future[Channel] = asyncio.ensure_future(self._opened(text, subsystem))
             try:
-                return await asyncio.shield(opening)
-            except asyncio.CancelledError:
-                self._close_when_open(opening)
-                raise
+                return await self._attempt(text, subsystem)
             except asyncssh.ChannelOpenError as error:
-                if error.code not in FULL:
-                    raise no_commands() from error
-                if not self.alive:
-                    raise lost() from error
+                self._try_later(error)
             except (asyncssh.Error, OSError) as error:
                 raise lost() from error
             await anyio.sleep(wait_s)
             wait_s = min(wait_s * 2, 0.5)
+
+    async def _attempt(self, text: str | None, subsystem: str | None = None) -> "Channel":
+        opening = asyncio.ensure_future(self._opened(text, subsystem))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            self._close_when_open(opening)
+            raise
+
+    def _try_later(self, refusal: "asyncssh.ChannelOpenError") -> None:
+        """Return where a channel was refused for now; raise where it always will be."""
+        if refusal.code not in FULL:
+            raise no_commands() from refusal
+        if not self.alive:
+            raise lost() from refusal
+        if len(self.spares):
+            self.spares.forbid()
+
+    async def _spare_channel(self, text: str) -> "Channel | None":
+        import asyncssh
+
+        try:
+            return await self._attempt(text)
+        except (asyncssh.Error, OSError):
+            return None
 
     async def _opened(self, text: str | None, subsystem: str | None) -> "Channel":
         from mcp_ssh.ssh.channel import Channel
@@ -180,6 +205,7 @@ class Link:
     async def close(self) -> None:
         """End the connection and what it goes through, with a good-bye where the other side still listens."""
         with anyio.CancelScope(shield=True):
+            await self.spares.close()
             self.connection.close()
             with anyio.move_on_after(CLOSE_LIMIT_S) as limit:
                 await self.connection.wait_closed()
@@ -215,6 +241,15 @@ def lost() -> ConnectFailed:
     return ConnectFailed(
         "the connection to the machine is lost",
         hint="open a new session with session_connect; a command that was running may still run: look before repeating",
+    )
+
+
+def unknown_whether_run() -> ConnectFailed:
+    """The error of a connection that was gone before the machine said that it began with the command."""
+    return ConnectFailed(
+        "the connection to the machine was lost as the command was handed over; whether it ran is unknown",
+        hint="open a new session with session_connect, and look at the machine before repeating",
+        details={"ran": "unknown"},
     )
 
 

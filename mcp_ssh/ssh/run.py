@@ -9,7 +9,7 @@ import anyio
 from mcp_ssh.errors import NotFound
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.link import Link, lost
+from mcp_ssh.ssh.link import Link, lost, unknown_whether_run
 from mcp_ssh.ssh.streaming import BLOCK, Started, on_channel
 from mcp_ssh.ssh.wire import Wire
 
@@ -59,7 +59,7 @@ class Running:
         try:
             with anyio.CancelScope(deadline=began + timeout_s) as scope:
                 async with self._link.place():
-                    await self._on_channel(stdin, began)
+                    await self._sent(stdin, began)
             duration_s = anyio.current_time() - began
             await self._settle()
             return self._timed_out(duration_s) if scope.cancelled_caught else self._completed(duration_s)
@@ -68,6 +68,21 @@ class Running:
                 await self._stdout.discard()
                 await self._stderr.discard()
             raise
+        finally:
+            if self._call.line is not None:
+                self._link.spares.answered()
+
+    async def _sent(self, stdin: bytes | None, began: float) -> None:
+        """Hand the command to a spare where there is one; else, or where that ended first, on a channel of its own."""
+        if self._call.line is not None and (spare := self._link.spares.take()) is not None:
+            self._started = Started(self._call, spare)
+            await self._on_channel(stdin, began)
+            if not self._started.never_ran:
+                return
+            await self._stdout.restart()
+            await self._stderr.restart()
+            self._started = Started(self._call)
+        await self._on_channel(stdin, began)
 
     async def _on_channel(self, stdin: bytes | None, began: float) -> None:
         async with on_channel(self._link, self._started, self._drain, began) as channel:
@@ -77,7 +92,7 @@ class Running:
     async def _pump(self, channel: "Channel", stdin: bytes | None) -> None:
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._write, channel, self._call.stdin + (stdin or b""))
+                group.start_soon(self._write, channel, self._started.call.stdin + (stdin or b""))
                 group.start_soon(self._read, channel)
                 group.start_soon(self._read_errors, channel)
         except ExceptionGroup as errors:
@@ -124,10 +139,10 @@ class Running:
         channel = self._started.channel
         assert channel is not None  # noqa: S101 a completed command had a channel
         if channel.exit_status is None and channel.exit_signal is None:
-            raise lost()
+            raise lost() if self._started.start_line.pid else unknown_whether_run()
         if not self._started.entry.began:
             raise self._started.entry.refusal()
-        if self._call.no_folder in self._stderr.whole():
+        if self._started.call.no_folder in self._stderr.whole():
             raise NotFound("the working folder does not exist or may not be entered", hint="check `cwd` with file_stat")
         if channel.exit_signal is not None:
             return Ended("completed", 128 + _signal_number(channel.exit_signal), channel.exit_signal, duration_s, None)

@@ -22,6 +22,7 @@ from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.link import Link, lost
 from mcp_ssh.ssh.run import Ended, Running
+from mcp_ssh.ssh.spare import only_looks
 from mcp_ssh.ssh.tunnels import Tunnels
 from mcp_ssh.ssh.wire import Shell, Wire, wire
 from mcp_ssh.store.blobs import Blobs
@@ -192,10 +193,12 @@ class Session:
         stdin: bytes | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
+        exact: bool = False,
     ) -> Ended:
         """Run a caller's command as the account's shell reads it; output goes to the captures.
 
-        At the deadline, and when the call is cancelled, every process of the command is ended first.
+        At the deadline, and when the call is cancelled, every process of the command is ended first. `exact` has it
+        run on a channel of its own even where a spare waits.
 
         Raises:
             ConnectFailed: The link is gone.
@@ -204,8 +207,16 @@ class Session:
             PermissionDenied: The session acts as an account it may not become.
         """
         env = {**self.environment, **(env or {})}
-        prepared = wire(command, shell=self.account.shell, cwd=cwd, env=env, acting=self.acting)
-        return await self._sent(prepared, stdin, timeout_s, stdout, stderr)
+        prepared = wire(command, shell=self.account.shell, cwd=cwd, env=env, acting=self.acting, exact=exact)
+        try:
+            return await self._sent(prepared, stdin, timeout_s, stdout, stderr)
+        finally:
+            if not only_looks(command):
+                self.renew_spares()
+
+    def renew_spares(self) -> None:
+        """Have no shell wait any longer that knows nothing of what may have changed, as the next login would."""
+        self.link.spares.renew()
 
     async def _sent(
         self, prepared: Wire, stdin: bytes | None, timeout_s: float, stdout: Capture, stderr: Capture

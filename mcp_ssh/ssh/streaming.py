@@ -12,6 +12,7 @@ from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.ssh.become import Acting, Entry
 from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.link import Link, close_channel, lost
+from mcp_ssh.ssh.spare import Spare
 from mcp_ssh.ssh.wire import StartLine, Wire, wire
 
 if TYPE_CHECKING:
@@ -31,16 +32,33 @@ class Started:
     """A command that was sent.
 
     `finished` is set by whoever saw its end; `stopped` says what became of one that had to be ended.
+
+    Args:
+        call: The command.
+        spare: The shell that waits for it, where one does.
     """
 
-    def __init__(self, call: Wire) -> None:
-        self.call = call
-        self.start_line = StartLine(call.started)
-        self.entry = Entry(call.acting, call.cookie)
-        self.channel: Channel | None = None
+    def __init__(self, call: Wire, spare: Spare | None = None) -> None:
+        self.call = call if spare is None else call.handed_to(spare.cookie)
+        self.start_line = StartLine(self.call.started)
+        self.entry = Entry(call.acting, self.call.cookie)
+        self.spare = spare
+        self.channel: Channel | None = spare.channel if spare else None
         self.finished = False
         # Where no channel was opened in time nothing ever ran.
         self.stopped = Stopped(ended=True)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of its shell, where that is known."""
+        return self.spare.pid if self.spare else self.start_line.pid
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether its shell, of which there is no more to come, ended before it began with the command."""
+        channel = self.channel
+        ended = channel is not None and (channel.exit_status is not None or channel.exit_signal is not None)
+        return self.spare is not None and ended and self.start_line.pid is None
 
     def errors(self, chunk: bytes) -> bytes:
         """What of these bytes of standard error is the command's."""
@@ -51,7 +69,7 @@ class Started:
 async def on_channel(
     link: Link, started: Started, drain: Callable[["Channel"], Awaitable[None]], began: float
 ) -> AsyncGenerator["Channel"]:
-    """Open a channel for a command. Unless its end was seen, its processes are ended on the way out.
+    """A command's channel: its spare's, or a new one. Unless its end was seen, its processes are ended on the way out.
 
     Args:
         link: The connection; the caller holds a place on it.
@@ -60,7 +78,8 @@ async def on_channel(
         began: When the call began, on anyio's clock.
     """
     try:
-        started.channel = await link.open(started.call.text)
+        if started.channel is None:
+            started.channel = await link.open(started.call.text)
         yield started.channel
     finally:
         if not started.finished:
@@ -79,7 +98,7 @@ async def _end(
         # Neither the login account nor root can be sure to end a sudo that waits for a password: the end of input does.
         with contextlib.suppress(OSError):
             started.channel.write_eof()
-    stopped = await link.stop(started.call, started.start_line.pid, elapsed_s, entered=started.entry.began)
+    stopped = await link.stop(started.call, started.pid, elapsed_s, entered=started.entry.began)
     log.info("a command was ended before its time; its processes ended: %s", stopped.shown())
     if started.channel is not None:
         with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S), contextlib.suppress(Exception):

@@ -4,11 +4,14 @@ sshd hands an exec request's text to the account's shell as `$SHELL -c TEXT` (RF
 a short preamble that exports a cookie, by which every process of the call can be found again; prints the shell's
 process id on standard error, in a line the reader removes; and enters the working folder. The command follows on a line
 of its own, unchanged, so that it means what `ssh host command` would mean.
+
+Where a shell was started ahead of need (`spare.py`), the text is `waiting`'s instead, and the command comes later, as
+one line on its standard input.
 """
 
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mcp_ssh.commandline import quote
@@ -16,6 +19,10 @@ from mcp_ssh.errors import Unsupported
 from mcp_ssh.ssh.become import Acting, entering
 
 COOKIE_VARIABLE = "MCP_SSH_CALL"
+
+LONGEST_LINE = 64 * 1024
+"""The longest line a waiting shell is given, in bytes: it reads them one by one."""
+
 POSIX_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "lksh", "zsh", "yash", "busybox"})
 
 Shell = Literal["posix", "other", "forced"]
@@ -32,17 +39,24 @@ class Wire:
         stdin: What is written to standard input before the caller's own bytes: the environment, which must not appear
             in a process list.
         acting: The account it runs as, where that is not the login account; `Entry` lets it in.
+        line: What a waiting shell is told instead; None where the command needs a channel of its own.
     """
 
     text: str
     cookie: str
     stdin: bytes = field(default=b"", repr=False)
     acting: Acting | None = None
+    line: bytes | None = field(default=None, repr=False)
+
+    def handed_to(self, cookie: str) -> "Wire":
+        """The same command for the waiting shell with this cookie."""
+        assert self.line is not None  # noqa: S101 without a line nobody looks for a waiting shell
+        return replace(self, text="", cookie=cookie, stdin=self.line, line=None)
 
     @property
     def started(self) -> bytes:
         """Start of the line that says the command is about to run; the process id follows."""
-        return f"{self.cookie} pid ".encode()
+        return start_mark(self.cookie)
 
     @property
     def no_folder(self) -> bytes:
@@ -58,6 +72,7 @@ def wire(
     env: Mapping[str, str] | None = None,
     acting: Acting | None = None,
     ours: bool = False,
+    exact: bool = False,
 ) -> Wire:
     """The text to send for a command.
 
@@ -69,6 +84,7 @@ def wire(
         env: Variables to add. Names must be shell names; the values travel on standard input.
         acting: The account to run it as, where that is not the login account.
         ours: A command of our own is for `sh` where another account runs it; a caller's is for that account's shell.
+        exact: No waiting shell may run it.
 
     Raises:
         Unsupported: `cwd`, `env` or `acting` for an account that has no shell.
@@ -78,22 +94,63 @@ def wire(
         if cwd is not None or env or acting:
             raise Unsupported("this account has no shell, so cwd, env and become cannot be", hint="leave them out")
         return Wire(command, cookie)
-    settings = "".join(f"export {name}={quote(value)}\n" for name, value in (env or {}).items()).encode()
+    exports = [f"export {name}={quote(value)}" for name, value in (env or {}).items()]
+    settings = "".join(f"{each}\n" for each in exports).encode()
     # The cookie is not spelled out where it is printed: a process list must hold it once, in the assignment.
     start = [f"{COOKIE_VARIABLE}={cookie}; export {COOKIE_VARIABLE}", f'echo "${COOKIE_VARIABLE} pid $$" >&2']
     steps: list[str] = []
     if settings:
         steps.append(f'eval "$(dd bs=1 count={len(settings)} 2>/dev/null)"')
-    if cwd is not None:
-        steps.append(f'CDPATH= cd -- {quote(cwd)} || {{ echo "${COOKIE_VARIABLE} cwd" >&2; exit 1; }}')
+    folder = [] if cwd is None else [f'CDPATH= cd -- {quote(cwd)} || {{ echo "${COOKIE_VARIABLE} cwd" >&2; exit 1; }}']
+    steps += folder
     if acting is not None:
         text = "; ".join([*start, entering(acting, cookie, steps, command, ours=ours)])
         return Wire(text if shell == "posix" else f"exec sh -c {quote(text)}", cookie, settings, acting)
     preamble = "; ".join([*start, *steps])
     if shell == "posix":
-        return Wire(f"{preamble}\n{command}", cookie, settings)
+        line = None if exact else _line([*exports, *folder], command)
+        return Wire(f"{preamble}\n{command}", cookie, settings, line=line)
     inner = f'{preamble}; exec "${{SHELL:-sh}}" -c "$1"'
     return Wire(f"exec sh -c {quote(inner)} sh {quote(command)}", cookie, settings)
+
+
+# A shell takes its input byte by byte up to the end of a line, and so leaves the rest to the command. One that may be
+# restricted, or that does not wait for long (TMOUT), is not for this. All is one line, since what a shell says of a
+# command names the line it stood in. $1 is a newline.
+_WAITING = "; ".join(
+    (
+        "MCP_SSH_CALL=%s",
+        "export MCP_SSH_CALL",
+        "case $-/${TMOUT:-0} in *r*/*) exit 1 ;; */0) ;; *) exit 1 ;; esac",
+        r"""set -- "$(printf '\n.')" """,
+        'set -- "${1%%.}"',
+        'echo "$MCP_SSH_CALL pid $$" >&2',
+        "IFS= read -r MCP_SSH_LINE || exit 1",
+        'echo "$MCP_SSH_CALL pid $$" >&2 || exit 1',
+        'eval "$MCP_SSH_LINE"',
+    )
+)
+
+
+def waiting(cookie: str) -> str:
+    """What a POSIX login shell runs to wait for a command.
+
+    It prints its start line, waits for one line on standard input, prints the start line again and only then begins
+    with what it was told. Where its input ends before the line does, it ends and has run nothing.
+    """
+    return _WAITING % cookie
+
+
+def _line(steps: Sequence[str], command: str) -> bytes | None:
+    """The line for a waiting shell: evaluates the command with nothing of ours left over, and is one line for all."""
+    text = "; ".join(["set --", "unset MCP_SSH_LINE", *steps, command])
+    line = ("eval " + quote(text).replace("\n", "'\"$1\"'") + "\n").encode()
+    return line if len(line) <= LONGEST_LINE else None
+
+
+def start_mark(cookie: str) -> bytes:
+    """Start of the line that says a call's shell is there; its process id follows."""
+    return f"{cookie} pid ".encode()
 
 
 class StartLine:

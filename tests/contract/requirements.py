@@ -113,6 +113,34 @@ REQUIREMENTS = tuple(
         ("exec.cancel.http", "issue 2", "Closing the HTTP request stops the command."),
         ("exec.parallel", "design, exec", "More commands than the machine has channels wait in order."),
         ("exec.never_twice", "issue 2", "A command is never run again by itself."),
+        ("exec.warm", "issue 4, speed", "A command on a warm session costs one round trip, through every door."),
+        (
+            "exec.warm.equal",
+            "issue 4, what must be shown 3",
+            "A shell that waited does with a command what `ssh host command` does with it.",
+        ),
+        (
+            "exec.warm.twice",
+            "issue 4, what must be shown 3",
+            "A command runs elsewhere only if the shell it was handed to never began with it.",
+        ),
+        (
+            "exec.warm.unknown",
+            "issue 4, what must be shown 3",
+            "A link lost at the hand-over is told as unknown, and nothing is run again.",
+        ),
+        ("exec.warm.apart", "issue 4, what must be shown 3", "Adjacent calls never see each other's bytes."),
+        (
+            "exec.warm.fresh",
+            "perf, the warm path",
+            "A command sees what was changed through us before it: rc files, environment, groups, limits.",
+        ),
+        ("exec.warm.idle", "perf, the warm path", "Shells that wait end when idle, and with session and link."),
+        (
+            "exec.warm.plain",
+            "perf, the warm path",
+            "Where no shell can or may wait, or `exact` is asked for, a command gets a channel of its own.",
+        ),
         ("exec.rc_output", "issue 2", "Output is what `ssh host command` shows, rc files included."),
         ("become", "design, become", "A command runs as another account; streams, exit code, folder, input unchanged."),
         (

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mcp_ssh.app import App
-from mcp_ssh.commandline import command, script
+from mcp_ssh.commandline import command, quote, script
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import NotFound
-from mcp_ssh.ssh.wire import StartLine, wire
+from mcp_ssh.ssh.wire import StartLine, waiting, wire
 from mcp_ssh.tools import command as commands
 from mcp_ssh.tools import file
 from tests.doors import DirectCall, caller
@@ -66,15 +66,23 @@ def test_the_twin_without_quoting_does_what_the_payload_says(tmp_path: Path) -> 
 
 @pytest.mark.requirement("quoting")
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("kind", ["posix", "other"])
+@pytest.mark.parametrize("kind", ["posix", "other", "waiting"])
 @settings(max_examples=500 if SOAK else 40, deadline=None)
 @given(value=words, body=words)
 def test_environment_values_come_through_the_preamble_unchanged(shell: str, kind: Any, value: str, body: str) -> None:
-    prepared = wire('printf %s "$VALUE"; cat', shell=kind, cwd="/", env={"VALUE": value})
-    done = ran(shell, prepared.text, prepared.stdin + body.encode())
+    shown = f'printf %s "$VALUE"; cat; : {quote(body)}'
+    prepared = wire(shown, shell="other" if kind == "other" else "posix", cwd="/", env={"VALUE": value})
+    text = prepared.text
+    if kind == "waiting":
+        prepared, text = prepared.handed_to("0" * 32), waiting("0" * 32)
+    done = ran(shell, text, prepared.stdin + body.encode())
+    errors = done.stderr
+    if kind == "waiting":  # once when it waits, once when it begins
+        first, errors = errors.split(b"\n", 1)
+        assert errors == first + b"\n"
     assert done.stdout == value.encode() + body.encode()
     line = StartLine(prepared.started)
-    assert line.feed(done.stderr) == b""
+    assert line.feed(errors) == b""
     assert line.pid is not None
 
 

@@ -31,8 +31,8 @@ def number() -> int:
     return next(_numbers)
 
 
-async def processes(host: Host, number: int) -> list[str]:
-    """The command lines that contain the number, as the machine's console sees them; zombies have none."""
+async def processes(host: Host, number: int | str) -> list[str]:
+    """The command lines that contain the number or mark, as the machine's console sees them; zombies have none."""
     listed = await anyio.to_thread.run_sync(functools.partial(host.console, ["sh", "-c", _LIST]))
     return [line for line in listed.stdout.splitlines() if str(number) in line]
 

@@ -9,6 +9,7 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.link import Link
+from mcp_ssh.ssh.spare import Spare
 from mcp_ssh.tools import command, session
 from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
@@ -25,25 +26,42 @@ SHAPES = {
     "setsid child": "setsid sleep {n}",
     "double fork": "(setsid sh -c 'sleep {n} & sleep {n} &' &); sleep {n}",
     "ignores TERM": "trap '' TERM; while :; do sleep {n}; done",
-    "stopped": "sleep {n} & kill -STOP $!; kill -STOP $$; wait",
-    "never execs": ": {n}; (while :; do :; done) & while :; do :; done",
+    "stopped": "sh -c 'kill -STOP $$; sleep {n}' & kill -STOP $$; wait",
+    "never execs": "sleep {n} & (while :; do :; done) & while :; do :; done",
 }
 
 
-@pytest.fixture(params=["root", "dev"])
+WAYS = [("root", "warm"), ("dev", "plain"), *([("root", "plain"), ("dev", "warm")] if SOAK else [])]
+
+
+@pytest.fixture(params=WAYS, ids="-".join)
 async def on(request: pytest.FixtureRequest, app: App, host: Host) -> "On":
     who = DirectCall(caller())
-    return On(app, host, who, await connected(app, host, request.param, who))
+    user, way = request.param
+    return On(app, host, who, await connected(app, host, user, who), exact=way == "plain")
 
 
 class On:
     """A session, and the two ways to end a command on it."""
 
-    def __init__(self, app: App, host: Host, who: DirectCall, session_id: str) -> None:
-        self.app, self.host, self.who, self.session_id = app, host, who, session_id
+    def __init__(self, app: App, host: Host, who: DirectCall, session_id: str, *, exact: bool = False) -> None:
+        self.app, self.host, self.who, self.session_id, self.exact = app, host, who, session_id, exact
+        self.used: list[Spare] = []
+
+    async def warm(self) -> None:
+        """Have as many shells wait as may, unless commands shall do without."""
+        spares = self.app.sessions.find(self.who.caller, self.session_id).link.spares
+        with anyio.fail_after(10):
+            while not self.exact and len(spares.ready) < 4:
+                await self.exec("true")
+        self.used = list(spares.ready)
+
+    async def left(self) -> list[str]:
+        """What is left of the shells that waited: a child that never execs shows their command line."""
+        return [line for each in self.used for line in await processes(self.host, each.cookie)]
 
     async def exec(self, text: str, timeout: float = 30) -> command.Executed:
-        arguments = {"session_id": self.session_id, "command": text, "timeout": timeout}
+        arguments = {"session_id": self.session_id, "command": text, "timeout": timeout, "exact": self.exact}
         return await dispatch(self.app, command.exec_, arguments, self.who)
 
     async def time_out(self, shape: str) -> None:
@@ -65,9 +83,11 @@ class On:
 async def test_nothing_survives_a_timeout(on: On) -> None:
     for _ in range(ROUNDS):
         for some in (list(SHAPES)[:5], list(SHAPES)[5:]):
+            await on.warm()
             async with anyio.create_task_group() as group:
                 for shape in some:
                     group.start_soon(on.time_out, shape)
+            assert await on.left() == []
     assert (await on.exec("echo usable")).stdout == "usable\n"
 
 
@@ -75,9 +95,11 @@ async def test_nothing_survives_a_timeout(on: On) -> None:
 async def test_nothing_survives_a_cancelled_call(on: On) -> None:
     for _ in range(ROUNDS):
         for some in (list(SHAPES)[:5], list(SHAPES)[5:]):
+            await on.warm()
             async with anyio.create_task_group() as group:
                 for shape in some:
                     group.start_soon(on.cancel, shape)
+            assert await on.left() == []
     assert (await on.exec("echo usable")).stdout == "usable\n"
 
 
@@ -89,6 +111,7 @@ async def test_without_the_sweep_everything_survives(on: On, monkeypatch: pytest
 
     monkeypatch.setattr(Link, "stop", nothing)
     n = number()
+    await on.warm()
     result = await on.exec(SHAPES["setsid child"].format(n=n), timeout=0.3)
     assert result.stopped == "unknown"
     assert await processes(on.host, n)
@@ -149,6 +172,7 @@ async def test_a_cut_link_ends_the_call_and_says_that_nobody_knows(app: App, deb
     who = DirectCall(caller())
     on = On(app, deb, who, await connected(app, deb, "root", who))
     assert (await on.exec("echo here")).stdout == "here\n"
+    await on.warm()
     await anyio.to_thread.run_sync(deb.cut)
     with anyio.fail_after(12):
         result = await on.exec("sleep 60", timeout=1.0)
@@ -157,6 +181,7 @@ async def test_a_cut_link_ends_the_call_and_says_that_nobody_knows(app: App, deb
 
 async def test_closing_a_session_ends_what_runs_on_it(on: On) -> None:
     n = number()
+    await on.warm()
     ends: list[str] = []
 
     async def run() -> None:

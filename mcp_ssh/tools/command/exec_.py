@@ -41,6 +41,7 @@ class Exec(Becoming):
         ge=256,
         description="Bytes of each stream to return. Default 8 KiB for models, 1 MiB over REST. More goes to a blob.",
     )
+    exact: bool = Field(default=False, description="Never use a shell that was started ahead of need; slower.")
 
     def time_limit_s(self) -> float:
         """The command's own deadline, and the time to end what it started."""
@@ -92,6 +93,7 @@ async def exec_(host: Session, params: Exec, call: Call) -> Executed:
             stdin=stdin_bytes(params.stdin),
             cwd=params.cwd,
             env=params.env,
+            exact=params.exact,
         )
     return _result(params, ended, out, err)
 
