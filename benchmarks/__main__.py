@@ -1,99 +1,67 @@
-"""`make bench`: run a command on the fleet's Debian host in several ways, interleaved, and print the ratios.
+"""`make bench`: every benchmark beside its reference, on the fleet's Debian host; prints and keeps the table.
 
-The reference is `asyncssh`'s own `run` on a connection of its own; goals come with the warm path, a later step.
+python -m benchmarks [NAME…]      those whose name begins so; without, all
+BENCH_QUICK=1                     small sizes, for work on a benchmark; nothing is kept
 """
 
 import asyncio
-import statistics
+import os
+import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import asyncssh
-import httpx2
-
-from mcp_ssh.app import open_app
-from mcp_ssh.config import Config, SecurityConfig
-from mcp_ssh.server import build_server
-from mcp_ssh.surface import parse
-from mcp_ssh.tool import Role
-from mcp_ssh.tools import REGISTRY, command, session
-from rest_bridge.app import build
-from rest_bridge.routes.tables import FAMILIES
-from tests.doors import Direct, caller
+from benchmarks import bulk, calls, connecting, ends, execs, fan_out, flood, idle, round_trips, start_up, trees
+from benchmarks.report import RESULTS, Row, keep, shown
+from benchmarks.scene import Scene
 from tests.fleet.build import ensure
 from tests.fleet.hosts import running_fleet
 from tests.fleet.namespaces import enter_own_network, reap
 
-ROUNDS, BATCH = 12, 15
-TEXT = "true"
-
-Step = Callable[[], Awaitable[object]]
-
-
-async def timed(step: Step) -> float:
-    """Median milliseconds of one batch."""
-    times: list[float] = []
-    for _ in range(BATCH):
-        began = time.perf_counter()
-        await step()
-        times.append((time.perf_counter() - began) * 1000)
-    return statistics.median(times)
-
-
-async def compare(steps: dict[str, Step], reference: str) -> None:
-    """Run all steps in turns and print each one's median, and its median ratio to the reference of the same round."""
-    seen: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(ROUNDS):
-        for name, step in steps.items():
-            seen[name].append(await timed(step))
-    print(f"{'way':<28}{'median ms':>12}{'ratio':>8}")
-    for name, values in seen.items():
-        ratios = [value / base for value, base in zip(values, seen[reference], strict=True)]
-        print(f"{name:<28}{statistics.median(values):>12.2f}{statistics.median(ratios):>8.2f}")
-
-
-async def exec_latency(host: str, key: Path) -> None:
-    """One short command on an open connection."""
-    from mcp import Client
-
-    bare = await asyncssh.connect(
-        host, username="dev", client_keys=[str(key)], known_hosts=None, config=None, agent_path=None
-    )
-    config = Config(security=SecurityConfig(host_keys="accept-new"))
-    async with bare, open_app(Path(tempfile.mkdtemp()) / "state", config) as app:
-        direct = Direct(app)
-        login = {"host": host, "username": "dev", "key_path": str(key)}
-        session_id = (await direct.call(session.connect, login))["session_id"]
-        arguments = {"command": TEXT, "session_id": session_id}
-        server = build_server(app, REGISTRY, parse("all"), caller=caller())
-        http = build(app, REGISTRY, FAMILIES)
-        _, secret = await app.store.tokens.create("bench", Role.ADMIN)
-        headers = {"authorization": f"Bearer {secret}"}
-        transport = httpx2.ASGITransport(app=http)
-        address = f"/command/exec?session_id={session_id}"
-        async with (
-            http.router.lifespan_context(http),
-            httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as rest,
-            Client(server) as mcp,
-        ):
-            steps: dict[str, Step] = {
-                "bare asyncssh run": lambda: bare.run(TEXT),
-                "dispatch": lambda: direct.call(command.exec_, arguments),
-                "MCP, in memory": lambda: mcp.call_tool("command_exec", arguments),
-                "REST, in memory": lambda: rest.post(address, json={"command": TEXT}),
-            }
-            await compare(steps, "bare asyncssh run")
+BENCHMARKS = {
+    "exec": execs.run,
+    "round_trips": round_trips.run,
+    "fan_out": fan_out.run,
+    "connect": connecting.run,
+    "bulk": bulk.run,
+    "tree": trees.run,
+    "flood": flood.run,
+    "end": ends.run,
+    "call": calls.run,
+    "start": start_up.run,
+    "idle": idle.run,
+}
+MEMORY = Path("/dev/shm")  # noqa: S108 a file system in memory, so that no disk is measured
 
 
 def main() -> None:
-    """Start the fleet and measure."""
+    """Start the machine and run what was asked for."""
+    wanted = tuple(sys.argv[1:]) or ("",)
+    quick = bool(os.environ.get("BENCH_QUICK"))
+    chosen = {name: run for name, run in BENCHMARKS.items() if name.startswith(wanted)}
     cache = ensure(print)
     reap()
     enter_own_network()
-    with running_fleet(cache) as fleet:
-        asyncio.run(exec_latency(fleet.deb.ip, fleet.deb.key_path))
+    rows: list[Row] = []
+    with (
+        tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder,
+        running_fleet(cache, ["deb"]) as fleet,
+    ):
+        # No key, agent or known host of whoever runs this.
+        os.environ["HOME"] = folder
+        os.environ.pop("SSH_AUTH_SOCK", None)
+        for name, run in chosen.items():
+            place = Path(folder, name)
+            place.mkdir()
+            began = time.monotonic()
+            found = asyncio.run(run(Scene(fleet.deb, place, quick)))
+            print("\n".join(map(shown, found)), f"[{time.monotonic() - began:.0f} s]", flush=True)
+            rows += found
+    missed = sum(not row.met for row in rows)
+    print(f"{len(rows)} rows, {missed} missed")
+    if not quick:
+        keep(rows)
+        print(f"kept in {RESULTS.name}; `make docs` puts them into README.md")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Write the files that follow from the code: TOOLS.md, AGENT_PROMPTS.md, config.example.json, README's tables.
+"""Write the files that follow from the code: TOOLS.md, AGENT_PROMPTS.md, config.example.json and the README's tables.
+
+The table of benchmarks follows from benchmarks/results.json, which `make bench` writes.
 
 The snapshots (tests/contract/toolsnaps) are what `tools/list` says of each tool, for reviews.
 `--check` writes nothing and fails where a file is not as it would be written.
@@ -19,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 import anyio
 from mcp import Client
 
+from benchmarks import report
 from mcp_ssh import config, surface
 from mcp_ssh.app import open_app
 from mcp_ssh.cli.tools import cell, markdown, risk
@@ -90,7 +93,8 @@ def generated(root: Path, lists: Mapping[str, list[Any]] | None = None) -> dict[
     readme = root / "README.md"
     if readme.exists():
         text = _with_table(readme.read_text("utf-8"), "tools", markdown(list(REGISTRY.values())))
-        files[readme] = _with_table(text, "behaviour", behaviour_table())
+        text = _with_table(text, "behaviour", behaviour_table())
+        files[readme] = _with_table(text, "bench", report.markdown(report.read(ROOT / "benchmarks/results.json")))
     return files
 
 

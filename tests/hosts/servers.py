@@ -28,6 +28,7 @@ class Stdio:
         self._lines = BufferedByteReceiveStream(process.stdout)
         self._number = 0
         self.received = 0
+        self.early: dict[int, tuple[int, dict[str, Any]]] = {}
 
     async def send(self, method: str, params: Mapping[str, Any], *, notify: bool = False) -> int:
         self._number += not notify
@@ -38,12 +39,13 @@ class Stdio:
 
     async def answer(self, number: int) -> dict[str, Any]:
         with anyio.fail_after(120):
-            while True:
+            while number not in self.early:
                 line = await self._lines.receive_until(b"\n", 16 * 1024 * 1024)
                 message = json.loads(line)
-                if message.get("id") == number:
-                    self.received = len(line)
-                    return message["result"]
+                if "result" in message:
+                    self.early[message["id"]] = len(line), message["result"]
+        self.received, result = self.early.pop(number)
+        return result
 
     async def shake_hands(self) -> None:
         client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
