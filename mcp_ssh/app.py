@@ -16,6 +16,7 @@ from mcp_ssh.ssh.asking import Asking
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.connect import open_session
 from mcp_ssh.ssh.hostkeys import HostKeys
+from mcp_ssh.ssh.links import Links
 from mcp_ssh.ssh.login import Resolver, aliases
 from mcp_ssh.ssh.pool import Sessions
 from mcp_ssh.ssh.session import Session
@@ -55,6 +56,7 @@ class App:
     hostkeys: HostKeys
     sessions: Sessions
     read_only: bool = False
+    links: Links = field(default_factory=Links)
     resolvers: list[Resolver] = field(default_factory=list[Resolver])
     limits: CallLimits = field(default_factory=lambda: CallLimits(64, 0))
     calls: Calls = field(default_factory=lambda: Calls(_stopping))
@@ -70,6 +72,7 @@ class App:
                 config=self.config,
                 blobs=self.blobs,
                 tasks=self.store.tasks,
+                links=self.links,
                 named=self.named,
             )
 

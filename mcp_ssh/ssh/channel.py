@@ -9,6 +9,7 @@ This module imports asyncssh, which takes a quarter of a second; it is itself im
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import asyncssh
 
@@ -18,9 +19,14 @@ STDERR = 1
 
 
 class Channel(asyncssh.SSHClientSession[bytes]):
-    """A session channel (RFC 4254, 6) that runs one command or subsystem."""
+    """A session channel (RFC 4254, 6) that runs one command or subsystem.
 
-    def __init__(self) -> None:
+    Args:
+        gone: Called when it is no more, if it ever was.
+    """
+
+    def __init__(self, gone: Callable[[], None]) -> None:
+        self._gone = gone
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._held: dict[int | None, deque[bytes]] = {None: deque(), STDERR: deque()}
         self._size = 0
@@ -32,6 +38,11 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         self._may_write.set()
         self.exit_status: int | None = None
         self.exit_signal: str | None = None
+
+    @property
+    def made(self) -> bool:
+        """Whether the machine gave it."""
+        return self._channel is not None
 
     @property
     def _wire(self) -> "asyncssh.SSHClientChannel[bytes]":
@@ -76,6 +87,7 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         self._ended = True
         self._arrived.set()
         self._may_write.set()
+        self._gone()
 
     def pause_writing(self) -> None:
         """The other side's window is full."""

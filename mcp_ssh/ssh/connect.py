@@ -4,6 +4,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from mcp_ssh.errors import ConnectFailed, TimedOut, Unsupported
 from mcp_ssh.policy import Rules, matches, rules_for
 from mcp_ssh.ssh.dial import Dialer, NetworkFailed, new_password_wanted
 from mcp_ssh.ssh.hostkeys import HostKeys
-from mcp_ssh.ssh.link import Link, close_channel, lost
+from mcp_ssh.ssh.link import Link, lost
+from mcp_ssh.ssh.links import Links, Standing
 from mcp_ssh.ssh.login import Login, Logins, Resolver
 from mcp_ssh.ssh.session import Account, Limits, Session
 from mcp_ssh.ssh.wanted import Connect
@@ -36,6 +38,7 @@ _SFTP_VERSION = b"\2"
 
 # Any shell reads this line; a forced command or a menu does not answer with the mark.
 _MARK = "mcp-ssh account"
+_SAID = re.compile(rb"^" + _MARK.encode() + rb" ?(.*)\n", re.M)
 _ANSWER_LIMIT = 256 * 1024
 _ASK = f"exec sh -c 'echo \"{_MARK} $SHELL\"'"
 _EXPIRED = re.compile(rb"password change required|you must change your password", re.I)
@@ -49,9 +52,10 @@ async def open_session(
     config: Config,
     blobs: Blobs,
     tasks: Tasks,
+    links: Links,
     named: Resolver | None = None,
 ) -> Session:
-    """Connect, log in and learn what the account may do.
+    """Connect, log in and learn what the account may do; where the caller has logged in alike, go over that link.
 
     Network failures are tried again, with the delay doubled each time, as long as the deadline allows. A refused login
     or host key is final: trying again could lock the account.
@@ -70,15 +74,13 @@ async def open_session(
         with anyio.fail_after(timeout_s):
             login, alias = await Logins(caller, config, host_keys, named).wanted(wanted)
             where = login.where
-            dialer = Dialer(login, config)
-            link, account = await _linked(dialer, login, wanted)
+            standing = await links.take(caller.id, login, partial(_linked, login, config, wanted))
     except TimeoutError as error:
         raise TimedOut(
             f"{where} was not reached and logged in to within {timeout_s:g} s",
             hint="check host and port, and that a firewall lets this machine through; raise `timeout` for a slow link",
         ) from error
-    link.shell = account.shell
-    link.spares.allowed = account.shell == "posix" and not matches(login.host, config.ssh.plain_exec_hosts)
+    link, account = standing.link, standing.account
     session = Session(
         caller_id=caller.id,
         host=login.host,
@@ -110,12 +112,16 @@ def _rules(link: Link, login: Login, wanted: Connect, config: Config) -> Rules:
     return rules_for([wanted.host or "", login.host, login.host_key_alias or "", address], config.security)
 
 
-async def _linked(dialer: Dialer, login: Login, wanted: Connect) -> tuple[Link, Account]:
+async def _linked(login: Login, config: Config, wanted: Connect) -> Standing:
+    dialer = Dialer(login, config)
     try:
         connection = await _persistently(dialer.dial, wanted)
         try:
-            link = Link(connection, dialer.dial, dialer.closed)
-            return link, await _account(link, login)
+            link = Link(connection, dialer.dial, dialer.closed, widens=login.asks_nobody)
+            account = await _account(link, login)
+            link.shell = account.shell
+            link.spares.allowed = account.shell == "posix" and not matches(login.host, config.ssh.plain_exec_hosts)
+            return Standing(link, account, await login.host_keys.load())
         except BaseException:
             connection.abort()
             raise
@@ -175,13 +181,12 @@ async def _shell(link: Link, login: Login) -> Shell | None:
             channel.write_eof()
         while len(answer) < _ANSWER_LIMIT and (chunk := await channel.read()):
             answer += chunk
+            if (found := _SAID.search(answer)) is not None:
+                name = PurePosixPath(found[1].decode("utf-8", "replace")).name
+                return "posix" if name in POSIX_SHELLS else "other"
         complaint = await channel.read(STDERR)
     finally:
-        await close_channel(channel)
-    for line in answer.decode("utf-8", "replace").splitlines():
-        if line.startswith(_MARK):
-            name = PurePosixPath(line.removeprefix(_MARK).strip()).name
-            return "posix" if name in POSIX_SHELLS else "other"
+        channel.close()
     if _EXPIRED.search(complaint):
         raise new_password_wanted(login)
     if not link.alive:
@@ -200,4 +205,4 @@ async def _has_sftp(link: Link) -> bool:
             await channel.write(_SFTP_INIT)
         return (await channel.read())[4:5] == _SFTP_VERSION
     finally:
-        await close_channel(channel)
+        channel.close()

@@ -12,6 +12,7 @@ import anyio
 from mcp_ssh.config import Config
 from mcp_ssh.errors import AuthFailed, ConnectFailed, InvalidInput, ToolError
 from mcp_ssh.ssh.answers import Answers
+from mcp_ssh.ssh.coalesce import Way
 from mcp_ssh.ssh.hostkeys import HostKeyCheck
 from mcp_ssh.ssh.login import Agent, Login
 from mcp_ssh.ssh.proxy import Proxy
@@ -118,8 +119,7 @@ class Dialer:
     async def _one(self, login: Login, tunnel: "asyncssh.SSHClientConnection | None") -> "asyncssh.SSHClientConnection":
         import asyncssh
 
-        name, port = (login.host_key_alias, 22) if login.host_key_alias else (login.host, login.port)
-        check = login.host_keys.client(await login.host_keys.load(), name, port)
+        check = login.host_keys.client(await login.host_keys.load(), *login.known_as)
         while True:
             attempt = Attempt(login, self._config, tunnel)
             try:
@@ -223,9 +223,10 @@ class Attempt:
         if self.tunnel is not None:
             options["tunnel"] = self.tunnel
         elif self.proxy is not None:
-            options["sock"] = self.proxy.socket
+            options["tunnel"] = Way(self.proxy.socket)
         else:
-            options |= {"family": login.family, "local_addr": (login.bind_address, 0) if login.bind_address else None}
+            local = (login.bind_address, 0) if login.bind_address else None
+            options["tunnel"] = Way(family=login.family, local_addr=local)
         methods = ("publickey", "password", "keyboard-interactive")
         if login.answers:
             methods = ("publickey", "keyboard-interactive", "password")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import anyio
 
 from mcp_ssh.commandline import Command
-from mcp_ssh.errors import ConnectFailed, Unsupported
+from mcp_ssh.errors import ConnectFailed, ToolError, Unsupported
 from mcp_ssh.ssh.become import Acting, Entry
 from mcp_ssh.ssh.kill import Stopped, look, parse, sweep
+from mcp_ssh.ssh.places import Strand, Turns
 from mcp_ssh.ssh.spare import Spares
 from mcp_ssh.ssh.wire import Shell, Wire, wire
 
@@ -22,8 +23,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHANNELS = 8
-"""Commands at once on one connection: sshd's MaxSessions is 10 (sshd_config(5)), and ending one takes a channel too."""
+WIDEN_AFTER_S = 1.0
+"""How long a call waits for a place until another connection is made."""
+
+WIDEN_LIMIT_S = 20.0
+"""How long making it may take."""
+
+ANSWER_LIMIT_S = 3.0
+"""How long a machine may take to say that it is there."""
+
+FEW = 2
+"""Channels of a connection that are too few to open one ahead of need."""
+
+MOST_STRANDS = 3
+"""Connections of one link at most."""
 
 FULL = frozenset({2, 4})
 """Codes of a refused channel that mean "not now": SSH_OPEN_CONNECT_FAILED, which sshd sends at MaxSessions, and
@@ -36,11 +49,25 @@ CLOSE_LIMIT_S = 2.0
 """The longest a channel is waited for after it was told to close."""
 
 
-class Link:
-    """A connection and the channels on it.
+class NoRoom(Exception):
+    """The machine gives no channel more, as far as is known."""
 
-    Commands take one of `CHANNELS` places, in the order they came. Ending a command takes one of two places of its own,
-    so that it never waits behind what it is to end.
+
+class Link:
+    """The way to an account on a machine: a connection, more of them where many calls wait, and the channels on them.
+
+    Calls take places, in the order they came, and no more at once than the machine gives channels. Ending a call takes
+    one of two places of its own, so that it never waits behind what it is to end.
+
+    Args:
+        connection: The first connection; with it the link stands and falls.
+        dial: Makes another one.
+        gone: Called at the end, to see off what the connections went through.
+        widens: Whether another one may be made for calls that wait: logging in once more must ask nobody anything.
+
+    Attributes:
+        users: Sessions that go over it.
+        ended: Called when the last one has left.
     """
 
     def __init__(
@@ -48,87 +75,192 @@ class Link:
         connection: "asyncssh.SSHClientConnection",
         dial: Callable[[], Awaitable["asyncssh.SSHClientConnection"]],
         gone: Callable[[], Awaitable[None]] | None = None,
+        *,
+        widens: bool = False,
     ) -> None:
         self.connection = connection
         self._dial = dial
         self._gone = gone
+        self._widens = widens
+        self.users = 0
+        self.ended: Callable[[], None] = lambda: None
         self.shell: Shell = "posix"
-        self._places = anyio.Semaphore(CHANNELS)
+        self._strands = [Strand(connection)]
+        self._turns = Turns(lambda: sum(each.for_calls for each in self._strands))
         self._stop_places = anyio.Semaphore(2)
+        self._channel_gone = anyio.Event()
         self._cleanups: set[asyncio.Future[Channel]] = set()
         self.spares = Spares(self._spare_channel, self.may_spare)
+        self._widening: asyncio.Future[None] | None = None
+        self._closed = False
 
     @property
     def alive(self) -> bool:
         """Whether the connection stands, as far as keepalives tell."""
         return not self.connection.is_closed()
 
-    @contextlib.asynccontextmanager
-    async def place(self) -> AsyncGenerator[None]:
-        """Wait for a place among the connection's channels, and hold it."""
-        async with self._places:
-            yield
+    def join(self) -> bool:
+        """One session more goes over it, unless it is not there any more; each that did leaves."""
+        if not self.alive or self._closed:
+            return False
+        self.users += 1
+        return True
+
+    async def leave(self) -> None:
+        """One session fewer; the last one ends the link."""
+        self.users -= 1
+        if not self.users:
+            await self.close()
+
+    async def answers(self) -> bool:
+        """Whether the machine is there, which keepalives find out late. A channel that it refuses is a sign of it."""
+        import asyncssh
+
+        with anyio.move_on_after(ANSWER_LIMIT_S):
+            try:
+                channel = await self._on(self._strands[0], ":", None)
+            except asyncssh.ChannelOpenError:
+                return self.alive
+            except (asyncssh.Error, OSError):
+                return False
+            await close_channel(channel)
+            return self.alive
+        return False
 
     def may_spare(self) -> bool:
-        """Whether one more channel, ahead of need, leaves enough for calls and for ending them."""
-        return self.alive and len(self.spares) < self._places.value
+        """Whether a channel may be opened ahead of need: not the last one, and not where there are hardly any."""
+        first = self._strands[0]
+        return self.alive and first.limit > FEW and first.room > 1 and len(self.spares) < self._turns.free
 
-    async def open(self, text: str | None, subsystem: str | None = None) -> "Channel":
+    @contextlib.asynccontextmanager
+    async def place(self) -> AsyncGenerator[None]:
+        """Wait for a place among the channels, and hold it. Whoever waits long gets another connection made."""
+        timer = asyncio.get_running_loop().call_later(WIDEN_AFTER_S, self._widen) if self._turns.full else None
+        try:
+            await self._turns.enter()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        try:
+            yield
+        finally:
+            self._turns.leave()
+            self._narrow()
+
+    def _widen(self) -> None:
+        self._strands = [self._strands[0], *(each for each in self._strands[1:] if each.alive)]
+        if self._widens and not self._closed and self._widening is None and len(self._strands) < MOST_STRANDS:
+            self._widening = asyncio.ensure_future(self._widened())
+
+    async def _widened(self) -> None:
+        try:
+            with anyio.fail_after(WIDEN_LIMIT_S):
+                connection = await self._dial()
+            self._strands.append(Strand(connection))
+        except (ToolError, TimeoutError, OSError) as error:
+            # A machine that refuses one login more is not asked again.
+            self._widens = False
+            log.info("no other connection was made for calls that wait: %s", type(error).__name__)
+        finally:
+            self._widening = None
+        self._turns.admit()
+
+    def _narrow(self) -> None:
+        """Close what was made for calls that waited, once nobody needs it."""
+        if len(self._turns):
+            return
+        for each in [strand for strand in self._strands[1:] if not strand.held]:
+            self._strands.remove(each)
+            each.connection.close()
+
+    async def open(self, text: str | None, subsystem: str | None = None, *, at_once: bool = False) -> "Channel":
         """Start a command, or a subsystem, on a channel of its own; the caller sets the deadline.
 
         sshd frees a place a moment after it closed a channel, so an open it refuses for want of one is repeated:
         nothing ran yet. An open that is cancelled half-way is closed as soon as it comes through.
 
+        Args:
+            text: The command.
+            subsystem: Instead of a command.
+            at_once: Do not wait for a channel to be closed where the machine is known to give no more.
+
         Raises:
+            NoRoom: `at_once`, and there is none.
             ConnectFailed: The connection is gone.
             Unsupported: The account may not run commands.
         """
         import asyncssh
 
-        self.spares.leave(self._places.value)
-        wait_s = 0.01
+        self.spares.leave(self._turns.free)
+        wait_s, refused, closed = 0.01, None, 0
         while True:
-            if not self.alive:
-                raise lost()
+            strand = self._roomiest()
+            if at_once and strand.room < 1:
+                raise NoRoom
             try:
-                return await self._attempt(text, subsystem)
+                return await self._on(strand, text, subsystem)
             except asyncssh.ChannelOpenError as error:
-                self._try_later(error)
+                self._try_later(strand, error)
             except (asyncssh.Error, OSError) as error:
                 raise lost() from error
-            await anyio.sleep(wait_s)
+            if refused is strand:
+                strand.was_refused(closed)
+            refused, closed = strand, strand.closed
+            with anyio.move_on_after(wait_s):
+                await self._channel_gone.wait()
             wait_s = min(wait_s * 2, 0.5)
 
-    async def _attempt(self, text: str | None, subsystem: str | None = None) -> "Channel":
-        opening = asyncio.ensure_future(self._opened(text, subsystem))
+    def _roomiest(self) -> Strand:
+        if not self.alive:
+            raise lost()
+        return max((each for each in self._strands if each.alive), key=lambda each: each.room)
+
+    async def _on(self, strand: Strand, text: str | None, subsystem: str | None) -> "Channel":
+        opening: asyncio.Future[Channel] = asyncio.ensure_future(self._opened(strand, text, subsystem))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
             self._close_when_open(opening)
             raise
 
-    def _try_later(self, refusal: "asyncssh.ChannelOpenError") -> None:
+    def _try_later(self, strand: Strand, refusal: "asyncssh.ChannelOpenError") -> None:
         """Return where a channel was refused for now; raise where it always will be."""
         if refusal.code not in FULL:
             raise no_commands() from refusal
         if not self.alive:
             raise lost() from refusal
-        if len(self.spares):
+        if len(self.spares) and strand.open <= FEW:
             self.spares.forbid()
+        self.spares.leave(0)
 
     async def _spare_channel(self, text: str) -> "Channel | None":
         import asyncssh
 
         try:
-            return await self._attempt(text)
+            return await self._on(self._strands[0], text, None)
         except (asyncssh.Error, OSError):
             return None
 
-    async def _opened(self, text: str | None, subsystem: str | None) -> "Channel":
+    async def _opened(self, strand: Strand, text: str | None, subsystem: str | None) -> "Channel":
         from mcp_ssh.ssh.channel import Channel
 
-        channel = Channel()
-        await self.connection.create_session(lambda: channel, text, subsystem=subsystem, encoding=None)
+        def made() -> Channel:
+            strand.has_opened()
+            return channel
+
+        def gone() -> None:
+            strand.has_closed()
+            self._channel_gone.set()
+            self._channel_gone = anyio.Event()
+
+        channel = Channel(gone)
+        strand.held += 1
+        try:
+            await strand.connection.create_session(made, text, subsystem=subsystem, encoding=None)
+        except BaseException:
+            if not channel.made:
+                strand.held -= 1
+            raise
         return channel
 
     def _close_when_open(self, opening: "asyncio.Future[Channel]") -> None:
@@ -157,7 +289,7 @@ class Link:
         with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_LIMIT_S):
             try:
                 async with self._stop_places:
-                    with anyio.move_on_after(STOP_LIMIT_S / 2):
+                    with anyio.move_on_after(STOP_LIMIT_S / 2), contextlib.suppress(NoRoom):
                         return await self._stopped(self, command, acting)
                     return await self._stopped_aside(command, acting)
             except Exception as error:  # noqa: BLE001 whatever went wrong, the answer is that nobody knows
@@ -181,7 +313,7 @@ class Link:
     async def _swept(self, link: "Link", command: Command, acting: Acting | None) -> Stopped:
         prepared = wire(command.line(), shell=self.shell, acting=acting, ours=True)
         entry = Entry(acting, prepared.cookie)
-        channel = await link.open(prepared.text)
+        channel = await link.open(prepared.text, at_once=True)
         try:
             said = b""
             async with anyio.create_task_group() as group:
@@ -204,13 +336,22 @@ class Link:
 
     async def close(self) -> None:
         """End the connection and what it goes through, with a good-bye where the other side still listens."""
+        self._closed = True
+        self.ended()
         with anyio.CancelScope(shield=True):
             await self.spares.close()
-            self.connection.close()
+            if self._widening is not None:
+                self._widening.cancel()
+                await asyncio.wait([self._widening])
+            connections = [each.connection for each in self._strands]
+            for each in connections:
+                each.close()
             with anyio.move_on_after(CLOSE_LIMIT_S) as limit:
-                await self.connection.wait_closed()
+                for each in connections:
+                    await each.wait_closed()
             if limit.cancelled_caught:
-                self.connection.abort()
+                for each in connections:
+                    each.abort()
             if self._gone is not None:
                 await self._gone()
 

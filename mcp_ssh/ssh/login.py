@@ -93,6 +93,16 @@ class Login:
         """The machine, for messages."""
         return f"{self.host} port {self.port}"
 
+    @property
+    def known_as(self) -> tuple[str, int]:
+        """Name and port under which its host key is known."""
+        return (self.host_key_alias, 22) if self.host_key_alias else (self.host, self.port)
+
+    @property
+    def asks_nobody(self) -> bool:
+        """Whether it can be repeated unasked: no code that counts once, no agent that may want a finger on a key."""
+        return not self.answers and self.agent is None and all(each.asks_nobody for each in self.hops)
+
 
 @dataclass(frozen=True)
 class Logins:

@@ -257,7 +257,7 @@ class Session:
         return guarded(command, self.rules.protected)
 
     async def close(self) -> None:
-        """End what runs on the session, then its connection."""
+        """End what runs on the session, then its connection, unless other sessions go over it."""
         await self.calls.close()
         await self.tunnels.close_all()
-        await self.link.close()
+        await self.link.leave()

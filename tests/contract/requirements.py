@@ -390,5 +390,14 @@ REQUIREMENTS = tuple(
         ),
         ("guide.open", "issue 4, guide", "Guide, prompts and llms.txt need no token and are linked from the root."),
         ("guide.examples", "issue 4, guide", "Every example of the guide works as it stands."),
+        ("speed.limiter", "issue 4, speed", "No more channels than a machine gives, and no call refused."),
+        ("speed.coalesce", "issue 4, speed", "What is written in one turn leaves as one, and nothing of it is lost."),
+        ("speed.socket", "issue 4, speed", "No socket of ours waits to fill a packet (TCP_NODELAY)."),
+        ("speed.start", "issue 4, speed", "The list of tools is told before the SSH library is imported."),
+        ("speed.kex", "issue 4, speed", "AES-GCM comes first, and group exchange is not offered."),
+        ("speed.keys", "issue 4, speed", "A key file is parsed once for as long as it is the same."),
+        ("speed.round_trips", "issue 4, speed", "A small file is read in as few round trips as a command."),
+        ("speed.shared", "design, session names", "Sessions of one caller that log in alike share one connection."),
+        ("speed.widening", "issue 4, speed", "A call that waits long gets another connection, where that asks nobody."),
     )
 )

@@ -1,0 +1,124 @@
+"""The first stretch of a connection, on which all that is written in one turn of the loop leaves as one.
+
+asyncssh writes a message of padding before every packet, and every one of the two by itself: half of all system calls
+of an upload. Its public `tunnel` argument takes any object that makes connections; this one makes plain ones, and puts
+a transport before them that joins writes.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+READ_BYTES = 64 * 1024
+"""The most that is handed on at once: with each packet it takes, asyncssh copies what it has not taken apart yet."""
+
+
+class Way:
+    """Makes one connection, for asyncssh to speak on; what it is given goes to asyncio's `create_connection`.
+
+    Args:
+        socket: A socket that is connected already.
+        options: Of the address family and the local address, where there is none.
+    """
+
+    def __init__(self, socket: Any = None, **options: Any) -> None:
+        self._socket = socket
+        self._options = options
+
+    async def create_connection(
+        self, factory: Callable[[], asyncio.Protocol], host: str, port: int
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        """Connect; the protocol sees nothing but a transport.
+
+        Raises:
+            OSError: It cannot be reached.
+        """
+        protocol = factory()
+        loop = asyncio.get_running_loop()
+        where: dict[str, Any] = {"sock": self._socket} if self._socket else {"host": host, "port": port}
+        transport, _ = await loop.create_connection(lambda: _Relay(protocol), **where, **self._options)
+        return transport, protocol
+
+
+class _Relay(asyncio.Protocol):
+    """Hands on what asyncio tells of the connection."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        self._protocol = protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 what create_connection makes
+        self._joined = Joined(transport)
+        self._protocol.connection_made(self._joined)
+
+    def data_received(self, data: bytes) -> None:
+        for start in range(0, len(data), READ_BYTES):
+            self._protocol.data_received(data[start : start + READ_BYTES])
+
+    def eof_received(self) -> bool | None:
+        return self._protocol.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._joined.drop()
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+
+class Joined(asyncio.Transport):
+    """A transport whose writes of one turn of the loop leave as one; everything else is the other transport's."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._written: list[bytes | bytearray | memoryview] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send, at the end of this turn."""
+        if not self._written:
+            self._loop.call_soon(self._flush)
+        self._written.append(bytes(data))
+
+    def _flush(self) -> None:
+        written, self._written = self._written, []
+        if written:
+            self._transport.write(b"".join(written))
+
+    def drop(self) -> None:
+        """Forget what was written: there is nobody to send it to."""
+        self._written.clear()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that have not been sent."""
+        return self._transport.get_write_buffer_size() + sum(map(len, self._written))
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What the other transport knows."""
+        return self._transport.get_extra_info(name, default)
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or about to be."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Send the rest, then close."""
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close without waiting. What was written has its one chance to leave, as it would have had without us."""
+        self._flush()
+        self._transport.abort()
+
+    def pause_reading(self) -> None:
+        """Take nothing more for now."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        self._transport.resume_reading()

@@ -1,0 +1,137 @@
+"""Whose turn it is, and what refusals teach: properties over made-up orders of events."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcp_ssh.ssh.places import ASSUMED, CALLS, Strand, Turns
+
+
+class Queue:
+    """Turns, and who has one, with every event played by hand."""
+
+    def __init__(self) -> None:
+        self.capacity = 3
+        self.turns = Turns(lambda: self.capacity)
+        self.waiting: list[asyncio.Task[None]] = []
+        self.running = 0
+        self.order: list[int] = []
+        self.came: list[int] = []
+        self._number = 0
+
+    async def come(self) -> None:
+        self._number += 1
+        task = asyncio.ensure_future(self._enter(self._number))
+        task.set_name(str(self._number))
+        self.waiting.append(task)
+        self.came.append(self._number)
+        await asyncio.sleep(0)
+
+    async def _enter(self, number: int) -> None:
+        await self.turns.enter()
+        self.running += 1
+        self.order.append(number)
+
+    async def give_up(self, index: int) -> None:
+        still = [task for task in self.waiting if not task.done()]
+        if not still:
+            return
+        task = still[index % len(still)]
+        before = self.running
+        task.cancel()
+        await asyncio.wait([task])
+        if self.running == before:
+            self.came.remove(int(task.get_name()))
+
+    async def leave(self) -> None:
+        if self.running:
+            self.running -= 1
+            self.turns.leave()
+
+    async def become(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.turns.admit()
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("come"), st.just(0)),
+        st.tuples(st.just("leave"), st.just(0)),
+        st.tuples(st.just("give_up"), st.integers(0, 20)),
+        st.tuples(st.just("become"), st.integers(1, 6)),
+    ),
+    max_size=60,
+)
+
+
+@pytest.mark.requirement("speed.limiter")
+@settings(max_examples=150, deadline=None)
+@given(events=EVENTS, at_once=st.booleans())
+def test_turns_come_in_order_and_never_stay_empty_while_somebody_waits(
+    events: list[tuple[str, int]], at_once: bool
+) -> None:
+    async def play() -> None:
+        queue = Queue()
+        for name, value in events:
+            if name == "come":
+                await queue.come()
+            elif name == "leave":
+                await queue.leave()
+            else:
+                await getattr(queue, name)(value)
+            if not at_once:  # else several events meet before anybody notices the first
+                await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting = [task for task in queue.waiting if not task.done()]
+        assert queue.order == queue.came[: len(queue.order)]
+        assert len(waiting) == len(queue.turns)
+        assert not waiting or queue.running >= queue.capacity
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(play())
+
+
+def strand() -> Strand:
+    return Strand(cast("Any", SimpleNamespace(is_closed=lambda: False)))
+
+
+@pytest.mark.requirement("speed.limiter")
+@settings(max_examples=150, deadline=None)
+@given(limit=st.integers(1, 14), wishes=st.lists(st.booleans(), min_size=1, max_size=80))
+def test_a_limit_is_learned_from_refusals_and_from_channels_that_were_opened(limit: int, wishes: list[bool]) -> None:
+    known, refused_at = strand(), None
+    for wish in wishes:
+        if not wish:
+            if known.open:
+                known.has_closed()
+            continue
+        known.held += 1
+        if known.open < limit:
+            known.has_opened()
+            refused_at = None
+            continue
+        known.held -= 1
+        if refused_at is not None:
+            known.was_refused(refused_at)
+        refused_at = known.closed
+    assert known.limit in {limit, ASSUMED} or known.limit == max(known.open, ASSUMED)
+    assert 1 <= known.for_calls <= CALLS
+    assert known.limit == 1 or known.for_calls < known.limit
+
+
+def test_a_refusal_beside_a_channel_that_has_just_gone_teaches_nothing() -> None:
+    known = strand()
+    for _ in range(3):
+        known.held += 1
+        known.has_opened()
+    before = known.closed
+    known.has_closed()
+    known.was_refused(before)
+    assert known.limit == ASSUMED
