@@ -50,22 +50,34 @@ have=$(size_of "$kept")
 [ "$have" -le "$count" ] || { rm -f "$kept"; fresh; have=0; }
 [ "$have" = "$count" ] || have=$((have / block * block))
 begin ok; printf "have %s" "$have"; end
-if [ "$have" != "$count" ]; then
+hex=''
+if [ "$have" != "$count" ] && { [ $((count - have)) -lt 1048576 ] || [ ! -e /proc/self/fd ]; }; then
   why=$(dd of="$kept" bs=$block seek=$((have / block)) conv=notrunc 2>&1) || { part=$kept; answer failed "$why"; }
+elif [ "$have" != "$count" ]; then
+  # What is large is summed up while it comes: fd 3 leads to dd, fd 5 out of here.
+  why=$({
+    { { head -c "$have" "$kept"; tee /proc/self/fd/3; } | sha256sum | { read -r hex x; echo "sum:$hex"; } >&5; } 3>&1 |
+    { dd of="$kept" bs=$block seek=$((have / block)) conv=notrunc 2>&1 || echo failed:; }
+  } 5>&1)
+  hex=${why#*sum:}
+  hex=${hex%%[!0-9a-f]*}
+  why=${why%%sum:*}${why#*sum:"$hex"}
+  case $why in *failed:*) part=$kept; answer failed "${why%failed:*}" ;; esac
 fi
 [ "$(size_of "$kept")" = "$count" ] || answer short
 part=$kept
-[ "$(sum "$part")" = "$whole" ] || answer damaged "$have"
+[ "${hex:-$(sum "$part")}" = "$whole" ] || answer damaged "$have"
 """
     + PLACE
 )
 
-# Read by one open file from first to last, so that a file that is replaced meanwhile is still the old one.
+# Read by one open file from first to last, so that a file that is replaced meanwhile is still the old one. It is summed
+# up while it travels, and both stop at the size it had: a log that grows is whole as far as it was.
 _SEND = packed(
     BEGIN
     + r"""
 need stat dd head sha256sum
-facts=$(stat -L -c "%s %a" "$p" 2>&1) || stop failed "$facts"
+facts=$(stat -L -c "%s %a %i.%Y.%Z" "$p" 2>&1) || stop failed "$facts"
 [ -r "$p" ] || stop denied
 if [ -d "$p" ]; then
   [ -x "$p" ] || stop denied
@@ -75,18 +87,30 @@ fi
 exec 3<"$p"
 source=/proc/$$/fd/3
 [ -r "$source" ] || source=$p
-size=${facts% *} hex=-
+size=${facts%% *} rest=${facts#* } fast=''
 # Files in /proc have no size to tell, and may be others the next time.
 if [ "$size" = 0 ]; then
-  begin ok; printf "file 0 %s -" "${facts#* }"; end
+  begin ok; printf "file 0 %s -" "${rest%% *}"; end
   head -c "$1" <"$source"
   exit
 fi
 [ "$size" -le "$1" ] || stop large "$size"
-hex=$(head -c "$size" <"$source" | sha256sum)
-begin ok; printf "file %s %s %s" "$size" "${facts#* }" "${hex%% *}"; end
-read -r from || exit 0
-{ [ "$from" = 0 ] || dd bs=1 skip="$from" count=0 2>/dev/null; head -c $((size - from)); } <"$source"
+# Where dd can, it moves more at a time than head does.
+if [ "$size" -ge 1048576 ] && dd iflag=fullblock count=0 </dev/null 2>/dev/null; then fast=1; fi
+emit() {
+  if [ -z "$fast" ]; then head -c "$1"; return; fi
+  dd iflag=fullblock bs=262144 count=$(($1 / 262144)) 2>/dev/null && head -c $(($1 % 262144))
+}
+begin ok; printf "file %s" "$facts"; end
+from=$2
+[ -n "$from" ] || read -r from || exit 0
+exec 4>&1
+hex=$(
+  emit "$size" <"$source" | sha256sum &
+  { [ "$from" = 0 ] || dd bs=1 skip="$from" count=0 2>/dev/null; emit $((size - from)); } <"$source" >&4
+  wait
+)
+end "${hex%% *}"
 """
 )
 
@@ -116,34 +140,69 @@ def parse_have(answer: Answer) -> int:
     return int(answer.body.split(b" ")[1])
 
 
-def ask_send(path: str, maximum: int = ANY_SIZE) -> Asked:
+def ask_send(path: str, maximum: int = ANY_SIZE, *, at_once: bool = False) -> Asked:
     """Give out a file; `parse_offer` reads the answer. Told an offset in a line of its own, it sends the rest.
 
     Args:
         path: The file.
         maximum: The most bytes it may have.
+        at_once: It need not be told, and sends all.
     """
-    return ask(
-        _SEND, path, [str(maximum)], words={**WORDS, "large": lambda answer: Larger(answer.path, int(answer.body))}
-    )
+    words: Words = {**WORDS, "large": lambda answer: Larger(answer.path, int(answer.body))}
+    return ask(_SEND, path, [str(maximum), "0" if at_once else ""], words=words)
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What would be sent; None where it is a folder. No SHA-256: the size is unknown, and it comes at once."""
+    """What would be sent. No version: the size is unknown, and it comes at once.
+
+    Attributes:
+        size: Bytes of the whole.
+        mode: Its permissions.
+        version: The same as long as nobody changes the file: where it is and when it was changed.
+    """
 
     size: int
     mode: int
-    sha256: str | None
+    version: str | None
 
 
 def parse_offer(answer: Answer) -> Offer | None:
-    """What the machine has at the path."""
+    """What the machine has at the path; None for a folder."""
     kind, *facts = answer.body.decode("ascii").split(" ")
     if kind == "dir":
         return None
-    size, mode, sha256 = facts
-    return Offer(int(size), int(mode, 8), None if sha256 == "-" else sha256)
+    size, mode, version = facts
+    return Offer(int(size), int(mode, 8), None if version == "-" else version)
+
+
+class Summed:
+    """What comes after an offer: the file's bytes, and behind them its SHA-256 between marks.
+
+    Args:
+        asked: The question.
+        offer: Its answer.
+    """
+
+    def __init__(self, asked: Asked, offer: Offer) -> None:
+        self._mark = asked.mark
+        self._held = bytearray()
+        self._trailer = 2 * len(asked.mark) + 64 if offer.version else 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The bytes of the file among these."""
+        self._held += chunk
+        passed = bytes(self._held[: max(0, len(self._held) - self._trailer)])
+        del self._held[: len(passed)]
+        return passed
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the whole file, once all came; none where it was cut short, or had no size to begin with."""
+        mark, held = self._mark, bytes(self._held)
+        if not self._trailer or not (held.startswith(mark) and held.endswith(mark)):
+            return None
+        return held[len(mark) : -len(mark)].decode("ascii", "replace")
 
 
 class Damaged(Conflict):

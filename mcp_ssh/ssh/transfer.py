@@ -19,6 +19,7 @@ from mcp_ssh.probes.file_transfer import (
     BLOCK,
     Damaged,
     Offer,
+    Summed,
     ask_receive,
     ask_send,
     parse_have,
@@ -151,15 +152,53 @@ async def _sent(stream: Stream, source: Source, offset: int, progress: Progress)
 # ---- from the machine --------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Offered:
+    """A file that the machine has, on its way once it is told from where.
+
+    Attributes:
+        path: Its path, as the machine has it.
+        offer: What is known of it; `None` for a folder.
+        stream: On which it comes.
+        summed: Takes what comes apart.
+    """
+
+    path: str
+    offer: Offer
+    stream: Stream
+    summed: Summed
+
+    async def read(self) -> bytes:
+        """Some of its bytes; none at the end."""
+        while chunk := await self.stream.read():
+            if passed := self.summed.feed(chunk):
+                return passed
+        return b""
+
+
 @contextlib.asynccontextmanager
 async def offered(
-    host: Session, path: str, maximum: int = ANY_SIZE
-) -> AsyncGenerator[tuple[str, Offer | None, Stream]]:
-    """What the machine has at a path, and the stream on which it would come; `None` for a folder."""
-    asked = ask_send(path, maximum)
+    host: Session, path: str, maximum: int = ANY_SIZE, *, at_once: bool = False
+) -> AsyncGenerator[tuple[str, Offered | None]]:
+    """What the machine has at a path; `None` for a folder.
+
+    Args:
+        host: The session.
+        path: The path.
+        maximum: The most bytes it may have.
+        at_once: Have all of it follow without a word from us, which would be a round trip.
+    """
+    asked = ask_send(path, maximum, at_once=at_once)
     async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
+        if at_once:
+            stream.end_input()
         answer = await stream.answer(asked)
-        yield answer.path, parse_offer(answer), stream
+        offer = parse_offer(answer)
+        if offer is None:
+            await stream.finish()
+            yield answer.path, None
+        else:
+            yield answer.path, Offered(answer.path, offer, stream, Summed(asked, offer))
 
 
 async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | None]:
@@ -169,18 +208,15 @@ async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | No
         Larger: It has more bytes.
         Conflict: It changed while it was being read.
     """
-    async with offered(host, path, maximum) as (shown, offer, stream):
-        if offer is None:
-            await stream.finish()
+    async with offered(host, path, maximum, at_once=True) as (shown, there):
+        if there is None:
             return shown, None
-        await stream.write(b"0\n")
-        stream.end_input()
         content = bytearray()
-        while len(content) <= maximum and (chunk := await stream.read()):
+        while len(content) <= maximum and (chunk := await there.read()):
             content += chunk
-        await stream.finish()
+        await there.stream.finish()
     data = bytes(content)
-    if offer.sha256 is not None and await anyio.to_thread.run_sync(_sha256, data) != offer.sha256:
+    if there.offer.version and await anyio.to_thread.run_sync(_sha256, data) != there.summed.sha256:
         raise _changed(shown)
     return shown, data
 
@@ -233,11 +269,11 @@ class _Bad(Exception):
 
 
 async def _download(host: Session, path: str, goal: Goal, progress: Progress) -> Transferred | None:
-    async with offered(host, path) as (remote, offer, stream), contextlib.AsyncExitStack() as held:
-        if offer is None:
-            await stream.finish()
+    async with offered(host, path) as (remote, there), contextlib.AsyncExitStack() as held:
+        if there is None:
             return None
-        partial = partial_name(goal.place.name, host.name, remote, offer.size, offer.sha256)
+        offer, stream = there.offer, there.stream
+        partial = partial_name(goal.place.name, host.name, remote, offer.size, offer.version)
         opened = local.sink(goal.place, partial, offer.size, make=goal.make)
         target = await in_thread(functools.partial(opened.__enter__), goal.shown)
         held.callback(opened.__exit__, None, None, None)
@@ -245,22 +281,23 @@ async def _download(host: Session, path: str, goal: Goal, progress: Progress) ->
         await stream.write(f"{resumed}\n".encode())
         stream.end_input()
         receiving(progress, offer.size)
-        while chunk := await stream.read():
+        while chunk := await there.read():
             await in_thread(functools.partial(target.write, chunk), goal.shown)
             await progress.reached(target.have)
         _, said = await stream.finish()
-        await _keep(target, offer, goal.shown, resumed, said)
+        await _keep(target, there, goal.shown, resumed, said)
     return Transferred(remote, target.have, target.digest.hexdigest(), resumed, f"{offer.mode:04o}")
 
 
-async def _keep(target: Sink, offer: Offer, shown: str, resumed: int, said: bytes) -> None:
-    if offer.sha256 is not None and target.have < offer.size:
+async def _keep(target: Sink, there: Offered, shown: str, resumed: int, said: bytes) -> None:
+    offer = there.offer
+    if offer.version and (target.have < offer.size or there.summed.sha256 is None):
         reason = said.decode("utf-8", "replace").strip()[-300:]
         raise RemoteFailed(
             f"only {target.have} of {offer.size} bytes came{': ' if reason else ''}{reason}",
             hint="try again: what came is kept, and the rest follows",
         )
-    if offer.sha256 is not None and target.digest.hexdigest() != offer.sha256:
+    if offer.version and target.digest.hexdigest() != there.summed.sha256:
         await in_thread(target.discard, shown)
         raise _Bad(resumed)
     await in_thread(functools.partial(target.commit, offer.mode), shown)
