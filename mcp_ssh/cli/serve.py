@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_ssh.cli import logs
+from mcp_ssh.cli import logs, start
 from mcp_ssh.cli.stdio import surface_arguments
 from mcp_ssh.cli.terminal import say, usage
 
@@ -42,6 +42,7 @@ def port(text: str) -> int:
 
 def run(parsed: argparse.Namespace) -> int:
     """Serve until a signal ends it, and return the exit code."""
+    start.begin()
     import anyio
 
     if parsed.tls_key and not parsed.tls_cert:
@@ -63,6 +64,7 @@ async def _serve(parsed: argparse.Namespace) -> None:
     shown = surface.parse(parsed.toolsets, REGISTRY, read_only=parsed.read_only)
     tls = Tls(parsed.tls_cert, parsed.tls_key) if parsed.tls_cert else None
     async with open_app(folder, config, read_only=parsed.read_only) as app:
+        start.begun()
         # Among JSON lines the log's own word must do.
         say_where = _unheard if parsed.log_json else _say_where
         # No token is made for a server that cannot listen.

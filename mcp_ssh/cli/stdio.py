@@ -2,7 +2,7 @@
 
 import argparse
 
-from mcp_ssh.cli import logs
+from mcp_ssh.cli import logs, start
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,7 @@ def surface_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Serve until the client leaves, and return the exit code."""
+    start.begin()
     import anyio
 
     anyio.run(_serve, parsed)
@@ -41,4 +42,5 @@ async def _serve(parsed: argparse.Namespace) -> None:
     logs.set_up(config, verbose=parsed.verbose, as_json=parsed.log_json)
     shown = surface.parse(parsed.toolsets, REGISTRY, read_only=parsed.read_only)
     async with open_app(folder, config, read_only=parsed.read_only) as app:
+        start.begun()
         await serve_stdio(app, REGISTRY, shown)
