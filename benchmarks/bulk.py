@@ -11,7 +11,7 @@ from benchmarks.scene import Scene
 
 MIB = 1024 * 1024
 THERE = "/dev/shm/mcp-ssh-bench"  # noqa: S108 in memory, on the machine
-ONE_THREAD = "asyncssh encrypts and packs in one Python thread, a message of padding before every packet"
+SUMMED = "sha256sum on the machine shares its cores with both ends of the connection, and cat sums nothing up"
 
 
 async def run(scene: Scene) -> list[Row]:
@@ -51,11 +51,11 @@ async def run(scene: Scene) -> list[Row]:
     cat = "`ssh -S … cat`"
     return [
         ratio_row("bulk_up", f"Upload of {mib} MiB, with SHA-256, fsync and rename", cat,
-                  seen.beside("ours up", "cat up"), 0.75, because=ONE_THREAD, unit="MB/s", bound="≥"),
+                  seen.beside("ours up", "cat up"), 0.75, because=SUMMED, unit="MB/s", bound="≥"),
         ratio_row("bulk_down", f"Download of {mib} MiB, with SHA-256, fsync and rename", cat,
-                  seen.beside("ours down", "cat down"), 0.9, because=ONE_THREAD, unit="MB/s", bound="≥"),
+                  seen.beside("ours down", "cat down"), 0.9, because=SUMMED, unit="MB/s", bound="≥"),
         ratio_row("bulk_up_sftp", f"Upload of {mib} MiB, with SHA-256, fsync and rename", "`sftp` over `ssh -S`",
-                  seen.beside("ours up", "sftp up"), 1.3, because=ONE_THREAD, unit="MB/s", bound="≥"),
+                  seen.beside("ours up", "sftp up"), 1.3, because=SUMMED, unit="MB/s", bound="≥"),
         Row("bulk_memory", f"Memory that {mib} MiB up and down take", most, "MiB", most, 32,
             "blocks are held on both sides of the hash", basis="memory"),
     ]  # fmt: skip

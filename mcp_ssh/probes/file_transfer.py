@@ -51,18 +51,27 @@ have=$(size_of "$kept")
 [ "$have" = "$count" ] || have=$((have / block * block))
 begin ok; printf "have %s" "$have"; end
 hex=''
-if [ "$have" != "$count" ] && { [ $((count - have)) -lt 1048576 ] || [ ! -e /proc/self/fd ]; }; then
-  why=$(dd of="$kept" bs=$block seek=$((have / block)) conv=notrunc 2>&1) || { part=$kept; answer failed "$why"; }
-elif [ "$have" != "$count" ]; then
-  # What is large is summed up while it comes: fd 3 leads to dd, fd 5 out of here.
+if [ $((count - have)) -ge 1048576 ] && dd iflag=fullblock count=0 </dev/null 2>/dev/null; then
+  # What is large is summed up while it comes: one part is read back while the next one is written.
   why=$({
-    { { head -c "$have" "$kept"; tee /proc/self/fd/3; } | sha256sum | { read -r hex x; echo "sum:$hex"; } >&5; } 3>&1 |
-    { dd of="$kept" bs=$block seek=$((have / block)) conv=notrunc 2>&1 || echo failed:; }
+    {
+      head -c "$have" "$kept"
+      at=$((have / block)) reader=''
+      while [ $((at * block)) -lt "$count" ]; do
+        said=$(dd of="$kept" bs=$block seek=$at count=64 iflag=fullblock conv=notrunc 2>&1) ||
+          { echo "failed:$said" >&5; break; }
+        case $said in 0+0*) break ;; esac
+        [ -z "$reader" ] || wait "$reader"
+        dd if="$kept" bs=$block skip=$at count=64 2>/dev/null &
+        reader=$! at=$((at + 64))
+      done
+      wait
+    } | sha256sum | { read -r hex x; echo "sum:$hex"; }
   } 5>&1)
-  hex=${why#*sum:}
-  hex=${hex%%[!0-9a-f]*}
-  why=${why%%sum:*}${why#*sum:"$hex"}
-  case $why in *failed:*) part=$kept; answer failed "${why%failed:*}" ;; esac
+  hex=${why##*sum:} why=${why%sum:*}
+  case $why in failed:*) part=$kept; answer failed "${why#failed:}" ;; esac
+elif [ "$have" != "$count" ]; then
+  why=$(dd of="$kept" bs=$block seek=$((have / block)) conv=notrunc 2>&1) || { part=$kept; answer failed "$why"; }
 fi
 [ "$(size_of "$kept")" = "$count" ] || answer short
 part=$kept

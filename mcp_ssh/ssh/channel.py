@@ -14,6 +14,8 @@ from collections.abc import Callable
 import asyncssh
 
 HIGH = 1024 * 1024
+TAKEN = 512 * 1024
+"""The most that is handed out at once: joining what is held takes as much memory again."""
 STDERR = 1
 """Kind of data that is standard error: SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2)."""
 
@@ -108,14 +110,18 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         return not self._size
 
     async def read(self, stream: int | None = None) -> bytes:
-        """All that came of a stream since it was last read; waits for some, and gives none at its end."""
+        """What came of a stream, about `TAKEN` at most; waits for some, and gives none at its end."""
         held = self._held[stream]
         while not held and not self._ended:
             self._arrived.clear()
             await self._arrived.wait()
-        taken = b"".join(held)
-        held.clear()
-        self._size -= len(taken)
+        parts: list[bytes] = []
+        size = 0
+        while held and size < TAKEN:
+            parts.append(held.popleft())
+            size += len(parts[-1])
+        taken = b"".join(parts)
+        self._size -= size
         if self._paused and not self._size:
             self._paused = False
             self._resuming = True
