@@ -104,9 +104,9 @@ async def warm(app: App, host: Host, user: str, more: Mapping[str, Any] | None =
     link = found.session.link
     plainly = link.open
 
-    async def counted(text: str | None, subsystem: str | None = None) -> Any:
+    async def counted(text: str | None, subsystem: str | None = None, **more: Any) -> Any:
         found.plain += 1
-        return await plainly(text, subsystem)
+        return await plainly(text, subsystem, **more)
 
     link.open = counted
     return found
