@@ -45,12 +45,20 @@ def _stopping() -> ShuttingDown:
     return ShuttingDown("this server is stopping", hint="look at the machine before repeating the call")
 
 
+@dataclass
+class Live:
+    """The config that counts now: one object that never changes, replaced by another. `turn` is whose replaces it."""
+
+    config: Config
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
+
+
 @dataclass(frozen=True)
 class App:
     """What tools and doors share."""
 
     home: Path
-    config: Config
+    live: Live
     store: Store
     blobs: Blobs
     hostkeys: HostKeys
@@ -60,6 +68,11 @@ class App:
     resolvers: list[Resolver] = field(default_factory=list[Resolver])
     limits: CallLimits = field(default_factory=lambda: CallLimits(64, 0))
     calls: Calls = field(default_factory=lambda: Calls(_stopping))
+
+    @property
+    def config(self) -> Config:
+        """The config as it is now."""
+        return self.live.config
 
     def asking(self, call: Call) -> Asking:
         """What opens a session for a call, and has a person asked for what is missing."""
@@ -115,16 +128,17 @@ async def open_app(
         policy=settings.security.host_keys,
         reject_unknown=settings.security.reject_unknown_hosts,
     )
+    live = Live(settings)
     app = App(
         home=folder,
-        config=settings,
+        live=live,
         store=store,
         blobs=blobs,
         hostkeys=hostkeys,
         sessions=Sessions(settings.ssh.max_concurrent_connections, settings.ssh.idle_minutes * 60),
         read_only=read_only,
         limits=CallLimits(settings.security.max_calls_at_once, settings.security.max_calls_per_minute),
-        resolvers=[store.connections.resolve, aliases(settings, hostkeys)],
+        resolvers=[store.connections.resolve, aliases(lambda: live.config, hostkeys)],
     )
     try:
         async with anyio.create_task_group() as group:

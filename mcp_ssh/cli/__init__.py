@@ -75,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(_run(list(sys.argv[1:] if argv is None else argv)))
 
 
+def ssh_api() -> None:
+    """`ssh-api`: the same as `mcp-ssh serve`."""
+    main(["serve", *sys.argv[1:]])
+
+
 def _run(argv: list[str]) -> int:
     # What stands after `--` is for another program, and none of our options.
     dashes = argv.index("--") if "--" in argv else len(argv)

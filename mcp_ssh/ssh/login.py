@@ -277,11 +277,11 @@ class Logins:
         return hops
 
 
-def aliases(config: Config, host_keys: HostKeys) -> Resolver:
+def aliases(config: Callable[[], Config], host_keys: HostKeys) -> Resolver:
     """What a name in ~/.ssh/config stands for, as one of the resolvers of `Sessions.find_or_open`."""
 
     async def resolve(caller: Caller, name: str) -> Mapping[str, Any] | None:
-        return {"host": name} if await Logins(caller, config, host_keys).alias(name) else None
+        return {"host": name} if await Logins(caller, config(), host_keys).alias(name) else None
 
     return resolve
 

@@ -1,6 +1,6 @@
 """The ssh_api family: /session, /command, /file, /system, /setup."""
 
-from mcp_ssh.tools import blob, command, file, session
+from mcp_ssh.tools import blob, command, config, file, session
 from rest_bridge.dialects import SSH_API
 from rest_bridge.routes import Family, Route, ssh_api_system, ssh_api_tasks, ssh_api_tunnel
 
@@ -32,6 +32,10 @@ FAMILY = Family(
         Route("DELETE", "/file/rmdir", file.rmdir, only=("path", "session_id", "become")),
         # Not documented: the one thing that the others together cannot do in one step.
         Route("POST", "/file/move", file.move, query=("session_id", "src", "dst")),
+        Route("GET", "/config/", config.get),
+        Route("PUT", "/config/", config.set_),
+        Route("POST", "/config/reload", config.reload),
+        Route("GET", "/config/{key}", config.get_key),
         *ssh_api_system.ROUTES,
         *ssh_api_tunnel.ROUTES,
         # Not documented: how a REST caller pages through output that was too large for one answer.

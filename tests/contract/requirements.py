@@ -315,6 +315,21 @@ REQUIREMENTS = tuple(
         ("system.cron", "guide, /system/cron", "Jobs are listed, added once, checked before, and removed."),
         ("system.rmrf", "guide, DELETE /system/rmrf", "What is at a path is removed, and what must stay is refused."),
         ("system.dry_run", "issue 5", "dry_run shows what would be done, and does nothing."),
+        (
+            "config.look",
+            "guide, GET /config",
+            "The config is shown, its secrets masked; an unknown key names near ones.",
+        ),
+        (
+            "config.set",
+            "guide, PUT /config",
+            "A value is checked, written in one step, and counts at once where it can.",
+        ),
+        (
+            "config.reload",
+            "guide, POST /config/reload",
+            "A broken file keeps the old config and says where it is broken.",
+        ),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
         ("policy.hosts", "issue 4", "A token with host patterns reaches, sees and uses matching machines only."),
         (

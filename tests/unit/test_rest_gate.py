@@ -149,7 +149,7 @@ def acceptable(route: Route) -> dict[str, Any]:
     needed = [each for each in route.fields(confirm=False).values() if each.required and each.place != "path"]
     in_body = {each.wire: samples.get(each.wire, plainest(each.schema)) for each in needed if each.place == "body"}
     in_query = {each.wire: samples.get(each.wire, plainest(each.schema)) for each in needed if each.place == "query"}
-    return {"params": in_query, **({"json": in_body | chosen} if route.method == "POST" else {})}
+    return {"params": in_query, **({"json": in_body | chosen} if route.method in {"POST", "PUT"} else {})}
 
 
 def plainest(schema: Mapping[str, Any]) -> Any:
@@ -157,7 +157,9 @@ def plainest(schema: Mapping[str, Any]) -> Any:
     if "enum" in schema:
         return schema["enum"][0]
     least = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
-    return {"integer": max(least, 1), "number": max(least, 1), "boolean": True, "array": []}.get(schema["type"], "x")
+    return {"integer": max(least, 1), "number": max(least, 1), "boolean": True, "array": []}.get(
+        schema.get("type"), "x"
+    )
 
 
 @everything

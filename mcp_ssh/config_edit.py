@@ -1,0 +1,121 @@
+"""One key of `config.json` read, or changed in the file: the whole is checked before anything is written."""
+
+import difflib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from mcp_ssh.config import Config, load
+from mcp_ssh.errors import InvalidInput, NotFound, RemoteFailed
+
+MASK = "***"
+
+AT_START = (
+    "server", "logging", "security.confirm_tools", "security.host_keys", "security.reject_unknown_hosts",
+    "security.max_calls_at_once", "security.max_calls_per_minute", "ssh.max_concurrent_connections", "ssh.idle_minutes",
+)  # fmt: skip
+"""Keys, and areas, that a server reads when it starts; the others count from the next connection on."""
+
+
+def keys(config: BaseModel, before: str = "") -> Iterator[str]:
+    """All keys in dot notation, areas first."""
+    for name in type(config).model_fields:
+        yield before + name
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield from keys(value, f"{before}{name}.")
+
+
+def shown(value: Any) -> Any:
+    """A value as callers may see it: what is secret is masked, and shows only whether it is set."""
+    if isinstance(value, SecretStr):
+        return MASK if value.get_secret_value() else ""
+    if isinstance(value, BaseModel):
+        return {name: shown(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, list):
+        return [shown(each) for each in cast("list[Any]", value)]
+    return value
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a key.
+
+    Raises:
+        NotFound: There is no such key; names those that are spelled nearly so.
+    """
+    found: Any = config
+    for part in key.split("."):
+        if not isinstance(found, BaseModel) or part not in type(found).model_fields:
+            raise _no_key(config, key)
+        found = getattr(found, part)
+    return found
+
+
+def _no_key(config: Config, key: str) -> NotFound:
+    near = difflib.get_close_matches(key, list(keys(config)), n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "config_get lists all keys"
+    return NotFound(f"Key {key[:100]!r} not found", hint=hint)
+
+
+def set_key(folder: Path, key: str, value: Any) -> Config:
+    """Change one key in the folder's `config.json`, 0600, in one step; the file keeps its other keys. Blocks.
+
+    Raises:
+        NotFound: There is no such key.
+        InvalidInput: The value breaks a rule, or the file as it is cannot be read; nothing was written.
+    """
+    value_of(load(folder), key)  # the file is right, and there is such a key
+    path = folder / "config.json"
+    text = path.read_text("utf-8") if path.exists() else "{}"
+    raw: dict[str, Any] = json.loads(text)
+    *areas, name = key.split(".")
+    area = raw
+    for each in areas:
+        area = area.setdefault(each, {})
+    area[name] = value
+    try:
+        changed = Config.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InvalidInput(
+            f"value: {where}: {first['msg']}", hint="config_get shows the value it has; config.example.json every key"
+        ) from None
+    _write(path, json.dumps(raw, indent=2) + "\n")
+    return changed
+
+
+def _write(path: Path, text: str) -> None:
+    new = path.with_name(f".config.{secrets.token_hex(4)}.new")
+    try:
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise RemoteFailed(f"config.json cannot be written: {error.strerror}", hint="the old file stands") from error
+
+
+def differences(old: BaseModel, new: BaseModel, before: str = "") -> list[str]:
+    """The keys whose values differ."""
+    found: list[str] = []
+    for name in type(new).model_fields:
+        one, two = getattr(old, name), getattr(new, name)
+        if isinstance(one, BaseModel) and isinstance(two, BaseModel):
+            found += differences(one, two, f"{before}{name}.")
+        elif one != two:
+            found.append(before + name)
+    return found
+
+
+def needs_restart(changed: list[str]) -> list[str]:
+    """Those of the keys that count only once the server starts anew."""
+    return [key for key in changed if any(key == each or key.startswith(f"{each}.") for each in AT_START)]

@@ -1,0 +1,86 @@
+"""This server's config: look, change, read the file again."""
+
+import functools
+from typing import Any, Literal
+
+import anyio.to_thread
+from pydantic import Field
+
+from mcp_ssh.app import App
+from mcp_ssh.config import load
+from mcp_ssh.config_edit import differences, needs_restart, set_key, shown, value_of
+from mcp_ssh.params import Params, Result, ShellText
+from mcp_ssh.tool import Call, Risk, Role, tool
+
+
+class WholeConfig(Params):
+    pass
+
+
+class ConfigTold(Result):
+    config: dict[str, Any] = Field(description="All keys by area; secrets are masked.")
+
+
+@tool(Risk.READ, role=Role.ADMIN)
+async def get(app: App, params: WholeConfig, call: Call) -> ConfigTold:
+    """Show this server's whole config. Secrets are masked."""
+    return ConfigTold(config=shown(app.config))
+
+
+class ConfigKey(Params):
+    key: ShellText = Field(min_length=1, max_length=200, description="Key in dot notation, such as ssh.timeout.")
+
+
+class ConfigValue(Result):
+    key: str = Field(description="The key.")
+    value: Any = Field(description="Its value; a secret is masked.")
+
+
+@tool(Risk.READ, role=Role.ADMIN)
+async def get_key(app: App, params: ConfigKey, call: Call) -> ConfigValue:
+    """Show one value of this server's config. A secret is masked."""
+    return ConfigValue(key=params.key, value=shown(value_of(app.config, params.key)))
+
+
+class ConfigSet(ConfigKey):
+    value: Any = Field(description="The new value, of the key's type.", json_schema_extra={"secret": True}, repr=False)
+
+
+class ConfigUpdated(ConfigValue):
+    status: Literal["updated"] = Field(description="Always `updated`.")
+    needs_restart: list[str] | None = Field(default=None, description="Keys that count once the server starts anew.")
+
+
+@tool(Risk.CHANGE, role=Role.ADMIN, idempotent=True)
+async def set_(app: App, params: ConfigSet, call: Call) -> ConfigUpdated:
+    """Change one value of this server's config, in its file and at once where that can be.
+
+    The whole config is checked first; a wrong value changes nothing.
+    """
+    async with app.live.turn:
+        changed = await anyio.to_thread.run_sync(functools.partial(set_key, app.home, params.key, params.value))
+        later = needs_restart(differences(app.config, changed))
+        app.live.config = changed
+    result = ConfigUpdated(key=params.key, value=shown(value_of(changed, params.key)), status="updated")
+    if later:
+        result.needs_restart = later
+    return result
+
+
+class ConfigReloaded(Result):
+    status: Literal["reloaded"] = Field(description="Always `reloaded`.")
+    changed: list[str] = Field(description="Keys whose values are others now.")
+    needs_restart: list[str] | None = Field(default=None, description="Those that count once the server starts anew.")
+
+
+@tool(Risk.CHANGE, role=Role.ADMIN, idempotent=True)
+async def reload(app: App, params: WholeConfig, call: Call) -> ConfigReloaded:
+    """Read this server's config file again. A broken file changes nothing, and it is said where it is broken."""
+    async with app.live.turn:
+        fresh = await anyio.to_thread.run_sync(functools.partial(load, app.home))
+        changed = differences(app.config, fresh)
+        app.live.config = fresh
+    result = ConfigReloaded(status="reloaded", changed=changed)
+    if later := needs_restart(changed):
+        result.needs_restart = later
+    return result

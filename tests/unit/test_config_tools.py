@@ -1,0 +1,93 @@
+"""The config through every door: shown without secrets, changed in one step, and never half."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from mcp_ssh.app import App
+from mcp_ssh.tool import Role
+from mcp_ssh.tools import config
+from tests.doors import DirectCall, Fault, Way, caller, open_rest
+
+
+async def refused(way: Way, tool: object, **arguments: object) -> Fault:
+    with pytest.raises(Fault) as fault:
+        await way.call(tool, arguments)  # type: ignore[arg-type]
+    return fault.value
+
+
+@pytest.mark.requirement("config.look", "config.set")
+async def test_a_value_is_written_at_once_and_counts(way: Way, app: App) -> None:
+    assert (await way.call(config.get_key, {"key": "ssh.timeout"})) == {"key": "ssh.timeout", "value": 30.0}
+    done = await way.call(config.set_, {"key": "ssh.timeout", "value": 12.5})
+    assert done == {"key": "ssh.timeout", "value": 12.5, "status": "updated"}
+    path = app.home / "config.json"
+    assert json.loads(path.read_text()) == {"ssh": {"timeout": 12.5}}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert app.config.ssh.timeout == 12.5
+    assert (await way.call(config.get, {}))["config"]["ssh"]["timeout"] == 12.5
+    later = await way.call(config.set_, {"key": "server.port", "value": 9000})
+    assert later["needs_restart"] == ["server.port"]
+
+
+@pytest.mark.requirement("config.look")
+async def test_secrets_are_masked_and_in_no_history(way: Way, app: App) -> None:
+    secret = "not to be seen by anybody"
+    done = await way.call(config.set_, {"key": "auth.default_password", "value": secret})
+    assert done["value"] == "***"
+    assert app.config.auth.default_password.get_secret_value() == secret
+    shown = json.dumps(await way.call(config.get, {}))
+    assert secret not in shown
+    assert '"default_password": "***"' in shown
+    assert '"default_key_passphrase": ""' in shown
+    assert (await way.call(config.get_key, {"key": "auth.default_password"}))["value"] == "***"
+    await app.store.history.flush()
+    assert secret not in json.dumps([row.model_dump() for row in await app.store.history.list(50)], default=str)
+
+
+@pytest.mark.requirement("config.set")
+async def test_a_wrong_value_or_key_changes_nothing(way: Way, app: App) -> None:
+    await way.call(config.set_, {"key": "ssh.timeout", "value": 20})
+    before = (app.home / "config.json").read_text()
+    for key, value, word in (
+        ("ssh.timeout", "soon", "ssh.timeout"),
+        ("ssh.timeout", -1, "ssh.timeout"),
+        ("server.port", 70000, "server.port"),
+        ("ssh", 5, "ssh"),
+        ("security.host_keys", "never", "host_keys"),
+    ):
+        assert word in str(await refused(way, config.set_, key=key, value=value))
+    for tool, arguments in ((config.set_, {"key": "ssh.timeot", "value": 1}), (config.get_key, {"key": "ssh.timeot"})):
+        fault = await refused(way, tool, **arguments)
+        assert fault.status in {None, 404}
+        assert "ssh.timeout" in fault.payload["hint"]
+    assert (app.home / "config.json").read_text() == before
+    assert app.config.ssh.timeout == 20
+    assert list(app.home.glob(".config*")) == []
+
+
+@pytest.mark.requirement("config.reload")
+async def test_a_broken_file_keeps_the_old_config(way: Way, app: App) -> None:
+    path: Path = app.home / "config.json"
+    path.write_text('{"ssh": {"timeout": 7}, "server": {"port": 8000}}')
+    done = await way.call(config.reload, {})
+    assert (done["status"], done["changed"]) == ("reloaded", ["server.port", "ssh.timeout"])
+    assert done["needs_restart"] == ["server.port"]
+    for broken, word in (('{\n  "ssh": {,}}', "line 2"), ('{"ssh": {"timeuot": 7}}', "ssh.timeuot")):
+        path.write_text(broken)
+        assert word in str(await refused(way, config.reload))
+        assert app.config.ssh.timeout == 7
+
+
+@pytest.mark.requirement("config.set")
+async def test_the_config_is_for_admins(app: App) -> None:
+    for role in (Role.VIEWER, Role.OPERATOR):
+        async with open_rest(app, role) as client:
+            for method, path in (("GET", "/config/"), ("GET", "/config/ssh.timeout"), ("POST", "/config/reload")):
+                assert (await client.request(method, path)).status_code == 403
+            answer = await client.put("/config/", json={"key": "ssh.timeout", "value": 1})
+            assert answer.status_code == 403
+    assert not (app.home / "config.json").exists()
+    assert DirectCall(caller()).caller.role is Role.ADMIN
