@@ -2,7 +2,7 @@
 
 from mcp_ssh.tools import blob, command, config, file, session
 from rest_bridge.dialects import SSH_API
-from rest_bridge.routes import Family, Route, ssh_api_system, ssh_api_tasks, ssh_api_tunnel
+from rest_bridge.routes import Family, Route, ssh_api_firewall, ssh_api_system, ssh_api_tasks, ssh_api_tunnel
 
 FAMILY = Family(
     SSH_API,
@@ -38,6 +38,7 @@ FAMILY = Family(
         Route("GET", "/config/{key}", config.get_key),
         *ssh_api_system.ROUTES,
         *ssh_api_tunnel.ROUTES,
+        *ssh_api_firewall.ROUTES,
         # Not documented: how a REST caller pages through output that was too large for one answer.
         Route("GET", "/blob/{blob_id}", blob.read),
     ),

@@ -1,0 +1,164 @@
+"""Looking at a machine's packet filter: which there is, and its rules."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Literal
+
+from pydantic import Field
+
+from mcp_ssh.backends import iptables
+from mcp_ssh.backends.iptables import Family
+from mcp_ssh.errors import PermissionDenied, Unsupported
+from mcp_ssh.params import Becoming, OnSession, Result
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+
+IpVersion = Literal["ipv4", "ipv6", "both"]
+Chain = Literal["INPUT", "OUTPUT", "FORWARD"]
+FAMILIES: Mapping[IpVersion, tuple[Family, ...]] = {
+    "ipv4": ("ipv4",), "ipv6": ("ipv6",), "both": ("ipv4", "ipv6"),
+}  # fmt: skip
+
+# ---- firewall_backend --------------------------------------------------------------------------------------------
+
+
+class Backend(Result):
+    backend: str | None = Field(description="firewalld, iptables, nftables, or null.")
+    platform: str = Field(description="The distribution.")
+    family: str = Field(description="Its family.")
+    service_manager: str | None = Field(description="systemd, openrc, sysvinit or null.")
+
+
+class BackendTold(Result):
+    firewall: Backend = Field(description="What filters packets there.")
+
+
+@tool(Risk.READ)
+async def backend(host: Session, params: OnSession, call: Call) -> BackendTold:
+    """Tell which firewall the machine has: firewalld where it runs, else iptables or nftables."""
+    machine = await host.platform()
+    return BackendTold(
+        firewall=Backend(
+            backend=machine.firewall_backend,
+            platform=machine.pretty_name,
+            family=machine.family,
+            service_manager=machine.service_manager,
+        )
+    )
+
+
+# ---- firewall_rules ----------------------------------------------------------------------------------------------
+
+
+class Listing(Becoming):
+    chain: Chain | None = Field(default=None, description="One chain only.")
+    ip_version: IpVersion = Field(default="both", description="Which family.")
+
+
+class Rule(Result):
+    family: Family = Field(description="ipv4 or ipv6.")
+    chain: str = Field(description="Its chain.")
+    number: int = Field(description="Its place in the chain, from 1.")
+    text: str = Field(description="The rule as `iptables -S` writes it.")
+    target: str = Field(description="ACCEPT, DROP, REJECT, LOG, another chain, or empty.")
+    protocol: str = Field(description="tcp, udp, icmp … or all.")
+    source: str | None = Field(default=None, description="Address or network; `!` before it negates, here and below.")
+    destination: str | None = Field(default=None, description="Address or network.")
+    ports: str | None = Field(default=None, description="Destination ports, such as 443 or 8000:9000.")
+    source_ports: str | None = Field(default=None, description="Source ports.")
+    in_interface: str | None = Field(default=None, description="Where packets come in.")
+    out_interface: str | None = Field(default=None, description="Where packets go out.")
+    states: str | None = Field(default=None, description="States of a connection.")
+    comment: str | None = Field(default=None, description="Its comment.")
+
+
+class Heard(Result):
+    exit_code: int = Field(description="Of the family's program.")
+    output: str = Field(description="What it said.")
+    error: str | None = Field(description="The same where it failed, else null.")
+
+
+class Listed(Result):
+    backend: str = Field(description="iptables.")
+    success: bool = Field(description="Whether all that was asked could be read.")
+    ipv4: Heard | None = Field(description="Rules as people read them.")
+    ipv6: Heard | None = Field(description="Rules as people read them.")
+    rules: list[Rule] = Field(description="The same rules in fields, in order.")
+    policies: dict[str, dict[str, str]] = Field(description="Policy of each chain, by family.")
+
+
+@tool(Risk.READ)
+async def rules(host: Session, params: Listing, call: Call) -> Listed:
+    """List the firewall's rules and policies, numbered, as fields and as text.
+
+    The filter table of iptables and ip6tables. Needs root: without become, sudo -n is tried.
+    """
+    await _iptables(host)
+    families = FAMILIES[params.ip_version]
+    asked = iptables.ask_rules(params.chain, families)
+    parts = asked.parts((await (await host.privileged()).run(asked.command)).stdout)
+    heard = {family: _heard(parts, family) for family in families}
+    tables = {family: iptables.parse(family, parts.get(f"{family}_rules", "")) for family in families}
+    return Listed(
+        backend="iptables",
+        success=all(each.exit_code == 0 for each in heard.values()),
+        ipv4=heard.get("ipv4"),
+        ipv6=heard.get("ipv6"),
+        rules=[_shown(rule) for table in tables.values() for rule in table.rules],
+        policies={family: dict(table.policies) for family, table in tables.items()},
+    )
+
+
+def _shown(rule: iptables.FilterRule) -> Rule:
+    return Rule(**{name: value for name, value in asdict(rule).items() if value is not None})
+
+
+def _heard(parts: Mapping[str, str], family: Family) -> Heard:
+    if f"{family}_lacks" in parts:
+        error = f"{iptables.PROGRAMS[family]} is not installed"
+        return Heard(exit_code=127, output="", error=error)
+    code, text = _code(parts, family), parts[f"{family}_text"].strip()
+    if code and "denied" in text.lower():
+        raise PermissionDenied("only root may read the firewall's rules", hint="give become, or log in as root")
+    return Heard(exit_code=code, output=text, error=(text or f"exit code {code}") if code else None)
+
+
+def _code(parts: Mapping[str, str], family: Family) -> int:
+    text = parts[f"{family}_code"].strip()
+    return int(text) if text.isdecimal() else 1
+
+
+async def _iptables(host: Session) -> None:
+    found = (await host.platform()).firewall_backend
+    if found != "iptables":
+        raise Unsupported(
+            f"the machine's firewall is {found or 'none that is known'}; these tools know iptables",
+            hint="use command_exec with firewall-cmd --list-all, or nft list ruleset",
+        )
+
+
+# ---- firewall_raw ------------------------------------------------------------------------------------------------
+
+
+class Raw(Becoming):
+    ip_version: IpVersion = Field(default="both", description="Which family.")
+
+
+class RawTold(Result):
+    backend: str = Field(description="iptables.")
+    ipv4: str | None = Field(description="The filter table as iptables-restore takes it, else null.")
+    ipv6: str | None = Field(description="The same of ip6tables-restore.")
+
+
+@tool(Risk.READ)
+async def raw(host: Session, params: Raw, call: Call) -> RawTold:
+    """Give the firewall's filter table in the form that iptables-restore takes, for a backup.
+
+    Needs root: without become, sudo -n is tried.
+    """
+    await _iptables(host)
+    families = FAMILIES[params.ip_version]
+    asked = iptables.ask_raw(families)
+    parts = asked.parts((await (await host.privileged()).run(asked.command)).stdout)
+    texts = {family: parts[family].strip() + "\n" if _code(parts, family) == 0 else None for family in families}
+    return RawTold(backend="iptables", ipv4=texts.get("ipv4"), ipv6=texts.get("ipv6"))
