@@ -331,6 +331,7 @@ REQUIREMENTS = tuple(
             "A broken file keeps the old config and says where it is broken.",
         ),
         ("firewall.rules", "guide, GET /firewall/rules", "Rules are told by number, in fields and as text."),
+        ("firewall.placement", "issue 5", "A rule stands where it takes effect, and is not added twice."),
         ("firewall.rights", "issue 5", "The firewall needs root: sudo, or a refusal that says what to do."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
         ("policy.hosts", "issue 4", "A token with host patterns reaches, sees and uses matching machines only."),

@@ -93,7 +93,7 @@ async def rules(host: Session, params: Listing, call: Call) -> Listed:
 
     The filter table of iptables and ip6tables. Needs root: without become, sudo -n is tried.
     """
-    await _iptables(host)
+    await on_iptables(host)
     families = FAMILIES[params.ip_version]
     asked = iptables.ask_rules(params.chain, families)
     parts = asked.parts((await (await host.privileged()).run(asked.command)).stdout)
@@ -128,7 +128,8 @@ def _code(parts: Mapping[str, str], family: Family) -> int:
     return int(text) if text.isdecimal() else 1
 
 
-async def _iptables(host: Session) -> None:
+async def on_iptables(host: Session) -> None:
+    """Refuse a machine whose firewall is another one."""
     found = (await host.platform()).firewall_backend
     if found != "iptables":
         raise Unsupported(
@@ -156,7 +157,7 @@ async def raw(host: Session, params: Raw, call: Call) -> RawTold:
 
     Needs root: without become, sudo -n is tried.
     """
-    await _iptables(host)
+    await on_iptables(host)
     families = FAMILIES[params.ip_version]
     asked = iptables.ask_raw(families)
     parts = asked.parts((await (await host.privileged()).run(asked.command)).stdout)
