@@ -39,7 +39,7 @@ async def allow_ip(host: Session, params: AllowIp, call: Call) -> Allowed:
     if family not in FAMILIES[params.ip_version]:
         raise InvalidInput(f"ip: is not an {params.ip_version} address", hint="leave ip_version out")
     await on_iptables(host)
-    source = str(ipaddress.ip_network(str(params.ip)))
+    source = str(ipaddress.ip_network(params.ip.packed))  # without the zone of a link-local address
     rule = FilterRule(family, "INPUT", 0, "", target="ACCEPT", source=source)
     acting = await host.privileged()
     asked = iptables.ask_rules("INPUT", (family,))
