@@ -20,7 +20,7 @@ from tests.fleet.namespaces import DIES_WITH_PARENT, UNSHARE, FleetError, my_nam
 from tests.fleet.table import HOST_KEY_TYPES, HOSTS, PASSWORD, PORT, SMALL_DISK, HostRow, User
 
 START_LIMIT = 60.0  # seconds for all hosts to come up
-ANSWER_LIMIT = 40.0  # seconds that the keeper may take for a request, beside the request's own
+ANSWER_LIMIT = 80.0  # seconds that the keeper may take for a request, beside the request's own
 END_LIMIT = 20.0  # seconds for all hosts to go
 
 
