@@ -50,7 +50,7 @@ async def run(scene: Scene) -> list[Row]:
 
 
 def _row(name: str, workload: str, seen: Seen, way: str, goal: float) -> Row:
-    because = "a command gets a channel of its own, which is what the reference does, and the layers above cost more"
+    because = "the layers above (validation, policy, history, protocol) cost what the waiting shell saves"
     return ratio_row(name, workload, BARE, seen.beside(way, BARE), goal, because=because)
 
 

@@ -57,6 +57,6 @@ async def _count(step: Step) -> int:
 
 
 def _row(name: str, what: str, trips: int, reference: int) -> Row:
-    because = "the channel is opened first, and only then the command can be sent"
+    because = "no waiting shell was ready, so a channel was opened first"
     more: dict[str, Any] = {"against": "`ssh -S`, `true`", "reference": float(reference), "basis": "count"}
     return Row(name, f"Round trips of {what}", trips, "round trips", trips, 1, because, round_trips=trips, **more)
