@@ -38,7 +38,7 @@ async def run(scene: Scene) -> list[Row]:
             "`ssh`, curve25519, `true`",
             seen.beside("ours", "ssh"),
             0.4,
-            because="most of both is the machine opening the account's session, and ours asks for shell and SFTP besides",
+            because="most of both is the machine opening the account's session, and ours asks for SFTP besides",
         ),
         ratio_row(
             "connect_rsa",
