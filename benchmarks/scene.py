@@ -67,7 +67,7 @@ class Scene:
     @contextlib.asynccontextmanager
     async def stdio(self) -> AsyncGenerator[Stdio]:
         """`mcp-ssh stdio` as a process, driven by raw JSON-RPC lines."""
-        async with stdio(self._home("stdio")) as server:
+        async with stdio(self._home("stdio"), "--toolsets", "all") as server:
             yield server
 
     @contextlib.asynccontextmanager

@@ -31,9 +31,13 @@ class ConfigKey(Params):
     key: ShellText = Field(min_length=1, max_length=200, description="Key in dot notation, such as ssh.timeout.")
 
 
+Value = bool | int | float | str | list[str] | list[dict[str, Any]] | dict[str, Any] | None
+"""What a key, or an area, of the config can hold."""
+
+
 class ConfigValue(Result):
     key: str = Field(description="The key.")
-    value: Any = Field(description="Its value; a secret is masked.")
+    value: Value = Field(description="Its value; a secret is masked.")
 
 
 @tool(Risk.READ, role=Role.ADMIN)
@@ -43,7 +47,9 @@ async def get_key(app: App, params: ConfigKey, call: Call) -> ConfigValue:
 
 
 class ConfigSet(ConfigKey):
-    value: Any = Field(description="The new value, of the key's type.", json_schema_extra={"secret": True}, repr=False)
+    value: Value = Field(
+        description="The new value, of the key's type.", json_schema_extra={"secret": True}, repr=False
+    )
 
 
 class ConfigUpdated(ConfigValue):

@@ -142,7 +142,7 @@ def acceptable(route: Route) -> dict[str, Any]:
     """Arguments that the tool's model takes."""
     samples: dict[str, Any] = {
         "public_key": "ssh-ed25519 AAAA", "fingerprint_sha256": "SHA256:x", "src": "/tmp/x", "dst": "/tmp/y",
-        "schedule": "@daily", "entry": "@daily true", "mode": "644",
+        "schedule": "@daily", "ip": "192.0.2.1", "entry": "@daily true", "mode": "644",
     }  # fmt: skip
     # One of several is needed, which a schema does not say.
     chosen = {"/file/upload": {"raw_content": ""}, "/file/download": {"return_content": True}}.get(route.path, {})
