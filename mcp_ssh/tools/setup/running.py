@@ -174,12 +174,13 @@ class Work:
     async def _telling(self, step: str) -> AsyncGenerator[None]:
         self._doing = step
         await self._tell(step)
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._beat, step)
-            try:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._beat, step)
                 yield
-            finally:
                 group.cancel_scope.cancel()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
 
     async def _beat(self, step: str) -> None:
         while True:
