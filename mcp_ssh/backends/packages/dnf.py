@@ -21,7 +21,7 @@ _ROW_WORDS = 5
 
 _VERBS = {"install": "install", "remove": "remove", "update": "upgrade"}
 _FOUND = re.compile(r"^\s*(\S+)\.(?:noarch|[a-z]\w+)(?:\s+:\s+|\s*\t\s*)(\S.*)$", re.MULTILINE)
-_LOCKED = re.compile(r"exit_on_lock|Waiting for process with pid|holding the yum lock|Failed to obtain .*lock")
+_LOCKED = re.compile(r"already locked by \d+|exit_on_lock|holding the yum lock|Failed to obtain .*lock")
 
 
 @dataclass(frozen=True)

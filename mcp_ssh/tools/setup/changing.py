@@ -71,14 +71,16 @@ class Job:
         if reasons and len(names) > 1:
             reasons = await self._one_by_one(action, names, dependents=dependents)
         broken = self.after.broken.intersection(names)
-        return self._unless_done(action, {**dict.fromkeys(broken, reason(said.output)), **reasons})
+        reasons = {**dict.fromkeys(broken, reason(said.output)), **reasons}
+        ordered = {name: reasons[name] for name in names or ("",) if name in reasons}
+        return self._unless_done(action, ordered)
 
     async def _one_by_one(self, action: Action, names: Sequence[str], *, dependents: bool) -> dict[str, str]:
         reasons: dict[str, str] = {}
         for name in names:
             if not self._done(action, name):
                 said = await self._attempt(action, [name], dependents=dependents)
-                if not self.manager.worked(said):
+                if not self.manager.worked(said) or name in self.after.broken:
                     reasons[name] = reason(said.output)
         return reasons
 

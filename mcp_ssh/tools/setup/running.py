@@ -67,7 +67,7 @@ for lock; do
     exit 0
 done
 """
-_NAMED = re.compile(r"\b(?:process|pid|process with pid) (\d+)")
+_NAMED = re.compile(r"\b(?:process|pid|locked by|lock: PID) (\d+)")
 
 
 class Work:
