@@ -336,6 +336,7 @@ REQUIREMENTS = tuple(
         ("setup.packages", "guide, POST /setup/requirements; issue 5", "Packages come, are renewed, go and are found."),
         ("setup.each", "guide, POST /setup/requirements", "Where a transaction fails each package has its own end."),
         ("setup.names", "guide, POST /setup/requirements", "Debian's names are translated; what has none is skipped."),
+        ("setup.link", "design, background tasks", "A lost link leaves a package manager to end its work."),
         ("setup.lock", "issue 5", "Another package manager at work is waited for within a bound, and named."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
         ("policy.hosts", "issue 4", "A token with host patterns reaches, sees and uses matching machines only."),

@@ -11,7 +11,8 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.tools import setup
+from mcp_ssh.tools import command, setup
+from mcp_ssh.tools.setup import running
 from tests.doors import Direct, DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
 from tests.fuzz.test_arguments import HOSTILE
@@ -212,6 +213,54 @@ async def test_without_rights_no_package_changes_and_with_sudo_it_does(app: App,
     nopass = await opened(way, app, host, "nopass")
     assert (await way.call(setup.remove, {**nopass, "packages": ["libfleet"]}))["status"] == "completed"
     assert await version(host, "libfleet") is None
+
+
+PLUGIN = "/usr/lib/python3/dist-packages/dnf-plugins/slow.py"
+SLOW = f"""
+mkdir -p {PLUGIN.rpartition("/")[0]}
+cat >{PLUGIN} <<'END'
+import dnf, os, time
+class Slow(dnf.Plugin):
+    name = "slow"
+    def pre_transaction(self):
+        open("/run/at-work", "w").close()
+        while os.path.exists("/run/at-work"):
+            time.sleep(0.1)
+END
+"""
+
+
+@pytest.mark.requirement("setup.link")
+@pytest.mark.parametrize("kept", [True, False], ids=["with the relay", "the twin without"])
+async def test_a_lost_link_does_not_tear_the_manager_out_of_its_work(
+    app: App, rocky: Host, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    way, host = Direct(app), rocky
+    if not kept:
+        monkeypatch.setattr(running, "_FOLLOWED", 'shift; exec "$@" 2>&1')
+    on: dict[str, Any] = await opened(way, app, host, "root")
+    server = (await way.call(command.exec_, {**on, "command": "echo $PPID"}))["stdout"].strip()
+    await outside(host, SLOW)
+
+    async def cut() -> None:
+        while (await outside(host, "test -e /run/at-work")).returncode:
+            await anyio.sleep(0.05)
+        await outside(host, f"kill -9 {server}")
+
+    try:
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                group.start_soon(cut)
+                with pytest.raises(Fault) as lost:
+                    await way.call(setup.requirements, {**on, "packages": ["app-fleet"]})
+            assert lost.value.code == "connect_failed"
+            assert await version(host, "app-fleet") is None
+            await outside(host, "rm /run/at-work")
+            while (await outside(host, "pgrep -x dnf")).returncode == 0:
+                await anyio.sleep(0.05)
+        assert (await version(host, "app-fleet") == "1.0") is kept
+    finally:
+        await outside(host, f"rm -f {PLUGIN} /run/at-work; {CLEAN['rocky']}")
 
 
 HOLD = {
