@@ -2,7 +2,15 @@
 
 from mcp_ssh.tools import blob, command, config, file, session
 from rest_bridge.dialects import SSH_API
-from rest_bridge.routes import Family, Route, ssh_api_firewall, ssh_api_system, ssh_api_tasks, ssh_api_tunnel
+from rest_bridge.routes import (
+    Family,
+    Route,
+    ssh_api_firewall,
+    ssh_api_setup,
+    ssh_api_system,
+    ssh_api_tasks,
+    ssh_api_tunnel,
+)
 
 FAMILY = Family(
     SSH_API,
@@ -37,6 +45,7 @@ FAMILY = Family(
         Route("POST", "/config/reload", config.reload),
         Route("GET", "/config/{key}", config.get_key),
         *ssh_api_system.ROUTES,
+        *ssh_api_setup.ROUTES,
         *ssh_api_tunnel.ROUTES,
         *ssh_api_firewall.ROUTES,
         # Not documented: how a REST caller pages through output that was too large for one answer.

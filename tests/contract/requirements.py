@@ -333,6 +333,11 @@ REQUIREMENTS = tuple(
         ("firewall.rules", "guide, GET /firewall/rules", "Rules are told by number, in fields and as text."),
         ("firewall.placement", "issue 5", "A rule stands where it takes effect, and is not added twice."),
         ("firewall.rights", "issue 5", "The firewall needs root: sudo, or a refusal that says what to do."),
+        ("setup.packages", "guide, POST /setup/requirements; issue 5", "Packages come, are renewed, go and are found."),
+        ("setup.each", "guide, POST /setup/requirements", "Where a transaction fails each package has its own end."),
+        ("setup.names", "guide, POST /setup/requirements", "Debian's names are translated; what has none is skipped."),
+        ("setup.link", "design, background tasks", "A lost link leaves a package manager to end its work."),
+        ("setup.lock", "issue 5", "Another package manager at work is waited for within a bound, and named."),
         ("system.platform", "guide, GET /system/platform", "A machine says what it is; it is asked once a session."),
         ("policy.hosts", "issue 4", "A token with host patterns reaches, sees and uses matching machines only."),
         (

@@ -1,0 +1,101 @@
+"""apk(8)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mcp_ssh.backends.packages.manager import Action, Found, Inventory, Planned, Said, english
+from mcp_ssh.commandline import Command
+
+_PLANNED = re.compile(r"^\(\d+/\d+\) (\w+) (\S+) \((?:\S+ -> )?([^)\s]+)\)", re.MULTILINE)
+_UPGRADING = re.compile(r"^\(\d+/\d+\) Upgrading (\S+) \(\S+ -> ([^)\s]+)\)", re.MULTILINE)
+_FOUND = re.compile(r"^(\S+?)-\d\S*? - (.*)$", re.MULTILINE)
+_KEPT = re.compile(r"not removed due to:\n((?: +\S.*\n?)+)")
+_WORDS = {"install": ("add",), "remove": ("del",), "update": ("upgrade",)}
+_DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
+
+
+@dataclass(frozen=True)
+class Apk:
+    """Alpine."""
+
+    name: str = "apk"
+    locks: tuple[str, ...] = ("/lib/apk/db/lock", "/usr/lib/apk/db/lock")
+    plans_as_root: bool = False
+
+    def refresh(self) -> Command:
+        """By apk update."""
+        return english("apk", "update")
+
+    def change(self, action: Action, names: Sequence[str]) -> Command:
+        """By apk add, del or upgrade; del takes what nobody needs any more with it."""
+        return english("apk", "--no-progress", *_WORDS[action], *_operands(names))
+
+    def with_dependents(self, names: Sequence[str]) -> Command:
+        """By apk del --rdepends."""
+        return english("apk", "--no-progress", "del", "--rdepends", *_operands(names))
+
+    def plan(self, action: Action, names: Sequence[str]) -> Command:
+        """By apk --simulate."""
+        return english("apk", "--no-progress", *_WORDS[action], "--simulate", *_operands(names))
+
+    def planned(self, output: str) -> list[Planned]:
+        """Its numbered lines."""
+        lines = _PLANNED.findall(output)
+        return [Planned(name, None if word == "Purging" else version) for word, name, version in lines]
+
+    def worked(self, said: Said) -> bool:
+        """Exit code 0."""
+        return said.exit_code == 0
+
+    def dependents(self, output: str, names: Sequence[str]) -> list[str]:
+        """Those for whose sake a package is not removed."""
+        kept = _KEPT.search(output)
+        lines = kept[1].splitlines() if kept else []
+        needing = [name for line in lines for name in line.partition(":")[2].split()]
+        return [name for name in dict.fromkeys(needing) if name not in names]
+
+    def installed(self) -> Command:
+        """Names, versions and flags of its database."""
+        files = 'for file; do [ ! -r "$file" ] || exec sed -n "/^[PVf]:/p" "$file"; done'
+        return english("sh", "-c", files, "sh", *_DATABASES)
+
+    def inventory(self, output: str) -> Inventory:
+        """The flag s says that a script of the package failed."""
+        versions: dict[str, str] = {}
+        broken: set[str] = set()
+        name = ""
+        for line in output.splitlines():
+            kind, _, value = line.partition(":")
+            if kind == "P":
+                name = value
+            elif kind == "V":
+                versions[name] = value
+            elif kind == "f" and "s" in value:
+                broken.add(name)
+        whole = {each: version for each, version in versions.items() if each not in broken}
+        return Inventory(whole, frozenset(broken))
+
+    def upgradable(self) -> Command:
+        """A simulated upgrade."""
+        return self.plan("update", ())
+
+    def newer(self, output: str) -> Mapping[str, str]:
+        """Its lines that say upgrading."""
+        return dict(_UPGRADING.findall(output))
+
+    def search(self, word: str) -> Command:
+        """By apk search, in descriptions too."""
+        return english("apk", "search", "-v", "-d", "--", word)
+
+    def found(self, output: str) -> list[Found]:
+        """Lines of name-version, a dash and a summary; each version has one."""
+        return list({name: Found(name, summary) for name, summary in _FOUND.findall(output)}.values())
+
+    def locked(self, output: str) -> bool:
+        """It cannot lock its database."""
+        return "Unable to lock database" in output
+
+
+def _operands(names: Sequence[str]) -> tuple[str, ...]:
+    return ("--", *names) if names else ()

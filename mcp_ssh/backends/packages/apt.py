@@ -1,0 +1,105 @@
+"""apt-get(8) and dpkg-query(1)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mcp_ssh.backends.packages.manager import Action, Found, Inventory, Planned, Said, english, others_removed
+from mcp_ssh.commandline import Command
+
+_PLANNED = re.compile(r"^(Inst|Remv) (\S+) (?:\[[^\]]*\] ?)?(?:\((\S+))?", re.MULTILINE)
+_ALL = ("dist-upgrade",)
+
+# Pattern-Only: a name that no package has is not taken for a regular expression, which could remove half the machine.
+_EXACT = ("-o", "APT::Cmd::Pattern-Only=true")
+_KEEP_CONFIG = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
+
+
+@dataclass(frozen=True)
+class Apt:
+    """Debian and its relatives. Config files that were changed by hand stay; what is installed takes nothing away."""
+
+    name: str = "apt-get"
+    locks: tuple[str, ...] = (
+        "/var/lib/dpkg/lock-frontend",
+        "/var/lib/dpkg/lock",
+        "/var/lib/apt/lists/lock",
+        "/var/cache/apt/archives/lock",
+    )
+    plans_as_root: bool = False
+
+    def refresh(self) -> Command:
+        """By apt-get update."""
+        return english("apt-get", "-q", "update")
+
+    def change(self, action: Action, names: Sequence[str]) -> Command:
+        """By apt-get install, remove or upgrade."""
+        return english("DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", *_KEEP_CONFIG, *_words(action, names))
+
+    def with_dependents(self, names: Sequence[str]) -> Command:
+        """A removal always takes them."""
+        return self.change("remove", names)
+
+    def plan(self, action: Action, names: Sequence[str]) -> Command:
+        """By apt-get --simulate."""
+        return english("apt-get", "-q", "-s", *_words(action, names))
+
+    def planned(self, output: str) -> list[Planned]:
+        """The lines that begin with Inst and Remv."""
+        return [Planned(name, version if word == "Inst" else None) for word, name, version in _PLANNED.findall(output)]
+
+    def worked(self, said: Said) -> bool:
+        """Exit code 0."""
+        return said.exit_code == 0
+
+    def dependents(self, output: str, names: Sequence[str]) -> list[str]:
+        """What goes unasked."""
+        return others_removed(self.planned(output), names)
+
+    def installed(self) -> Command:
+        """By dpkg-query -W."""
+        return english("dpkg-query", "-W", "-f", r"${db:Status-Abbrev} ${Package} ${Version}\n")
+
+    def inventory(self, output: str) -> Inventory:
+        """The second letter of the state: i is installed; F and H are half-way, U unpacked only."""
+        versions: dict[str, str] = {}
+        broken: set[str] = set()
+        for line in output.splitlines():
+            words = line.split()
+            if len(words) == 3 and words[0][1:2] == "i":
+                versions[words[1]] = words[2]
+            elif len(words) == 3 and words[0][1:2] in {"F", "H", "U"}:
+                broken.add(words[1])
+        return Inventory(versions, frozenset(broken))
+
+    def upgradable(self) -> Command:
+        """A simulated dist-upgrade: it names those, too, that a mere upgrade keeps back."""
+        return english("apt-get", "-q", "-s", *_ALL)
+
+    def newer(self, output: str) -> Mapping[str, str]:
+        """Those with an old version in brackets."""
+        lines = re.findall(r"^Inst (\S+) \[[^\]]*\] \((\S+)", output, re.MULTILINE)
+        return dict(lines)
+
+    def search(self, word: str) -> Command:
+        """By apt-cache search, which takes an extended regular expression."""
+        return english("apt-cache", "search", "--", re.sub(r"[.+]", r"\\\g<0>", word))
+
+    def found(self, output: str) -> list[Found]:
+        """Lines of a name, a dash and a summary."""
+        pairs = [line.partition(" - ") for line in output.splitlines()]
+        return [Found(name, summary) for name, dash, summary in pairs if dash]
+
+    def locked(self, output: str) -> bool:
+        """It names the lock."""
+        return "Could not get lock" in output or "Unable to acquire the dpkg frontend lock" in output
+
+
+def _words(action: Action, names: Sequence[str]) -> tuple[str, ...]:
+    if action == "remove":
+        return (*_EXACT, "remove", "--", *names)
+    if action == "install":
+        return (*_EXACT, "--no-remove", "install", "--", *names)
+    if names:
+        return (*_EXACT, "--no-remove", "--only-upgrade", "install", "--", *names)
+    return ("--no-remove", "--with-new-pkgs", "upgrade")

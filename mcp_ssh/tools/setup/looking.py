@@ -1,0 +1,134 @@
+"""What a package manager knows, without changing anything."""
+
+from pydantic import Field
+
+from mcp_ssh.backends.packages import PackageManager, choose
+from mcp_ssh.backends.packages.manager import Action, reason
+from mcp_ssh.backends.packages.names import resolve
+from mcp_ssh.errors import RemoteFailed
+from mcp_ssh.params import Becoming, Result
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+from mcp_ssh.tools.setup.running import Work
+from mcp_ssh.tools.setup.words import LOCK_WAIT, Change, PackageName, change_of
+
+# ---- setup_search ------------------------------------------------------------------------------------------------
+
+
+class Looking(Becoming):
+    lock_wait_s: float = LOCK_WAIT
+
+    def time_limit_s(self) -> float:
+        """A manager may read its repositories first."""
+        return 120.0 + self.lock_wait_s
+
+
+class Search(Looking):
+    query: PackageName = Field(description="Part of a name or summary.")
+    max_results: int = Field(default=100, ge=1, le=1000, description="How many at most.")
+
+
+class FoundPackage(Result):
+    name: str = Field(description="Name, as the machine's package manager has it.")
+    summary: str = Field(description="What it is.")
+    installed_version: str | None = Field(description="Version on the machine, or null.")
+
+
+class FoundPackages(Result):
+    packages: list[FoundPackage] = Field(description="Packages, those with the word in the name first.")
+    count: int = Field(description="How many are listed.")
+    truncated: bool = Field(description="Whether there are more.")
+    package_manager: str = Field(description="Who was asked.")
+
+
+@tool(Risk.READ)
+async def search(host: Session, params: Search, call: Call) -> FoundPackages:
+    """Search the packages that the machine's package manager can install, by a part of name or summary.
+
+    It knows what it last read of its repositories; setup_update reads them anew.
+    """
+    manager = choose(await host.platform())
+    work = _work(host, manager, call, params)
+    said, inventory = await work.ask(manager.search(params.query))
+    word = params.query.lower()
+    found = sorted(manager.found(said.output), key=lambda each: (word not in each.name.lower(), each.name))
+    packages = [
+        FoundPackage(name=each.name, summary=each.summary, installed_version=inventory.versions.get(each.name))
+        for each in found[: params.max_results]
+    ]
+    return FoundPackages(
+        packages=packages, count=len(packages), truncated=len(found) > len(packages), package_manager=manager.name
+    )
+
+
+# ---- setup_upgradable --------------------------------------------------------------------------------------------
+
+
+class Upgradable(Result):
+    packages: list[Change] = Field(description="Packages with a newer version.")
+    count: int = Field(description="How many.")
+    package_manager: str = Field(description="Who was asked.")
+
+
+@tool(Risk.READ)
+async def upgradable(host: Session, params: Looking, call: Call) -> Upgradable:
+    """List the packages of the machine for which its package manager knows a newer version.
+
+    It knows what it last read of its repositories; setup_update reads them anew.
+    """
+    manager = choose(await host.platform())
+    said, inventory = await _work(host, manager, call, params).ask(manager.upgradable())
+    newer = manager.newer(said.output)
+    if not newer and said.exit_code != 0 and "rror" in said.output:
+        raise RemoteFailed(f"{manager.name} failed: {reason(said.output)}", hint="see with command_exec what it says")
+    changes = [change_of(name, inventory, version) for name, version in sorted(newer.items())]
+    return Upgradable(packages=changes, count=len(changes), package_manager=manager.name)
+
+
+# ---- setup_check -------------------------------------------------------------------------------------------------
+
+
+class Check(Looking):
+    action: Action = Field(default="install", description="What would be done; update without packages is of all.")
+    packages: list[PackageName] = Field(default=[], max_length=200, description="Packages; Debian's names will do.")
+
+
+class Checked(Result):
+    success: bool = Field(description="Whether it could be done.")
+    changes: list[Change] = Field(description="All that would change, dependencies too.")
+    dependents: list[str] = Field(description="Of remove: packages that need the named ones.")
+    skipped: list[str] = Field(description="Names that this distribution has no package for.")
+    error: str | None = Field(description="Why it could not be done, else null.")
+    package_manager: str = Field(description="Who was asked.")
+
+
+@tool(Risk.READ)
+async def check(host: Session, params: Check, call: Call) -> Checked:
+    """Tell what installing, removing or updating packages would change, dependencies included. Changes nothing.
+
+    dnf, yum and zypper tell root only: without become, sudo -n is tried.
+    """
+    manager = choose(await host.platform())
+    resolved = resolve(manager.name, params.packages)
+    if not resolved.names and (params.packages or params.action != "update"):
+        return Checked(
+            success=True, changes=[], dependents=[], skipped=list(resolved.skipped), error=None,
+            package_manager=manager.name,
+        )  # fmt: skip
+    acting = await host.privileged() if manager.plans_as_root else host
+    work = _work(acting, manager, call, params)
+    said, inventory = await work.ask(manager.plan(params.action, resolved.names))
+    dependents = manager.dependents(said.output, resolved.names) if params.action == "remove" else []
+    worked = manager.worked(said) or bool(dependents)
+    return Checked(
+        success=worked,
+        changes=[change_of(each.name, inventory, each.to_version) for each in manager.planned(said.output)],
+        dependents=dependents,
+        skipped=list(resolved.skipped),
+        error=None if worked else reason(said.output),
+        package_manager=manager.name,
+    )
+
+
+def _work(host: Session, manager: PackageManager, call: Call, params: Looking) -> Work:
+    return Work(host, manager, call, timeout_s=110.0, lock_wait_s=params.lock_wait_s)
