@@ -157,9 +157,12 @@ def plainest(schema: Mapping[str, Any]) -> Any:
     if "enum" in schema:
         return schema["enum"][0]
     least = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
-    return {"integer": max(least, 1), "number": max(least, 1), "boolean": True, "array": []}.get(
-        schema.get("type"), "x"
-    )
+    return {
+        "integer": max(least, 1),
+        "number": max(least, 1),
+        "boolean": True,
+        "array": ["x"] * schema.get("minItems", 0),
+    }.get(schema.get("type"), "x")
 
 
 @everything
