@@ -47,9 +47,15 @@ def _stopping() -> ShuttingDown:
 
 @dataclass
 class Live:
-    """The config that counts now: one object that never changes, replaced by another. `turn` is whose replaces it."""
+    """The config that counts now, an object that never changes but is replaced by another, in `turn`.
+
+    Attributes:
+        config: What counts. Keys that are read at start keep what they had then, options of the command line included.
+        wanted: What the file says, where it was changed or read again; counts in full once the server starts anew.
+    """
 
     config: Config
+    wanted: Config | None = None
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
 

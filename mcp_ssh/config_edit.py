@@ -70,6 +70,10 @@ def set_key(folder: Path, key: str, value: Any) -> Config:
         InvalidInput: The value breaks a rule, or the file as it is cannot be read; nothing was written.
     """
     value_of(load(folder), key)  # the file is right, and there is such a key
+    if _masked(value):
+        raise InvalidInput(
+            f"value: {MASK} stands for a secret and is none", hint="give the secret, or leave its key out"
+        )
     path = folder / "config.json"
     text = path.read_text("utf-8") if path.exists() else "{}"
     raw: dict[str, Any] = json.loads(text)
@@ -88,6 +92,24 @@ def set_key(folder: Path, key: str, value: Any) -> Config:
         ) from None
     _write(path, json.dumps(raw, indent=2) + "\n")
     return changed
+
+
+def running(now: Config, wanted: Config) -> Config:
+    """What counts from now on: as wanted, but for the keys that were read at start."""
+    areas: dict[str, BaseModel] = {}
+    for area in Config.model_fields:
+        old: BaseModel = getattr(now, area)
+        new: BaseModel = getattr(wanted, area)
+        kept = {name: getattr(old, name) for name in type(old).model_fields if f"{area}.{name}" in AT_START}
+        areas[area] = old if area in AT_START else new.model_copy(update=kept)
+    return wanted.model_copy(update=areas)
+
+
+def _masked(value: Any) -> bool:
+    """Whether a value holds the mask, which stands for a secret that nobody was shown."""
+    if isinstance(value, dict):
+        return any(_masked(each) for each in cast("dict[str, Any]", value).values())
+    return value == MASK
 
 
 def _write(path: Path, text: str) -> None:

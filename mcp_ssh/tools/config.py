@@ -7,8 +7,8 @@ import anyio.to_thread
 from pydantic import Field
 
 from mcp_ssh.app import App
-from mcp_ssh.config import load
-from mcp_ssh.config_edit import differences, needs_restart, set_key, shown, value_of
+from mcp_ssh.config import Config, load
+from mcp_ssh.config_edit import differences, needs_restart, running, set_key, shown, value_of
 from mcp_ssh.params import Params, Result, ShellText
 from mcp_ssh.tool import Call, Risk, Role, tool
 
@@ -24,7 +24,7 @@ class ConfigTold(Result):
 @tool(Risk.READ, role=Role.ADMIN)
 async def get(app: App, params: WholeConfig, call: Call) -> ConfigTold:
     """Show this server's whole config. Secrets are masked."""
-    return ConfigTold(config=shown(app.config))
+    return ConfigTold(config=shown(_wanted(app)))
 
 
 class ConfigKey(Params):
@@ -43,7 +43,7 @@ class ConfigValue(Result):
 @tool(Risk.READ, role=Role.ADMIN)
 async def get_key(app: App, params: ConfigKey, call: Call) -> ConfigValue:
     """Show one value of this server's config. A secret is masked."""
-    return ConfigValue(key=params.key, value=shown(value_of(app.config, params.key)))
+    return ConfigValue(key=params.key, value=shown(value_of(_wanted(app), params.key)))
 
 
 class ConfigSet(ConfigKey):
@@ -65,8 +65,7 @@ async def set_(app: App, params: ConfigSet, call: Call) -> ConfigUpdated:
     """
     async with app.live.turn:
         changed = await anyio.to_thread.run_sync(functools.partial(set_key, app.home, params.key, params.value))
-        later = needs_restart(differences(app.config, changed))
-        app.live.config = changed
+        later = _count(app, changed)
     result = ConfigUpdated(key=params.key, value=shown(value_of(changed, params.key)), status="updated")
     if later:
         result.needs_restart = later
@@ -84,9 +83,20 @@ async def reload(app: App, params: WholeConfig, call: Call) -> ConfigReloaded:
     """Read this server's config file again. A broken file changes nothing, and it is said where it is broken."""
     async with app.live.turn:
         fresh = await anyio.to_thread.run_sync(functools.partial(load, app.home))
-        changed = differences(app.config, fresh)
-        app.live.config = fresh
+        changed = differences(_wanted(app), fresh)
+        later = _count(app, fresh)
     result = ConfigReloaded(status="reloaded", changed=changed)
-    if later := needs_restart(changed):
+    if later:
         result.needs_restart = later
     return result
+
+
+def _wanted(app: App) -> Config:
+    return app.live.wanted or app.config
+
+
+def _count(app: App, wanted: Config) -> list[str]:
+    """Have a config count, and say which keys of it wait for the next start."""
+    app.live.wanted = wanted
+    app.live.config = running(app.config, wanted)
+    return needs_restart(differences(app.config, wanted))

@@ -82,6 +82,26 @@ async def test_a_broken_file_keeps_the_old_config(way: Way, app: App) -> None:
 
 
 @pytest.mark.requirement("config.set")
+async def test_what_is_read_at_start_counts_as_it_was_until_the_next(way: Way, app: App) -> None:
+    for key, value in (("server.port", 9001), ("security.confirm_tools", ["config_reload"])):
+        assert (await way.call(config.set_, {"key": key, "value": value}))["needs_restart"]
+        assert (await way.call(config.get_key, {"key": key}))["value"] == value
+    assert (app.config.server.port, app.config.security.confirm_tools) == (8754, [])
+    assert (await way.call(config.reload, {}))["changed"] == []
+    await way.call(config.set_, {"key": "security.max_output_kb", "value": 64})
+    assert (app.config.security.max_output_kb, app.config.security.confirm_tools) == (64, [])
+
+
+@pytest.mark.requirement("config.set")
+async def test_what_was_shown_masked_is_not_written_back(way: Way, app: App) -> None:
+    await way.call(config.set_, {"key": "auth.default_password", "value": "the secret"})
+    shown = (await way.call(config.get, {}))["config"]["auth"]
+    assert "secret" in str(await refused(way, config.set_, key="auth", value=shown))
+    assert "secret" in str(await refused(way, config.set_, key="auth.default_password", value="***"))
+    assert app.config.auth.default_password.get_secret_value() == "the secret"
+
+
+@pytest.mark.requirement("config.set")
 async def test_the_config_is_for_admins(app: App) -> None:
     for role in (Role.VIEWER, Role.OPERATOR):
         async with open_rest(app, role) as client:
