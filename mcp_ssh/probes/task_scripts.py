@@ -185,13 +185,14 @@ t_drop() {
         shift
     done
 }
-# dd passes on what it reads at once. A piece is an eighth to a quarter of what is kept.
+# dd passes on what it reads at once, be it less than a block. A piece is an eighth of what is kept and a block at most.
 t_collect() {
     rm -f "$1.pipe"
     [ "$1" = output ] || rm -f stdin
-    t_at=0 t_size=0 t_file=$1.0000000000000000 t_count=$(($2 / 8 / 16384))
-    [ "$t_count" -gt 0 ] || t_count=1
+    t_at=0 t_size=0 t_file=$1.0000000000000000
     while :; do
+        t_count=$((($2 / 8 - t_size) / 16384))
+        [ "$t_count" -gt 0 ] || t_count=1
         dd bs=16384 count="$t_count" >>"$t_file" || { : >"$1.cut"; break; }
         t_new=$(stat -c %s "$t_file")
         [ "$t_new" -gt "$t_size" ] || break

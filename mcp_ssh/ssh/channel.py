@@ -20,6 +20,13 @@ STDERR = 1
 """Kind of data that is standard error: SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2)."""
 
 
+class Unanswered(asyncssh.ChannelOpenError):
+    """The machine closed a channel without a word on whether the command began, so it did not (RFC 4254, 6.5).
+
+    Dropbear does so now and then to a channel that is opened while another one ends.
+    """
+
+
 class Channel(asyncssh.SSHClientSession[bytes]):
     """A session channel (RFC 4254, 6) that runs one command or subsystem.
 

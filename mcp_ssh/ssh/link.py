@@ -42,6 +42,9 @@ FULL = frozenset({2, 4})
 """Codes of a refused channel that mean "not now": SSH_OPEN_CONNECT_FAILED, which sshd sends at MaxSessions, and
 SSH_OPEN_RESOURCE_SHORTAGE (RFC 4254, 5.1)."""
 
+UNANSWERED_LIMIT = 3
+"""How often a machine may close a channel without saying whether its command began."""
+
 STOP_LIMIT_S = 6.0
 """The longest that ending a call's processes may take."""
 
@@ -216,7 +219,7 @@ class Link:
         return max((each for each in self._strands if each.alive), key=lambda each: each.room)
 
     async def _on(self, strand: Strand, text: str | None, subsystem: str | None) -> "Channel":
-        opening: asyncio.Future[Channel] = asyncio.ensure_future(self._opened(strand, text, subsystem))
+        opening: asyncio.Future[Channel] = asyncio.ensure_future(self._answered(strand, text, subsystem))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -241,8 +244,18 @@ class Link:
         except (asyncssh.Error, OSError):
             return None
 
+    async def _answered(self, strand: Strand, text: str | None, subsystem: str | None) -> "Channel":
+        from mcp_ssh.ssh.channel import Unanswered
+
+        for _ in range(UNANSWERED_LIMIT - 1):
+            with contextlib.suppress(Unanswered):
+                return await self._opened(strand, text, subsystem)
+        return await self._opened(strand, text, subsystem)
+
     async def _opened(self, strand: Strand, text: str | None, subsystem: str | None) -> "Channel":
-        from mcp_ssh.ssh.channel import Channel
+        import asyncssh
+
+        from mcp_ssh.ssh.channel import Channel, Unanswered
 
         def made() -> Channel:
             strand.has_opened()
@@ -257,6 +270,14 @@ class Link:
         strand.held += 1
         try:
             await strand.connection.create_session(made, text, subsystem=subsystem, encoding=None)
+        except asyncssh.ChannelOpenError as error:
+            if not channel.made:
+                strand.held -= 1
+                raise
+            await asyncio.sleep(0)  # a close that has come is told in asyncio's next turn
+            if not channel.open:
+                raise Unanswered(error.code, error.reason) from error
+            raise
         except BaseException:
             if not channel.made:
                 strand.held -= 1
