@@ -26,6 +26,44 @@ GET /file/read ?path* ?session_id
 POST /file/write ?session_id path* content* mode
 POST /file/copy ?src* ?dst* ?session_id
 DELETE /file/rmdir ?path* ?session_id
+POST /command/background ?session_id command* task_name
+GET /command/task/{task_id} ?session_id
+POST /tunnel/local ?session_id local_port* remote_host* remote_port* bind_address
+POST /tunnel/remote ?session_id remote_port* local_host local_port* bind_address
+GET /tunnel/list ?session_id
+DELETE /tunnel/{tunnel_id} ?session_id
+DELETE /tunnel/ ?session_id
+GET /system/platform ?session_id
+GET /system/processes ?user ?session_id
+POST /system/kill ?session_id pid* signal
+GET /system/disk ?session_id
+GET /system/memory ?session_id
+GET /system/cpu ?session_id
+GET /system/network ?session_id
+POST /system/service ?session_id service* action*
+POST /system/grep ?session_id pattern* path recursive ignore_case max_results
+POST /system/find ?session_id path name type max_depth max_results size mtime
+GET /system/env/{name} ?session_id
+POST /system/env ?session_id name* value persist
+GET /system/cron ?user ?session_id
+POST /system/cron ?session_id schedule* command* user
+GET /system/users ?session_id
+POST /system/chmod ?path* ?mode* ?recursive ?session_id
+POST /system/chown ?path* ?owner* ?group ?recursive ?session_id
+GET /system/tail ?path* ?lines ?session_id
+GET /system/head ?path* ?lines ?session_id
+GET /system/uptime ?session_id
+DELETE /system/rmrf ?path* ?session_id
+GET /setup/platform ?session_id
+POST /setup/requirements ?session_id packages update_first
+GET /firewall/backend ?session_id
+GET /firewall/rules ?chain ?ip_version ?session_id
+GET /firewall/rules/raw ?ip_version ?session_id
+POST /firewall/allow/ip ?ip* ?ip_version ?session_id
+GET /config/
+GET /config/{key}
+PUT /config/ key* value*
+POST /config/reload
 POST /api/remote/known-hosts/accept host* port* key_type* public_key* fingerprint_sha256*
 GET /api/remote/known-hosts/list
 POST /api/remote/known-hosts/remove host* port* key_type*
