@@ -2,7 +2,8 @@
 
 The table of benchmarks follows from benchmarks/results.json, which `make bench` writes.
 
-The snapshots (tests/contract/toolsnaps) are what `tools/list` says of each tool, for reviews.
+The snapshots (tests/contract/toolsnaps, tests/contract/openapi.json) are what `tools/list` says of each tool and what
+`/openapi.json` says of each route, for reviews.
 `--check` writes nothing and fails where a file is not as it would be written.
 """
 
@@ -30,6 +31,8 @@ from mcp_ssh.surface import Surface, toolsets
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
 from rest_bridge.guide import prompts_page
+from rest_bridge.openapi import document
+from rest_bridge.routes.tables import FAMILIES
 
 SNAPSHOTS = "tests/contract/toolsnaps"
 BEHAVIOUR = ROOT / "tests/behaviour/results.json"
@@ -87,6 +90,10 @@ def generated(root: Path, lists: Mapping[str, list[Any]] | None = None) -> dict[
         root / "TOOLS.md": tools_page(lists),
         root / "AGENT_PROMPTS.md": prompts_page(),
         root / "config.example.json": config.example(),
+        root / "tests/contract/openapi.json": json.dumps(
+            document(FAMILIES, config.Config()), ensure_ascii=False, indent=1, sort_keys=True
+        )
+        + "\n",
     }
     for tool in lists["all"]:
         files[root / SNAPSHOTS / f"{tool['name']}.json"] = json.dumps(tool, ensure_ascii=False, indent=2) + "\n"

@@ -183,6 +183,11 @@ REQUIREMENTS = tuple(
         ("secrets.nowhere", "issue 3", "A secret given to any tool is found nowhere."),
         ("input.refused", "issue 2", "Bad input names the field, the rule and the next step, and changes nothing."),
         ("quoting", "issue 2", "Every argument comes through dash, bash and ash unharmed."),
+        (
+            "quoting.tools",
+            "issue 5",
+            "Every string a tool takes stands for itself on dash, bash and ash.",
+        ),
         ("quoting.hosts", "issue 2", "Hostile arguments of tools do nothing on real hosts."),
         (
             "behaviour",

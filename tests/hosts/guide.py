@@ -1,6 +1,6 @@
 """What the guide of SSH~Api asks for, request by request, and the keys that its answers have.
 
-As documented, but for what only the caller knows: the host, the account, and the ids that answers gave (`{session_id}`).
+As documented, but for what only the caller knows: host, account, and the ids that answers gave (`{session_id}`).
 """
 
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ GUIDE = (
     Asked(
         "POST /tunnel/remote",
         "tunnel_id status type",
-        {"remote_port": 8080, "local_host": "127.0.0.1", "local_port": 3000, "bind_address": "0.0.0.0"},  # noqa: S104
+        {"remote_port": 8080, "local_host": "127.0.0.1", "local_port": 3000, "bind_address": "0.0.0.0"},
     ),
     Asked("GET /tunnel/list", "tunnels count"),
     Asked("DELETE /tunnel/{tunnel_id}", "status tunnel_id"),

@@ -1,0 +1,107 @@
+"""Each string that a tool takes, with hostile words, on real shells: a word stands for itself, and that is all."""
+
+import functools
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import anyio.to_thread
+import pytest
+
+from mcp_ssh import commandline
+from mcp_ssh.app import App
+from mcp_ssh.dispatch import dispatch
+from mcp_ssh.errors import ToolError
+from mcp_ssh.tool import AnyTool
+from mcp_ssh.tools import REGISTRY, system
+from tests.doors import DirectCall, caller
+from tests.fleet.hosts import Host
+from tests.fuzz.test_arguments import HOSTILE, SOAK, connected
+
+ROOMS = {"system", "setup", "firewall", "tunnel"}
+USUAL: dict[str, Any] = {
+    "path": "fuzz/file", "pattern": "x", "name": "FUZZ", "value": "x", "persist": True, "mode": "755", "owner": "root",
+    "service": "cron", "schedule": "0 0 31 2 *", "command": "true", "entry": "0 0 31 2 * true",
+    "query": "no-such-package", "action": "status", "pid": 999999, "ip": "192.0.2.1", "update_first": False,
+    "index_only": True, "local_port": 0, "remote_port": 0, "remote_host": "127.0.0.1", "tunnel_id": "local_00000000",
+    "bind_address": "127.0.0.1", "local_host": "127.0.0.1", "lock_wait_s": 1, "timeout": 60,
+}  # fmt: skip
+SMALL = {"persist", "update_first", "index_only", "lock_wait_s", "timeout"}
+PROTECTS = "find fuzz -exec stat -c '%n %a %U %G %s %Y' {} + | sort"
+
+
+def takes_text(annotation: Any) -> bool:
+    return annotation is str or any(takes_text(each) for each in get_args(annotation))
+
+
+def cases() -> Iterator[tuple[AnyTool, str]]:
+    for tool in REGISTRY.values():
+        if tool.room in ROOMS:
+            for name, field in tool.params.model_fields.items():
+                if name not in {"session_id", "become"} and takes_text(field.annotation):
+                    yield tool, name
+
+
+def arguments(tool: AnyTool, name: str, word: str) -> dict[str, Any]:
+    fields = tool.params.model_fields
+    usual = USUAL | ({"action": "install"} if tool.name == "setup_check" else {})
+    given = {each: usual[each] for each in fields if each in usual and (fields[each].is_required() or each in SMALL)}
+    return given | {name: [word] if name == "packages" else word}
+
+
+def chosen(number: int) -> tuple[str, ...]:
+    """All of them in `make soak`, else a few, so that every word meets some parameter."""
+    return HOSTILE if SOAK else tuple(HOSTILE[(number * 3 + n * 13) % len(HOSTILE)] for n in range(3))
+
+
+async def root(host: Host, script: str) -> str:
+    return (await anyio.to_thread.run_sync(functools.partial(host.console, ["sh", "-c", script]))).stdout
+
+
+async def ready(app: App, host: Host, user: str, who: DirectCall) -> tuple[str, str]:
+    session_id = await connected(app, host, user, who)
+    home = (await root(host, f"getent passwd {user} 2>/dev/null || grep ^{user}: /etc/passwd")).split(":")[5]
+    made = f"cd {home} && rm -rf fuzz /tmp/pwned && mkdir fuzz && echo text >fuzz/file && chown -R {user} fuzz"
+    await root(host, f"{made}; rm -f pwned")
+    return session_id, home
+
+
+async def complaint(app: App, tool: AnyTool, given: dict[str, Any], who: DirectCall) -> str:
+    try:
+        await dispatch(app, tool, given, who)
+    except ToolError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.requirement("quoting.tools")
+@pytest.mark.parametrize(("name", "user"), [("deb", "dash"), ("deb", "root"), ("alpine", "root")])
+async def test_no_word_given_to_a_tool_does_anything_but_stand_for_itself(
+    app: App, name: str, user: str, request: pytest.FixtureRequest
+) -> None:
+    host: Host = request.getfixturevalue(name)
+    who = DirectCall(caller())
+    session_id, home = await ready(app, host, user, who)
+    before = await root(host, f"cd {home} && {PROTECTS}")
+    for number, (tool, parameter) in enumerate(cases()):
+        for word in chosen(number):
+            given = arguments(tool, parameter, word) | {"session_id": session_id}
+            # Whatever is wrong with it, the machine's shell did not stumble over it.
+            said = await complaint(app, tool, given, who)
+            assert not re.search(r"unexpected|syntax|unterminated", said, re.IGNORECASE), (tool.name, given, said)
+        assert await root(host, f"ls -d /tmp/pwned {home}/pwned 2>/dev/null") == "", (tool.name, parameter)
+    after = await root(host, f"cd {home} && {PROTECTS}")
+    await root(host, f"cd {home} && rm -rf fuzz; crontab -u {user} -r; sed -i /FUZZ/d .profile .bashrc")
+    assert after == before
+
+
+async def test_without_quoting_a_word_does_what_it_says(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twin."""
+    who = DirectCall(caller())
+    session_id, _ = await ready(app, deb, "dash", who)
+    monkeypatch.setattr(commandline, "quote", lambda word: word if word == HOSTILE[0] else shlex.quote(word))
+    with pytest.raises(ToolError):
+        await dispatch(app, system.tail, {"session_id": session_id, "path": HOSTILE[0]}, who)
+    assert await root(deb, "ls /tmp/pwned") == "/tmp/pwned\n"
+    await root(deb, "rm /tmp/pwned")
