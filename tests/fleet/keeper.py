@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fleet.machine import BOOT_LIMIT, Machine, until
-from tests.fleet.namespaces import FleetError, cgroup2_root, remove_cgroup
+from tests.fleet.namespaces import FleetError, cgroup2_root, make_room_for_watches, remove_cgroup
 from tests.fleet.network import command, create_bridges, remove_all
 from tests.fleet.table import HOSTS
 
@@ -140,6 +140,7 @@ def main(cache: Path, owner: str, names: list[str]) -> None:
         fcntl.flock(in_use, fcntl.LOCK_SH)
         (cache / "in-use").touch()
         create_bridges()
+        make_room_for_watches()
         try:
             with Requests(machines) as requests:
                 seconds = start({name: machines[name] for name in names})

@@ -1,5 +1,6 @@
 """Linux namespaces from Python: may we, enter one, what dies with whom."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -49,6 +50,20 @@ def cgroup2_root() -> Path | None:
         if kind == "cgroup2" and "rw" in options.split(","):
             return Path(where)
     return None
+
+
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+INSTANCES = 1024
+
+
+def make_room_for_watches() -> None:
+    """Let root have as many inotify instances as several fleets need.
+
+    Each systemd takes about five of the 128 that a user has on Linux (inotify(7)), and does not come up without.
+    """
+    if int(INOTIFY.read_text()) < INSTANCES:
+        with contextlib.suppress(OSError):  # nobody may here: then there is room for fewer fleets at once
+            INOTIFY.write_text(str(INSTANCES))
 
 
 def enter_own_network() -> None:
