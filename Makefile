@@ -7,7 +7,7 @@ WORKERS ?= 4
 TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check conformance npm behaviour peers lint soak bench fleet docs fmt constraints
+.PHONY: run test check conformance npm behaviour peers lint soak matrix bench fleet docs fmt constraints
 
 run: .venv/run  ## start everything on an embedded SSH host
 	$(BIN)/mcp-ssh demo
@@ -47,6 +47,10 @@ lint: .venv/test .venv/lint
 
 soak: .venv/test  ## the same tests with the counts and sizes the issues state
 	MCP_SSH_SOAK=1 $(TESTS)
+
+matrix: .venv/test  ## every tool for machines on every distribution family, into the README
+	MCP_SSH_MATRIX=1 $(BIN)/python -m pytest tests/hosts/test_matrix.py $(PYTEST)
+	$(BIN)/python scripts/generate.py
 
 bench: .venv/test  ## what things cost, beside a reference in the same run
 	$(BIN)/python -m benchmarks

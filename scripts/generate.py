@@ -33,6 +33,7 @@ from mcp_ssh.tools import REGISTRY
 from rest_bridge.guide import prompts_page
 from rest_bridge.openapi import document
 from rest_bridge.routes.tables import FAMILIES
+from tests.hosts import matrix
 
 SNAPSHOTS = "tests/contract/toolsnaps"
 BEHAVIOUR = ROOT / "tests/behaviour/results.json"
@@ -101,6 +102,7 @@ def generated(root: Path, lists: Mapping[str, list[Any]] | None = None) -> dict[
     if readme.exists():
         text = _with_table(readme.read_text("utf-8"), "tools", markdown(list(REGISTRY.values())))
         text = _with_table(text, "behaviour", behaviour_table())
+        text = _with_table(text, "families", matrix.table())
         files[readme] = _with_table(text, "bench", report.markdown(report.read(ROOT / "benchmarks/results.json")))
     return files
 

@@ -142,7 +142,7 @@ def denied(path: str) -> ToolError:
     """The account may not."""
     return PermissionDenied(
         f"permission denied: {named(path)}",
-        hint="use a session of an account that may, or command_exec with sudo",
+        hint="give `become` where the tool takes it, else use a session of an account that may",
         details={"path": path},
     )
 

@@ -169,7 +169,12 @@ need rm find readlink stat tr wc head
 r=$shown
 while case $p in ?*/) ;; *) false ;; esac; do p=${p%/}; done
 case ${p##*/} in . | ..) stop guarded "$p is named by its dots" ;; esac
-if ! there "$p"; then begin ok; printf "0\0"; end; exit 0; fi
+if ! there "$p"; then
+  why=$(stat "$p" 2>&1)
+  case $why in *": No such file or directory" | *": Not a directory") ;; *) stop failed "$why" ;; esac
+  begin ok; printf "0\0"; end
+  exit 0
+fi
 named=$p
 if [ -L "$p" ] && whole "$p" && [ -d "$full" ]; then p=$full; guard; fi
 p=$named
