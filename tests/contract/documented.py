@@ -64,6 +64,9 @@ GET /config/
 GET /config/{key}
 PUT /config/ key* value*
 POST /config/reload
+POST /command/shell ?session_id command*
+GET /command/read ?timeout ?session_id
+POST /command/key ?session_id key*
 POST /api/remote/known-hosts/accept host* port* key_type* public_key* fingerprint_sha256*
 GET /api/remote/known-hosts/list
 POST /api/remote/known-hosts/remove host* port* key_type*

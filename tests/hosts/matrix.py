@@ -74,7 +74,8 @@ for each in iptables ip6tables; do $each -F; done
 def table() -> str:
     """What `make matrix` has seen, for the README."""
     seen: dict[str, dict[str, str]] = json.loads(RESULTS.read_text("utf-8"))
-    hosts = list(next(iter(seen.values())))
+    hosts = list(dict.fromkeys(host for cells in seen.values() for host in cells))
     lines = [f"| Tool | {' | '.join(hosts)} |", f"| --- |{' --- |' * len(hosts)}"]
-    lines += [f"| `{tool}` | {' | '.join(cells[host] for host in hosts)} |" for tool, cells in seen.items()]
+    for tool, cells in seen.items():
+        lines.append(f"| `{tool}` | {' | '.join(cells.get(host, 'not run') for host in hosts)} |")
     return "\n".join(lines) + "\n"
