@@ -27,6 +27,8 @@ WAIT_S = 15.0
 """Longest wait for a statement of ours: the busy timeout, and those of the writes in line before it."""
 QUEUE_ROWS = 1000
 BATCH_ROWS = 200
+GATHER_S = 0.05
+"""How long the first of the changes that nobody waits for lets others join it: a commit costs as much as many rows."""
 ATTEMPTS = 3
 CLOSE_S = 10.0
 
@@ -78,6 +80,7 @@ class Database:
         self._reader = reader
         self._write_lock = asyncio.Lock()
         self._queue: asyncio.Queue[Statement] = asyncio.Queue(QUEUE_ROWS)
+        self._hurry = asyncio.Event()  # somebody waits for what is in the queue, or it has a batch
         self._task = asyncio.create_task(self._drain(), name="state.db writer")
         self._closed = False  # takes no more changes
         self._ended = False  # can no longer be used at all
@@ -150,6 +153,8 @@ class Database:
         """Have a change written soon, unless the queue is full; says whether it was taken."""
         with suppress(asyncio.QueueFull):
             self._queue.put_nowait(statement)
+            if self._queue.qsize() >= BATCH_ROWS:
+                self._hurry.set()
             return True
         return False
 
@@ -161,7 +166,7 @@ class Database:
         """
         with _translated():
             async with asyncio.timeout(CLOSE_S):
-                await self._queue.join()
+                await self._written()
 
     async def close(self) -> None:
         """Write what waits in the queue, then close; safe to call twice, and while being cancelled."""
@@ -169,7 +174,7 @@ class Database:
             return
         self._closed = True
         with anyio.move_on_after(CLOSE_S, shield=True) as patience:
-            await self._queue.join()
+            await self._written()
         if patience.cancelled_caught:
             log.error("state.db could not be written; %d changes are lost", self._queue.qsize())
         self._task.cancel()
@@ -192,9 +197,15 @@ class Database:
             if not taken:
                 log.error("state.db takes no changes; one was not written")
 
+    async def _written(self) -> None:
+        self._hurry.set()
+        await self._queue.join()
+
     async def _drain(self) -> None:
         while True:
             batch = [await self._queue.get()]
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), GATHER_S)
             while len(batch) < BATCH_ROWS and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             try:
@@ -202,6 +213,8 @@ class Database:
             finally:
                 for _ in batch:
                     self._queue.task_done()
+                if self._queue.empty():
+                    self._hurry.clear()
 
     async def _write(self, batch: list[Statement]) -> None:
         sealing = {each.sealing for each in batch if each.sealing is not None}
