@@ -74,7 +74,7 @@ class Tokens:
             return None
         digest = _digest(secret)
         if self._preset is not None and hmac.compare_digest(digest, self._preset[0]):
-            return self._use_preset(self._preset[1])
+            return self._use_preset(*self._preset)
         rows = await self._database.read(f"SELECT hash, {_COLUMNS} FROM tokens WHERE hash = ?", (digest,))  # noqa: S608
         if not rows or not hmac.compare_digest(digest, str(rows[0]["hash"])):
             return None
@@ -157,22 +157,27 @@ class Tokens:
             raise Conflict(f"a token named {name!r} exists", hint="choose another name, or revoke that one") from error
         return token, secret
 
-    def _use_preset(self, token: TokenInfo) -> TokenInfo:
-        used = token.model_copy(update={"last_used_at": iso(self._now())})
-        if self._preset is not None:
-            self._preset = (self._preset[0], used)
+    def _use_preset(self, digest: str, token: TokenInfo) -> TokenInfo:
+        if (now := self._unnoted(token)) is None:
+            return token
+        used = token.model_copy(update={"last_used_at": iso(now)})
+        self._preset = (digest, used)
         return used
+
+    def _unnoted(self, token: TokenInfo) -> datetime | None:
+        """The time, unless the token's use was noted within the last minute."""
+        now = self._now()
+        noted = token.last_used_at
+        return None if noted and datetime.fromisoformat(noted) > now - _USE_NOTED_EVERY else now
 
     def _note_use(self, token: TokenInfo) -> None:
         """Have the time of use written, at most once a minute; dropped under load, for nothing depends on it."""
-        now = self._now()
-        before = iso(now - _USE_NOTED_EVERY)
-        if token.last_used_at is not None and token.last_used_at > before:
+        if (now := self._unnoted(token)) is None:
             return
         self._database.later_if_room(
             Statement(
                 "UPDATE tokens SET last_used_at = ? WHERE id = ? AND (last_used_at IS NULL OR last_used_at <= ?)",
-                (iso(now), token.id, before),
+                (iso(now), token.id, iso(now - _USE_NOTED_EVERY)),
             )
         )
 
