@@ -19,6 +19,7 @@ from rest_bridge.auth import caller_of
 from rest_bridge.dialects import Judged, WrongMethod
 from rest_bridge.reading import (
     ClientGone,
+    announces_body,
     invalid,
     json_object,
     query_values,
@@ -90,13 +91,14 @@ class Bound:
         await outcome(scope, receive, send)
 
     async def _arguments(self, scope: Scope, receive: Receive) -> dict[str, Any]:
-        body = await read_body(receive, self._limit_bytes)
+        headers = Headers(scope=scope)
+        body = await read_body(receive, self._limit_bytes) if announces_body(headers) else b""
         given: dict[str, Any] = {
             **scope.get("path_params", {}),
             **query_values(scope["query_string"], self._in_query, self._hint),
         }
         if body:
-            fields = json_object(body, Headers(scope=scope))
+            fields = json_object(body, headers)
             refuse_unknown(fields, self._in_body, "field of the body", self._hint)
             given |= fields
         return {**{self._fields[wire].name: value for wire, value in given.items()}, **self._route.fixed}

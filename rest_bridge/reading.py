@@ -25,6 +25,11 @@ class ClientGone(Exception):
     """The client went away before its request was complete."""
 
 
+def announces_body(headers: Headers) -> bool:
+    """Whether a request has a body; one that says of none has none (RFC 9112, section 6.3)."""
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
 async def read_body(receive: Receive, limit_bytes: int) -> bytes:
     """The whole body.
 

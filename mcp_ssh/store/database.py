@@ -150,7 +150,9 @@ class Database:
             await self._when_there_is_room(statement)
 
     def later_if_room(self, statement: Statement) -> bool:
-        """Have a change written soon, unless the queue is full; says whether it was taken."""
+        """Have a change written soon, unless the queue is full or closed; says whether it was taken."""
+        if self._closed:
+            return False
         with suppress(asyncio.QueueFull):
             self._queue.put_nowait(statement)
             if self._queue.qsize() >= BATCH_ROWS:
