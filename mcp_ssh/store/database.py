@@ -27,7 +27,7 @@ WAIT_S = 15.0
 """Longest wait for a statement of ours: the busy timeout, and those of the writes in line before it."""
 QUEUE_ROWS = 1000
 BATCH_ROWS = 200
-GATHER_S = 0.05
+GATHER_S = 0.02
 """How long the first of the changes that nobody waits for lets others join it: a commit costs as much as many rows."""
 ATTEMPTS = 3
 CLOSE_S = 10.0
