@@ -27,8 +27,10 @@ WAIT_S = 15.0
 """Longest wait for a statement of ours: the busy timeout, and those of the writes in line before it."""
 QUEUE_ROWS = 1000
 BATCH_ROWS = 200
-GATHER_S = 0.02
-"""How long the first of the changes that nobody waits for lets others join it: a commit costs as much as many rows."""
+PAUSE_S = 0.02
+"""Changes that nobody waits for are written once none has come for so long, so that the next call is not held up."""
+MOST_PAUSES = 5
+"""After how many such times they are written at the latest: a commit costs as much as many rows."""
 ATTEMPTS = 3
 CLOSE_S = 10.0
 
@@ -206,8 +208,7 @@ class Database:
     async def _drain(self) -> None:
         while True:
             batch = [await self._queue.get()]
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), GATHER_S)
+            await self._gathered()
             while len(batch) < BATCH_ROWS and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             try:
@@ -217,6 +218,14 @@ class Database:
                     self._queue.task_done()
                 if self._queue.empty():
                     self._hurry.clear()
+
+    async def _gathered(self) -> None:
+        for _ in range(MOST_PAUSES):
+            before = self._queue.qsize()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), PAUSE_S)
+            if self._hurry.is_set() or self._queue.qsize() == before:
+                return
 
     async def _write(self, batch: list[Statement]) -> None:
         sealing = {each.sealing for each in batch if each.sealing is not None}
