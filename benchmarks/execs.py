@@ -11,8 +11,8 @@ from mcp_ssh.tools import command
 BARE = "asyncssh run"
 PAUSE_S = 0.03
 MACHINE = (
-    "after a pause asyncssh's packets, the loop and our layers take 1.6 ms of CPU, which leaves little to save beside the"
-    " machine's shell"
+    "asyncssh's packets, the loop and our layers take 1.6 ms of CPU after a pause, which leaves little to save beside"
+    " the machine's shell"
 )
 DOOR = (
     "another process has to wake up and answer, which takes 0.6 ms after a pause even for a bare route and 2 ms for the"
