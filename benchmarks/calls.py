@@ -38,7 +38,8 @@ async def _mcp(scene: Scene, turns: Turns) -> Row:
         "the SDK's low-level `Server`",
         seen.beside("ours", "bare"),
         1.15,
-        because="every call is validated, judged by the policy and written to the history, which is a commit in SQLite",
+        because="every call is judged by limits and policy, validated, redacted and written to the sealed history, all"
+        " of which costs a quarter of what the SDK does for it",
         basis="cpu",
     )
 
@@ -59,7 +60,9 @@ async def _rest(scene: Scene, turns: Turns) -> Row:
         "a bare Starlette route",
         seen.beside("ours", "bare"),
         1.3,
-        because="every call is authenticated, validated, judged by the policy and written to the history in SQLite",
+        because="a bare route does nothing of this: limits, policy, deadline, validation and redaction (0.07 ms CPU),"
+        " token, Host, Origin, a strict reading of the request and five headers (0.07 ms), a row of the sealed history"
+        " (0.03 ms)",
         basis="cpu",
     )
 

@@ -6,7 +6,6 @@ import math
 import secrets
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -75,7 +74,6 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
         return result
     finally:
         row = HistoryRow(
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             caller=call.caller.id,
             door=call.door,
             tool=tool.name,
@@ -84,8 +82,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
             outcome=outcome,
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )
-        with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-            await app.store.history.record(row)
+        await app.store.history.record(row)
 
 
 def _taken_confirm(tool: AnyTool, app: App, arguments: dict[str, Any]) -> bool:

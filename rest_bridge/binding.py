@@ -1,6 +1,7 @@
 """One request through the house: arguments gathered, dispatched, answered; ended when its client leaves."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,12 @@ from mcp_ssh.dispatch import dispatch, internal, validate
 from mcp_ssh.errors import InvalidInput, ToolError
 from mcp_ssh.params import Result
 from mcp_ssh.tool import Caller, Door, Question
-from rest_bridge.answers import Answer, refusal
+from rest_bridge.answers import Answer, refusal, shown
 from rest_bridge.auth import caller_of
 from rest_bridge.dialects import Judged, WrongMethod
 from rest_bridge.reading import (
     ClientGone,
+    announces_body,
     invalid,
     json_object,
     query_values,
@@ -26,6 +28,9 @@ from rest_bridge.reading import (
     takes,
 )
 from rest_bridge.routes import Route
+
+UNWATCHED_S = 0.02
+"""How long a call runs before its client is watched. Most end sooner, and the watching would cost more than they do."""
 
 
 @dataclass
@@ -69,6 +74,8 @@ class Bound:
         self._app = app
         self._route = route
         self._fields = route.fields(confirm=route.tool.name in app.config.security.confirm_tools)
+        self._in_query = {wire: each for wire, each in self._fields.items() if each.place == "query"}
+        self._in_body = {wire: each for wire, each in self._fields.items() if each.place == "body"}
         self._hint = takes(route.address, self._fields)
         self._limit_bytes = body_limit(app)
 
@@ -76,7 +83,7 @@ class Bound:
         """Answer a request. A client that leaves cancels the call, and nothing is sent."""
         try:
             arguments = await self._arguments(scope, receive)
-            outcome = await _unless_gone(receive, lambda: self._call(arguments, caller_of(scope)))
+            outcome = await _unless_gone(receive, self._call(arguments, caller_of(scope)))
         except ClientGone:
             return
         except ToolError as error:
@@ -84,15 +91,16 @@ class Bound:
         await outcome(scope, receive, send)
 
     async def _arguments(self, scope: Scope, receive: Receive) -> dict[str, Any]:
-        body = await read_body(scope, receive, self._limit_bytes)
+        headers = Headers(scope=scope)
+        body = await read_body(receive, self._limit_bytes) if announces_body(headers) else b""
         given: dict[str, Any] = {
             **scope.get("path_params", {}),
-            **query_values(scope, self._fields, self._route.address),
+            **query_values(scope["query_string"], self._in_query, self._hint),
         }
-        in_body = {name: each for name, each in self._fields.items() if each.place == "body"}
-        fields = json_object(body, Headers(scope=scope))
-        refuse_unknown(fields, in_body, "field of the body", self._hint)
-        given |= fields
+        if body:
+            fields = json_object(body, headers)
+            refuse_unknown(fields, self._in_body, "field of the body", self._hint)
+            given |= fields
         return {**{self._fields[wire].name: value for wire, value in given.items()}, **self._route.fixed}
 
     async def _call(self, arguments: dict[str, Any], caller: Caller) -> Answer:
@@ -103,8 +111,7 @@ class Bound:
 
     def _shown(self, result: Result) -> Answer:
         try:
-            content = result.model_dump(mode="json", exclude_unset=True)
-            return Answer(self._route.shape.convert(content) if self._route.shape else content)
+            return shown(result, self._route.shape)
         except Exception as error:
             raise internal(error, self._route.address) from error
 
@@ -129,30 +136,30 @@ def body_limit(app: App) -> int:
     return int(app.config.server.max_body_mb * 1024 * 1024)
 
 
-async def _unless_gone(receive: Receive, work: Callable[[], Awaitable[Answer]]) -> Answer:
+async def _unless_gone(receive: Receive, work: Awaitable[Answer]) -> Answer:
     """Work, cancelled when the client leaves.
 
     Raises:
         ClientGone: It did.
         ToolError: The work failed.
     """
-    outcome: Answer | ToolError | None = None
+    watching: list[asyncio.Task[None]] = []
 
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        group.cancel_scope.cancel()
+    def watch() -> None:
+        watching.append(asyncio.create_task(_when_gone(receive, scope)))
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch)
+    later = asyncio.get_running_loop().call_later(UNWATCHED_S, watch)
+    with anyio.CancelScope() as scope:
         try:
-            outcome = await work()
-        except ToolError as error:
-            # Kept, not raised: a task group would wrap it.
-            outcome = error
-        group.cancel_scope.cancel()
-    if outcome is None:
-        raise ClientGone
-    if isinstance(outcome, ToolError):
-        raise outcome
-    return outcome
+            return await work
+        finally:
+            later.cancel()
+            for each in watching:
+                each.cancel()
+    raise ClientGone
+
+
+async def _when_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()

@@ -5,7 +5,7 @@ from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 import anyio
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_ssh.dispatch import internal
@@ -16,11 +16,12 @@ from rest_bridge.dialects import WrongHost
 from rest_bridge.reading import check_announced
 
 STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+_OURS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_REPLACED = frozenset({b"cache-control", *(name for name, _ in _OURS)})
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -177,9 +178,12 @@ class _Sending:
 
 
 def _secure(message: MutableMapping[str, Any]) -> None:
-    headers = MutableHeaders(raw=message.setdefault("headers", []))
-    for name, value in _HEADERS.items():
-        headers[name] = value
-    headers.setdefault("Content-Security-Policy", STRICT_POLICY)
-    streams = headers.get("content-type", "").startswith("text/event-stream")
-    headers["Cache-Control"] = "no-store, no-transform" if streams else "no-store"
+    given: dict[bytes, bytes] = dict(message.get("headers", ()))
+    streams = given.get(b"content-type", b"").startswith(b"text/event-stream")
+    message["headers"] = [
+        *(each for each in message.get("headers", ()) if each[0] not in _REPLACED),
+        *_OURS,
+        (b"cache-control", b"no-store, no-transform" if streams else b"no-store"),
+    ]
+    if b"content-security-policy" not in given:
+        message["headers"].append((b"content-security-policy", STRICT_POLICY.encode()))

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 import anyio
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope
+from starlette.types import Receive
 
 from mcp_ssh.errors import InvalidInput, TooLarge
 from rest_bridge.dialects import Malformed, SlowRequest, WrongMediaType
@@ -25,15 +25,19 @@ class ClientGone(Exception):
     """The client went away before its request was complete."""
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+def announces_body(headers: Headers) -> bool:
+    """Whether a request has a body; one that says of none has none (RFC 9112, section 6.3)."""
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+async def read_body(receive: Receive, limit_bytes: int) -> bytes:
     """The whole body.
 
     Raises:
-        TooLarge: It announces or has more than the limit; no more than that is ever held.
+        TooLarge: It has more than the limit; no more than that is ever held.
         SlowRequest: It did not arrive in time.
         ClientGone: It never will.
     """
-    check_announced(Headers(scope=scope), limit_bytes)
     body = bytearray()
     with anyio.move_on_after(BODY_LIMIT_S):
         while True:
@@ -70,14 +74,12 @@ def too_large(limit_bytes: int) -> TooLarge:
 
 
 def json_object(body: bytes, headers: Headers) -> dict[str, Any]:
-    """A body as one JSON object; no body is an empty one.
+    """A body as one JSON object.
 
     Raises:
         WrongMediaType: It says that it is something else.
         Malformed: It is not JSON, not an object, ambiguous, or nested too deeply.
     """
-    if not body:
-        return {}
     _check_media_type(headers)
     try:
         value = json.loads(
@@ -156,26 +158,27 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def query_values(scope: Scope, fields: Mapping[str, Field], address: str) -> dict[str, Any]:
+def query_values(query: bytes, known: Mapping[str, Field], hint: str) -> dict[str, Any]:
     """The query by the names of this address; each is known, and given once unless it is a list.
 
     Raises:
         Malformed: It is not well encoded.
         InvalidInput: A name is unknown or given twice.
     """
+    if not query:
+        return {}
     found: dict[str, list[str]] = {}
-    for name, value in _pairs(scope):
+    for name, value in _pairs(query):
         found.setdefault(name, []).append(value)
-    known = {name: each for name, each in fields.items() if each.place == "query"}
-    refuse_unknown(found, known, "query parameter", takes(address, fields))
+    refuse_unknown(found, known, "query parameter", hint)
     if twice := [name for name, values in found.items() if len(values) > 1 and not known[name].repeats]:
-        raise invalid(dict.fromkeys(twice, "is given more than once"), hint=takes(address, fields))
+        raise invalid(dict.fromkeys(twice, "is given more than once"), hint=hint)
     return {name: _value(known[name], values) for name, values in found.items()}
 
 
-def _pairs(scope: Scope) -> list[tuple[str, str]]:
+def _pairs(query: bytes) -> list[tuple[str, str]]:
     try:
-        text = scope["query_string"].decode("ascii")
+        text = query.decode("ascii")
         return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
     except ValueError as error:
         raise Malformed(

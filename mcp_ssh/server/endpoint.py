@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import anyio
 from mcp import MCPError, types
 from mcp.server import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
@@ -231,5 +230,4 @@ class _Endpoint:
             outcome=outcome,
             duration_ms=round(duration_ms, 1),
         )
-        with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-            await self._app.store.history.record(row)
+        await self._app.store.history.record(row)

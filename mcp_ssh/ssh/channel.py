@@ -35,7 +35,7 @@ class Channel(asyncssh.SSHClientSession[bytes]):
     """
 
     def __init__(self, gone: Callable[[], None]) -> None:
-        self._gone = gone
+        self._tell_gone = gone
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._held: dict[int | None, deque[bytes]] = {None: deque(), STDERR: deque()}
         self._size = 0
@@ -45,6 +45,7 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         self._arrived = asyncio.Event()
         self._may_write = asyncio.Event()
         self._may_write.set()
+        self.gone = False
         self.exit_status: int | None = None
         self.exit_signal: str | None = None
 
@@ -96,7 +97,8 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         self._ended = True
         self._arrived.set()
         self._may_write.set()
-        self._gone()
+        self.gone = True
+        self._tell_gone()
 
     def pause_writing(self) -> None:
         """The other side's window is full."""

@@ -437,6 +437,8 @@ async def _hear(channel: "Channel", entry: Entry) -> None:
 
 async def close_channel(channel: "Channel") -> None:
     """Close a channel and wait, within bounds, until it is gone; cancellation does not leave it open."""
+    if channel.gone:
+        return
     with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT_S):
         channel.close()
         await channel.wait_closed()

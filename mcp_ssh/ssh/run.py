@@ -93,8 +93,8 @@ class Running:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._write, channel, self._started.call.stdin + (stdin or b""))
-                group.start_soon(self._read, channel)
                 group.start_soon(self._read_errors, channel)
+                await self._read(channel)
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         await channel.wait_closed()

@@ -11,7 +11,6 @@ ahead. The head is written under the database's write lock, from its last row: p
 """
 
 import contextlib
-import hashlib
 import hmac
 import json
 import logging
@@ -64,7 +63,7 @@ class Key:
         return self._mac([which, end.seq, end.mac])
 
     def _mac(self, parts: Sequence[Any]) -> str:
-        return hmac.new(self.secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self.secret, json.dumps(parts).encode(), "sha256").hex()
 
 
 class Chain:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, cast
 
 import aiosqlite
+import anyio
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mcp_ssh.store.chain import COVERED, Chain, Verdict
@@ -16,6 +17,7 @@ from mcp_ssh.store.redaction import MAX_ARGUMENTS_BYTES, arguments_text, cut_tex
 __all__ = ["History", "HistoryRow", "Kept", "Verdict", "arguments_text", "redact"]
 
 TRIM_EVERY_ROWS = 1000
+WAIT_S = 2.0
 MAX_LISTED = 1000
 _WORD_BYTES = 512
 _COLUMNS = COVERED
@@ -72,8 +74,14 @@ class History:
         self._until_trim = 0
 
     async def record(self, row: HistoryRow) -> None:
-        """Have a row written soon. It waits only while a thousand others do, and never fails the call it records."""
-        await self._database.later(Statement(_INSERT, _values(row), sealing=self))
+        """Have a row written soon, also while its call is being cancelled; never fails the call it records.
+
+        It waits only while a thousand others do, and no longer than two seconds.
+        """
+        statement = Statement(_INSERT, _values(row), sealing=self)
+        if not self._database.later_if_room(statement):
+            with anyio.CancelScope(shield=True), anyio.move_on_after(WAIT_S):
+                await self._database.later(statement)
 
     async def ready(self) -> None:
         """Get the key of the seals."""

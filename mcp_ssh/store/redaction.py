@@ -17,10 +17,10 @@ _MAX_ITEMS = 100
 _MAX_KEY_CHARS = 200
 
 # Compared without case and separators, so `keyContent`, `key-content` and `key_content` are one word.
-_SECRET_PARTS = (
-    "password", "passwd", "passphrase", "passcode", "secret", "token", "privatekey", "sshkey", "keycontent", "keydata",
-    "apikey", "interactiveanswer", "credential", "authorization", "cookie", "jwt", "filecontent",
-)  # fmt: skip
+_SECRET_PARTS = re.compile(
+    "password|passwd|passphrase|passcode|secret|token|privatekey|sshkey|keycontent|keydata|apikey|interactiveanswer"
+    "|credential|authorization|cookie|jwt|filecontent"
+)
 _SECRET_NAMES = frozenset(
     {"content", "contents", "contentbase64", "rawcontent", "stdin", "input", "pin", "otp", "auth"}
 )
@@ -31,6 +31,7 @@ _IN_TEXT = (
     (re.compile(r"mcpssh_[A-Za-z0-9_-]{20,}"), HIDDEN),
     (re.compile(r"(://[^\s/:@]{0,256}:)[^\s/@]{1,512}@"), rf"\1{HIDDEN}@"),
 )
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _MARGIN_CHARS = 1024
 """Text is cut this far behind what is kept before it is searched, so that a secret across the cut is seen whole."""
 
@@ -52,8 +53,7 @@ def arguments_text(arguments: Mapping[str, Any] | BaseModel, model: type[BaseMod
     """
     if model is not None and not isinstance(arguments, BaseModel):
         arguments = _known(model, arguments)
-    encoded = json.dumps(redact(arguments), ensure_ascii=False, separators=(", ", ": ")).encode("utf-8", "replace")
-    return cut_text(encoded.decode(), MAX_ARGUMENTS_BYTES)
+    return cut_text(_ENCODER.encode(redact(arguments)), MAX_ARGUMENTS_BYTES)
 
 
 def _known(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,6 +78,8 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 def cut_text(text: str, size_bytes: int) -> str:
     """Text that fits a number of bytes and can be stored; what was longer ends in a mark."""
+    if len(text) <= size_bytes and text.isascii():
+        return text
     encoded = text[: size_bytes + 1].encode("utf-8", "replace")
     if len(encoded) <= size_bytes:
         return encoded.decode()
@@ -143,7 +145,7 @@ def _plain_name(name: str) -> str:
 
 def _is_secret(name: str) -> bool:
     plain = _plain_name(name)
-    return plain in _SECRET_NAMES or any(part in plain for part in _SECRET_PARTS)
+    return plain in _SECRET_NAMES or _SECRET_PARTS.search(plain) is not None
 
 
 def _marked(model: BaseModel) -> frozenset[str]:

@@ -46,6 +46,8 @@ class Tokens:
         self._database = database
         self._now = now
         self._preset: tuple[str, TokenInfo] | None = None
+        self._known: dict[str, TokenInfo] = {}
+        self._known_at: int | None = None
 
     async def create(self, name: str, role: Role, hosts: Sequence[str] | None = None) -> tuple[TokenInfo, str]:
         """Make a token. Its secret is returned here and never again.
@@ -67,20 +69,32 @@ class Tokens:
     async def find(self, secret: str) -> TokenInfo | None:
         """The token with this secret; `None` where there is none, or no more.
 
-        Asks the database each time, by an indexed look-up on a connection no writer blocks: a revocation by another
-        process holds from the next request on, which a cache could promise only by asking just as often.
+        A token that was found is known until anything at all is committed to the database, by whichever process: a
+        revocation holds from the next request on. Looking whether something was costs next to nothing; asking for the
+        token again costs as much as all else a short request takes.
         """
         if len(secret) > MAX_SECRET_CHARS:
             return None
         digest = _digest(secret)
         if self._preset is not None and hmac.compare_digest(digest, self._preset[0]):
-            return self._use_preset(self._preset[1])
+            return self._use_preset(*self._preset)
+        mark = self._database.mark()
+        if mark is None or mark != self._known_at:
+            self._known.clear()
+            self._known_at = mark
+        token = self._known.get(digest) or await self._read(digest)
+        if token is None:
+            return None
+        if mark is not None and mark == self._known_at:  # else there was a commit while it was read
+            self._known[digest] = token
+        self._note_use(token)
+        return token
+
+    async def _read(self, digest: str) -> TokenInfo | None:
         rows = await self._database.read(f"SELECT hash, {_COLUMNS} FROM tokens WHERE hash = ?", (digest,))  # noqa: S608
         if not rows or not hmac.compare_digest(digest, str(rows[0]["hash"])):
             return None
-        token = _token(rows[0])
-        self._note_use(token)
-        return token
+        return _token(rows[0])
 
     async def list(self) -> "list[TokenInfo]":
         """All tokens, oldest first; the preset one of this process leads."""
@@ -157,22 +171,27 @@ class Tokens:
             raise Conflict(f"a token named {name!r} exists", hint="choose another name, or revoke that one") from error
         return token, secret
 
-    def _use_preset(self, token: TokenInfo) -> TokenInfo:
-        used = token.model_copy(update={"last_used_at": iso(self._now())})
-        if self._preset is not None:
-            self._preset = (self._preset[0], used)
+    def _use_preset(self, digest: str, token: TokenInfo) -> TokenInfo:
+        if (now := self._unnoted(token)) is None:
+            return token
+        used = token.model_copy(update={"last_used_at": iso(now)})
+        self._preset = (digest, used)
         return used
+
+    def _unnoted(self, token: TokenInfo) -> datetime | None:
+        """The time, unless the token's use was noted within the last minute."""
+        now = self._now()
+        noted = token.last_used_at
+        return None if noted and datetime.fromisoformat(noted) > now - _USE_NOTED_EVERY else now
 
     def _note_use(self, token: TokenInfo) -> None:
         """Have the time of use written, at most once a minute; dropped under load, for nothing depends on it."""
-        now = self._now()
-        before = iso(now - _USE_NOTED_EVERY)
-        if token.last_used_at is not None and token.last_used_at > before:
+        if (now := self._unnoted(token)) is None:
             return
         self._database.later_if_room(
             Statement(
                 "UPDATE tokens SET last_used_at = ? WHERE id = ? AND (last_used_at IS NULL OR last_used_at <= ?)",
-                (iso(now), token.id, before),
+                (iso(now), token.id, iso(now - _USE_NOTED_EVERY)),
             )
         )
 

@@ -25,7 +25,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_ssh.app import open_app
 from mcp_ssh.config import Config
 from mcp_ssh.errors import Conflict, InvalidInput
-from rest_bridge import reading
+from rest_bridge import binding, reading
 from rest_bridge.serve import Tls, listen, serve
 from tests.unit import rest_kit
 from tests.unit.rest_kit import FAMILIES, REGISTRY, Served, serving
@@ -77,6 +77,19 @@ async def test_a_client_that_leaves_cancels_its_call(served: Served, hanging: re
         while not (rows := await served.app.store.history.list(1)):
             await served.app.store.history.flush()
     assert (rows[0].tool, rows[0].outcome) == ("rest_kit_hang", "cancelled")
+
+
+async def test_twin_without_the_watch_a_call_goes_on_for_a_client_that_left(
+    served: Served, hanging: rest_kit.Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binding, "UNWATCHED_S", 3600)
+    stream = await raw(served, REQUESTS["get"])
+    with anyio.fail_after(5):
+        await hanging.began.wait()
+    await stream.aclose()
+    with anyio.move_on_after(0.5):
+        await hanging.cancelled.wait()
+    assert not hanging.cancelled.is_set()
 
 
 async def test_a_connection_serves_many_requests(served: Served) -> None:

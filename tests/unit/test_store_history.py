@@ -105,6 +105,41 @@ async def test_recording_returns_at_once_while_the_database_is_locked_and_waits_
     await store.close()
 
 
+async def test_rows_that_come_one_after_the_other_are_one_commit_and_whoever_waits_hurries_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "PAUSE_S", 3600)
+    commits: list[int] = []
+    settle = Chain.settle
+
+    async def counted(self: Chain) -> None:
+        commits.append(1)
+        await settle(self)
+
+    monkeypatch.setattr(Chain, "settle", counted)
+    store = await Store.open(tmp_path)
+    for _ in range(50):
+        await store.history.record(row())
+        await asyncio.sleep(0)
+    assert await store.history.list(1) == []
+    with anyio.fail_after(30):
+        await store.history.flush()
+        assert (len(await store.history.list(100)), len(commits)) == (50, 1)
+        await store.history.record(row(id="last"))
+        await store.close()
+    store = await Store.open(tmp_path)
+    assert (await store.history.list(1))[0].id == "last"
+    await store.close()
+
+
+async def test_rows_are_written_soon_though_others_keep_coming(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path)
+    with anyio.fail_after(30):
+        while not await store.history.list(1):
+            await store.history.record(row())
+    await store.close()
+
+
 async def test_a_call_cancelled_already_is_still_recorded(tmp_path: Path) -> None:
     store = await Store.open(tmp_path)
     with anyio.CancelScope() as scope:

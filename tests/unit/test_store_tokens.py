@@ -8,6 +8,7 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -144,6 +145,54 @@ async def test_a_second_use_within_the_minute_writes_nothing(tmp_path: Path) -> 
             await store.history.flush()  # a write would have to wait for the other one's lock
         other.execute("ROLLBACK")
     await store.close()
+
+
+@pytest.mark.parametrize("looks", [True, False], ids=["looks for commits", "twin: does not look"])
+async def test_a_known_token_is_not_asked_for_again_until_somebody_else_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: bool
+) -> None:
+    store, other = await Store.open(tmp_path), await Store.open(tmp_path)
+    made, secret = await store.tokens.create("one", Role.VIEWER)
+    await store.tokens.find(secret)
+    await store.history.flush()  # its use is noted, which is a commit, too
+    asked: list[str] = []
+    read = Database.read
+
+    async def counted(self: Database, sql: str, values: Any = ()) -> Any:
+        asked.append(sql)
+        return await read(self, sql, values)
+
+    monkeypatch.setattr(Database, "read", counted)
+    if not looks:
+        monkeypatch.setattr(Database, "mark", lambda _: 1)
+    found = [await store.tokens.find(secret) for _ in range(5)]
+    assert [each and each.id for each in found] == [made.id] * 5
+    assert len(asked) == 1
+    await other.tokens.revoke("one")
+    assert (await store.tokens.find(secret) is None) is looks
+    await store.close()
+    await other.close()
+
+
+async def test_a_token_revoked_while_it_was_looked_up_is_not_known_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = await Store.open(tmp_path), await Store.open(tmp_path)
+    _, secret = await store.tokens.create("one", Role.VIEWER)
+    read = Database.read
+
+    async def revoked_meanwhile(self: Database, sql: str, values: Any = ()) -> Any:
+        rows = await read(self, sql, values)
+        monkeypatch.setattr(Database, "read", read)
+        await other.tokens.revoke("one")
+        assert await store.tokens.find(secret) is None
+        return rows
+
+    monkeypatch.setattr(Database, "read", revoked_meanwhile)
+    assert await store.tokens.find(secret) is not None  # it was there when the look-up began
+    assert await store.tokens.find(secret) is None
+    await store.close()
+    await other.close()
 
 
 async def test_a_look_up_takes_less_than_a_millisecond(tmp_path: Path) -> None:
