@@ -183,11 +183,9 @@ REQUIREMENTS = tuple(
         ("secrets.nowhere", "issue 3", "A secret given to any tool is found nowhere."),
         ("input.refused", "issue 2", "Bad input names the field, the rule and the next step, and changes nothing."),
         ("quoting", "issue 2", "Every argument comes through dash, bash and ash unharmed."),
-        (
-            "quoting.tools",
-            "issue 5",
-            "Every string a tool takes stands for itself on dash, bash and ash.",
-        ),
+        ("families.matrix", "issue 5", "Every tool for machines works on a machine of every distribution family."),
+        ("families.rights", "issue 5", "What needs root's rights is done with them, and refused without, with a hint."),
+        ("quoting.tools", "issue 5", "Every string a tool takes stands for itself on dash, bash and ash."),
         ("quoting.hosts", "issue 2", "Hostile arguments of tools do nothing on real hosts."),
         (
             "behaviour",

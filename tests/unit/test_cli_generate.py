@@ -31,7 +31,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (done.returncode, done.stderr) == (0, "")
     names = done.stdout.removeprefix("wrote ").split("\nwrote ")
     pages = [name.strip() for name in names if "toolsnaps" not in name]
-    assert pages == ["TOOLS.md", "AGENT_PROMPTS.md", "config.example.json", "README.md"]
+    assert pages == ["TOOLS.md", "AGENT_PROMPTS.md", "config.example.json", "tests/contract/openapi.json", "README.md"]
     assert len(names) - len(pages) > len(REGISTRY)
     return root
 

@@ -1,5 +1,6 @@
 """What every request passes before any route sees it; the routes come from the tables."""
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,8 @@ JSON = {"Content-Type": "application/json", "Accept": "application/json, text/ev
 
 
 def address(route: Route) -> str:
-    return (
-        route.path.replace("{session_id}", "0123456789ab").replace("{blob_id}", "0" * 32).replace("{task_id}", "task_x")
-    )
+    samples = {"session_id": "0123456789ab", "blob_id": "0" * 32, "task_id": "task_x", "shell": "main"}
+    return re.sub(r"\{(\w+)\}", lambda found: samples.get(found[1], found[0]), route.path)
 
 
 GUARDED = [
