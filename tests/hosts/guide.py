@@ -49,6 +49,9 @@ GUIDE = (
         "GET /command/run?cmd=ls%20-la%20/var/www&timeout=30",
         "status command stdout stderr exit_code duration_ms",
     ),
+    Asked("POST /command/shell", "status command", {"command": "ls -la /var/www"}),
+    Asked("GET /command/read", "output lines"),
+    Asked("POST /command/key", "status key", {"key": "ctrl+c"}),
     Asked("POST /command/background", "task_id status", {"command": "echo done"}, "task_id"),
     Asked("GET /command/task/{task_id}", "task_id command status start_time output error"),
     Asked(

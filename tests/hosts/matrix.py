@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).with_name("matrix.json")
-ROOMS = ("system", "setup", "firewall", "tunnel")
+ROOMS = ("system", "setup", "firewall", "tunnel", "shell")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,16 @@ STEPS = (
     Step("tunnel_list", {}, {"count": 2}),
     Step("tunnel_close", {"tunnel_id": "{tunnel_id}"}, {"status": "closed"}),
     Step("tunnel_close_all", {}, {"count": 1}),
+    Step("shell_open", {"columns": 100}, {"status": "open"}),
+    Step("shell_exec", {"command": "cd /srv && pwd"}, {"status": "completed", "output": "/srv\n", "exit_code": 0}),
+    Step("shell_send", {"command": "stty -echo; printf 'Password: '; read given; stty echo"}),
+    Step("shell_secret", {"secret": "of the matrix"}, {"status": "sent"}),
+    Step("shell_key", {"key": "enter"}, {"status": "sent"}),
+    Step("shell_read", {"wait_s": 5}, {"status": "open"}),
+    Step("shell_screen", {}, {"columns": 100}),
+    Step("shell_resize", {"columns": 120, "rows": 30}, {"columns": 120}),
+    Step("shell_list", {}, {"count": 1}),
+    Step("shell_close", {}, {"stopped": True}),
 )
 
 BEFORE = f"""
