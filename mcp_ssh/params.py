@@ -68,6 +68,10 @@ def _one_line(password: SecretStr) -> SecretStr:
     return password
 
 
+OneLine = Annotated[SecretStr, AfterValidator(_one_line)]
+"""A secret that is typed as one line."""
+
+
 def _said_once(schema: dict[str, Any]) -> None:
     """The field that holds the model has a description already, and every tool that changes a machine shows it."""
     del schema["description"]
@@ -80,7 +84,7 @@ class Become(BaseModel):
 
     user: str = Field(default="root", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@\\$-]{0,255}$", description="The account.")
     method: Method = Field(default="sudo", description="doas works without a password only.")
-    password: Annotated[SecretStr, AfterValidator(_one_line)] | None = Field(
+    password: OneLine | None = Field(
         default=None, description="For sudo the login account's, for su the other's. Omitted: sudo -n."
     )
     use_login_password: bool = Field(default=False, description="Use the session's own.")

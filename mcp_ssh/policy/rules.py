@@ -42,7 +42,7 @@ class Rules:
         if isinstance(line, str):
             self._expect_line(line, getattr(params, "cwd", None), getattr(params, "env", None))
         else:
-            self._expect_tool(tool.name)
+            self.expect_tool(tool.name)
 
     def expect_program(self, argv: tuple[str, ...]) -> None:
         """Let a program of our own run, or say why not.
@@ -55,7 +55,12 @@ class Rules:
         if self.denied and (pattern := denied_program(argv, self.denied)) is not None:
             raise _denied(argv[0], pattern)
 
-    def _expect_tool(self, name: str) -> None:
+    def expect_tool(self, name: str) -> None:
+        """Let a tool go on that takes no command line, or opens the way to any, or say why not.
+
+        Raises:
+            Refused: It is not on a list of what may run here, or is denied.
+        """
         if any(name not in each for each in self.allow_lists):
             raise Refused(f"{name} is not on the list of what may run on this machine", hint=_HINT)
         if name in self.denied:

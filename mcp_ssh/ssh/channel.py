@@ -150,6 +150,10 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         """Close standard input."""
         self._wire.write_eof()
 
+    def resize(self, columns: int, rows: int) -> None:
+        """Give its terminal another size (RFC 4254, 6.7)."""
+        self._wire.change_terminal_size(columns, rows)
+
     async def wait_closed(self) -> None:
         """Wait until the channel is gone, all it had to say included."""
         await self._wire.wait_closed()

@@ -164,7 +164,7 @@ async def _account(link: Link, login: Login) -> Account:
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
     shell: Shell | None = found["shell"]
-    features = tuple(each for each in FEATURES if (found["sftp"] if each == "sftp" else shell in {"posix", "other"}))
+    features = tuple(each for each in FEATURES if (found["sftp"] if each == "sftp" else shell not in {None, "forced"}))
     return Account(shell or "forced", features)
 
 
@@ -183,7 +183,7 @@ async def _shell(link: Link, login: Login) -> Shell | None:
             answer += chunk
             if (found := _SAID.search(answer)) is not None:
                 name = PurePosixPath(found[1].decode("utf-8", "replace")).name
-                return "posix" if name in POSIX_SHELLS else "other"
+                return "posix" if name in POSIX_SHELLS else "fish" if name == "fish" else "other"
         complaint = await channel.read(STDERR)
     finally:
         channel.close()

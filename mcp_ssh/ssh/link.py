@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
@@ -45,11 +46,23 @@ SSH_OPEN_RESOURCE_SHORTAGE (RFC 4254, 5.1)."""
 UNANSWERED_LIMIT = 3
 """How often a machine may close a channel without saying whether its command began."""
 
+NO_TERMINAL = 0xFFFFFFFE
+"""asyncssh's own code where the machine gave a channel, and refused it a terminal."""
+
 STOP_LIMIT_S = 6.0
 """The longest that ending a call's processes may take."""
 
 CLOSE_LIMIT_S = 2.0
 """The longest a channel is waited for after it was told to close."""
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A terminal for what runs on a channel (RFC 4254, 6.2). `linux` is what our screens draw."""
+
+    columns: int
+    rows: int
+    kind: str = "linux"
 
 
 class NoRoom(Exception):
@@ -121,7 +134,7 @@ class Link:
 
         with anyio.move_on_after(ANSWER_LIMIT_S):
             try:
-                channel = await self._on(self._strands[0], ":", None)
+                channel = await self._on(self._strands[0], ":")
             except asyncssh.ChannelOpenError:
                 return self.alive
             except (asyncssh.Error, OSError):
@@ -134,6 +147,11 @@ class Link:
         """Whether a channel may be opened ahead of need: not the last one, and not where there are hardly any."""
         first = self._strands[0]
         return self.alive and first.limit > FEW and first.room > 1 and len(self.spares) < self._turns.free
+
+    @property
+    def may_keep(self) -> bool:
+        """Whether a place may be held for long: one remains for calls, or another connection can be made for them."""
+        return self._turns.free > 1 or (self._widens and len(self._strands) < MOST_STRANDS)
 
     @contextlib.asynccontextmanager
     async def place(self) -> AsyncGenerator[None]:
@@ -176,21 +194,29 @@ class Link:
             self._strands.remove(each)
             each.connection.close()
 
-    async def open(self, text: str | None, subsystem: str | None = None, *, at_once: bool = False) -> "Channel":
+    async def open(
+        self,
+        text: str | None,
+        subsystem: str | None = None,
+        *,
+        at_once: bool = False,
+        terminal: Terminal | None = None,
+    ) -> "Channel":
         """Start a command, or a subsystem, on a channel of its own; the caller sets the deadline.
 
         sshd frees a place a moment after it closed a channel, so an open it refuses for want of one is repeated:
         nothing ran yet. An open that is cancelled half-way is closed as soon as it comes through.
 
         Args:
-            text: The command.
+            text: The command; None where there is a subsystem, or for whatever the account's shell is.
             subsystem: Instead of a command.
             at_once: Do not wait for a channel to be closed where the machine is known to give no more.
+            terminal: What it gets for standard input, output and error.
 
         Raises:
             NoRoom: `at_once`, and there is none.
             ConnectFailed: The connection is gone.
-            Unsupported: The account may not run commands.
+            Unsupported: The account may not run commands, or gets no terminal.
         """
         import asyncssh
 
@@ -201,7 +227,7 @@ class Link:
             if at_once and strand.room < 1:
                 raise NoRoom
             try:
-                return await self._on(strand, text, subsystem)
+                return await self._on(strand, text, subsystem, terminal)
             except asyncssh.ChannelOpenError as error:
                 self._try_later(strand, error)
             except (asyncssh.Error, OSError) as error:
@@ -218,8 +244,10 @@ class Link:
             raise lost()
         return max((each for each in self._strands if each.alive), key=lambda each: each.room)
 
-    async def _on(self, strand: Strand, text: str | None, subsystem: str | None) -> "Channel":
-        opening: asyncio.Future[Channel] = asyncio.ensure_future(self._answered(strand, text, subsystem))
+    async def _on(
+        self, strand: Strand, text: str | None, subsystem: str | None = None, terminal: Terminal | None = None
+    ) -> "Channel":
+        opening: asyncio.Future[Channel] = asyncio.ensure_future(self._answered(strand, text, subsystem, terminal))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -229,7 +257,7 @@ class Link:
     def _try_later(self, strand: Strand, refusal: "asyncssh.ChannelOpenError") -> None:
         """Return where a channel was refused for now; raise where it always will be."""
         if refusal.code not in FULL:
-            raise no_commands() from refusal
+            raise (no_terminal() if refusal.code == NO_TERMINAL else no_commands()) from refusal
         if not self.alive:
             raise lost() from refusal
         if len(self.spares) and strand.open <= FEW:
@@ -240,19 +268,23 @@ class Link:
         import asyncssh
 
         try:
-            return await self._on(self._strands[0], text, None)
+            return await self._on(self._strands[0], text)
         except (asyncssh.Error, OSError):
             return None
 
-    async def _answered(self, strand: Strand, text: str | None, subsystem: str | None) -> "Channel":
+    async def _answered(
+        self, strand: Strand, text: str | None, subsystem: str | None, terminal: Terminal | None
+    ) -> "Channel":
         from mcp_ssh.ssh.channel import Unanswered
 
         for _ in range(UNANSWERED_LIMIT - 1):
             with contextlib.suppress(Unanswered):
-                return await self._opened(strand, text, subsystem)
-        return await self._opened(strand, text, subsystem)
+                return await self._opened(strand, text, subsystem, terminal)
+        return await self._opened(strand, text, subsystem, terminal)
 
-    async def _opened(self, strand: Strand, text: str | None, subsystem: str | None) -> "Channel":
+    async def _opened(
+        self, strand: Strand, text: str | None, subsystem: str | None, terminal: Terminal | None
+    ) -> "Channel":
         import asyncssh
 
         from mcp_ssh.ssh.channel import Channel, Unanswered
@@ -269,7 +301,14 @@ class Link:
         channel = Channel(gone)
         strand.held += 1
         try:
-            await strand.connection.create_session(made, text, subsystem=subsystem, encoding=None)
+            await strand.connection.create_session(
+                made,
+                text,
+                subsystem=subsystem,
+                encoding=None,
+                term_type=terminal.kind if terminal else None,
+                term_size=(terminal.columns, terminal.rows) if terminal else None,
+            )
         except asyncssh.ChannelOpenError as error:
             if not channel.made:
                 strand.held -= 1
@@ -420,4 +459,12 @@ def no_commands() -> Unsupported:
     return Unsupported(
         "this account may not run commands: the machine refused the request",
         hint="log in with an account that has a shell",
+    )
+
+
+def no_terminal() -> Unsupported:
+    """The error of an account that gets no terminal."""
+    return Unsupported(
+        "the machine gives this account no terminal (PermitTTY in sshd_config, or no-pty in authorized_keys)",
+        hint="use command_exec or command_background, which need none",
     )

@@ -22,6 +22,7 @@ from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.link import Link, lost
 from mcp_ssh.ssh.run import Ended, Running
+from mcp_ssh.ssh.shell import Shells
 from mcp_ssh.ssh.spare import only_looks
 from mcp_ssh.ssh.tunnels import Tunnels
 from mcp_ssh.ssh.wire import Shell, Wire, wire
@@ -111,6 +112,7 @@ class Session:
         self.expires = expires
         self.link = link
         self.tunnels = Tunnels(link)
+        self.shells = Shells(link)
         self.alias: str | None = None
         self.acting: Acting | None = None
         self.rules = rules
@@ -259,5 +261,6 @@ class Session:
     async def close(self) -> None:
         """End what runs on the session, then its connection, unless other sessions go over it."""
         await self.calls.close()
+        await self.shells.close_all()
         await self.tunnels.close_all()
         await self.link.leave()

@@ -25,8 +25,8 @@ LONGEST_LINE = 64 * 1024
 
 POSIX_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "lksh", "zsh", "yash", "busybox"})
 
-Shell = Literal["posix", "other", "forced"]
-"""What reads the text: a POSIX shell; another shell (fish, csh); a forced command or menu, which gets it as it is."""
+Shell = Literal["posix", "fish", "other", "forced"]
+"""What reads the text: a POSIX shell; fish; another shell (csh); a forced command or menu, which gets it as it is."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,27 @@ def wire(
     return Wire(f"exec sh -c {quote(inner)} sh {quote(command)}", cookie, settings)
 
 
+def interactive(*, shell: Shell, cwd: str | None = None, env: Mapping[str, str] | None = None) -> Wire:
+    """The text that starts an interactive login shell on a terminal, with the same cookie and start line.
+
+    The variables travel on standard input here, too; the terminal passes them on as they are, and does not echo them.
+
+    Args:
+        shell: What reads the text. A forced command or menu is started as it is, by a request for a shell.
+        cwd: Folder to start in.
+        env: Variables to add, which the shell's own rc files may change again.
+
+    Raises:
+        Unsupported: `cwd` or `env` for an account that has no shell.
+    """
+    prepared = wire("", shell="forced" if shell == "forced" else "posix", cwd=cwd, env=env, exact=True)
+    if shell == "forced":
+        return prepared
+    begin, end = ("saved=$(stty -g); stty raw -echo; ", '; stty "$saved"; unset saved') if prepared.stdin else ("", "")
+    text = f'{begin}{prepared.text.rstrip()}{end}; exec "${{SHELL:-sh}}" -l'
+    return replace(prepared, text=text if shell == "posix" else f"exec sh -c {quote(text)}")
+
+
 # A shell takes its input byte by byte up to the end of a line, and so leaves the rest to the command. One that may be
 # restricted, or that does not wait for long (TMOUT), is not for this. All is one line, since what a shell says of a
 # command names the line it stood in. $1 is a newline.
@@ -175,7 +196,7 @@ class StartLine:
         start = self._held.find(self._mark)
         end = self._held.find(b"\n", start) if start >= 0 else -1
         if end >= 0:
-            number = bytes(self._held[start + len(self._mark) : end])
+            number = bytes(self._held[start + len(self._mark) : end]).rstrip(b"\r")  # a terminal's line end
             self.pid = int(number) if number.isdigit() else None
             passed = bytes(self._held[:start] + self._held[end + 1 :])
         elif len(self._held) > self.LIMIT:

@@ -1,0 +1,63 @@
+"""Run a command in an interactive shell's own state."""
+
+from pydantic import Field
+
+from mcp_ssh.params import Result, ShellText
+from mcp_ssh.probes.terminal import plain
+from mcp_ssh.ssh.dialogue import Status, execute
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+from mcp_ssh.tools.shell.which import OnShell, Waiting, to_type_in, waiting_for
+
+MODEL_OUTPUT = 8 * 1024
+PROGRAM_OUTPUT = 1024 * 1024
+
+
+class ExecInShell(OnShell):
+    command: ShellText = Field(min_length=1, max_length=4096, description="Command line in the shell's language.")
+    timeout: float = Field(
+        default=30.0, ge=0.1, le=3600, description="Seconds to wait. Afterwards the command goes on."
+    )
+
+    def time_limit_s(self) -> float:
+        """The wait, and time to open the default shell and to come to its prompt."""
+        return self.timeout + 45.0
+
+
+class ExecutedInShell(Result):
+    status: Status = Field(
+        description="completed; running: the time is over; waiting_input; interrupted: the shell is at its prompt again"
+        " and the end was not seen (ctrl+c, a syntax error, exit of an inner shell); ended: the shell is."
+    )
+    command: str = Field(description="The command.")
+    output: str = Field(description="What it printed on the terminal so far. Where it was cut, its last part.")
+    exit_code: int | None = Field(description="Exit code; null where it is not known.")
+    output_offset: int = Field(description="Where its output starts, for shell_read.")
+    truncated: bool | None = Field(default=None, description="True where output was cut.")
+    waiting_input: Waiting | None = Field(default=None, description="What the command waits for.")
+
+
+@tool(Risk.DESTROY, open_world=True)
+async def exec_(host: Session, params: ExecInShell, call: Call) -> ExecutedInShell:
+    """Run a command in an interactive shell, with its folder, variables and account, and get output and exit code.
+
+    Works in whatever POSIX shell (or fish) has the prompt, such as one of `sudo -i` or of `ssh` to another machine.
+    What asks for something gives waiting_input; its exit code comes later, in a line `[… exit N]` of shell_read.
+    """
+    shell = await to_type_in(host, call, params.shell)
+    outcome = await execute(shell, params.command, fish=host.account.shell == "fish", timeout_s=params.timeout)
+    host.renew_spares()
+    limit = min(MODEL_OUTPUT if call.door in {"stdio", "mcp"} else PROGRAM_OUTPUT, host.limits.output_bytes)
+    shown = outcome.output[-limit:]
+    result = ExecutedInShell(
+        status=outcome.status,
+        command=params.command,
+        output=plain(shown),
+        exit_code=outcome.exit_code,
+        output_offset=outcome.start,
+    )
+    if len(shown) < len(outcome.output):
+        result.truncated = True
+    if outcome.asking is not None:
+        result.waiting_input = waiting_for(outcome.asking)
+    return result
