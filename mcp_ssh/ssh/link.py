@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 WIDEN_AFTER_S = 1.0
 """How long a call waits for a place until another connection is made."""
 
+LONG_WAIT_S = 0.5
+"""The longest pause before a refused channel is asked for again; by then another connection is made, too."""
+
 WIDEN_LIMIT_S = 20.0
 """How long making it may take."""
 
@@ -237,7 +240,9 @@ class Link:
             refused, closed = strand, strand.closed
             with anyio.move_on_after(wait_s):
                 await self._channel_gone.wait()
-            wait_s = min(wait_s * 2, 0.5)
+            if wait_s >= LONG_WAIT_S:  # a shell may hold the only channel there is
+                self._widen()
+            wait_s = min(wait_s * 2, LONG_WAIT_S)
 
     def _roomiest(self) -> Strand:
         if not self.alive:

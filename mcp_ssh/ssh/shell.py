@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 import anyio.to_thread
 
-from mcp_ssh.errors import Conflict, ConnectFailed, NotFound, RemoteFailed, TimedOut, TooMany
+from mcp_ssh.errors import Conflict, ConnectFailed, NotFound, RemoteFailed, TimedOut, ToolError, TooMany
 from mcp_ssh.probes.screen import FEED_LIMIT, Screen
-from mcp_ssh.probes.terminal import Prompt, prompt, unfinished
+from mcp_ssh.probes.terminal import Prompt, plain, prompt, unfinished
 from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.link import Link, Terminal, close_channel, lost
 from mcp_ssh.ssh.scrollback import Scrollback
@@ -106,6 +106,13 @@ class Shell:
         """
         self._life = asyncio.get_running_loop().create_task(self._lived())
         try:
+            await self._come_up()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _come_up(self) -> None:
+        try:
             with anyio.fail_after(OPEN_LIMIT_S):
                 await self._started.wait()
         except TimeoutError as error:
@@ -113,12 +120,10 @@ class Shell:
                 f"no shell within {OPEN_LIMIT_S:g} s",
                 hint="the machine may give no more channels: close a shell, or look with session_status",
             ) from error
-        finally:
-            if not self._started.is_set():
-                await self.close()
-        if self._failure is not None:
-            raise self._failure
-        await self._greeted()
+        if self._failure is None:
+            await self._greeted()
+        if self._failure is not None or self.state != "open":
+            raise self._failure or self._no_start()
 
     async def _greeted(self) -> None:
         """Wait for the first prompt, within bounds: what is typed before it may be shown twice."""
@@ -160,19 +165,20 @@ class Shell:
         known = channel is not None and (channel.exit_status is not None or channel.exit_signal is not None)
         self.state = "ended" if known else "lost"
         self.exit_code = channel.exit_status if channel is not None else None
-        if not self._started.is_set() and self._failure is None:
-            self._failure = self._no_start()
-        self._started.set()
         self.scrollback.add(self._start_line.rest())
+        self._started.set()
 
-    def _no_start(self) -> Exception:
-        said = self._start_line.rest()
+    def _no_start(self) -> ToolError:
+        said = self.scrollback.slice(0)
         if self._call.no_folder in said:
             return NotFound("the folder does not exist or may not be entered", hint="check `cwd` with file_stat")
         if self.state == "lost":
             return lost()
-        last = said.decode("utf-8", "replace").strip()[-200:]
-        return RemoteFailed(f"the account's shell ended at once: {last or 'it did not say why'}")
+        last = plain(said).strip()[-200:]
+        return RemoteFailed(
+            f"the account's shell ended at once: {last or 'it did not say why'}",
+            hint="look at the account's rc files, or use command_exec",
+        )
 
     async def close(self) -> Stopped:
         """End it, and all that was started in it, unless the link is gone; what became of that."""
