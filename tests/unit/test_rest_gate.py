@@ -29,9 +29,8 @@ JSON = {"Content-Type": "application/json", "Accept": "application/json, text/ev
 
 
 def address(route: Route) -> str:
-    return (
-        route.path.replace("{session_id}", "0123456789ab").replace("{blob_id}", "0" * 32).replace("{task_id}", "task_x")
-    )
+    names = {"session_id": "0123456789ab", "blob_id": "0" * 32, "task_id": "task_x", "shell": "default"}
+    return route.path.format_map({name: names.get(name, f"{{{name}}}") for name in route.placeholders})
 
 
 GUARDED = [
