@@ -44,7 +44,7 @@ def typed(text: str) -> bytes:
 # ---- text ----------------------------------------------------------------------------------------------------------
 
 # A control sequence, a control string up to its end, a two- or three-byte escape (ECMA-48, 5.3 to 5.6).
-_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])")
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])")
 _OTHERS = re.compile(r"[\x00\x07\x0e\x0f]")
 _BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)\Z|\r\Z")
 _LONGEST = 256
