@@ -118,7 +118,7 @@ async def test_a_command_means_in_a_shell_what_it_says(app: App, host: Host, use
     """bash and dash on Debian, BusyBox ash on Alpine: nothing of it completes, recalls or ends a line."""
     here = await room(app, host, user)
     host.console(["rm", "-f", "/tmp/pwned"])
-    for word in HOSTILE:
+    for word in HOSTILE if SOAK else HOSTILE[::3]:
         quoted = "'" + word.replace("'", "'\\''") + "'"
         ran = await here(shell.exec_, command=f"printf '<%s>' {quoted}; (exit 9)")
         shown = word.replace("\r", "").replace("\x1b[31m", "").strip("\n")
