@@ -2,12 +2,19 @@
 
 from typing import get_args
 
+import asyncssh
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcp_ssh.errors import Unsupported
 from mcp_ssh.probes.screen import Screen
 from mcp_ssh.probes.terminal import KEYS, Key, plain, prompt, unfinished
+from mcp_ssh.ssh.demo_host import demo_host
+from mcp_ssh.ssh.link import Link, Terminal
+from mcp_ssh.ssh.shell import Shells
+from mcp_ssh.ssh.wire import interactive
+from tests.unit.test_demo_host import connect
 
 PIECES = st.lists(
     st.one_of(
@@ -73,3 +80,14 @@ def test_anything_can_be_drawn(data: bytes) -> None:
     screen.feed(b"\x1b[>4;1m\x1bc\x1b[2J\x1b[Hhere")
     assert screen.rows[0] == "here"
     assert (len(screen.rows), screen.cursor, screen.line) == (8, (1, 5), "here")
+
+
+@pytest.mark.requirement("shell.channels")
+async def test_an_account_without_a_terminal_is_told_so() -> None:
+    async def dial() -> asyncssh.SSHClientConnection:
+        raise AssertionError("one connection is enough")
+
+    async with demo_host() as host, connect(host) as connection:
+        link = Link(connection, dial)
+        with pytest.raises(Unsupported, match="no terminal"):
+            await Shells(link).open("x", "default", interactive(shell="posix"), Terminal(80, 24), anew=True)  # noqa: S604
