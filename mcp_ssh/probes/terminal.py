@@ -44,8 +44,8 @@ def typed(text: str) -> bytes:
 # ---- text ----------------------------------------------------------------------------------------------------------
 
 # A control sequence, a control string up to its end, a two- or three-byte escape (ECMA-48, 5.3 to 5.6).
-_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])")
-_OTHERS = re.compile(rb"[\x00\x07\x0e\x0f]")
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])")
+_OTHERS = re.compile(r"[\x00\x07\x0e\x0f]")
 _BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)\Z|\r\Z")
 _LONGEST = 256
 """Bytes of a sequence that is waited for; one that is longer without an end is no sequence."""
@@ -53,7 +53,7 @@ _LONGEST = 256
 
 def plain(data: bytes) -> str:
     """Output as text: without control sequences, each line as it looks after what was written over it."""
-    text = _OTHERS.sub(b"", _SEQUENCE.sub(b"", data)).decode("utf-8", "replace")
+    text = _OTHERS.sub("", _SEQUENCE.sub("", data.decode("utf-8", "replace")))
     return "\n".join(map(_overwritten, re.split(r"\r*\n", text)))
 
 

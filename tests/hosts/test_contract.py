@@ -15,7 +15,8 @@ from tests.hosts.servers import Http, serve
 
 CHECK = Path(__file__).parents[3] / "shared/contract/check.py"
 PATHS = (
-    "/", "/session", "/command/exec", "/command/run", "/command/background", "/command/task", "/command/shell", "/command/read",
+    "/", "/session", "/command/exec", "/command/run", "/command/background", "/command/task", "/command/shell",
+    "/command/read",
     "/command/key", "/file",
     "/tunnel", "/system", "/setup", "/config",
     "/api/remote/known-hosts",

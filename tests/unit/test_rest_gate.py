@@ -1,6 +1,5 @@
 """What every request passes before any route sees it; the routes come from the tables."""
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,8 @@ JSON = {"Content-Type": "application/json", "Accept": "application/json, text/ev
 
 
 def address(route: Route) -> str:
-    samples = {"session_id": "0123456789ab", "blob_id": "0" * 32, "task_id": "task_x", "shell": "main"}
-    return re.sub(r"\{(\w+)\}", lambda found: samples.get(found[1], found[0]), route.path)
+    names = {"session_id": "0123456789ab", "blob_id": "0" * 32, "task_id": "task_x", "shell": "default"}
+    return route.path.format_map({name: names.get(name, f"{{{name}}}") for name in route.placeholders})
 
 
 GUARDED = [
