@@ -66,6 +66,26 @@ class Firewall(Protocol):
         """What becomes of packets that no rule of the chain decides."""
         ...
 
+    def ask_kept(self) -> PartsAsked:
+        """The question how rules are kept for the next boot."""
+        ...
+
+    def save(self, parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
+        """Keep the rules as they are for the next boot, given what the machine answered.
+
+        Raises:
+            Unsupported: Nothing on the machine would put them back.
+        """
+        ...
+
+    def restore(self, parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
+        """Have the rules as they were kept.
+
+        Raises:
+            NotFound: None are kept.
+        """
+        ...
+
 
 def choose(platform: Platform) -> Firewall:
     """The machine's firewall.

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from mcp_ssh.backends import iptables_kept
 from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
+from mcp_ssh.backends.iptables_kept import PROGRAMS
 from mcp_ssh.backends.placement import Place
 from mcp_ssh.commandline import Command, command
 from mcp_ssh.probes.parts import PartsAsked, ask_parts
 
-PROGRAMS: Mapping[Family, str] = {"ipv4": "iptables", "ipv6": "ip6tables"}
 WAIT = ("-w", "5")
 """How many seconds another program at work on the same table is waited for."""
 
@@ -149,6 +150,18 @@ class Iptables:
     def policy(self, family: Family, chain: str, target: str) -> Command:
         """What becomes of packets that no rule of the chain decides."""
         return _on(family, "-P", chain, target)
+
+    def ask_kept(self) -> PartsAsked:
+        """The question how rules are kept for the next boot."""
+        return iptables_kept.ask_kept()
+
+    def save(self, parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
+        """Keep the rules as they are for the next boot."""
+        return iptables_kept.save(iptables_kept.parse_kept(parts))
+
+    def restore(self, parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
+        """Have the rules as they were kept."""
+        return iptables_kept.restore(iptables_kept.parse_kept(parts))
 
 
 def _on(family: Family, *words: str) -> Command:

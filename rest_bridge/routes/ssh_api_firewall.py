@@ -14,6 +14,8 @@ ROUTES = (
     Route("DELETE", "/firewall/rule", firewall.rule_delete),
     Route("POST", "/firewall/rule/port-range", firewall.rule_add_range),
     Route("POST", "/firewall/flush", firewall.flush, query=("session_id", "chain", "ip_version")),
+    Route("POST", "/firewall/save", firewall.save),
+    Route("POST", "/firewall/restore", firewall.restore),
     Route("POST", "/firewall/policy", firewall.policy, query=("session_id", "chain", "target", "ip_version")),
     Route("POST", "/firewall/allow/port", firewall.allow_port, query=(*_PORT, "source")),
     Route("POST", "/firewall/block/port", firewall.block_port, query=_PORT),

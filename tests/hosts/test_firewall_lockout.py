@@ -71,11 +71,9 @@ async def test_who_shuts_himself_out_is_let_in_again(app: App, host: Host, on: d
 
 
 @pytest.mark.requirement("firewall.way_back")
-async def test_without_the_way_back_nobody_gets_in(
-    app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_the_way_back_nobody_gets_in(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {**await opened(Direct(app), app, deb, "root"), "rollback_s": 2, "port": 22}
-    monkeypatch.setattr(firewalls, "_CHANGE", firewalls._CHANGE.replace('undo "$family"', ":"))  # noqa: SLF001
+    monkeypatch.setattr(firewalls, "_CHANGE", firewalls._CHANGE.replace('undo "$family"', ":"))
     monkeypatch.setattr("mcp_ssh.tools.firewall.guard.BACK_S", 1.0)
     try:
         with pytest.raises(Fault) as lost:

@@ -1,6 +1,7 @@
 """The firewall of a machine: its rules, changing them without being shut out, and keeping them."""
 
 from mcp_ssh.tools.firewall.adding import allow_ip, allow_port, block_ip, block_port, rule_add, rule_add_range
+from mcp_ssh.tools.firewall.keeping import restore, save
 from mcp_ssh.tools.firewall.removing import flush, policy, rule_delete
 from mcp_ssh.tools.firewall.rules import backend, raw, rules
 
@@ -13,8 +14,10 @@ __all__ = [
     "flush",
     "policy",
     "raw",
+    "restore",
     "rule_add",
     "rule_add_range",
     "rule_delete",
     "rules",
+    "save",
 ]

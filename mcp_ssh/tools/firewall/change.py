@@ -31,7 +31,7 @@ Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
 class Changing(Planned):
     rollback_s: int = Field(
         default=30,
-        ge=2,
+        ge=1,
         le=300,
         description="Seconds until the old rules come back by themselves, unless a new connection got in first.",
     )
@@ -61,6 +61,8 @@ class Step:
     safe: bool = False
 
 
+SHUT_OUT = "no new connection got in after the change, so the old rules came back"
+
 Planner = Callable[[Firewall, Mapping[Family, Table]], Sequence[Step]]
 
 
@@ -88,6 +90,7 @@ async def change(
 
     Raises:
         PermissionDenied: The rules may not be read.
+        Refused: A command is denied on this machine.
         Conflict: The rules changed on the way; nothing was done.
         RemoteFailed: The old rules could not be kept; nothing was done.
     """
@@ -101,6 +104,8 @@ async def change(
     }
     failed: dict[Family, Heard] = {family: each for family, each in heard.items() if each.exit_code}
     steps: Sequence[Step] = plan(firewall, tables) if tables else ()
+    for each in steps:
+        acting.guarded(each.command)
     said: Said = {}
     if steps and not params.dry_run:
         said = await made(
@@ -113,17 +118,17 @@ async def change(
                 0 if all(each.safe for each in steps) else params.rollback_s,
             ),
         )
-        _expect_done(said)
+        expect_done(said)
     return _told(firewall, steps, failed, said)
 
 
 def _told(firewall: Firewall, steps: Sequence[Step], failed: Mapping[Family, Heard], said: Said) -> Changed:
-    heard = {**failed, **{family: _heard(said, family) for family in FAMILIES["both"] if f"{family}_code" in said}}
+    heard = {**failed, **{family: heard_after(said, family) for family in FAMILIES["both"] if f"{family}_code" in said}}
     rolled_back = "fired" in said
     wrong = [each.error or "" for each in heard.values() if each.exit_code]
     error = "; ".join(wrong) or None
     if rolled_back:
-        error = "no new connection got in after the change, so the old rules came back"
+        error = SHUT_OUT
     return Changed(
         backend=firewall.name,
         success=not wrong and not rolled_back,
@@ -136,12 +141,18 @@ def _told(firewall: Firewall, steps: Sequence[Step], failed: Mapping[Family, Hea
     )
 
 
-def _heard(said: Said, family: Family) -> Heard:
+def heard_after(said: Said, family: Family) -> Heard:
+    """What a family's commands said."""
     code, text = code_in(said, family), said[f"{family}_text"].strip()
     return Heard(exit_code=code, output=text, error=(text or f"exit code {code}") if code else None)
 
 
-def _expect_done(said: Said) -> None:
+def expect_done(said: Said) -> None:
+    """Refuse what the machine did not begin with.
+
+    Raises:
+        ToolError: Why it did not.
+    """
     if "changed" in said:
         raise Conflict(
             "the rules changed while this was planned, so nothing was done",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mcp_ssh.backends.filter_rules import Family, FilterRule
 from mcp_ssh.backends.firewalls import choose
-from mcp_ssh.backends.iptables import PROGRAMS
+from mcp_ssh.backends.iptables_kept import PROGRAMS
 from mcp_ssh.errors import PermissionDenied
 from mcp_ssh.params import Becoming, OnSession, Result
 from mcp_ssh.ssh.session import Session
