@@ -1,53 +1,21 @@
-"""Iptables and ip6tables (iptables(8)), on nf_tables or legacy: the filter table's rules, read and told apart.
+"""Iptables and ip6tables (iptables(8)), on nf_tables or legacy: the filter table read, told apart and changed.
 
 Rules are read as `iptables -S` writes them: one line a rule, in the words that would add it again.
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, replace
 
+from mcp_ssh.backends import iptables_kept
+from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
+from mcp_ssh.backends.iptables_kept import PROGRAMS
+from mcp_ssh.backends.placement import Place
+from mcp_ssh.commandline import Command, command
 from mcp_ssh.probes.parts import PartsAsked, ask_parts
 
-Family = Literal["ipv4", "ipv6"]
-PROGRAMS: Mapping[Family, str] = {"ipv4": "iptables", "ipv6": "ip6tables"}
-
-
-@dataclass(frozen=True)
-class FilterRule:
-    """One rule of a chain.
-
-    Attributes:
-        number: Its place in the chain, from 1.
-        target: ACCEPT, DROP …, the name of another chain, or empty where the rule only counts.
-        ports: Destination ports, such as `443`, `8000:9000` or `80,443`.
-        text: The rule as `iptables -S` writes it.
-    """
-
-    family: Family
-    chain: str
-    number: int
-    text: str
-    target: str = ""
-    protocol: str = "all"
-    source: str | None = None
-    destination: str | None = None
-    ports: str | None = None
-    source_ports: str | None = None
-    in_interface: str | None = None
-    out_interface: str | None = None
-    states: str | None = None
-    comment: str | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """The filter table of one family: policies by chain, and the rules in order."""
-
-    policies: Mapping[str, str] = field(default_factory=dict[str, str])
-    rules: tuple[FilterRule, ...] = ()
-
+WAIT = ("-w", "5")
+"""How many seconds another program at work on the same table is waited for."""
 
 # Not the shell's quoting: between double quotes, a backslash stands before each quote of either kind.
 _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
@@ -57,6 +25,10 @@ _FIELDS = {
     "-j": "target", "-g": "target", "--dport": "ports", "--dports": "ports", "--sport": "source_ports",
     "--sports": "source_ports", "--ctstate": "states", "--state": "states", "--comment": "comment",
 }  # fmt: skip
+_SAY_NOTHING = {"--reject-with", "--log-prefix", "--log-level"}
+"""Options with a value that has no part in which packets are meant."""
+_MATCHES = {"tcp", "udp", "icmp", "icmp6", "multiport", "comment", "conntrack", "state"}
+"""Matches that ask nothing by themselves: what they are for stands in the options behind."""
 
 
 def parse(family: Family, text: str) -> Table:
@@ -70,7 +42,9 @@ def parse(family: Family, text: str) -> Table:
             policies[words[1]] = words[2]
         elif words[:1] == ["-A"] and len(words) > 1:
             number = counts[words[1]] = counts.get(words[1], 0) + 1
-            rules.append(FilterRule(family, words[1], number, line.strip(), **dict(_conditions(words[2:]))))
+            found = dict(_conditions(words[2:]))
+            more = bool(found.pop("", ""))
+            rules.append(replace(FilterRule(family, words[1], number, line.strip(), more=more), **found))
     return Table(policies, tuple(rules))
 
 
@@ -79,33 +53,57 @@ def _words(line: str) -> list[str]:
 
 
 def _conditions(words: list[str]) -> Iterator[tuple[str, str]]:
-    negated = ""
-    for index, word in enumerate(words[:-1]):
+    """Fields and their values; an empty name stands for a condition that no field has."""
+    left, negated = iter(words), ""
+    for word in left:
         if word == "!":
             negated = "!"
-        elif word in _FIELDS:
-            yield _FIELDS[word], negated + words[index + 1]
-            negated = ""
+            continue
+        if word in _FIELDS:
+            yield _FIELDS[word], negated + next(left, "")
+        elif word in _SAY_NOTHING:
+            next(left, "")
+        elif word.startswith("-") and (word != "-m" or next(left, "") not in _MATCHES):
+            yield "", word
+        negated = ""
 
+
+# $chain: the chain, or nothing for all. iptables-save leaves out a table that has no rules yet, and restoring that
+# would put nothing back, so the filter table is named. Tables that were not there before are emptied.
+FUNCTIONS = r"""
+program() { if [ "$1" = ipv4 ]; then echo iptables; else echo ip6tables; fi; }
+state() { "$(program "$1")" -w 5 -S ${chain:+"$chain"}; }
+saved() { "$1-save" -t filter && "$1-save" | sed "/^[*]filter/,/^COMMIT/d"; }
+keep() { saved "$(program "$1")" >"$dir/$1.kept" && [ -s "$dir/$1.kept" ]; }
+undo() {
+    tables=$(program "$1")
+    for table in $("$tables-save" | sed -n "s/^[*]//p"); do
+        grep -q "^[*]$table" "$dir/$1.kept" || printf "*%s\nCOMMIT\n" "$table" >>"$dir/$1.kept"
+    done
+    "$tables-restore" -w 5 <"$dir/$1.kept" || "$tables-restore" <"$dir/$1.kept"
+}
+"""
 
 # $1: the chain, or nothing for all. $2, $3: which of the families are asked for.
 _RULES = r"""
 ask() {
-    if ! command -v "$1" >/dev/null 2>&1; then
-        part "$2_lacks"
+    tables=$(program "$1")
+    if ! command -v "$tables" >/dev/null 2>&1; then
+        part "$1_lacks"
         return
     fi
-    part "$2_text"; said=$("$1" -w 5 -L ${chain:+"$chain"} -n -v -x --line-numbers 2>&1); code=$?
+    part "$1_text"; said=$("$tables" -w 5 -L ${chain:+"$chain"} -n -v -x --line-numbers 2>&1); code=$?
     printf "%s\n" "$said"
-    part "$2_code"; echo "$code"
-    part "$2_rules"; "$1" -w 5 -S ${chain:+"$chain"} 2>/dev/null
+    part "$1_code"; echo "$code"
+    rules=$(state "$1" 2>/dev/null)
+    part "$1_sum"; printf "%s\n" "$rules" | cksum
+    part "$1_rules"; printf "%s\n" "$rules"
 }
 chain=$1
-[ -z "$2" ] || ask iptables ipv4
-[ -z "$3" ] || ask ip6tables ipv6
+[ -z "$2" ] || ask ipv4
+[ -z "$3" ] || ask ipv6
 """
 
-# iptables-save leaves out a table that has no rules yet, so the filter table is named.
 _RAW = r"""
 ask() { part "$2"; "$1-save" -t filter 2>/dev/null; code=$?; part "$2_code"; echo "$code"; }
 [ -z "$1" ] || ask iptables ipv4
@@ -113,15 +111,69 @@ ask() { part "$2"; "$1-save" -t filter 2>/dev/null; code=$?; part "$2_code"; ech
 """
 
 
-def ask_rules(chain: str | None, families: tuple[Family, ...]) -> PartsAsked:
-    """The question for the rules: as people read them, and as the programs do."""
-    return ask_parts(_RULES, [chain or "", *_asked(families)])
-
-
-def ask_raw(families: tuple[Family, ...]) -> PartsAsked:
-    """The question for the filter table as `iptables-restore` takes it."""
-    return ask_parts(_RAW, _asked(families))
-
-
 def _asked(families: tuple[Family, ...]) -> list[str]:
     return ["x" if each in families else "" for each in PROGRAMS]
+
+
+@dataclass(frozen=True)
+class Iptables:
+    """The filter table of both families."""
+
+    name: str = "iptables"
+    functions: str = FUNCTIONS
+
+    def ask(self, chain: str | None, families: tuple[Family, ...]) -> PartsAsked:
+        """The question for the rules: as people read them, and as the programs do."""
+        return ask_parts(FUNCTIONS + _RULES, [chain or "", *_asked(families)])
+
+    def ask_raw(self, families: tuple[Family, ...]) -> PartsAsked:
+        """The question for the filter table as `iptables-restore` takes it."""
+        return ask_parts(_RAW, _asked(families))
+
+    def table(self, parts: Mapping[str, str], family: Family) -> Table:
+        """A family's rules."""
+        return parse(family, parts.get(f"{family}_rules", ""))
+
+    def add(self, rule: FilterRule, place: Place) -> Command:
+        """Put a rule in its place."""
+        where = ["-I", rule.chain, str(place.number)] if place.number else ["-A", rule.chain]
+        return _on(rule.family, *where, *_words_of(rule))
+
+    def delete(self, rule: FilterRule) -> Command:
+        """Take the rule with this number away."""
+        return _on(rule.family, "-D", rule.chain, str(rule.number))
+
+    def flush(self, family: Family, chain: str | None) -> Command:
+        """Take all rules away, of a chain or of the table; policies stay."""
+        return _on(family, "-F", *([chain] if chain else []))
+
+    def policy(self, family: Family, chain: str, target: str) -> Command:
+        """What becomes of packets that no rule of the chain decides."""
+        return _on(family, "-P", chain, target)
+
+    def ask_kept(self) -> PartsAsked:
+        """The question how rules are kept for the next boot."""
+        return iptables_kept.ask_kept()
+
+    def save(self, parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
+        """Keep the rules as they are for the next boot."""
+        return iptables_kept.save(iptables_kept.parse_kept(parts))
+
+    def restore(self, parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
+        """Have the rules as they were kept."""
+        return iptables_kept.restore(iptables_kept.parse_kept(parts))
+
+
+def _on(family: Family, *words: str) -> Command:
+    return command(PROGRAMS[family], *WAIT, *words)
+
+
+def _words_of(rule: FilterRule) -> Iterator[str]:
+    if rule.protocol != "all":
+        yield from ("-p", rule.protocol)
+    for option, value in (("-s", rule.source), ("-d", rule.destination), ("--dport", rule.ports)):
+        if value:
+            yield from (option, value)
+    if rule.comment:
+        yield from ("-m", "comment", "--comment", rule.comment)
+    yield from ("-j", rule.target)

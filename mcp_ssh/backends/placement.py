@@ -3,9 +3,14 @@
 import ipaddress
 from dataclasses import dataclass
 
-from mcp_ssh.backends.iptables import FilterRule, Table
+from mcp_ssh.backends.filter_rules import FilterRule, Table
 
 _EQUAL = ("target", "protocol", "source", "destination", "ports")
+_AGREEING = {
+    "ACCEPT": {"ACCEPT", "LOG", ""}, "LOG": {"LOG", ""},
+    "DROP": {"DROP", "REJECT", "LOG", ""}, "REJECT": {"DROP", "REJECT", "LOG", ""},
+}  # fmt: skip
+"""By the target of a rule that is wanted, those that never stand in its way."""
 _OTHERS = ("source_ports", "in_interface", "out_interface", "states")
 
 
@@ -17,24 +22,29 @@ class Place:
     standing: bool = False
 
 
-def allowed_at(wanted: FilterRule, table: Table) -> Place:
-    """The place of a rule that accepts. Rules that only log or accept never stand in its way; all others may."""
+def place_of(wanted: FilterRule, table: Table) -> Place:
+    """The place of a rule. A rule that jumps to another chain may decide anything.
+
+    The machine's traffic with itself stays out of it: a rule that blocks goes behind one that accepts that alone.
+    """
     for rule in table.rules:
         if rule.chain != wanted.chain:
             continue
-        if all(getattr(rule, each) == getattr(wanted, each) for each in _EQUAL) and _plain(rule):
+        if all(getattr(rule, each) == getattr(wanted, each) for each in _EQUAL) and not _narrower(rule):
             return Place(standing=True)
-        if rule.target not in {"ACCEPT", "LOG", ""} and not _apart(rule, wanted):
+        if rule.target not in _AGREEING[wanted.target] and not _apart(rule, wanted) and not _with_itself(rule, wanted):
             return Place(rule.number)
     return Place()
 
 
-def _plain(rule: FilterRule) -> bool:
-    """Whether every condition is one that we know of."""
-    shown = rule.text.split(" --comment ")[0]
-    return not any(getattr(rule, each) for each in _OTHERS) and not any(
-        f" -m {each}" in shown for each in ("limit", "set", "recent", "owner", "mark", "time", "string", "mac")
-    )
+def _narrower(rule: FilterRule) -> bool:
+    return rule.more or any(getattr(rule, each) for each in _OTHERS)
+
+
+def _with_itself(rule: FilterRule, wanted: FilterRule) -> bool:
+    alone = {"INPUT": rule.in_interface, "OUTPUT": rule.out_interface}.get(rule.chain) == "lo"
+    end = wanted.source if rule.chain == "INPUT" else wanted.destination
+    return alone and rule.target == "ACCEPT" and not (end and ipaddress.ip_network(end).is_loopback)
 
 
 def _apart(one: FilterRule, other: FilterRule) -> bool:

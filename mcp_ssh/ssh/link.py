@@ -87,6 +87,7 @@ class Link:
     Attributes:
         users: Sessions that go over it.
         ended: Called when the last one has left.
+        asks_nobody: Whether logging in once more takes no answer of a person.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Link:
         self._dial = dial
         self._gone = gone
         self._widens = widens
+        self.asks_nobody = widens
         self.users = 0
         self.ended: Callable[[], None] = lambda: None
         self.shell: Shell = "posix"
@@ -124,6 +126,16 @@ class Link:
             return False
         self.users += 1
         return True
+
+    async def anew(self) -> "Link":
+        """The same way once more, over a connection that nothing shares; whoever has it aborts that.
+
+        Raises:
+            ToolError: As connecting does.
+        """
+        link = Link(await self._dial(), self._dial)
+        link.shell = self.shell
+        return link
 
     async def leave(self) -> None:
         """One session fewer; the last one ends the link."""

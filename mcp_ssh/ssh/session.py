@@ -1,9 +1,11 @@
 """A live session: one account on one machine, opened by one caller."""
 
+import asyncio
+import contextlib
 import copy
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,6 +159,29 @@ class Session:
         if self.acting is not None or (await self.platform()).uid == 0:
             return self
         return self.becoming(Become())
+
+    @contextlib.asynccontextmanager
+    async def anew(self, limit_s: float) -> AsyncGenerator["Session"]:
+        """The session over a connection of its own, just made. After `limit_s` that is gone, whatever runs on it.
+
+        Raises:
+            TimedOut: There was none within `limit_s`.
+            ToolError: As connecting does.
+        """
+        until = anyio.current_time() + limit_s
+        try:
+            with anyio.fail_after(limit_s):
+                link = await self.link.anew()
+        except TimeoutError as error:
+            raise TimedOut(f"{self.name} did not answer a new connection within {limit_s:g} s") from error
+        cut = asyncio.get_running_loop().call_at(until, link.connection.abort)
+        other = copy.copy(self)
+        other.link = link
+        try:
+            yield other
+        finally:
+            cut.cancel()
+            link.connection.abort()
 
     async def platform(self, *, anew: bool = False) -> Platform:
         """What kind of Linux the machine is: one round trip at first use, then known.

@@ -335,6 +335,13 @@ REQUIREMENTS = tuple(
         ),
         ("firewall.rules", "guide, GET /firewall/rules", "Rules are told by number, in fields and as text."),
         ("firewall.placement", "issue 5", "A rule stands where it takes effect, and is not added twice."),
+        ("firewall.changing", "guide, POST /firewall/rule", "Rules are added, blocked and deleted, in their family."),
+        (
+            "firewall.way_back",
+            "issue 5; design, firewall",
+            "A change that shuts us out is undone by the machine itself.",
+        ),
+        ("firewall.keeping", "guide, POST /firewall/save", "Rules that were saved are there after a reboot."),
         ("firewall.rights", "issue 5", "The firewall needs root: sudo, or a refusal that says what to do."),
         ("setup.packages", "guide, POST /setup/requirements; issue 5", "Packages come, are renewed, go and are found."),
         ("setup.each", "guide, POST /setup/requirements", "Where a transaction fails each package has its own end."),

@@ -1,9 +1,12 @@
 """A rule that accepts stands before whatever may drop the same packets, and is not added twice."""
 
+from dataclasses import replace
+
 import pytest
 
-from mcp_ssh.backends.iptables import FilterRule, parse
-from mcp_ssh.backends.placement import Place, allowed_at
+from mcp_ssh.backends.filter_rules import FilterRule
+from mcp_ssh.backends.iptables import parse
+from mcp_ssh.backends.placement import Place, place_of
 
 WANTED = FilterRule("ipv4", "INPUT", 0, "", target="ACCEPT", protocol="tcp", ports="80")
 
@@ -22,8 +25,27 @@ WANTED = FilterRule("ipv4", "INPUT", 0, "", target="ACCEPT", protocol="tcp", por
         ("-A INPUT -j DROP\n-A INPUT -p tcp -m tcp --dport 80 -j ACCEPT", Place(1)),
         ("-A INPUT -i lo -p tcp -m tcp --dport 80 -j ACCEPT\n-A INPUT -j DROP", Place(2)),
         ("-A INPUT ! -p tcp -j DROP", Place(1)),
+        ("-A INPUT -p tcp -m tcp --dport 80 --tcp-flags SYN SYN -j ACCEPT\n-A INPUT -j DROP", Place(2)),
+        ("-A INPUT -p tcp -m tcp --dport 80 -m limit --limit 1/sec -j ACCEPT\n-A INPUT -j DROP", Place(2)),
+        ("-A INPUT -p tcp -m tcp --dport 80 -m socket -j ACCEPT\n-A INPUT -j DROP", Place(2)),
+        ('-A INPUT -s 10.0.0.1/32 -m comment --comment "-j ACCEPT -p tcp" -j DROP', Place(1)),
     ],
 )
 @pytest.mark.requirement("firewall.placement")
 def test_what_is_allowed_stands_where_it_counts(rules: str, place: Place) -> None:
-    assert allowed_at(WANTED, parse("ipv4", rules)) == place
+    assert place_of(WANTED, parse("ipv4", rules)) == place
+
+
+@pytest.mark.parametrize(
+    ("rules", "place"),
+    [
+        ("-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n-A INPUT -j ACCEPT", Place(2)),
+        ("-A INPUT -i lo -j ACCEPT\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", Place(2)),
+        ("-A INPUT -p tcp -m tcp --dport 80 -j DROP\n-A INPUT -j ACCEPT", Place(standing=True)),
+        ("-A INPUT -p tcp -m tcp --dport 80 -j REJECT --reject-with tcp-reset\n-A INPUT -j DROP", Place()),
+        ("-A INPUT -j f2b-sshd", Place(1)),
+    ],
+)
+@pytest.mark.requirement("firewall.placement")
+def test_what_is_blocked_is_blocked_before_anything_lets_it_in(rules: str, place: Place) -> None:
+    assert place_of(replace(WANTED, target="DROP"), parse("ipv4", rules)) == place

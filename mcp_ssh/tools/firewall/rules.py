@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from mcp_ssh.backends import iptables
-from mcp_ssh.backends.iptables import Family
-from mcp_ssh.errors import PermissionDenied, Unsupported
+from mcp_ssh.backends.filter_rules import Family, FilterRule
+from mcp_ssh.backends.firewalls import choose
+from mcp_ssh.backends.iptables_kept import PROGRAMS
+from mcp_ssh.errors import PermissionDenied
 from mcp_ssh.params import Becoming, OnSession, Result
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
@@ -70,6 +71,7 @@ class Rule(Result):
     out_interface: str | None = Field(default=None, description="Where packets go out.")
     states: str | None = Field(default=None, description="States of a connection.")
     comment: str | None = Field(default=None, description="Its comment.")
+    more: bool = Field(default=False, description="Whether it has conditions beyond these fields.")
 
 
 class Heard(Result):
@@ -93,14 +95,14 @@ async def rules(host: Session, params: Listing, call: Call) -> Listed:
 
     The filter table of iptables and ip6tables. Needs root: without become, sudo -n is tried.
     """
-    await on_iptables(host)
+    firewall = choose(await host.platform())
     families = FAMILIES[params.ip_version]
-    asked = iptables.ask_rules(params.chain, families)
+    asked = firewall.ask(params.chain, families)
     parts = asked.parts((await (await host.privileged()).run(asked.command)).stdout)
-    heard = {family: _heard(parts, family) for family in families}
-    tables = {family: iptables.parse(family, parts.get(f"{family}_rules", "")) for family in families}
+    heard = {family: heard_of(parts, family) for family in families}
+    tables = {family: firewall.table(parts, family) for family in families}
     return Listed(
-        backend="iptables",
+        backend=firewall.name,
         success=all(each.exit_code == 0 for each in heard.values()),
         ipv4=heard.get("ipv4"),
         ipv6=heard.get("ipv6"),
@@ -109,33 +111,29 @@ async def rules(host: Session, params: Listing, call: Call) -> Listed:
     )
 
 
-def _shown(rule: iptables.FilterRule) -> Rule:
-    return Rule(**{name: value for name, value in asdict(rule).items() if value is not None})
+def _shown(rule: FilterRule) -> Rule:
+    return Rule(**{name: value for name, value in asdict(rule).items() if value is not None and value is not False})
 
 
-def _heard(parts: Mapping[str, str], family: Family) -> Heard:
+def heard_of(parts: Mapping[str, str], family: Family) -> Heard:
+    """What a family's program said when its rules were read.
+
+    Raises:
+        PermissionDenied: That they may not be.
+    """
     if f"{family}_lacks" in parts:
-        error = f"{iptables.PROGRAMS[family]} is not installed"
+        error = f"{PROGRAMS[family]} is not installed"
         return Heard(exit_code=127, output="", error=error)
-    code, text = _code(parts, family), parts[f"{family}_text"].strip()
+    code, text = code_in(parts, family), parts[f"{family}_text"].strip()
     if code and "denied" in text.lower():
         raise PermissionDenied("only root may read the firewall's rules", hint="give become, or log in as root")
     return Heard(exit_code=code, output=text, error=(text or f"exit code {code}") if code else None)
 
 
-def _code(parts: Mapping[str, str], family: Family) -> int:
+def code_in(parts: Mapping[str, str], family: Family) -> int:
+    """The exit code that an answer has for a family."""
     text = parts[f"{family}_code"].strip()
     return int(text) if text.isdecimal() else 1
-
-
-async def on_iptables(host: Session) -> None:
-    """Refuse a machine whose firewall is another one."""
-    found = (await host.platform()).firewall_backend
-    if found != "iptables":
-        raise Unsupported(
-            f"the machine's firewall is {found or 'none that is known'}; these tools know iptables",
-            hint="use command_exec with firewall-cmd --list-all, or nft list ruleset",
-        )
 
 
 # ---- firewall_raw ------------------------------------------------------------------------------------------------
@@ -157,9 +155,9 @@ async def raw(host: Session, params: Raw, call: Call) -> RawTold:
 
     Needs root: without become, sudo -n is tried.
     """
-    await on_iptables(host)
+    firewall = choose(await host.platform())
     families = FAMILIES[params.ip_version]
-    asked = iptables.ask_raw(families)
+    asked = firewall.ask_raw(families)
     parts = asked.parts((await (await host.privileged()).run(asked.command)).stdout)
-    texts = {family: parts[family].strip() + "\n" if _code(parts, family) == 0 else None for family in families}
-    return RawTold(backend="iptables", ipv4=texts.get("ipv4"), ipv6=texts.get("ipv6"))
+    texts = {family: parts[family].strip() + "\n" if code_in(parts, family) == 0 else None for family in families}
+    return RawTold(backend=firewall.name, ipv4=texts.get("ipv4"), ipv6=texts.get("ipv6"))

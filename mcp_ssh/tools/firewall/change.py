@@ -1,0 +1,173 @@
+"""What all changes of the packet filter have in common: read, plan, make, tell."""
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from mcp_ssh.backends.filter_rules import Family, Table
+from mcp_ssh.backends.firewalls import Change, Firewall, choose
+from mcp_ssh.commandline import Command
+from mcp_ssh.errors import Conflict, InvalidInput, PermissionDenied, RemoteFailed
+from mcp_ssh.params import Planned, Result
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tools.firewall.guard import Said, made
+from mcp_ssh.tools.firewall.rules import FAMILIES, Heard, IpVersion, code_in, heard_of
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text.partition("%")[0], strict=False))
+    except ValueError as error:
+        raise ValueError("must be an IPv4 or IPv6 address, or a network such as 10.0.0.0/8") from error
+
+
+Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
+"""An address or a network, written as iptables writes it."""
+
+
+class Changing(Planned):
+    rollback_s: int = Field(
+        default=30,
+        ge=1,
+        le=300,
+        description="Seconds until the old rules come back by themselves, unless a new connection got in first.",
+    )
+
+    def time_limit_s(self) -> float:
+        """The way back, and getting in again after it."""
+        return 120.0 + 2 * self.rollback_s
+
+
+class Changed(Result):
+    backend: str = Field(description="iptables or firewalld.")
+    success: bool = Field(description="Whether it is as wanted now; of a dry run, whether it could be planned.")
+    changed: bool = Field(description="False where it was so already, where the old rules came back, and of a dry run.")
+    rolled_back: bool = Field(description="Whether the change shut us out, so that the old rules came back.")
+    commands: list[str] = Field(description="What was run, or would be.")
+    ipv4: Heard | None = Field(description="What IPv4's program said; null where it was not run.")
+    ipv6: Heard | None = Field(description="What IPv6's program said; null where it was not run.")
+    error: str | None = Field(description="Why it failed, else null.")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a change. `safe` where it can shut nobody out."""
+
+    family: Family
+    command: Command
+    safe: bool = False
+
+
+SHUT_OUT = "no new connection got in after the change, so the old rules came back"
+
+Planner = Callable[[Firewall, Mapping[Family, Table]], Sequence[Step]]
+
+
+def families_of(ip_version: IpVersion, addresses: Mapping[str, str | None]) -> tuple[Family, ...]:
+    """The families that a rule with these addresses is for.
+
+    Raises:
+        InvalidInput: There is none.
+    """
+    wanted = FAMILIES[ip_version]
+    for name, address in addresses.items():
+        if address is not None:
+            own: Family = "ipv6" if ipaddress.ip_network(address).version == 6 else "ipv4"
+            if own not in wanted:
+                other = "an ipv4" if own == "ipv6" else "an ipv6"
+                raise InvalidInput(f"{name}: is not {other} address", hint="leave ip_version out, or give one family")
+            wanted = (own,)
+    return wanted
+
+
+async def change(
+    host: Session, params: Changing, families: tuple[Family, ...], chain: str | None, plan: Planner
+) -> Changed:
+    """Read a chain, or all, plan with it, and make the change unless nothing is left to do.
+
+    Raises:
+        PermissionDenied: The rules may not be read.
+        Refused: A command is denied on this machine.
+        Conflict: The rules changed on the way; nothing was done.
+        RemoteFailed: The old rules could not be kept; nothing was done.
+    """
+    firewall = choose(await host.platform())
+    acting = await host.privileged()
+    asked = firewall.ask(chain, families)
+    parts = asked.parts((await acting.run(asked.command)).stdout)
+    heard: dict[Family, Heard] = {family: heard_of(parts, family) for family in families}
+    tables: dict[Family, Table] = {
+        family: firewall.table(parts, family) for family in families if not heard[family].exit_code
+    }
+    failed: dict[Family, Heard] = {family: each for family, each in heard.items() if each.exit_code}
+    steps: Sequence[Step] = plan(firewall, tables) if tables else ()
+    for each in steps:
+        acting.guarded(each.command)
+    said: Said = {}
+    if steps and not params.dry_run:
+        said = await made(
+            acting,
+            Change(
+                firewall,
+                [(each.family, each.command) for each in steps],
+                chain,
+                {family: parts[f"{family}_sum"].strip() for family in tables},
+                0 if all(each.safe for each in steps) else params.rollback_s,
+            ),
+        )
+        expect_done(said)
+    return _told(firewall, steps, failed, said)
+
+
+def _told(firewall: Firewall, steps: Sequence[Step], failed: Mapping[Family, Heard], said: Said) -> Changed:
+    heard = {**failed, **{family: heard_after(said, family) for family in FAMILIES["both"] if f"{family}_code" in said}}
+    rolled_back = "fired" in said
+    wrong = [each.error or "" for each in heard.values() if each.exit_code]
+    error = "; ".join(wrong) or None
+    if rolled_back:
+        error = SHUT_OUT
+    return Changed(
+        backend=firewall.name,
+        success=not wrong and not rolled_back,
+        changed=not rolled_back and any(not each.exit_code for each in heard.values()),
+        rolled_back=rolled_back,
+        commands=[each.command.line() for each in steps],
+        ipv4=heard.get("ipv4"),
+        ipv6=heard.get("ipv6"),
+        error=error,
+    )
+
+
+def heard_after(said: Said, family: Family) -> Heard:
+    """What a family's commands said."""
+    code, text = code_in(said, family), said[f"{family}_text"].strip()
+    return Heard(exit_code=code, output=text, error=(text or f"exit code {code}") if code else None)
+
+
+def expect_done(said: Said) -> None:
+    """Refuse what the machine did not begin with.
+
+    Raises:
+        ToolError: Why it did not.
+    """
+    if "changed" in said:
+        raise Conflict(
+            "the rules changed while this was planned, so nothing was done",
+            hint="read them with firewall_rules, then repeat",
+        )
+    if "busy" in said:
+        raise Conflict(
+            "another change of this machine's firewall is being proved; nothing was done",
+            hint="repeat when that call has ended",
+        )
+    if "no_folder" in said:
+        raise PermissionDenied("only root may change the firewall", hint="give become, or log in as root")
+    if "unkept" in said:
+        raise RemoteFailed("the rules could not be kept beforehand, so nothing was done")
+    if "result" not in said and "fired" not in said:
+        raise RemoteFailed(
+            "the machine did not say what became of the change", hint="read the rules with firewall_rules"
+        )

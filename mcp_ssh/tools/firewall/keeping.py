@@ -1,0 +1,66 @@
+"""Keeping the rules for the next boot, and going back to those that were kept."""
+
+from pydantic import Field
+
+from mcp_ssh.backends.firewalls import Change, choose
+from mcp_ssh.params import Planned, Result
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+from mcp_ssh.tools.firewall.change import SHUT_OUT, Changing, expect_done, heard_after
+from mcp_ssh.tools.firewall.guard import Said, made
+from mcp_ssh.tools.firewall.rules import FAMILIES
+
+
+class Kept(Result):
+    backend: str = Field(description="iptables or firewalld.")
+    success: bool = Field(description="Whether all of it was done; of a dry run, whether it could be planned.")
+    rolled_back: bool = Field(description="Whether the rules shut us out, so that those before came back.")
+    commands: list[str] = Field(description="What was run, or would be.")
+    output: str = Field(description="What the commands said.")
+    error: str | None = Field(description="Why it failed, else null.")
+
+
+@tool(Risk.CHANGE, idempotent=True)
+async def save(host: Session, params: Planned, call: Call) -> Kept:
+    """Keep the firewall's running rules, so that they are there after a reboot.
+
+    In the files that the machine's own packages read at boot; where there are none, a small service is set up for it.
+    Needs root; sudo -n is tried.
+    """
+    firewall = choose(await host.platform())
+    acting = await host.privileged()
+    asked = firewall.ask_kept()
+    planned = firewall.save(asked.parts((await acting.run(asked.command)).stdout))
+    return await _done(acting, params, Change(firewall, planned, None, {}, 0))
+
+
+@tool(Risk.DESTROY, idempotent=True)
+async def restore(host: Session, params: Changing, call: Call) -> Kept:
+    """Have the firewall's rules as they were last saved, in the place of those that run.
+
+    Where they shut us out the machine goes back (rolled_back). Needs root; sudo -n is tried.
+    """
+    firewall = choose(await host.platform())
+    acting = await host.privileged()
+    asked = firewall.ask_kept()
+    planned = firewall.restore(asked.parts((await acting.run(asked.command)).stdout))
+    return await _done(acting, params, Change(firewall, planned, None, {}, params.rollback_s))
+
+
+async def _done(acting: Session, params: Planned, change: Change) -> Kept:
+    for _, each in change.steps:
+        acting.guarded(each)
+    said: Said = {}
+    if not params.dry_run:
+        expect_done(said := await made(acting, change))
+    heard = [heard_after(said, family) for family in FAMILIES["both"] if f"{family}_code" in said]
+    rolled_back = "fired" in said
+    wrong = "; ".join(each.error or "" for each in heard if each.exit_code) or None
+    return Kept(
+        backend=change.firewall.name,
+        success=not wrong and not rolled_back,
+        rolled_back=rolled_back,
+        commands=[each.line() for _, each in change.steps],
+        output="\n".join(each.output for each in heard if each.output),
+        error=SHUT_OUT if rolled_back else wrong,
+    )

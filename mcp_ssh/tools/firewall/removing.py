@@ -1,0 +1,119 @@
+"""Taking rules away, and what becomes of packets that no rule decides."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
+from mcp_ssh.backends.firewalls import Firewall
+from mcp_ssh.errors import Conflict, NotFound
+from mcp_ssh.params import ShellText
+from mcp_ssh.ssh.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+from mcp_ssh.tools.firewall.change import Changed, Changing, Step, change
+from mcp_ssh.tools.firewall.rules import FAMILIES, Chain, IpVersion
+
+# ---- firewall_rule_delete ----------------------------------------------------------------------------------------
+
+
+class DeleteRule(Changing):
+    chain: Chain = Field(description="Which chain.")
+    rule_num: int = Field(ge=1, le=1_000_000, description="Its number in the chain, as firewall_rules tells it.")
+    ip_version: IpVersion = Field(default="both", description="Which family; with both, those that have this rule.")
+    expected_rule: ShellText | None = Field(
+        default=None, max_length=4096, description="Its text as firewall_rules told it; with another nothing is done."
+    )
+
+
+@tool(Risk.DESTROY)
+async def rule_delete(host: Session, params: DeleteRule, call: Call) -> Changed:
+    """Delete a firewall rule by its number; give expected_rule, since numbers shift with every change.
+
+    Where that shuts us out the machine undoes it (rolled_back). Running rules only: firewall_save keeps them. Needs
+    root; sudo -n is tried.
+    """
+
+    def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[Step]:
+        return [Step(each.family, firewall.delete(each)) for each in _meant(params, tables)]
+
+    return await change(host, params, FAMILIES[params.ip_version], params.chain, plan)
+
+
+def _meant(params: DeleteRule, tables: Mapping[Family, Table]) -> list[FilterRule]:
+    where = {"chain": params.chain, "number": params.rule_num}
+    found = [
+        rule
+        for table in tables.values()
+        for rule in table.rules
+        if (rule.chain, rule.number) == (params.chain, params.rule_num)
+    ]
+    there = {rule.family: rule.text for rule in found}
+    if params.expected_rule is not None:
+        found = [rule for rule in found if rule.text.split() == params.expected_rule.split()]
+        if not found:
+            raise Conflict(
+                f"expected_rule: is not rule {params.rule_num} of {params.chain}; nothing was deleted",
+                hint="the list changed: read it again with firewall_rules",
+                details={**where, "rules": there},
+            )
+    if not found:
+        raise NotFound(
+            f"rule_num: {params.chain} has no rule {params.rule_num}", hint="firewall_rules lists them", details=where
+        )
+    if len({rule.text for rule in found}) > 1:
+        raise Conflict(
+            f"rule {params.rule_num} of {params.chain} is not the same in IPv4 and IPv6; nothing was deleted",
+            hint="give ip_version or expected_rule",
+            details={**where, "rules": there},
+        )
+    return found
+
+
+# ---- firewall_flush ----------------------------------------------------------------------------------------------
+
+
+class Flush(Changing):
+    chain: Chain | None = Field(default=None, description="One chain only; omitted: all rules of the filter table.")
+    ip_version: IpVersion = Field(default="both", description="Which family.")
+
+
+@tool(Risk.DESTROY, idempotent=True)
+async def flush(host: Session, params: Flush, call: Call) -> Changed:
+    """Delete all firewall rules, of one chain or of all; policies stay as they are.
+
+    Where that shuts us out, as under a DROP policy, the machine undoes it (rolled_back). Running rules only:
+    firewall_save keeps them. Needs root; sudo -n is tried.
+    """
+
+    def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[Step]:
+        return [Step(family, firewall.flush(family, params.chain)) for family, table in tables.items() if table.rules]
+
+    return await change(host, params, FAMILIES[params.ip_version], params.chain, plan)
+
+
+# ---- firewall_policy ---------------------------------------------------------------------------------------------
+
+
+class Policy(Changing):
+    chain: Chain = Field(description="Which chain.")
+    target: Literal["ACCEPT", "DROP"] = Field(description="ACCEPT or DROP; iptables knows no other policy.")
+    ip_version: IpVersion = Field(default="both", description="Which family.")
+
+
+@tool(Risk.CHANGE, idempotent=True)
+async def policy(host: Session, params: Policy, call: Call) -> Changed:
+    """Set what becomes of packets that no rule of a chain decides.
+
+    Where DROP shuts us out the machine undoes it (rolled_back): let your address in first. Running rules only:
+    firewall_save keeps them. Needs root; sudo -n is tried.
+    """
+
+    def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[Step]:
+        return [
+            Step(family, firewall.policy(family, params.chain, params.target), safe=params.target == "ACCEPT")
+            for family, table in tables.items()
+            if table.policies.get(params.chain) != params.target
+        ]
+
+    return await change(host, params, FAMILIES[params.ip_version], params.chain, plan)

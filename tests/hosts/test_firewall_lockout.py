@@ -1,0 +1,100 @@
+"""Changes that really shut us out, on real packet filters: the machine itself takes them back, as its console tells.
+
+The twin of each promise switches the way back off, and shows that nobody gets in any more.
+"""
+
+import functools
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from mcp_ssh.app import App
+from mcp_ssh.backends import firewalls
+from mcp_ssh.errors import ToolError
+from mcp_ssh.tool import AnyTool
+from mcp_ssh.tools import firewall, hostkey
+from tests.doors import Direct, Fault
+from tests.fleet.hosts import Host
+from tests.hosts.test_system_reading import opened
+
+OPEN = "for each in iptables ip6tables; do $each -P INPUT ACCEPT; $each -P OUTPUT ACCEPT; $each -F; done"
+GUARDED = """
+iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT
+iptables -A INPUT -p tcp --dport 22 -j ACCEPT
+iptables -P INPUT DROP
+"""
+
+
+async def console(host: Host, text: str) -> str:
+    return (await anyio.to_thread.run_sync(functools.partial(host.console, ["sh", "-ec", text]))).stdout
+
+
+async def gets_in(app: App, host: Host) -> bool:
+    try:
+        scanned = await Direct(app).call(hostkey.scan, {"host": host.ip, "port": host.port, "timeout": 1})
+    except Fault:
+        return False
+    return bool(scanned)
+
+
+@pytest.fixture
+async def on(app: App, host: Host) -> AsyncIterator[dict[str, Any]]:
+    yield {**await opened(Direct(app), app, host, "root"), "rollback_s": 2}
+    await console(host, OPEN)
+
+
+LOCK_OUTS: Mapping[str, tuple[str, AnyTool, dict[str, Any]]] = {
+    "a policy": (":", firewall.policy, {"chain": "INPUT", "target": "DROP"}),
+    "answers": (":", firewall.policy, {"chain": "OUTPUT", "target": "DROP", "ip_version": "ipv4"}),
+    "the port": (":", firewall.block_port, {"port": 22}),
+    "our address": (GUARDED, firewall.block_ip, {"ip": "10.77.0.1"}),
+    "a flush under DROP": (GUARDED, firewall.flush, {"chain": "INPUT"}),
+    "the rule that lets us in": (GUARDED, firewall.rule_delete, {"chain": "INPUT", "rule_num": 2}),
+    "a reject": (":", firewall.rule_add, {"source": "10.0.0.0/8", "target": "REJECT", "protocol": "all"}),
+}
+
+
+@pytest.mark.requirement("firewall.way_back")
+@pytest.mark.parametrize("name", LOCK_OUTS)
+async def test_who_shuts_himself_out_is_let_in_again(app: App, host: Host, on: dict[str, Any], name: str) -> None:
+    before, tool, arguments = LOCK_OUTS[name]
+    await console(host, before)
+    rules = await console(host, "iptables -S; ip6tables -S")
+    told = await Direct(app).call(tool, {**on, **arguments})
+    assert (told["rolled_back"], told["success"], told["changed"]) == (True, False, False)
+    assert "no new connection" in told["error"]
+    assert await console(host, "iptables -S; ip6tables -S") == rules
+    assert await gets_in(app, host)
+
+
+@pytest.mark.requirement("firewall.way_back")
+async def test_without_the_way_back_nobody_gets_in(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = {**await opened(Direct(app), app, deb, "root"), "rollback_s": 2, "port": 22}
+    monkeypatch.setattr(firewalls, "_CHANGE", firewalls._CHANGE.replace('undo "$family"', ":"))
+    monkeypatch.setattr("mcp_ssh.tools.firewall.guard.BACK_S", 1.0)
+    try:
+        with pytest.raises(Fault) as lost:
+            await Direct(app).call(firewall.block_port, arguments)
+        assert lost.value.payload["details"] == {"rolled_back": "unknown"}
+        assert not await gets_in(app, deb)
+    finally:
+        await console(deb, OPEN)
+
+
+@pytest.mark.requirement("firewall.way_back")
+async def test_what_leaves_us_in_stays(app: App, host: Host, on: dict[str, Any]) -> None:
+    way = Direct(app)
+    await console(host, "iptables -A INPUT -p tcp --dport 22 -j ACCEPT")
+    told = await way.call(firewall.policy, {**on, "chain": "INPUT", "target": "DROP", "ip_version": "ipv4"})
+    assert (told["success"], told["changed"], told["rolled_back"], told["error"]) == (True, True, False, None)
+    await anyio.sleep(0)
+    with anyio.fail_after(10):
+        while await console(host, "ls -d /run/mcp-ssh-firewall.*/armed 2>/dev/null || true"):
+            await anyio.sleep(0.05)
+    assert "-P INPUT DROP" in await console(host, "iptables -S")
+    again = await way.call(firewall.policy, {**on, "chain": "INPUT", "target": "DROP", "ip_version": "ipv4"})
+    assert (again["success"], again["changed"], again["commands"]) == (True, False, [])
+    assert issubclass(ToolError, Exception)
