@@ -67,6 +67,16 @@ POST /config/reload
 POST /command/shell ?session_id command*
 GET /command/read ?timeout ?session_id
 POST /command/key ?session_id key*
+POST /firewall/rule ?session_id chain protocol port source destination target ip_version comment
+DELETE /firewall/rule ?chain* ?rule_num* ?ip_version ?session_id
+POST /firewall/rule/port-range ?session_id chain protocol port_start* port_end* source target ip_version
+POST /firewall/flush ?chain ?ip_version ?session_id
+POST /firewall/save ?session_id
+POST /firewall/restore ?session_id
+POST /firewall/policy ?chain* ?target* ?ip_version ?session_id
+POST /firewall/allow/port ?port* ?protocol ?ip_version ?source ?session_id
+POST /firewall/block/port ?port* ?protocol ?ip_version ?session_id
+POST /firewall/block/ip ?ip* ?ip_version ?session_id
 POST /api/remote/known-hosts/accept host* port* key_type* public_key* fingerprint_sha256*
 GET /api/remote/known-hosts/list
 POST /api/remote/known-hosts/remove host* port* key_type*

@@ -13,7 +13,6 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.backends import firewalls
-from mcp_ssh.errors import ToolError
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall, hostkey
 from tests.doors import Direct, Fault
@@ -90,11 +89,9 @@ async def test_what_leaves_us_in_stays(app: App, host: Host, on: dict[str, Any])
     await console(host, "iptables -A INPUT -p tcp --dport 22 -j ACCEPT")
     told = await way.call(firewall.policy, {**on, "chain": "INPUT", "target": "DROP", "ip_version": "ipv4"})
     assert (told["success"], told["changed"], told["rolled_back"], told["error"]) == (True, True, False, None)
-    await anyio.sleep(0)
     with anyio.fail_after(10):
         while await console(host, "ls -d /run/mcp-ssh-firewall.*/armed 2>/dev/null || true"):
             await anyio.sleep(0.05)
     assert "-P INPUT DROP" in await console(host, "iptables -S")
     again = await way.call(firewall.policy, {**on, "chain": "INPUT", "target": "DROP", "ip_version": "ipv4"})
     assert (again["success"], again["changed"], again["commands"]) == (True, False, [])
-    assert issubclass(ToolError, Exception)
