@@ -19,7 +19,6 @@ class Asked:
 
 HTML = "/var/www/index.html"
 INI = "[server]\nport=8080\n"
-EVERYWHERE = {"ip_version": "both", "target": "ACCEPT", "source": None, "protocol": "tcp", "chain": "INPUT"}
 DUAL = "backend ipv4 ipv6 success"
 
 BEFORE = """
@@ -33,6 +32,7 @@ printf '[Service]\\nExecStart=/bin/sleep 600000\\n' >/etc/systemd/system/nginx.s
 
 AFTER = """
 systemctl stop nginx; rm -rf /etc/systemd/system/nginx.service /var/www /etc/my-app /var/restored /tmp/backup.tar.gz
+for each in iptables ip6tables; do $each -P INPUT ACCEPT; $each -F; done; rm -f /etc/iptables/rules.v?
 rm -f /var/log/app.log; crontab -r; sed -i /MY_VAR/d ~/.bashrc ~/.profile; true
 """
 
@@ -132,7 +132,46 @@ GUIDE = (
     Asked("GET /firewall/backend", "firewall"),
     Asked("GET /firewall/rules", DUAL),
     Asked("GET /firewall/rules/raw", "backend ipv4 ipv6"),
+    Asked(
+        "POST /firewall/rule",
+        DUAL,
+        {
+            "chain": "INPUT",
+            "protocol": "tcp",
+            "port": 443,
+            "source": "192.168.1.0/24",
+            "destination": None,
+            "target": "ACCEPT",
+            "ip_version": "both",
+            "comment": "Allow HTTPS from LAN",
+        },
+    ),
+    Asked(
+        "POST /firewall/rule/port-range",
+        DUAL,
+        {
+            "chain": "INPUT",
+            "protocol": "tcp",
+            "port_start": 8000,
+            "port_end": 9000,
+            "source": None,
+            "target": "ACCEPT",
+            "ip_version": "both",
+        },
+    ),
+    Asked("POST /firewall/allow/port?port=80&protocol=tcp&ip_version=both", DUAL),
+    Asked("POST /firewall/block/port?port=3306&protocol=tcp&ip_version=both", DUAL),
+    Asked("POST /firewall/block/ip?ip=10.0.0.5&ip_version=both", DUAL),
     Asked("POST /firewall/allow/ip?ip=192.168.1.100&ip_version=both", DUAL),
+    Asked("POST /firewall/allow/ip?ip=10.77.0.0/24&ip_version=both", DUAL),
+    Asked("POST /firewall/allow/port?port=22", DUAL),
+    Asked("POST /firewall/policy?chain=INPUT&target=DROP&ip_version=both", DUAL),
+    Asked("POST /firewall/save", "backend success output error"),
+    Asked("POST /firewall/restore", "backend success output error"),
+    Asked("POST /firewall/policy?chain=INPUT&target=ACCEPT&ip_version=both", DUAL),
+    Asked("DELETE /firewall/rule?chain=INPUT&rule_num=1&ip_version=ipv4", DUAL),
+    Asked("POST /firewall/flush?chain=INPUT&ip_version=both", DUAL),
+    Asked("POST /firewall/save", "backend success output error"),
     Asked("GET /config/", "config"),
     Asked("GET /config/ssh.timeout", "key value"),
     Asked("PUT /config/", "status key value", {"key": "ssh.timeout", "value": 60}),

@@ -17,7 +17,6 @@ from tests.fleet.hosts import Host
 from tests.hosts.test_firewall_lockout import OPEN, console
 from tests.hosts.test_system_reading import opened
 
-
 ONLY_WHO_IS_IN = "iptables -A INPUT -p tcp --syn --dport 22 -j DROP"
 
 

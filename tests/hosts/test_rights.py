@@ -37,6 +37,13 @@ INDEX = {
 }
 PINGER = {"deb": "systemctl {} pinger", "alpine": "rc-service pinger {}"}
 PACKAGE = {"packages": ["hello-fleet"]}
+RULE = "iptables -F; iptables -A INPUT -s 192.0.2.9 -j DROP"
+KEPT = "ls /etc/iptables/rules.v4 /var/lib/iptables/rules-save 2>/dev/null"
+SAVED = {
+    "deb": f"{RULE}; mkdir -p /etc/iptables; iptables-save >/etc/iptables/rules.v4",
+    "alpine": f"{RULE}; mkdir -p /var/lib/iptables /etc/iptables; "
+    "iptables-save | tee /etc/iptables/rules.v4 >/var/lib/iptables/rules-save",
+}
 CRONTAB = "crontab -l -u root 2>/dev/null | grep -v '^#'"
 
 
@@ -64,6 +71,21 @@ def changes(host: str) -> list[Change]:
         Change("setup_requirements", PACKAGE, HAS[host], REMOVE[host]),
         Change("setup_remove", PACKAGE, HAS[host], INSTALL[host]),
         Change("firewall_allow_ip", {"ip": "192.0.2.9"}, "iptables -S", "iptables -F"),
+        Change("firewall_allow_port", {"port": 7001}, "iptables -S", "iptables -F"),
+        Change("firewall_block_ip", {"ip": "192.0.2.9"}, "iptables -S", "iptables -F"),
+        Change("firewall_block_port", {"port": 7001}, "iptables -S", "iptables -F"),
+        Change("firewall_rule_add", {"port": 7001}, "iptables -S", "iptables -F"),
+        Change("firewall_rule_add_range", {"port_start": 7001, "port_end": 7002}, "iptables -S", "iptables -F"),
+        Change("firewall_rule_delete", {"chain": "INPUT", "rule_num": 1, "ip_version": "ipv4"}, "iptables -S", RULE),
+        Change("firewall_flush", {"chain": "INPUT"}, "iptables -S", RULE),
+        Change("firewall_policy", {"chain": "FORWARD", "target": "DROP"}, "iptables -S", "iptables -P FORWARD ACCEPT"),
+        Change("firewall_save", {}, KEPT, f"rm -f $({KEPT})"),
+        Change(
+            "firewall_restore",
+            {},
+            "iptables -S",
+            f"{SAVED[host]}; iptables -F; iptables -P FORWARD ACCEPT; rm -f $({KEPT})",
+        ),
     ]
 
 
