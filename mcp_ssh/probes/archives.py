@@ -82,7 +82,7 @@ case $?:$why in
   0:*) ;;
   # What was written to or removed meanwhile is in it as it was read, or not.
   1:*"as we read it"* | 1:*"before we read it"*) note=$why ;;
-  *) rm -f "$part"; part=''; answer broke "$why" ;;
+  *) rm -f "$part"; part=''; answer unread "$why" ;;
 esac
 count=$(size_of "$part")
 umask 077
@@ -152,25 +152,27 @@ entries() {
   { unzip -l -q "$source" || [ $? = "$harmless" ] || echo "$key"; } | tr "\134" / | awk -v key="$key" '
     $0 == key { print; next }
     /^ ?-[- ]*$/ { inside = !inside; next }
-    inside { sub(/^ *[0-9]+ +[-0-9]+ +[0-9:]+ ? ? ?/, ""); print }'
+    inside { sub(/^ *[0-9]+ +[-0-9]+ +[0-9:]+ */, ""); print }'
 }
 types() { unpack -t -v || echo "$key"; }
 judge() { awk -v key="$key" -v links="$links" '
   function tell(word) { if (!said) print key " " word " " $0; said = 1 }
   said { next }
   $0 == key { tell("broke"); next }
-  '"$1"; }
+  '"$1"'
+  END { tell("fine") }'; }
 case $(unzip -v 2>&1 </dev/null) in UnZip*) harmless=1 literal=-^ ;; *) harmless=0 literal='' ;; esac
 line=$(printf "\nx")
 line=${line%x}
 # Reads what the judge said after what the programs said. Older ones leave the start of a name away, and say so.
 verdict() {
   case $1 in *"emoving leading "*) stop leaves "" "$q" ;; esac
-  case $1 in *"$key "*) ;; *) return ;; esac
+  case $1 in *"$key "*) ;; *) stop broke "$1" ;; esac
   found=${1#*"$key "}
   word=${found%% *} found=${found#* }
   case $word in
     broke) stop broke "${1%%"$key"*}" ;;
+    fine) ;;
     links) links=1 ;;
     *) stop "$word" "${found%%"$line"*}" "$q" ;;
   esac
@@ -183,14 +185,14 @@ if [ "$open" = unzip ]; then links=1; else
     END { if (links) tell("links") }'; } 6>&1)"
 fi
 verdict "$({ entries 2>&6 | judge '
-  /^[/]/ || /(^|[/])[.][.]([/]|$)/ { tell("leaves") }
+  /^\// || /(^|\/)[.][.](\/|$)/ { tell("leaves") }
   links {
     name = $0
-    gsub(/[/]+/, "/", name)
-    while (sub(/[/][.][/]/, "/", name)) ;
-    while (sub(/^[.][/]/, "", name)) ;
-    folder = sub(/[/]$/, "", name)
-    for (at = name; match(at, /[/][^/]*$/); known[at] = 1) {
+    gsub(/\/+/, "/", name)
+    while (sub(/\/[.]\//, "/", name)) ;
+    while (sub(/^[.]\//, "", name)) ;
+    folder = sub(/\/$/, "", name)
+    for (at = name; match(at, "/[^/]*$"); known[at] = 1) {
       at = substr(at, 1, RSTART - 1)
       if (at in leaf) tell("through")
       if (at in known) break
@@ -252,7 +254,7 @@ if [ "$open" = unzip ]; then
 else
   why=$(unpack -x -C "$stage/t$inner" 2>&1) || stop broke "$why"
 fi
-verdict "$why"
+case $why in *"emoving leading "*) stop leaves "" "$q" ;; esac
 fault=''
 """
     + _LOOK
@@ -309,15 +311,21 @@ class Broke(RemoteFailed):
 
 def _broke(answer: Answer) -> ToolError:
     lines = answer.text.strip().splitlines() or ["the machine gave no reason"]
-    errors = [failure(answer.path, line.encode()) for line in lines]
-    if any(isinstance(error, PermissionDenied) for error in errors):
-        return PermissionDenied(
-            f"the account may not read all of it; nothing was changed: {lines[0][:300]}",
-            hint="give become, or log in as an account that may",
-            details={"said": lines[:20]},
-        )
+    errors = (failure(answer.path, line.encode()) for line in lines)
     known = next((error for error in errors if error.hint and isinstance(error, RemoteFailed)), None)
     return Broke(known.message if known else "; ".join(lines[:3])[:600])
+
+
+def _unread(answer: Answer) -> ToolError:
+    lines = answer.text.strip().splitlines()
+    denied = [line for line in lines if isinstance(failure(answer.path, line.encode()), PermissionDenied)]
+    if not denied:
+        return _broke(answer)
+    return PermissionDenied(
+        f"the account may not read all of it; nothing was changed: {denied[0][:300]}",
+        hint="give become, or log in as an account that may",
+        details={"said": denied[:20]},
+    )
 
 
 def _other(answer: Answer) -> ToolError:
@@ -410,6 +418,7 @@ def _trailer(answer: Answer) -> str:
 _WORDS: Words = {
     **WRITE_WORDS,
     "broke": _broke,
+    "unread": _unread,
     "other": _other,
     "unfit": _unfit,
     "lacks": _lacks,
