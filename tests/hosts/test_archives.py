@@ -44,7 +44,7 @@ async def test_what_is_packed_comes_out_the_same_through_every_door(way: Way, ap
     on = await opened(way, app, host)
     kinds = ["tar", "tar.gz", "tar.bz2"] + (["tar.xz", "tar.zst", "zip"] if host.name == "deb" else [])
     want = await listed(host, FOLDER)
-    for kind in kinds:
+    for kind in kinds if way.name == "direct" else ["tar.gz"]:
         packed = f"{FOLDER}/out.{kind}"
         given = {**on, "source": f"{FOLDER}/in -put", "destination": packed, "format": kind}
         shown = await way.call(system.archive, {**given, "dry_run": True})
