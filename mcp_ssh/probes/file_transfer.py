@@ -12,23 +12,12 @@ from mcp_ssh.errors import Conflict, ToolError, Unsupported
 from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
 from mcp_ssh.probes.file_write import PLACE, TARGET, WRITE_WORDS
 from mcp_ssh.probes.protected import GUARD
+from mcp_ssh.probes.staging import PLACE_TREE, STAGE, SWEEP
 
 BLOCK = 256 * 1024
 """Resumed uploads start at a multiple of this: dd counts in blocks."""
 
 ANY_SIZE = 2**62
-
-# No call lasts longer than a day, so what is a week old is nobody's. A folder of ours that others may write to could
-# have got its name from them, and is not removed with what is in it.
-_SWEEP = r"""
-sweep() {
-  find "$room/." ! -name . -prune -name ".mcp-ssh-[0-9a-f]*.$1" -type "$2" -user "$(id -u)" -mtime +6 -exec rm -rf {} +
-}
-{
-  sweep part f
-  [ -z "$(find "$room/." -prune ! -perm -020 ! -perm -002)" ] || sweep tree d
-} 2>/dev/null
-"""
 
 # Most builds of sha256sum know nothing of the SHA instructions of a CPU; openssl does, and takes a fifth of the time.
 _SUMMING = r"""
@@ -51,7 +40,7 @@ need dd head sha256sum id
 private=1
 umask 077
 """
-    + _SWEEP
+    + SWEEP
     + _SUMMING
     + r"""
 kept=$room/.mcp-ssh-$suffix.part part=''
@@ -271,9 +260,8 @@ def _foreign(answer: Answer) -> ToolError:
     )
 
 
-# The tree is collected beside its goal, or in it, and moved from there: what is cut off leaves nothing half-done. The
-# file `end` comes last; without it the stream was cut where one entry ended and the next had not begun. It holds the
-# SHA-256 of all content: the files in the order of their paths' bytes, without those that their owner may not read.
+# The file `end` comes last; without it the stream was cut where one entry ended and the next had not begun. It holds
+# the SHA-256 of all content: the files in the order of their paths' bytes, without those that their owner may not read.
 _RECEIVE_TREE = packed(
     BEGIN
     + GUARD
@@ -296,13 +284,9 @@ goal=$p
 [ -n "$there" ] || { goal=$(readlink -f "$room/." && echo x) || stop denied; goal=${goal%?x}; goal=${goal%/}/${p##*/}; }
 spare "$goal"
 """
-    + _SWEEP
+    + SWEEP
+    + STAGE
     + r"""
-stage=$room/.mcp-ssh-$1.tree
-why=$(umask 077; mkdir "$stage" 2>&1) || stop failed "$why"
-clean() { rm -rf "$stage"; }
-trap clean EXIT
-trap "exit 1" HUP INT PIPE TERM
 begin ok; end
 # Not every tar keeps the permissions of ordinary accounts against the umask.
 umask 0
@@ -314,36 +298,9 @@ if printf x | sort -z >/dev/null 2>&1 && printf x | xargs -0 echo >/dev/null 2>&
   hex=${hex%% *}
   [ "$hex" = "$(cat "$stage/end")" ] || stop damaged 0
 fi
-if lands "$stage/t" "$goal"; then stop protected "$goal"; fi
-# Folders that are links there lead elsewhere.
-through=$(find "$stage/t" -type d -exec sh -c '
-  from=$1 goal=$2
-  shift 2
-  for each; do
-    to=$goal${each#"$from"}
-    [ ! -L "$to" ] || readlink -f "$to"
-  done' sh "$stage/t" "$goal" {} +)
-line=$(printf "\nx")
-line=${line%x}
-while [ -n "$through" ]; do
-  spare "${through%%"$line"*}"
-  if covers "${through%%"$line"*}"; then stop protected "${through%%"$line"*}"; fi
-  case $through in *"$line"*) through=${through#*"$line"} ;; *) through='' ;; esac
-done
-count=$(find "$stage/t" ! -type d -print0 | tr -dc '\0' | wc -c)
-if [ -z "$there" ]; then
-  why=$(mv -T "$stage/t" "$p" 2>&1) || stop failed "$why"
-else
-  cd "$stage" || stop denied
-  # A folder that is not there yet is moved whole; of one that is, first the files, then each folder in it. The braces
-  # of the inner find are written so that the outer one does not take them for its own.
-  step='to=$1${2#t}
-    if [ ! -d "$to" ]; then mv "$2" "$to"; exit; fi
-    find "$2" -mindepth 1 -maxdepth 1 ! -type d -exec sh -c "$3" "$to" {""} +
-    exit 1'
-  why=$(find t -type d -exec sh -c "$step" sh "$p" {} 'mv -f "$@" "$0/"' \; -prune 2>&1)
-  [ "$(find t ! -type d -print0 | tr -dc '\0' | wc -c)" = 0 ] || stop tar "$why"
-fi
+"""
+    + PLACE_TREE
+    + r"""
 begin ok; echo $count $hex; end
 """
 )

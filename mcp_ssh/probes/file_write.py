@@ -20,7 +20,7 @@ mode=$1 count=$2 maximum=$3 permissions=$4 expected=$5 suffix=$6 base=666
 need stat readlink cat sync chmod chown mv ln ls rm dd touch
 [ "$expected" = any ] || need sha256sum
 given=$(umask)
-part='' new='' back='' touched=''
+part='' new='' back='' touched='' note=''
 
 clean() { [ -z "$touched" ] || undo; rm -f ${part:+"$part"} ${new:+"$new"} ${back:+"$back"}; }
 answer() { clean; trap - EXIT; stop "$@"; }
@@ -123,7 +123,7 @@ unchanged() { [ "$(state)" = "$old" ] || [ "$mode $expected" = "overwrite any" ]
 report() {
   now=$(stat -c %a "$t") hex=''
   if [ "$mode" != overwrite ] && [ "$total" -le 16777216 ]; then hex=$(sum "$t"); fi
-  answer ok "$1 $total $now $hex"
+  answer ok "$1 $total $now $hex" "$note"
 }
 
 # A link instead of a rename: it fails where somebody else made the file first.

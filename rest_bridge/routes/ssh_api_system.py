@@ -119,6 +119,8 @@ ROUTES = (
     Route("POST", "/system/chmod", system.chmod, query=("session_id", "path", "mode", "recursive")),
     Route("POST", "/system/chown", system.chown, query=("session_id", "path", "owner", "group", "recursive")),
     Route("DELETE", "/system/rmrf", system.rmrf),
+    Route("POST", "/system/archive", system.archive),
+    Route("POST", "/system/extract", system.extract),
     Route("GET", "/system/tail", system.tail),
     Route("GET", "/system/head", system.head),
 )

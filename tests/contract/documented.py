@@ -77,6 +77,8 @@ POST /firewall/policy ?chain* ?target* ?ip_version ?session_id
 POST /firewall/allow/port ?port* ?protocol ?ip_version ?source ?session_id
 POST /firewall/block/port ?port* ?protocol ?ip_version ?session_id
 POST /firewall/block/ip ?ip* ?ip_version ?session_id
+POST /system/archive ?session_id source* destination* format
+POST /system/extract ?session_id archive* destination
 POST /api/remote/known-hosts/accept host* port* key_type* public_key* fingerprint_sha256*
 GET /api/remote/known-hosts/list
 POST /api/remote/known-hosts/remove host* port* key_type*

@@ -317,6 +317,9 @@ REQUIREMENTS = tuple(
         ("system.env", "guide, /system/env", "A variable is set for the session, or saved once in one marked block."),
         ("system.cron", "guide, /system/cron", "Jobs are listed, added once, checked before, and removed."),
         ("system.rmrf", "guide, DELETE /system/rmrf", "What is at a path is removed, and what must stay is refused."),
+        ("system.archive", "guide, POST /system/archive", "Files and folders are packed, whatever their names."),
+        ("system.extract", "guide, POST /system/extract", "Archives come out the same, whole or not at all."),
+        ("system.extract.escape", "issue 5", "No entry of an archive gets out of the folder it is unpacked into."),
         ("system.dry_run", "issue 5", "dry_run shows what would be done, and does nothing."),
         (
             "config.look",

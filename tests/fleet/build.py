@@ -61,7 +61,7 @@ DEBIAN_SUITE = "bookworm"
 DEBIAN_PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo", "doas", "cron", "procps", "acl"),
     *("iproute2", "iptables", "iputils-ping", "netbase", "ca-certificates", "less", "rsync", "bzip2", "xz-utils"),
-    *("python3-minimal", "dropbear-bin", "zsh", "tcsh"),
+    *("python3-minimal", "dropbear-bin", "zsh", "tcsh", "zip", "unzip", "zstd"),
 )
 # Without what fish only needs for its manuals: a whole Python, man-db, groff.
 FISH = """set -eu; mkdir "$1/fish"; cd "$1/fish"

@@ -26,6 +26,7 @@ USUAL: dict[str, Any] = {
     "query": "no-such-package", "action": "status", "pid": 999999, "ip": "192.0.2.1", "update_first": False,
     "index_only": True, "local_port": 0, "remote_port": 0, "remote_host": "127.0.0.1", "tunnel_id": "local_00000000",
     "bind_address": "127.0.0.1", "local_host": "127.0.0.1", "lock_wait_s": 1, "timeout": 60,
+    "source": "fuzz", "destination": "/tmp/fuzz.tgz", "archive": "fuzz/file",
 }  # fmt: skip
 SMALL = {"persist", "update_first", "index_only", "lock_wait_s", "timeout"}
 PROTECTS = "find fuzz -exec stat -c '%n %a %U %G %s %Y' {} + | sort"
