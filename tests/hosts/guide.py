@@ -112,6 +112,16 @@ GUIDE = (
         "files count",
         {"path": "/var/www", "name": "*.log", "type": "f", "max_depth": 5, "max_results": 100},
     ),
+    Asked(
+        "POST /system/archive",
+        "success archive error",
+        {"source": "/var/www/html", "destination": "/tmp/backup.tar.gz", "format": "tar.gz"},
+    ),
+    Asked(
+        "POST /system/extract",
+        "success destination error",
+        {"archive": "/tmp/backup.tar.gz", "destination": "/var/restored"},
+    ),
     Asked("GET /system/env/PATH", "name value"),
     Asked("POST /system/env", "success name value", {"name": "MY_VAR", "value": "my_value", "persist": True}),
     Asked("GET /system/cron", "jobs count"),

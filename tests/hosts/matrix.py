@@ -44,6 +44,8 @@ STEPS = (
     Step("system_service", {"service": "pinger", "action": "stop"}, OK | {"active": False}),
     Step("system_kill", {"pid": "{sleeper}"}, {"status": "sent"}),
     Step("system_rmrf", {"path": f"{FOLDER}/gone"}, OK),
+    Step("system_archive", {"source": f"{FOLDER}/words", "destination": f"{FOLDER}/words.tar.gz"}, OK),
+    Step("system_extract", {"archive": f"{FOLDER}/words.tar.gz", "destination": f"{FOLDER}/out"}, OK | {"count": 1}),
     Step("setup_check", {"action": "install", "packages": ["hello-fleet"]}),
     Step("setup_search", {"query": "hello-fleet"}),
     Step("setup_requirements", {"packages": ["hello-fleet"]}, {"status": "completed", "installed": ["hello-fleet"]}),

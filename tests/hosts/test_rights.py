@@ -28,6 +28,8 @@ class Change:
 
 
 FILE = "cd /srv; rm -rf rights; mkdir -p rights/gone && chmod 700 rights && echo x >rights/file"
+PACKED = f"{FILE}; tar -cf rights/x.tar rights/file"
+LISTED = "ls /srv/rights"
 HAS = {"deb": "dpkg -l hello-fleet 2>/dev/null | grep ^ii", "alpine": "apk info -e hello-fleet"}
 INSTALL = {"deb": "apt-get -q update; apt-get -q -y install hello-fleet", "alpine": "apk add hello-fleet"}
 REMOVE = {"deb": "dpkg --purge hello-fleet", "alpine": "apk del hello-fleet"}
@@ -52,6 +54,8 @@ def changes(host: str) -> list[Change]:
         Change("system_chmod", {"path": "/srv/rights/file", "mode": "604"}, "stat -c %a /srv/rights/file", FILE),
         Change("system_chown", {"path": "/srv/rights/file", "owner": "dev"}, "stat -c %U /srv/rights/file", FILE),
         Change("system_rmrf", {"path": "/srv/rights/gone"}, "ls /srv/rights", FILE),
+        Change("system_archive", {"source": "/srv/rights/file", "destination": "/srv/rights/a.tar"}, LISTED, FILE),
+        Change("system_extract", {"archive": "/srv/rights/x.tar", "destination": "/srv/rights/out"}, LISTED, PACKED),
         Change("system_cron_add", {"schedule": "@yearly", "command": "true", "user": "root"}, CRONTAB, "crontab -r"),
         Change(
             "system_cron_remove", {"entry": "@yearly true", "user": "root"}, CRONTAB, "echo '@yearly true' | crontab -"
@@ -80,12 +84,7 @@ def changes(host: str) -> list[Change]:
         Change("firewall_flush", {"chain": "INPUT"}, "iptables -S", RULE),
         Change("firewall_policy", {"chain": "FORWARD", "target": "DROP"}, "iptables -S", "iptables -P FORWARD ACCEPT"),
         Change("firewall_save", {}, KEPT, f"rm -f $({KEPT})"),
-        Change(
-            "firewall_restore",
-            {},
-            "iptables -S",
-            f"{SAVED[host]}; iptables -F; iptables -P FORWARD ACCEPT; rm -f $({KEPT})",
-        ),
+        Change("firewall_restore", {}, "iptables -S", f"{SAVED[host]}; iptables -F"),
     ]
 
 
@@ -135,6 +134,5 @@ async def test_what_needs_roots_rights_is_done_with_them_and_refused_without(app
             with anyio.fail_after(10):  # a signal is sent, not waited for
                 while await root(host, change.look) == before:
                     await anyio.sleep(0.05)
-    await root(
-        host, f"rm -rf /srv/rights; crontab -r; {REMOVE[host.name]}; {PINGER[host.name].format('stop')}; iptables -F"
-    )
+    await root(host, f"rm -rf /srv/rights; crontab -r; {REMOVE[host.name]}; {PINGER[host.name].format('stop')}")
+    await root(host, f"iptables -F; iptables -P FORWARD ACCEPT; rm -f $({KEPT})")
