@@ -9,7 +9,7 @@ import anyio.to_thread
 from benchmarks.measure import Step, took_ms
 from benchmarks.report import Row
 from benchmarks.scene import Scene
-from mcp_ssh.tools import command
+from mcp_ssh.tools import command, system
 from mcp_ssh.tools.file import content
 
 ONE_WAY_MS = 150.0
@@ -19,7 +19,7 @@ SETTLE_S = 0.5
 
 
 async def run(scene: Scene) -> list[Row]:
-    """A row for each of four calls, and the same with OpenSSH's kept connection."""
+    """A row for each of some calls, and the same with OpenSSH's kept connection."""
     with scene.mux() as mux:
         async with scene.api() as api:
             steps: dict[str, Step] = {
@@ -27,6 +27,10 @@ async def run(scene: Scene) -> list[Row]:
                 "stat": lambda: api.call(content.stat, path="/etc/hostname"),
                 "read": lambda: api.call(content.read, path="/etc/hostname"),
                 "write": lambda: api.call(content.write, path="~/mcp-ssh-bench", content="some text\n"),
+                "disk": lambda: api.call(system.disk),
+                "memory": lambda: api.call(system.memory),
+                "service": lambda: api.call(system.service, service="ssh", action="status"),
+                "tail": lambda: api.call(system.tail, path="/etc/hostname"),
                 "mux": lambda: mux.run("true"),
             }
             for step in steps.values():
@@ -43,6 +47,10 @@ async def run(scene: Scene) -> list[Row]:
         "stat": "a tool that reads (file_stat)",
         "read": "a small file read",
         "write": "a small file written, renamed and on disk",
+        "disk": "system_disk",
+        "memory": "system_memory",
+        "service": "the status of a service",
+        "tail": "system_tail",
     }
     return [_row(f"round_trips_{name}", named[name], counted[name], reference) for name in named]
 
