@@ -2,16 +2,27 @@
 
 import shlex
 
+import anyio
 import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import system
 from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import outside
+from tests.hosts.machine import number, outside, processes, started
 from tests.hosts.test_system_reading import opened
 
 FOLDER = "/tmp/searching"
+# Waits until somebody has read the log, as it is called now, up to there.
+HELD = """
+for turn in $(seq 200); do
+    for each in /proc/[0-9]*/fd/3; do
+        [ "$(readlink $each)" != {log} ] || ! grep -q "^pos:[[:space:]]*{pos}$" "${{each%/fd/3}}/fdinfo/3" || exit 0
+    done
+    sleep 0.05
+done
+exit 1
+"""
 HARD = ["-n", "a b", "new\nline", "$(touch hit)", "`touch hit`", "qu'o\"te", "x:12:y", "*"]
 
 
@@ -38,6 +49,33 @@ async def test_the_ends_of_a_file_are_read_through_every_door(way: Way, app: App
     with pytest.raises(Fault) as folder:
         await way.call(system.head, {**on, "path": f"{FOLDER}/folder"})
     assert folder.value.status in {None, 400}
+
+
+@pytest.mark.requirement("system.text")
+async def test_a_log_is_followed_while_it_grows_is_moved_away_and_emptied(way: Way, app: App, host: Host) -> None:
+    log = f"{FOLDER}/log-{number()}"
+    await made(host, f"seq 1 9 >{log}")
+    on = await opened(way, app, host)
+    async with anyio.create_task_group() as group:
+
+        async def written() -> None:
+            await started(host, int(log.rpartition("-")[2]))
+            await outside(host, f"echo ten >>{log}; printf elev >>{log}; printf 'en\\n' >>{log}", "dev")
+            await outside(host, f"mv {log} {log}.1; echo of old >>{log}.1; echo twelve >{log}", "dev")
+            await outside(host, HELD.format(log=log, pos="[1-9][0-9]*"))
+            await outside(host, f"echo too late >>{log}.1; : >{log}", "dev")
+            await outside(host, HELD.format(log=log, pos="0"))
+            await outside(host, f"echo thirteen >>{log}", "dev")
+
+        group.start_soon(written)
+        seen = await way.call(system.tail, {**on, "path": log, "lines": 2, "follow_s": 5})
+    assert seen["content"] == "8\n9\nten\neleven\nof old\ntwelve\nthirteen\n"
+    with anyio.fail_after(10):
+        while await processes(host, log):
+            await anyio.sleep(0.05)
+    await outside(host, f"seq 1 100000 >>{log}", "dev")
+    few = await way.call(system.tail, {**on, "path": log, "max_bytes": 256, "follow_s": 1})
+    assert (few["truncated"], len(few["content"])) == (True, 256)
 
 
 @pytest.mark.requirement("system.grep")
