@@ -18,6 +18,7 @@ from pathlib import Path
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, PermissionDenied, RemoteFailed, ToolError
 
 READ = 1024 * 1024
+ANY = 2**62
 ABANDONED_S = 7 * 86_400
 """How old a partial file is when nobody will go on with it; no call lasts longer than a day."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,33 +63,60 @@ def enter(folder: Path, *, make: bool = False) -> int:
 
 
 class Source:
-    """Bytes to be sent: a local file, held open, or content that came with the call."""
+    """Bytes to be sent: a local file, held open, or content that came with the call. They are read once, in order.
+
+    Attributes:
+        identity: Another one for other bytes, as far as the file's place and time tell.
+        at: Up to where they were read.
+    """
 
     def __init__(self, handle: int | None, content: bytes, mode: int) -> None:
         self._handle = handle
         self._content = content
         self.mode = mode
-        self.size = len(content) if handle is None else os.fstat(handle).st_size
+        if handle is None:
+            self.size, self.identity = len(content), hashlib.sha256(content).hexdigest()
+        else:
+            facts = os.fstat(handle)
+            self.size, self.identity = facts.st_size, f"{facts.st_dev}.{facts.st_ino}.{facts.st_mtime_ns}"
+            self._written = _written(facts)
+        self.begin()
 
-    def read(self, offset: int, length: int = READ) -> bytes:
-        """Some bytes from an offset on; never past the size it had at first."""
-        length = min(length, self.size - offset)
+    def begin(self) -> None:
+        """Read from the start again."""
+        self.at, self._digest = 0, hashlib.sha256()
+
+    def next(self, limit: int = ANY) -> bytes:
+        """The next bytes, up to a limit; never past the size it had at first."""
+        chunk = self._read(min(self.size, limit))
+        self._digest.update(chunk)
+        self.at += len(chunk)
+        return chunk
+
+    def _read(self, limit: int) -> bytes:
+        length = min(READ, limit - self.at)
         if self._handle is None:
-            return self._content[offset : offset + length]
-        return os.pread(self._handle, length, offset)
+            return self._content[self.at : self.at + length]
+        return os.pread(self._handle, length, self.at)
 
     def sha256(self) -> str:
-        """Of the whole."""
-        digest, offset = hashlib.sha256(), 0
-        while chunk := self.read(offset):
-            digest.update(chunk)
-            offset += len(chunk)
-        return digest.hexdigest()
+        """Of all that was read; none where a file that was written to meanwhile holds something else now."""
+        found = self._digest.hexdigest()
+        if self._handle is None or _written(os.fstat(self._handle)) == self._written:
+            return found
+        self.begin()
+        while self.next():
+            pass
+        return found if self._digest.hexdigest() == found else ""
 
     def close(self) -> None:
         """Let go of the file."""
         if self._handle is not None:
             os.close(self._handle)
+
+
+def _written(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_mtime_ns, facts.st_size
 
 
 def source(place: Path) -> Source | None:
@@ -164,7 +192,7 @@ class Sink:
         """Some of what is there."""
         return os.pread(self._handle, length, offset)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes."""
         self.digest.update(chunk)
         self.have += len(chunk)

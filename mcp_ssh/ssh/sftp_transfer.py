@@ -12,12 +12,8 @@ import os
 import posixpath
 import secrets
 import stat
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
-
-import anyio
-from anyio.abc import TaskGroup
 
 from mcp_ssh.errors import Conflict, RemoteFailed
 from mcp_ssh.probes.answers import named
@@ -27,7 +23,18 @@ from mcp_ssh.ssh.local import Sink, Source
 from mcp_ssh.ssh.local_tree import Tally
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.sftp import Sftp, Target, entry, opened, regular, removed_on_failure, synced, told, wire_path
-from mcp_ssh.ssh.transfer import Goal, Progress, Transferred, Wish, in_thread, receiving
+from mcp_ssh.ssh.transfer import (
+    SOURCE,
+    Goal,
+    Progress,
+    Transferred,
+    Wish,
+    in_thread,
+    passed_over,
+    reading,
+    receiving,
+    side_by_side,
+)
 from mcp_ssh.ssh.tree import Grown, came
 
 CHUNK = 1024 * 1024
@@ -45,16 +52,16 @@ async def upload(host: Session, wish: Wish, source: Source, progress: Progress) 
     Raises:
         Conflict: What arrived is not what was sent; the old file is unchanged.
     """
-    sha256 = await in_thread(source.sha256, "the source")
     async with opened(host) as sftp:
         with told(wish.path):
             target = await Target.at(sftp, wish.path)
-            part = target.beside(partial_name(wish.path, source.size, sha256))
+            part = target.beside(partial_name(wish.path, source.size, source.identity))
             progress.total, progress.resumes = source.size, True
             progress.left = lambda: (
                 f"up to {progress.done} of {source.size} bytes arrived, and the file there is unchanged"
             )
             have = await _sent(sftp, part, source, progress)
+            sha256 = await in_thread(source.sha256, SOURCE)
             if await _read_back(sftp, part) != sha256:
                 await sftp.client.remove(part)
                 raise Conflict(
@@ -99,11 +106,8 @@ async def _sent(sftp: Sftp, part: bytes, source: Source, progress: Progress) -> 
     have = min(own.size or 0, source.size) if own is not None else 0
     try:
         async with sftp.client.open(part, "r+b" if own is not None else "xb", block_size=0) as file:
-            offset = have
-            while chunk := await in_thread(functools.partial(source.read, offset), "the source"):
-                await _write_block(file, chunk, offset)
-                offset += len(chunk)
-                await progress.reached(offset)
+            await passed_over(source, have)
+            await _written(file, source, progress)
             await file.truncate(source.size)
             await synced(file)
     except asyncssh.SFTPFailure:
@@ -114,25 +118,26 @@ async def _sent(sftp: Sftp, part: bytes, source: Source, progress: Progress) -> 
     return have
 
 
+async def _written(file: Any, source: Source, progress: Progress | None = None) -> None:
+    """Write the rest of a source at its place."""
+    offset = source.at
+    async with reading(source) as pieces:
+        async for piece in pieces:
+            await _write_block(file, piece, offset)
+            offset += len(piece)
+            if progress is not None:
+                await progress.reached(offset)
+
+
 async def _write_block(file: Any, data: bytes, offset: int) -> None:
     """Write a block, its pieces side by side.
 
     asyncssh would split it too (so files are opened with block_size=0, which keeps it from that), but it leaves the
     errors of the other pieces to nobody when one fails.
     """
-    async with _side_by_side() as group:
+    async with side_by_side() as group:
         for start in range(0, len(data), PIECE):
             group.start_soon(file.write, data[start : start + PIECE], offset + start)
-
-
-@contextlib.asynccontextmanager
-async def _side_by_side() -> AsyncGenerator[TaskGroup]:
-    """Requests at once; the first failure ends the others, and is the one that is raised."""
-    try:
-        async with anyio.create_task_group() as group:
-            yield group
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
 
 
 async def _read_block(file: Any, offset: int) -> bytes:
@@ -142,7 +147,7 @@ async def _read_block(file: Any, offset: int) -> bytes:
     async def read(start: int) -> None:
         pieces[start] = await file.read(PIECE, offset + start)
 
-    async with _side_by_side() as group:
+    async with side_by_side() as group:
         for start in range(0, CHUNK, PIECE):
             group.start_soon(read, start)
     data = b""
@@ -229,7 +234,7 @@ async def _fits(file: Any, target: Sink, shown: str) -> bool:
         here = await in_thread(functools.partial(target.peek, offset, PIECE), shown)
         fitting.append(here == (await file.read(PIECE, offset))[: len(here)])
 
-    async with _side_by_side() as group:
+    async with side_by_side() as group:
         for offset in {last * number // SAMPLES for number in range(SAMPLES + 1)} if target.have else ():
             group.start_soon(compare, offset)
     return all(fitting)
@@ -315,10 +320,7 @@ async def _put(sftp: Sftp, there: bytes, source: Source) -> None:
     new = posixpath.join(posixpath.dirname(there), f".mcp-ssh-{secrets.token_hex(12)}.part".encode())
     async with removed_on_failure(sftp, new):
         async with sftp.client.open(new, "xb", block_size=0) as file:
-            offset = 0
-            while chunk := await in_thread(functools.partial(source.read, offset), "the source"):
-                await _write_block(file, chunk, offset)
-                offset += len(chunk)
+            await _written(file, source)
         await sftp.client.chmod(new, source.mode & 0o777)
         await sftp.client.posix_rename(new, there)
 

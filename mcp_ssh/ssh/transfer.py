@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream
 
 from mcp_ssh.errors import Conflict, RemoteFailed
 from mcp_ssh.probes.answers import named
@@ -35,6 +37,7 @@ from mcp_ssh.tool import Call
 
 T = TypeVar("T")
 
+SOURCE = "the source"
 REPORT_S = 0.25
 """How often progress is told, at most."""
 
@@ -110,25 +113,35 @@ async def upload(host: Session, wish: Wish, source: Source, progress: Progress) 
     Raises:
         Damaged: What arrived is not what was sent; the old file is unchanged.
     """
-    sha256 = await in_thread(functools.partial(source.sha256), "the source")
     try:
-        return await _upload(host, wish, source, sha256, progress)
+        return await _upload(host, wish, source, progress)
     except Damaged as error:
         if not error.offset:
             raise
     # What an earlier try left was bad; it is removed now.
-    return await _upload(host, wish, source, sha256, progress)
+    return await _upload(host, wish, source, progress)
 
 
-async def _upload(host: Session, wish: Wish, source: Source, sha256: str, progress: Progress) -> Transferred:
-    asked = ask_receive(wish.path, source.size, sha256, permissions=wish.permissions, usual=wish.usual)
-    progress.total, progress.resumes = source.size, True
+async def _upload(host: Session, wish: Wish, source: Source, progress: Progress) -> Transferred:
     # What is too small to be resumed is sent before the machine asks for it.
-    at_once = source.size <= BLOCK
+    at_once, sha256 = source.size <= BLOCK, None
+    if at_once:
+        await passed_over(source, source.size)
+        sha256 = await in_thread(source.sha256, SOURCE)
+    asked = ask_receive(
+        wish.path, source.size, source.identity, permissions=wish.permissions, usual=wish.usual, sha256=sha256
+    )
+    progress.total, progress.resumes = source.size, True
     async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
         have = 0 if at_once else parse_have(await stream.answer(asked))
         progress.left = lambda: f"up to {progress.done} of {source.size} bytes arrived, and the file there is unchanged"
-        if await _sent(stream, source, have, progress):
+        await passed_over(source, have)
+        whole = await _sent(stream, source, progress)
+        if sha256 is None and whole:
+            await stream.answer(asked)
+            sha256 = await in_thread(source.sha256, SOURCE)
+            await stream.write(f"{sha256}\n".encode())
+        if whole:
             progress.left = lambda: "all of it was sent, so the file there is the old one or the new one"
         stream.end_input()
         if at_once:
@@ -136,17 +149,52 @@ async def _upload(host: Session, wish: Wish, source: Source, sha256: str, progre
         answer = await stream.answer(asked)
         await stream.finish()
     outcome = parse_write(answer.body)
-    return Transferred(answer.path, source.size, sha256, have, outcome.permissions, outcome.atomic)
+    return Transferred(answer.path, source.size, sha256 or "", have, outcome.permissions, outcome.atomic)
 
 
-async def _sent(stream: Stream, source: Source, offset: int, progress: Progress) -> bool:
-    """Send the rest of a file; False where the other side takes no more."""
-    while chunk := await in_thread(functools.partial(source.read, offset), "the source"):
-        if not await stream.write(chunk):
-            return False
-        offset += len(chunk)
-        await progress.reached(offset)
-    return True
+async def passed_over(source: Source, offset: int) -> None:
+    """Read a source from its start again, up to an offset: what is there already counts for its SHA-256."""
+    source.begin()
+    while source.at < offset and await in_thread(functools.partial(source.next, offset), SOURCE):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def reading(source: Source) -> AsyncGenerator[MemoryObjectReceiveStream[bytes]]:
+    """The rest of a source in pieces, each read while the one before it is sent."""
+    ahead, pieces = anyio.create_memory_object_stream[bytes](1)
+
+    async def read() -> None:
+        async with ahead:
+            while piece := await in_thread(source.next, SOURCE):
+                await ahead.send(piece)
+
+    async with side_by_side() as group, pieces:
+        group.start_soon(read)
+        yield pieces
+        group.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def side_by_side() -> AsyncGenerator[TaskGroup]:
+    """Several things at once; the first failure ends the others, and is the one that is raised."""
+    try:
+        async with anyio.create_task_group() as group:
+            yield group
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+
+
+async def _sent(stream: Stream, source: Source, progress: Progress) -> bool:
+    """Send the rest of a file; False where it became shorter meanwhile, or the other side takes no more."""
+    done = source.at
+    async with reading(source) as pieces:
+        async for piece in pieces:
+            if not await stream.write(piece):
+                return False
+            done += len(piece)
+            await progress.reached(done)
+    return done == source.size
 
 
 # ---- from the machine --------------------------------------------------------------------------------------------
@@ -168,7 +216,7 @@ class Offered:
     stream: Stream
     summed: Summed
 
-    async def read(self) -> bytes:
+    async def read(self) -> bytes | memoryview:
         """Some of its bytes; none at the end."""
         while chunk := await self.stream.read():
             if passed := self.summed.feed(chunk):

@@ -15,6 +15,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.probes.file_transfer import ask_receive
+from mcp_ssh.ssh import local
 from mcp_ssh.tools import file
 from tests.doors import DirectCall, Fault, caller
 from tests.fleet.hosts import Host
@@ -192,7 +193,10 @@ async def test_a_transfer_that_ran_out_of_time_goes_on_and_leaves_nothing_runnin
 @pytest.mark.requirement("file.transfer.resume")
 async def test_a_partial_file_that_was_spoiled_is_sent_anew(direct: On, tmp_path: Path) -> None:
     there = noise(tmp_path / "there", 3 * MIB)
-    asked = ask_receive(f"{FOLDER}/f", 3 * MIB, sha256(there), permissions=None, usual=0o644)
+    source = local.source(there)
+    assert source is not None
+    asked = ask_receive(f"{FOLDER}/f", 3 * MIB, source.identity, permissions=None, usual=0o644)
+    source.close()
     name = f".mcp-ssh-{asked.command.argv[12]}.part"
     await direct.outside(f"head -c 1500000 /dev/zero > {name}")
     sent = await direct.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there))
