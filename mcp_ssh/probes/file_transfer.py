@@ -30,7 +30,7 @@ sweep() {
 } 2>/dev/null
 """
 
-# Most builds of sha256sum know nothing of the SHA instructions of processors; openssl does, and takes a fifth of the time.
+# Most builds of sha256sum know nothing of the SHA instructions of a CPU; openssl does, and takes a fifth of the time.
 _SUMMING = r"""
 summing() {
   case $(openssl dgst -sha256 -r </dev/null 2>/dev/null) in
