@@ -16,8 +16,8 @@ SENT = (
     " 0.4 s more, writing and summing up on the machine 0.9 s, and both ends share two cores"
 )
 CAME = (
-    "asyncssh alone, with `cat`, has 0.7 of it: 0.6 s of its thread for 512 MiB. SHA-256 here takes 0.3 s more, the rest"
-    " of our path 0.3 s, reading twice and summing up on the machine 0.6 s, and both ends share two cores"
+    "asyncssh alone, with `cat`, has 0.7 of it: 0.6 s of its thread for 512 MiB. SHA-256 here takes 0.3 s more, the"
+    " rest of our path 0.3 s, reading twice and summing up on the machine 0.6 s, and both ends share two cores"
 )
 
 
