@@ -11,7 +11,14 @@ from benchmarks.scene import Scene
 
 MIB = 1024 * 1024
 THERE = "/dev/shm/mcp-ssh-bench"  # noqa: S108 in memory, on the machine
-SUMMED = "sha256sum on the machine shares its cores with both ends of the connection, and cat sums nothing up"
+SENT = (
+    "asyncssh alone, with `cat`, has 0.6 of it: 0.8 s of its thread for 512 MiB. SHA-256 here and reading take"
+    " 0.4 s more, writing and summing up on the machine 0.9 s, and both ends share two cores"
+)
+CAME = (
+    "asyncssh alone, with `cat`, has 0.7 of it: 0.6 s of its thread for 512 MiB. SHA-256 here takes 0.3 s more, the"
+    " rest of our path 0.3 s, reading twice and summing up on the machine 0.6 s, and both ends share two cores"
+)
 
 
 async def run(scene: Scene) -> list[Row]:
@@ -51,11 +58,11 @@ async def run(scene: Scene) -> list[Row]:
     cat = "`ssh -S … cat`"
     return [
         ratio_row("bulk_up", f"Upload of {mib} MiB, with SHA-256, fsync and rename", cat,
-                  seen.beside("ours up", "cat up"), 0.75, because=SUMMED, unit="MB/s", bound="≥"),
+                  seen.beside("ours up", "cat up"), 0.75, because=SENT, unit="MB/s", bound="≥"),
         ratio_row("bulk_down", f"Download of {mib} MiB, with SHA-256, fsync and rename", cat,
-                  seen.beside("ours down", "cat down"), 0.9, because=SUMMED, unit="MB/s", bound="≥"),
+                  seen.beside("ours down", "cat down"), 0.9, because=CAME, unit="MB/s", bound="≥"),
         ratio_row("bulk_up_sftp", f"Upload of {mib} MiB, with SHA-256, fsync and rename", "`sftp` over `ssh -S`",
-                  seen.beside("ours up", "sftp up"), 1.3, because=SUMMED, unit="MB/s", bound="≥"),
+                  seen.beside("ours up", "sftp up"), 1.3, because=SENT, unit="MB/s", bound="≥"),
         Row("bulk_memory", f"Memory that {mib} MiB up and down take", most, "MiB", most, 32,
             "blocks are held on both sides of the hash", basis="memory"),
     ]  # fmt: skip

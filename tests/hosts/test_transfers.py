@@ -206,6 +206,28 @@ async def test_a_partial_file_that_was_spoiled_is_sent_anew(direct: On, tmp_path
     await refused("conflict", 409, direct.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there)))
 
 
+@pytest.mark.requirement("file.upload", "file.transfer.atomic")
+async def test_a_source_that_is_rewritten_while_it_is_sent_replaces_nothing(
+    direct: On, host: Host, tmp_path: Path
+) -> None:
+    there = noise(tmp_path / "there", 3 * MIB)
+    await direct.outside("echo old > f")
+    host.rate(16_000)
+
+    async def rewrite() -> None:
+        with anyio.fail_after(30):
+            while "0" in (await direct.outside("stat -c %s .mcp-ssh-*.part 2>/dev/null || echo 0")).split():
+                await anyio.sleep(0.02)
+        with there.open("r+b") as file_:
+            file_.write(b"other")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(rewrite)
+        await refused("conflict", 409, direct.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there)))
+    host.clear()
+    assert await direct.outside("cat f; ls -A") == "old\nf\n"
+
+
 @pytest.mark.requirement("file.transfer.swept")
 async def test_partial_files_that_nobody_came_back_for_are_removed(direct: On, tmp_path: Path) -> None:
     old, name = "touch -t 202001010000", f".mcp-ssh-{'a' * 24}.part"
