@@ -17,6 +17,7 @@ from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall, hostkey
 from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
+from tests.hosts.machine import processes
 from tests.hosts.test_system_reading import opened
 
 OPEN = "for each in iptables ip6tables; do $each -P INPUT ACCEPT; $each -P OUTPUT ACCEPT; $each -F; done"
@@ -89,9 +90,48 @@ async def test_what_leaves_us_in_stays(app: App, host: Host, on: dict[str, Any])
     await console(host, "iptables -A INPUT -p tcp --dport 22 -j ACCEPT")
     told = await way.call(firewall.policy, {**on, "chain": "INPUT", "target": "DROP", "ip_version": "ipv4"})
     assert (told["success"], told["changed"], told["rolled_back"], told["error"]) == (True, True, False, None)
+    # What watched over the change ends once its folder is gone; after that nothing can come back any more.
+    await console(host, "rm -rf /run/mcp-ssh-firewall.*")
     with anyio.fail_after(10):
-        while await console(host, "ls -d /run/mcp-ssh-firewall.*/armed 2>/dev/null || true"):
+        while await processes(host, "mcp-ssh-firewall."):
             await anyio.sleep(0.05)
     assert "-P INPUT DROP" in await console(host, "iptables -S")
     again = await way.call(firewall.policy, {**on, "chain": "INPUT", "target": "DROP", "ip_version": "ipv4"})
     assert (again["success"], again["changed"], again["commands"]) == (True, False, [])
+
+
+@pytest.mark.requirement("firewall.way_back")
+async def test_nothing_is_changed_while_another_change_is_being_proved(
+    app: App, host: Host, on: dict[str, Any]
+) -> None:
+    await console(host, "mkdir /run/mcp-ssh-firewall.other; touch /run/mcp-ssh-firewall.other/armed")
+    try:
+        for tool in (firewall.block_ip, firewall.allow_ip):
+            with pytest.raises(Fault) as refused:
+                await Direct(app).call(tool, {**on, "ip": "192.0.2.9"})
+            assert refused.value.code == "conflict"
+        assert "192.0.2.9" not in await console(host, "iptables -S")
+    finally:
+        await console(host, "rm -r /run/mcp-ssh-firewall.other")
+
+
+LEGACY = "cd /usr/local/sbin; for each in {}; do {} $each; done"
+PROGRAMS = "iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore"
+
+
+@pytest.mark.requirement("firewall.way_back")
+async def test_legacy_tables_are_changed_and_put_back_alike(app: App, deb: Host) -> None:
+    way = Direct(app)
+    on = {**await opened(way, app, deb, "root"), "rollback_s": 2}
+    link = "ln -s /usr/sbin/xtables-legacy-multi"
+    try:
+        await console(deb, LEGACY.format(PROGRAMS, link))
+        assert (await way.call(firewall.block_ip, {**on, "ip": "192.0.2.9"}))["success"]
+        rules = await console(deb, "iptables-legacy -S")
+        assert "-A INPUT -s 192.0.2.9/32 -j DROP" in rules
+        assert "192.0.2.9" not in await console(deb, "iptables-nft -S")
+        assert (await way.call(firewall.block_port, {**on, "port": 22}))["rolled_back"]
+        assert await console(deb, "iptables-legacy -S") == rules
+        assert await gets_in(app, deb)
+    finally:
+        await console(deb, LEGACY.format(PROGRAMS, "rm") + "; iptables-legacy -F; ip6tables-legacy -F")
