@@ -12,6 +12,7 @@ from typing import Protocol
 
 from mcp_ssh.backends.detect import Platform
 from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
+from mcp_ssh.backends.firewalld import Firewalld
 from mcp_ssh.backends.iptables import Iptables
 from mcp_ssh.backends.placement import Place
 from mcp_ssh.commandline import Command, command
@@ -38,7 +39,7 @@ class Firewall(Protocol):
         """The shell functions."""
         ...
 
-    def ask(self, chain: str | None, families: tuple[Family, ...]) -> PartsAsked:
+    def ask(self, chain: str | None, families: tuple[Family, ...], /) -> PartsAsked:
         """The question for the rules."""
         ...
 
@@ -58,8 +59,8 @@ class Firewall(Protocol):
         """Take a rule away."""
         ...
 
-    def flush(self, family: Family, chain: str | None) -> Command:
-        """Take all rules away, of a chain or of all."""
+    def flush(self, family: Family, chain: str | None, table: Table, /) -> list[Command]:
+        """Take all rules away, of a chain or of all, given those that are."""
         ...
 
     def policy(self, family: Family, chain: str, target: str) -> Command:
@@ -70,7 +71,7 @@ class Firewall(Protocol):
         """The question how rules are kept for the next boot."""
         ...
 
-    def save(self, parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
+    def save(self, parts: Mapping[str, str], /) -> list[tuple[Family, Command]]:
         """Keep the rules as they are for the next boot, given what the machine answered.
 
         Raises:
@@ -78,7 +79,7 @@ class Firewall(Protocol):
         """
         ...
 
-    def restore(self, parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
+    def restore(self, parts: Mapping[str, str], /) -> list[tuple[Family, Command]]:
         """Have the rules as they were kept.
 
         Raises:
@@ -93,11 +94,14 @@ def choose(platform: Platform) -> Firewall:
     Raises:
         Unsupported: It has none that is known.
     """
+    if platform.firewall_backend == "firewalld":
+        return Firewalld()
     if platform.firewall_backend == "iptables":
         return Iptables()
     raise Unsupported(
-        f"the machine's firewall is {platform.firewall_backend or 'none that is known'}; these tools know iptables",
-        hint="use command_exec with firewall-cmd --list-all, or nft list ruleset",
+        f"the machine's firewall is {platform.firewall_backend or 'none that is known'}; these tools know iptables"
+        " and firewalld",
+        hint="use command_exec with nft list ruleset",
     )
 
 

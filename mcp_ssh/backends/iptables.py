@@ -42,7 +42,7 @@ def parse(family: Family, text: str) -> Table:
             policies[words[1]] = words[2]
         elif words[:1] == ["-A"] and len(words) > 1:
             number = counts[words[1]] = counts.get(words[1], 0) + 1
-            found = dict(_conditions(words[2:]))
+            found = dict(conditions(words[2:]))
             more = bool(found.pop("", ""))
             rules.append(replace(FilterRule(family, words[1], number, line.strip(), more=more), **found))
     return Table(policies, tuple(rules))
@@ -52,7 +52,7 @@ def _words(line: str) -> list[str]:
     return [_ESCAPED.sub(r"\1", quoted) if quoted or not plain else plain for quoted, plain in _WORD.findall(line)]
 
 
-def _conditions(words: list[str]) -> Iterator[tuple[str, str]]:
+def conditions(words: list[str]) -> Iterator[tuple[str, str]]:
     """Fields and their values; an empty name stands for a condition that no field has."""
     left, negated = iter(words), ""
     for word in left:
@@ -137,15 +137,15 @@ class Iptables:
     def add(self, rule: FilterRule, place: Place) -> Command:
         """Put a rule in its place."""
         where = ["-I", rule.chain, str(place.number)] if place.number else ["-A", rule.chain]
-        return _on(rule.family, *where, *_words_of(rule))
+        return _on(rule.family, *where, *words_of(rule))
 
     def delete(self, rule: FilterRule) -> Command:
         """Take the rule with this number away."""
         return _on(rule.family, "-D", rule.chain, str(rule.number))
 
-    def flush(self, family: Family, chain: str | None) -> Command:
+    def flush(self, family: Family, chain: str | None, _table: Table) -> list[Command]:
         """Take all rules away, of a chain or of the table; policies stay."""
-        return _on(family, "-F", *([chain] if chain else []))
+        return [_on(family, "-F", *([chain] if chain else []))]
 
     def policy(self, family: Family, chain: str, target: str) -> Command:
         """What becomes of packets that no rule of the chain decides."""
@@ -168,7 +168,8 @@ def _on(family: Family, *words: str) -> Command:
     return command(PROGRAMS[family], *WAIT, *words)
 
 
-def _words_of(rule: FilterRule) -> Iterator[str]:
+def words_of(rule: FilterRule) -> Iterator[str]:
+    """The rule in the words that add it, its chain aside."""
     if rule.protocol != "all":
         yield from ("-p", rule.protocol)
     for option, value in (("-s", rule.source), ("-d", rule.destination), ("--dport", rule.ports)):

@@ -1,7 +1,7 @@
 """Where in a chain a rule takes effect: before the first that may decide otherwise about some of the same packets."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mcp_ssh.backends.filter_rules import FilterRule, Table
 
@@ -16,10 +16,14 @@ _OTHERS = ("source_ports", "in_interface", "out_interface", "states")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rule goes: `number` in its chain, or 0 for its end; `standing` where it is there and takes effect."""
+    """Where a rule goes: `number` in its chain, or 0 for its end; `standing` where it is there and takes effect.
+
+    `before` is the rule that has that number now.
+    """
 
     number: int = 0
     standing: bool = False
+    before: FilterRule | None = field(default=None, compare=False)
 
 
 def place_of(wanted: FilterRule, table: Table) -> Place:
@@ -33,7 +37,7 @@ def place_of(wanted: FilterRule, table: Table) -> Place:
         if all(getattr(rule, each) == getattr(wanted, each) for each in _EQUAL) and not _narrower(rule):
             return Place(standing=True)
         if rule.target not in _AGREEING[wanted.target] and not _apart(rule, wanted) and not _with_itself(rule, wanted):
-            return Place(rule.number)
+            return Place(rule.number, before=rule)
     return Place()
 
 

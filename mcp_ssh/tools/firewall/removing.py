@@ -61,7 +61,7 @@ def _meant(params: DeleteRule, tables: Mapping[Family, Table]) -> list[FilterRul
         raise NotFound(
             f"rule_num: {params.chain} has no rule {params.rule_num}", hint="firewall_rules lists them", details=where
         )
-    if len({rule.text for rule in found}) > 1:
+    if len({rule.text.replace(rule.family, "") for rule in found}) > 1:
         raise Conflict(
             f"rule {params.rule_num} of {params.chain} is not the same in IPv4 and IPv6; nothing was deleted",
             hint="give ip_version or expected_rule",
@@ -87,7 +87,12 @@ async def flush(host: Session, params: Flush, call: Call) -> Changed:
     """
 
     def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[Step]:
-        return [Step(family, firewall.flush(family, params.chain)) for family, table in tables.items() if table.rules]
+        return [
+            Step(family, each)
+            for family, table in tables.items()
+            if any(params.chain in {None, rule.chain} for rule in table.rules)
+            for each in firewall.flush(family, params.chain, table)
+        ]
 
     return await change(host, params, FAMILIES[params.ip_version], params.chain, plan)
 

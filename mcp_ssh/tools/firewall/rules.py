@@ -1,5 +1,6 @@
 """Looking at a machine's packet filter: which there is, and its rules."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Literal
@@ -60,7 +61,7 @@ class Rule(Result):
     family: Family = Field(description="ipv4 or ipv6.")
     chain: str = Field(description="Its chain.")
     number: int = Field(description="Its place in the chain, from 1.")
-    text: str = Field(description="The rule as `iptables -S` writes it.")
+    text: str = Field(description="The rule as the program writes it.")
     target: str = Field(description="ACCEPT, DROP, REJECT, LOG, another chain, or empty.")
     protocol: str = Field(description="tcp, udp, icmp … or all.")
     source: str | None = Field(default=None, description="Address or network; `!` before it negates, here and below.")
@@ -81,7 +82,7 @@ class Heard(Result):
 
 
 class Listed(Result):
-    backend: str = Field(description="iptables.")
+    backend: str = Field(description="iptables or firewalld.")
     success: bool = Field(description="Whether all that was asked could be read.")
     ipv4: Heard | None = Field(description="Rules as people read them.")
     ipv6: Heard | None = Field(description="Rules as people read them.")
@@ -125,7 +126,7 @@ def heard_of(parts: Mapping[str, str], family: Family) -> Heard:
         error = f"{PROGRAMS[family]} is not installed"
         return Heard(exit_code=127, output="", error=error)
     code, text = code_in(parts, family), parts[f"{family}_text"].strip()
-    if code and "denied" in text.lower():
+    if code and re.search("denied|authorization failed", text.lower()):
         raise PermissionDenied("only root may read the firewall's rules", hint="give become, or log in as root")
     return Heard(exit_code=code, output=text, error=(text or f"exit code {code}") if code else None)
 
@@ -144,7 +145,7 @@ class Raw(Becoming):
 
 
 class RawTold(Result):
-    backend: str = Field(description="iptables.")
+    backend: str = Field(description="iptables or firewalld.")
     ipv4: str | None = Field(description="The filter table as iptables-restore takes it, else null.")
     ipv6: str | None = Field(description="The same of ip6tables-restore.")
 

@@ -1,0 +1,161 @@
+"""Firewalld's rules, as firewall-cmd(1) lists them, told apart in the order in which they take effect.
+
+Chain INPUT is what the default zone lets in: rich rules (firewalld.richlanguage(5)), services and ports. OUTPUT and
+FORWARD are direct rules, which firewalld hands to iptables.
+"""
+
+import ipaddress
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+
+from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
+from mcp_ssh.backends.iptables import conditions
+
+LAST = 32767
+"""The priority behind all others. A rule of ours there, for all packets, stands for the chain's policy."""
+
+_TARGETS = {"default": "REJECT", "%%REJECT%%": "REJECT"}
+_LISTS = {"services": "service", "ports": "port", "protocols": "protocol", "source-ports": "source-port"}
+"""What a zone accepts beside rich rules, and what one of it is called."""
+_SAY_NOTHING = {"priority", "family", "level", "prefix", "type"}
+_ACTIONS = {"accept": "ACCEPT", "drop": "DROP", "reject": "REJECT"}
+_ORDER = {"LOG": 0, "DROP": 1, "REJECT": 1}
+"""What comes first among rich rules of the same priority; what accepts comes after these."""
+_HEAD = re.compile(r'rule(?: priority="(-?\d+)")?(?: family="(\w+)")?')
+
+
+def policy_rule(family: Family, target: str) -> str:
+    """The rich rule that stands for the policy of INPUT."""
+    return f'rule priority="{LAST}" family="{family}" {target.lower()}'
+
+
+def priority_of(rule: FilterRule) -> int:
+    """Its priority: that of a rich rule or of a direct one, 0 where it has none."""
+    if direct := direct_words(rule):
+        return int(direct[3])
+    head = _HEAD.match(rule.text)
+    return int(head[1] or 0) if head else 0
+
+
+def direct_words(rule: FilterRule) -> list[str]:
+    """The words of a direct rule behind `--add-rule`; none where it is no direct rule."""
+    return shlex.split(rule.text) if rule.text.startswith(f"{rule.family} filter {rule.chain} ") else []
+
+
+def parse(family: Family, text: str) -> Table:
+    """The default zone and the direct rules, given the answer: its name, all zones, `=`, and the direct rules."""
+    zones, _, direct_text = text.partition("\n=\n")
+    default, _, zones = zones.partition("\n")
+    zone = {"rich rules": [], **dict(_zone(default.strip(), zones))}
+    direct = _directs(family, direct_text)
+    policies = {
+        "INPUT": _TARGETS.get(target := " ".join(zone.pop("target", [])), target),
+        "OUTPUT": "ACCEPT",
+        "FORWARD": "REJECT",
+    }
+    policies |= {each.chain: each.target for each in direct if _is_policy(each)}
+    for target in ("DROP", "ACCEPT"):
+        if policy_rule(family, target) in zone["rich rules"]:
+            policies["INPUT"] = target
+    own = {policy_rule(family, target) for target in _ACTIONS.values()}
+    zone["rich rules"] = [each for each in zone["rich rules"] if each not in own]
+    rules = [each for each in direct if not _is_policy(each)] + _zone_rules(family, zone)
+    return Table(policies, tuple(_numbered(rules)))
+
+
+def _zone(name: str, text: str) -> Iterator[tuple[str, list[str]]]:
+    here, key, values = False, "", list[str]()
+    for line in text.splitlines():
+        if line[:1].strip():
+            here = line.split()[0] == name
+        elif here and line.startswith("  "):
+            key, _, rest = line.strip().partition(":")
+            yield key, (values := rest.split())
+        elif here and line.startswith("\t"):
+            values.append(line.strip())
+
+
+def _zone_rules(family: Family, zone: dict[str, list[str]]) -> list[FilterRule]:
+    heads = [(_HEAD.match(text), text) for text in zone["rich rules"]]
+    rich = [_rich(family, text) for head, text in heads if head and head[2] in {None, family}]
+    listed = [_listed(family, word, value) for key, word in _LISTS.items() for value in zone.get(key, ())]
+    return sorted(listed + rich, key=lambda rule: (priority_of(rule), _ORDER.get(rule.target, 2)))
+
+
+def _listed(family: Family, word: str, value: str) -> FilterRule:
+    rule = FilterRule(family, "INPUT", 0, f"{word} {value}", target="ACCEPT")
+    ports, _, protocol = value.partition("/")
+    match word:
+        case "port":
+            return replace(rule, ports=ports.replace("-", ":"), protocol=protocol)
+        case "source-port":
+            return replace(rule, source_ports=ports.replace("-", ":"), protocol=protocol)
+        case "protocol":
+            return replace(rule, protocol=value)
+        case _:
+            return replace(rule, more=True)
+
+
+def _rich(family: Family, text: str) -> FilterRule:
+    found: dict[str, str] = {}
+    target, more, element, negated = "", False, "", ""
+    for word in shlex.split(text)[1:]:
+        name, equals, value = word.partition("=")
+        if not equals and word in _ACTIONS:
+            target = _ACTIONS[word]
+        elif not equals and word == "log":
+            element, target = word, target or "LOG"
+        elif word == "NOT":
+            negated = "!"
+        elif not equals:
+            element = word
+            more = more or word not in {"source", "destination", "port", "source-port", "protocol"}
+        elif field := _field(element, name):
+            found[field] = negated + _value(field, value)
+            negated = ""
+        elif name not in _SAY_NOTHING:
+            more = True
+    return replace(FilterRule(family, "INPUT", 0, text, target=target, more=more), **found)
+
+
+def _field(element: str, name: str) -> str:
+    match element, name:
+        case (("source" | "destination"), "address"):
+            return element
+        case (("port" | "source-port"), "port"):
+            return "ports" if element == "port" else "source_ports"
+        case (("port" | "source-port"), "protocol") | ("protocol", "value"):
+            return "protocol"
+        case _:
+            return ""
+
+
+def _value(field: str, value: str) -> str:
+    if field in {"ports", "source_ports"}:
+        return value.replace("-", ":")
+    return str(ipaddress.ip_network(value, strict=False)) if field in {"source", "destination"} else value
+
+
+def _directs(family: Family, text: str) -> list[FilterRule]:
+    rules: list[tuple[int, FilterRule]] = []
+    for line in text.splitlines():
+        words = shlex.split(line)
+        if words[:2] != [family, "filter"] or len(words) < 5:
+            continue
+        found = dict(conditions(words[4:]))
+        more = bool(found.pop("", ""))
+        rules.append((int(words[3]), replace(FilterRule(family, words[2], 0, line.strip(), more=more), **found)))
+    return [rule for _, rule in sorted(rules, key=lambda each: each[0])]
+
+
+def _is_policy(rule: FilterRule) -> bool:
+    return rule.chain != "INPUT" and direct_words(rule)[3:] == [str(LAST), "-j", rule.target]
+
+
+def _numbered(rules: list[FilterRule]) -> Iterator[FilterRule]:
+    counts: dict[str, int] = {}
+    for rule in rules:
+        counts[rule.chain] = counts.get(rule.chain, 0) + 1
+        yield replace(rule, number=counts[rule.chain])
