@@ -69,11 +69,19 @@ undo() {
 
 # $1, $2: which of the families are asked for.
 _RULES = r"""
+read_by_people() {
+    awk '
+        NR == 1 { zone = $1; next }
+        $0 == "=" { direct = 1; next }
+        /^[^ \t]/ { here = $1 == zone }
+        here || direct
+    '
+}
 rules=$(listed 2>/dev/null); code=$?
 [ "$code" = 0 ] || rules=$(listed 2>&1)
 for family in $1 $2; do
     part "${family}_text"
-    if [ "$code" = 0 ]; then firewall-cmd --list-all; firewall-cmd --direct --get-all-rules; else echo "$rules"; fi
+    printf "%s\n" "$rules" | if [ "$code" = 0 ]; then read_by_people; else cat; fi
     part "${family}_code"; echo "$code"
     part "${family}_sum"; printf "%s\n" "$rules" | cksum
     part "${family}_rules"; printf "%s\n" "$rules"

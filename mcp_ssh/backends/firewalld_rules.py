@@ -6,12 +6,12 @@ FORWARD are direct rules, which firewalld hands to iptables.
 
 import ipaddress
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 
 from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
 from mcp_ssh.backends.iptables import conditions
+from mcp_ssh.commandline import words
 
 LAST = 32767
 """The priority behind all others. A rule of ours there, for all packets, stands for the chain's policy."""
@@ -23,6 +23,7 @@ _SAY_NOTHING = {"priority", "family", "level", "prefix", "type"}
 _ACTIONS = {"accept": "ACCEPT", "drop": "DROP", "reject": "REJECT"}
 _ORDER = {"LOG": 0, "DROP": 1, "REJECT": 1}
 """What comes first among rich rules of the same priority; what accepts comes after these."""
+_PORTS = re.compile(r"\d+(:\d+)?(,\d+(:\d+)?)*")
 _HEAD = re.compile(r'rule(?: priority="(-?\d+)")?(?: family="(\w+)")?')
 
 
@@ -41,7 +42,7 @@ def priority_of(rule: FilterRule) -> int:
 
 def direct_words(rule: FilterRule) -> list[str]:
     """The words of a direct rule behind `--add-rule`; none where it is no direct rule."""
-    return shlex.split(rule.text) if rule.text.startswith(f"{rule.family} filter {rule.chain} ") else []
+    return _words(rule.text) if rule.text.startswith(f"{rule.family} filter {rule.chain} ") else []
 
 
 def parse(family: Family, text: str) -> Table:
@@ -101,7 +102,7 @@ def _listed(family: Family, word: str, value: str) -> FilterRule:
 def _rich(family: Family, text: str) -> FilterRule:
     found: dict[str, str] = {}
     target, more, element, negated = "", False, "", ""
-    for word in shlex.split(text)[1:]:
+    for word in _words(text)[1:]:
         name, equals, value = word.partition("=")
         if not equals and word in _ACTIONS:
             target = _ACTIONS[word]
@@ -113,11 +114,11 @@ def _rich(family: Family, text: str) -> FilterRule:
             element = word
             more = more or word not in {"source", "destination", "port", "source-port", "protocol"}
         elif field := _field(element, name):
-            found[field] = negated + _value(field, value)
+            found[field] = negated + (value.replace("-", ":") if "ports" in field else value)
             negated = ""
         elif name not in _SAY_NOTHING:
             more = True
-    return replace(FilterRule(family, "INPUT", 0, text, target=target, more=more), **found)
+    return _plain(FilterRule(family, "INPUT", 0, text, target=target, more=more), found)
 
 
 def _field(element: str, name: str) -> str:
@@ -132,21 +133,40 @@ def _field(element: str, name: str) -> str:
             return ""
 
 
-def _value(field: str, value: str) -> str:
+def _plain(rule: FilterRule, found: dict[str, str]) -> FilterRule:
+    """The rule with its fields; `more` tells of what is no number, such as a port's name in a direct rule."""
+    known = {field: value for field, value in found.items() if _is_plain(field, value.lstrip("!"))}
+    for field in known.keys() & {"source", "destination"}:
+        _, negated, address = known[field].rpartition("!")
+        known[field] = negated + str(ipaddress.ip_network(address, strict=False))
+    return replace(rule, more=rule.more or known.keys() != found.keys(), **known)
+
+
+def _is_plain(field: str, value: str) -> bool:
     if field in {"ports", "source_ports"}:
-        return value.replace("-", ":")
-    return str(ipaddress.ip_network(value, strict=False)) if field in {"source", "destination"} else value
+        return _PORTS.fullmatch(value) is not None
+    if field not in {"source", "destination"}:
+        return True
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _words(text: str) -> list[str]:
+    return words(text) or text.split()
 
 
 def _directs(family: Family, text: str) -> list[FilterRule]:
     rules: list[tuple[int, FilterRule]] = []
     for line in text.splitlines():
-        words = shlex.split(line)
-        if words[:2] != [family, "filter"] or len(words) < 5:
+        given = _words(line)
+        if given[:2] != [family, "filter"] or len(given) < 5:
             continue
-        found = dict(conditions(words[4:]))
+        found = dict(conditions(given[4:]))
         more = bool(found.pop("", ""))
-        rules.append((int(words[3]), replace(FilterRule(family, words[2], 0, line.strip(), more=more), **found)))
+        rules.append((int(given[3]), _plain(FilterRule(family, given[2], 0, line.strip(), more=more), found)))
     return [rule for _, rule in sorted(rules, key=lambda each: each[0])]
 
 

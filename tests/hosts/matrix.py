@@ -90,7 +90,7 @@ sleep 600 >/dev/null 2>&1 & printf %s $!
 """
 AFTER = f"""
 rm -rf {FOLDER}; sed -i /MATRIX/d /root/.profile /root/.bashrc /root/.bash_profile
-for each in iptables ip6tables; do $each -F; done
+for each in iptables ip6tables; do $each -F; done; firewall-cmd --reload
 """
 
 

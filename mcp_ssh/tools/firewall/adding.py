@@ -49,7 +49,9 @@ class OneRule(Changing):
 class AddRule(OneRule):
     port: int | None = Field(default=None, ge=1, le=65535, description="Destination port, of tcp and udp.")
     destination: Network | None = Field(default=None, description="Address or network they go to.")
-    comment: ShellText | None = Field(default=None, max_length=200, description="For whoever reads the rules.")
+    comment: ShellText | None = Field(
+        default=None, max_length=200, description="For whoever reads the rules; firewalld keeps none on INPUT."
+    )
 
     @model_validator(mode="after")
     def _only_these_have_ports(self) -> "AddRule":

@@ -82,8 +82,9 @@ class Flush(Changing):
 async def flush(host: Session, params: Flush, call: Call) -> Changed:
     """Delete all firewall rules, of one chain or of all; policies stay as they are.
 
-    Where that shuts us out, as under a DROP policy, the machine undoes it (rolled_back). Running rules only:
-    firewall_save keeps them. Needs root; sudo -n is tried.
+    Of firewalld also services and ports of the default zone, which go for both families. Where that shuts us out, as
+    under a DROP policy, the machine undoes it (rolled_back). Running rules only: firewall_save keeps them. Needs root;
+    sudo -n is tried.
     """
 
     def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[Step]:
@@ -102,7 +103,7 @@ async def flush(host: Session, params: Flush, call: Call) -> Changed:
 
 class Policy(Changing):
     chain: Chain = Field(description="Which chain.")
-    target: Literal["ACCEPT", "DROP"] = Field(description="ACCEPT or DROP; iptables knows no other policy.")
+    target: Literal["ACCEPT", "DROP"] = Field(description="ACCEPT or DROP.")
     ip_version: IpVersion = Field(default="both", description="Which family.")
 
 

@@ -94,7 +94,8 @@ class Listed(Result):
 async def rules(host: Session, params: Listing, call: Call) -> Listed:
     """List the firewall's rules and policies, numbered, as fields and as text.
 
-    The filter table of iptables and ip6tables. Needs root: without become, sudo -n is tried.
+    The filter table of iptables; of firewalld, the default zone and direct rules. Needs root: without become, sudo -n
+    is tried.
     """
     firewall = choose(await host.platform())
     families = FAMILIES[params.ip_version]
@@ -146,15 +147,17 @@ class Raw(Becoming):
 
 class RawTold(Result):
     backend: str = Field(description="iptables or firewalld.")
-    ipv4: str | None = Field(description="The filter table as iptables-restore takes it, else null.")
-    ipv6: str | None = Field(description="The same of ip6tables-restore.")
+    ipv4: str | None = Field(
+        description="The filter table as iptables-restore takes it, or firewalld's lists; else null."
+    )
+    ipv6: str | None = Field(description="The same of IPv6.")
 
 
 @tool(Risk.READ)
 async def raw(host: Session, params: Raw, call: Call) -> RawTold:
     """Give the firewall's filter table in the form that iptables-restore takes, for a backup.
 
-    Needs root: without become, sudo -n is tried.
+    Of firewalld, all zones and direct rules as it lists them. Needs root: without become, sudo -n is tried.
     """
     firewall = choose(await host.platform())
     families = FAMILIES[params.ip_version]

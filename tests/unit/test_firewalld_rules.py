@@ -1,0 +1,96 @@
+"""What firewalld lists, told apart in the order in which it takes effect, and where a rule is put among it."""
+
+from dataclasses import replace
+
+import pytest
+
+from mcp_ssh.backends.filter_rules import FilterRule
+from mcp_ssh.backends.firewalld import Firewalld
+from mcp_ssh.backends.firewalld_rules import parse
+from mcp_ssh.backends.placement import place_of
+from mcp_ssh.errors import Unsupported
+
+HEAD = """public
+home
+  target: default
+  services: samba
+  rich rules:\x20
+\trule priority="-9" drop
+public (active)
+  target: %%REJECT%%
+  services: ssh
+  ports: 81/tcp 8000-9000/udp
+  protocols: gre
+  forward: yes
+  source-ports: 53/udp
+  rich rules:\x20
+"""
+RICH = """\trule priority="-4" family="ipv4" source NOT address="10.9.0.1" port port="2-3" protocol="tcp" log level="info"
+\trule family="ipv4" protocol value="icmp" accept
+\trule port port="25" protocol="tcp" reject type="tcp-reset"
+\trule family="ipv6" source address="fd00::/8" drop
+\trule priority="5" family="ipv4" service name="dns" accept limit value="1/m"
+\trule priority="32767" family="ipv4" drop
+trusted
+  target: ACCEPT
+"""
+DIRECT = """=
+ipv4 filter OUTPUT 3 -p tcp --dport 9 -m comment --comment 'a *' -j DROP
+ipv4 filter OUTPUT -2 -d 10.0.0.1 -p tcp --dport http -j ACCEPT
+ipv6 filter FORWARD 32767 -j DROP
+ipv4 nat OUTPUT 0 -j ACCEPT
+"""
+
+
+@pytest.mark.requirement("firewall.rules")
+def test_rules_are_told_in_the_order_in_which_they_decide() -> None:
+    table = parse("ipv4", HEAD + RICH + DIRECT)
+    assert table.policies == {"INPUT": "DROP", "OUTPUT": "ACCEPT", "FORWARD": "REJECT"}
+    told = [(each.number, each.target, each.protocol, each.source, each.ports, each.more) for each in table.rules]
+    assert told == [
+        (1, "ACCEPT", "tcp", None, None, True),
+        (2, "DROP", "tcp", None, "9", False),
+        (1, "LOG", "tcp", "!10.9.0.1/32", "2:3", False),
+        (2, "REJECT", "tcp", None, "25", False),
+        (3, "ACCEPT", "all", None, None, True),
+        (4, "ACCEPT", "tcp", None, "81", False),
+        (5, "ACCEPT", "udp", None, "8000:9000", False),
+        (6, "ACCEPT", "gre", None, None, False),
+        (7, "ACCEPT", "udp", None, None, False),
+        (8, "ACCEPT", "icmp", None, None, False),
+        (9, "ACCEPT", "all", None, None, True),
+    ]
+    assert (table.rules[0].destination, table.rules[1].comment) == ("10.0.0.1/32", "a *")
+    other = parse("ipv6", HEAD + RICH + DIRECT)
+    assert other.policies == {"INPUT": "REJECT", "OUTPUT": "ACCEPT", "FORWARD": "DROP"}
+    assert [each.source for each in other.rules if each.target == "DROP"] == ["fd00::/8"]
+    assert parse("ipv4", "FirewallD is not running").rules == ()
+
+
+WANTED = FilterRule("ipv4", "INPUT", 0, "", target="DROP", protocol="tcp", ports="81")
+
+
+@pytest.mark.requirement("firewall.placement")
+@pytest.mark.parametrize(
+    ("rich", "wanted", "words"),
+    [
+        ("", WANTED, ['rule priority="-1" family="ipv4" port port="81" protocol="tcp" drop']),
+        ('\trule priority="-7" family="ipv4" source address="10.0.0.0/8" accept\n', WANTED, ['priority="-8"']),
+        ('\trule priority="7" drop\n', replace(WANTED, target="ACCEPT", ports="82"), ['priority="-1"', "accept"]),
+        ("", replace(WANTED, source="10.0.0.0/8", protocol="all", ports=None), ['source address="10.0.0.0/8" drop']),
+        ("", replace(WANTED, chain="OUTPUT"), ["--direct", "ipv4 filter OUTPUT -1 -p tcp --dport 81 -j DROP"]),
+    ],
+)
+def test_a_rule_goes_before_what_would_decide_otherwise(rich: str, wanted: FilterRule, words: list[str]) -> None:
+    place = place_of(wanted, parse("ipv4", HEAD + rich + "=\n"))
+    line = " ".join(Firewalld().add(wanted, place).argv)
+    assert [each for each in words if each not in line] == []
+
+
+@pytest.mark.requirement("firewall.placement")
+def test_what_would_have_no_effect_is_refused() -> None:
+    accepted = replace(WANTED, target="ACCEPT")
+    table = parse("ipv4", HEAD + "=\nipv4 filter INPUT 0 -p tcp -j DROP\n")
+    for wanted in (accepted, replace(accepted, chain="FORWARD"), replace(WANTED, comment="a")):
+        with pytest.raises(Unsupported):
+            Firewalld().add(wanted, place_of(wanted, table if wanted.target == "ACCEPT" else parse("ipv4", "")))
