@@ -10,6 +10,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.backends import firewalls
+from mcp_ssh.backends.firewalld import FUNCTIONS, Firewalld
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall
 from tests.doors import Direct, Fault
@@ -109,7 +110,8 @@ async def test_a_restore_that_shuts_us_out_brings_running_rules_and_target_back(
 async def test_without_the_way_back_nobody_gets_in(
     app: App, rocky: Host, on: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(firewalls, "_CHANGE", firewalls._CHANGE.replace('undo "$family"', ":"))
+    unable = Firewalld(functions=FUNCTIONS + "undo() { :; }")
+    monkeypatch.setattr(firewalls, "Firewalld", lambda: unable)
     monkeypatch.setattr("mcp_ssh.tools.firewall.guard.BACK_S", 1.0)
     with pytest.raises(Fault) as lost:
         await Direct(app).call(firewall.block_port, {**on, "rollback_s": 2, "port": 22})

@@ -25,7 +25,7 @@ public (active)
   source-ports: 53/udp
   rich rules:\x20
 """
-RICH = """\trule priority="-4" family="ipv4" source NOT address="10.9.0.1" port port="2-3" protocol="tcp" log level="info"
+RICH = """\trule priority="-4" family="ipv4" source NOT address="10.9.0.1" port port="2-3" protocol="tcp" log
 \trule family="ipv4" protocol value="icmp" accept
 \trule port port="25" protocol="tcp" reject type="tcp-reset"
 \trule family="ipv6" source address="fd00::/8" drop
