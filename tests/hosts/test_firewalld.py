@@ -127,7 +127,7 @@ async def test_a_policy_that_leaves_us_in_stays_and_can_be_turned(app: App, rock
         if chain == "OUTPUT":
             answers = {**on, "chain": "OUTPUT", "source": rocky.ip, "protocol": "tcp"}
             assert (await way.call(firewall.rule_add, answers))["success"]
-        for target in ("DROP", "ACCEPT"):
+        for target in ("DROP", "ACCEPT") if chain == "INPUT" else ("DROP",):
             told = await way.call(firewall.policy, {**given, "target": target})
             assert (told["success"], told["changed"]) == (True, True)
             listed = await way.call(firewall.rules, {**on, "ip_version": "ipv4"})
