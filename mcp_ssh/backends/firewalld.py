@@ -45,11 +45,12 @@ flat() {
     '
 }
 put() {
+    verb=$1
     while read -r zone option value; do
         case $zone.$option in
-            =.*) eval "set -- $1 $option $value"; verb=$1; shift; firewall-cmd --direct "--$verb-rule" "$@" ;;
-            *.target) [ "$1" = remove ] || target "$zone" "$value" ;;
-            *) firewall-cmd "--zone=$zone" "--$1-$option${value:+=$value}" ;;
+            =.*) eval "set -- $option $value"; firewall-cmd --direct "--$verb-rule" "$@" ;;
+            *.target) [ "$verb" = remove ] || target "$zone" "$value" ;;
+            *) firewall-cmd "--zone=$zone" "--$verb-$option${value:+=$value}" ;;
         esac </dev/null
     done
 }

@@ -76,6 +76,7 @@ BEFORE = """
 firewall-cmd --add-port=81/tcp
 firewall-cmd --add-rich-rule='rule family="ipv4" source address="10.9.0.0/16" log prefix="a b" accept'
 firewall-cmd --direct --add-rule ipv4 filter OUTPUT 3 -p tcp --dport 9 -m comment --comment "it's a *" -j DROP
+firewall-cmd --direct --add-rule ipv6 filter OUTPUT 4 -p tcp --dport 9 -j DROP
 """
 
 
