@@ -45,11 +45,12 @@ flat() {
     '
 }
 put() {
+    verb=$1
     while read -r zone option value; do
         case $zone.$option in
-            =.*) eval "set -- $1 $option $value"; verb=$1; shift; firewall-cmd --direct "--$verb-rule" "$@" ;;
-            *.target) [ "$1" = remove ] || target "$zone" "$value" ;;
-            *) firewall-cmd "--zone=$zone" "--$1-$option${value:+=$value}" ;;
+            =.*) eval "set -- $option $value"; firewall-cmd --direct "--$verb-rule" "$@" ;;
+            *.target) [ "$verb" = remove ] || target "$zone" "$value" ;;
+            *) firewall-cmd "--zone=$zone" "--$verb-$option${value:+=$value}" ;;
         esac </dev/null
     done
 }
@@ -58,10 +59,15 @@ target() {
     firewall-cmd --permanent "--zone=$1" "--set-target=$2" && firewall-cmd --reload
     firewall-cmd --permanent "--zone=$1" "--set-target=$before"
 }
-differ() { listed | flat >"$dir/now"; grep -vxFf "$dir/$1" "$dir/$2"; }
+differ() { grep -vxFf "$dir/$1" "$dir/$2"; }
 undo() {
+    [ ! -e "$dir/old" ] || return 0
     flat <"$dir/firewalld" >"$dir/old"
-    differ now old | grep "^[^ ]* target " | put add
+    listed | flat >"$dir/now"
+    if differ now old | grep "^[^ ]* target " >"$dir/targets"; then
+        put add <"$dir/targets"
+        listed | flat >"$dir/now"
+    fi
     differ now old | put add
     differ old now | put remove
 }
@@ -132,7 +138,7 @@ class Firewalld:
         if rule.chain != "INPUT" or behind_direct:
             return _direct("add", [rule.family, "filter", rule.chain, str(priority), *words_of(rule)])
         if rule.comment:
-            raise Unsupported("comment: firewalld keeps none with its rules", hint="leave it out")
+            raise Unsupported("comment: firewalld keeps none with the rules of INPUT", hint="leave it out")
         return command("firewall-cmd", f"--add-rich-rule={' '.join(_rich_words(rule, priority))}")
 
     def delete(self, rule: FilterRule) -> Command:

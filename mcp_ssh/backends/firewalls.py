@@ -147,16 +147,19 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; export PATH
 umask 077
 same() { [ -z "$2" ] || { rules=$(state "$1" 2>/dev/null); [ "$(printf "%s\n" "$rules" | cksum)" = "$2" ]; }; }
 work() {
-    child=
-    trap '[ -z "$child" ] || kill -KILL "$child" 2>/dev/null; exit 1' TERM
-    while [ $# -gt 1 ]; do
+    child= stop=
+    trap 'stop=1; [ -z "$child" ] || kill -KILL "$child" 2>/dev/null' TERM
+    while [ $# -gt 1 ] && [ -z "$stop" ]; do
         if [ ! -e "$dir/$1.code" ] || [ "$(cat "$dir/$1.code")" = 0 ]; then
             (eval "exec $2") >>"$dir/$1.text" 2>&1 & child=$!
-            wait "$child"; echo $? >"$dir/$1.code"
+            [ -z "$stop" ] || kill -KILL "$child"
+            wait "$child"; code=$?
+            if [ -n "$stop" ]; then wait "$child"; else echo "$code" >"$dir/$1.code"; fi
+            child=
         fi
         shift 2
     done
-    : >"$dir/result"
+    [ -n "$stop" ] || : >"$dir/result"
 }
 same ipv4 "$sum4" && same ipv6 "$sum6" || { : >"$dir/changed"; : >"$dir/result"; exit; }
 if [ "$seconds" = 0 ]; then work "$@"; exit; fi
