@@ -1,6 +1,7 @@
 """The fleet itself: its hosts are what they claim to be, and its controls do what they say."""
 
 import contextlib
+import re
 import socket
 import subprocess
 import sys
@@ -136,7 +137,7 @@ def test_a_host_may_not_touch_the_machine_below(host: Host) -> None:
     told = host.ssh("mknod /tmp/disk b 8 0; date -s 2001-01-01; echo 1 > /proc/sys/kernel/panic; uptime; nproc")
     assert told.stdout.count("load average") == 1
     assert len([line for line in told.stderr.splitlines() if "permitted" in line or "Read-only" in line]) == 3
-    assert " up 0 min" in told.stdout or " up 1 min" in told.stdout
+    assert re.search(r" up \d min", told.stdout)
 
 
 # ---- the link -------------------------------------------------------------------------------------------------

@@ -16,14 +16,14 @@ import anyio
 import anyio.to_thread
 
 from mcp_ssh.tool import AnyTool
-from mcp_ssh.tools import command, connection, file, session
+from mcp_ssh.tools import command, connection, file, session, shell
 from tests.doors import Fault
 from tests.fleet.hosts import Host
 
 Call = Callable[[AnyTool, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 ROOT = Path(__file__).parents[2]
 LABELS = (
-    *("login", "other", "passphrase", "env", "stdin", "file", "upload"),
+    *("login", "other", "passphrase", "env", "stdin", "file", "upload", "typed"),
     *("wrong_login", "wrong_passphrase", "wrong_become", "answer", "misspelt", "misplaced", "saved"),
 )
 
@@ -148,6 +148,12 @@ async def use_every_secret(kit: Kit, call: Call) -> None:
     which = on | {"task_id": (await asked(command.background, given | task))["task_id"], "become": root}
     assert (await asked(command.task, which | {"wait_s": 20}))["output"] == "taken\n"
     assert (await asked(command.task_cancel, which))["stopped"] is True
+    text = "stty -echo; printf 'Password: '; read -r given; stty echo; test -n \"$given\" && echo tak''en"
+    at = on | {"shell": "default"}
+    await asked(shell.send, at | {"command": text})
+    await asked(shell.secret, at | {"secret": v["typed"]})
+    assert "taken" in (await asked(shell.read, at | {"wait_s": 10}))["output"]
+    await asked(shell.close, at)
     path = f"/root/{kit.user}"
     await asked(file.write, on | {"path": path, "content": v["file"], "become": root})
     await refused(file.write, on | {"path": "/root/no/folder", "content": v["file"], "become": root})

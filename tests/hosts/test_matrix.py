@@ -15,6 +15,7 @@ from tests.fleet.hosts import Host
 from tests.fleet.table import EVERY
 from tests.hosts import matrix
 from tests.hosts.matrix import AFTER, BEFORE, RESULTS, ROOMS, STEPS
+from tests.hosts.test_setup import CLEAN
 from tests.hosts.test_system_reading import opened
 
 WRITES = "MCP_SSH_MATRIX" in os.environ
@@ -31,6 +32,7 @@ def filled(given: Any, known: dict[str, str]) -> Any:
 
 @pytest.mark.requirement("families.matrix")
 async def test_every_tool_works_on_a_machine_of_every_family(app: App, every: Host) -> None:
+    await root(every, CLEAN[every.name])
     known = {"sleeper": (await root(every, BEFORE)).strip()}
     way = Direct(app)
     on = await opened(way, app, every, "root")

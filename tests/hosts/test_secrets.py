@@ -210,6 +210,7 @@ GIVEN = {
     "command_background": {"become.password", "stdin", "env"},
     "file_write": {"become.password", "content"},
     "file_upload": {"become.password", "content", "raw_content"},
+    "shell_secret": {"secret"},
 }
 """What is given above. What `become` is, is the same for every tool; content and raw_content travel alike."""
 
