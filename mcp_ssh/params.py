@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from mcp_ssh.errors import InvalidInput
+
 
 class Params(BaseModel):
     """Base of every tool's parameters: unknown names are refused. Text that spells a number is taken as one."""
@@ -109,3 +111,22 @@ class Planned(Becoming):
     """Parameters of a tool that can show what it would do; its result then lists the commands, and nothing changed."""
 
     dry_run: bool = Field(default=False, description="Show the exact commands instead of running them.")
+
+
+MODEL_OUTPUT = 8 * 1024
+PROGRAM_OUTPUT = 1024 * 1024
+
+
+def output_limit(wanted: int | None, door: str, most: int) -> int:
+    """Bytes of output that one answer may hold: by default less for models than over REST.
+
+    Raises:
+        InvalidInput: More is wanted than the config allows.
+    """
+    chosen = wanted or min(MODEL_OUTPUT if door in {"stdio", "mcp"} else PROGRAM_OUTPUT, most)
+    if chosen > most:
+        raise InvalidInput(
+            f"max_output_bytes: must be at most {most}",
+            hint="page through the whole output; the ceiling is security.max_output_kb",
+        )
+    return chosen

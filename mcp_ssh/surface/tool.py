@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import consent, dispatch, lookup, validate
 from mcp_ssh.errors import InvalidInput, NotFound, Refused, ToolError
-from mcp_ssh.params import OnSession, Params, Result, ShellText
+from mcp_ssh.params import MODEL_OUTPUT, OnSession, Params, Result, ShellText
 from mcp_ssh.policy import needs_confirmation
 from mcp_ssh.surface.arguments import argument_schema, decoded
 from mcp_ssh.surface.choice import Surface
@@ -24,7 +24,6 @@ from mcp_ssh.surface.search import ranked
 from mcp_ssh.tool import AnyTool, Call, Door, Question, Registry, Risk, tool
 
 MOST_SESSIONS = 64
-MODEL_OUTPUT = 8 * 1024
 LEAST_OUTPUT = 512
 SIZES = {"max_output_bytes", "max_bytes", "length"}
 """What tools call the bytes they return at most: of many answers, each gets a part of what one would get."""

@@ -223,7 +223,7 @@ def _keep(app: App, size: int) -> int:
 async def test_a_full_disk_loses_output_but_neither_the_task_nor_its_end(app: App, deb: Host) -> None:
     here = await directly(app, deb)
     await outside(deb, "rm -rf /srv/small/state; mkdir -m 700 /srv/small/state; chown dev /srv/small/state")
-    await outside(deb, "ln -s /srv/small/state /home/dev/.local/state/mcp-ssh", user="dev")
+    await outside(deb, "mkdir -p ~/.local/state && ln -s /srv/small/state /home/dev/.local/state/mcp-ssh", user="dev")
     try:
         task_id = await here.start("seq 1 400000; echo late >&2; exit 5")
         _, error, last = await here.follow(task_id)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mcp_ssh.params import Becoming, Result, ShellText
+from mcp_ssh.params import Becoming, Result, ShellText, output_limit
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.elapsing import elapsing
 from mcp_ssh.ssh.run import Ended
@@ -17,7 +17,6 @@ from mcp_ssh.tools.command.line import (
     Stdin,
     in_words,
     is_utf8,
-    output_limit,
     stdin_bytes,
 )
 
@@ -81,7 +80,7 @@ async def exec_(host: Session, params: Exec, call: Call) -> Executed:
     for a prompt. At the timeout every process the command started is ended, and status is timed_out. The command is
     never repeated. Redirect the output of daemons, or the call waits for them.
     """
-    limit = output_limit(host, params.max_output_bytes, call)
+    limit = output_limit(params.max_output_bytes, call.door, host.limits.output_bytes)
     out = Capture(limit, host.blobs, call.caller.id)
     err = Capture(limit, host.blobs, call.caller.id)
     async with elapsing(call, lambda: f"{out.total + err.total} bytes of output"):

@@ -5,13 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from mcp_ssh.errors import InvalidInput
 from mcp_ssh.params import ShellText
-from mcp_ssh.ssh.session import Session
-from mcp_ssh.tool import Call
-
-MODEL_OUTPUT = 8 * 1024
-PROGRAM_OUTPUT = 1024 * 1024
 
 
 def _not_ours(name: str) -> str:
@@ -40,22 +34,6 @@ Encoding = Literal["utf-8", "base64"]
 def stdin_bytes(text: str | None) -> bytes | None:
     """What goes to standard input."""
     return text.encode("utf-8", "surrogatepass") if text is not None else None
-
-
-def output_limit(host: Session, wanted: int | None, call: Call) -> int:
-    """Bytes of each stream that one answer may hold.
-
-    Raises:
-        InvalidInput: More is wanted than the config allows.
-    """
-    default = MODEL_OUTPUT if call.door in {"stdio", "mcp"} else PROGRAM_OUTPUT
-    chosen = wanted or min(default, host.limits.output_bytes)
-    if chosen > host.limits.output_bytes:
-        raise InvalidInput(
-            f"max_output_bytes: must be at most {host.limits.output_bytes}",
-            hint="page through the whole output; the ceiling is security.max_output_kb",
-        )
-    return chosen
 
 
 def in_words(data: bytes, encoding: Encoding) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from mcp_ssh.params import Becoming, Result, ShellText
+from mcp_ssh.params import Becoming, Result, ShellText, output_limit
 from mcp_ssh.probes.tasks import Piece, Seen, TaskStatus
 from mcp_ssh.ssh import tasks as engine
 from mcp_ssh.ssh.session import Session
@@ -17,7 +17,6 @@ from mcp_ssh.tools.command.line import (
     Stdin,
     in_words,
     is_utf8,
-    output_limit,
     stdin_bytes,
 )
 
@@ -136,7 +135,7 @@ async def task(host: Session, params: Poll, call: Call) -> Polled:
         params.task_id,
         output=params.output_offset,
         error=params.error_offset,
-        limit=output_limit(host, params.max_output_bytes, call),
+        limit=output_limit(params.max_output_bytes, call.door, host.limits.output_bytes),
         wait_s=params.wait_s,
     )
     output, output_next = _said(seen, seen.output, params.encoding)

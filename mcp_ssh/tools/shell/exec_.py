@@ -2,15 +2,12 @@
 
 from pydantic import Field
 
-from mcp_ssh.params import Result, ShellText
+from mcp_ssh.params import Result, ShellText, output_limit
 from mcp_ssh.probes.terminal import plain
 from mcp_ssh.ssh.dialogue import Status, execute
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.shell.which import OnShell, Waiting, to_type_in, waiting_for
-
-MODEL_OUTPUT = 8 * 1024
-PROGRAM_OUTPUT = 1024 * 1024
 
 
 class ExecInShell(OnShell):
@@ -47,8 +44,7 @@ async def exec_(host: Session, params: ExecInShell, call: Call) -> ExecutedInShe
     shell = await to_type_in(host, call, params.shell)
     outcome = await execute(shell, params.command, fish=host.account.shell == "fish", timeout_s=params.timeout)
     host.renew_spares()
-    limit = min(MODEL_OUTPUT if call.door in {"stdio", "mcp"} else PROGRAM_OUTPUT, host.limits.output_bytes)
-    shown = outcome.output[-limit:]
+    shown = outcome.output[-output_limit(None, call.door, host.limits.output_bytes) :]
     result = ExecutedInShell(
         status=outcome.status,
         command=params.command,

@@ -5,16 +5,13 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.params import OneLine, Result, ShellText
+from mcp_ssh.params import OneLine, Result, ShellText, output_limit
 from mcp_ssh.probes.terminal import KEYS, Key, Prompt, plain, typed
 from mcp_ssh.ssh.dialogue import asks_secretly
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.shell import Shell, State
 from mcp_ssh.tool import Call, Question, Risk, tool
 from mcp_ssh.tools.shell.which import OnShell, Waiting, to_type_in, waiting_for
-
-MODEL_OUTPUT = 8 * 1024
-PROGRAM_OUTPUT = 1024 * 1024
 
 
 class Send(OnShell):
@@ -98,8 +95,7 @@ async def read(host: Session, params: ReadShell, call: Call) -> ShellRead:
     waiting_input tells when a program asks for something, and what to call then.
     """
     shell = host.shells.find(call.caller.id, params.shell)
-    default = MODEL_OUTPUT if call.door in {"stdio", "mcp"} else PROGRAM_OUTPUT
-    limit = min(params.max_output_bytes or default, host.limits.output_bytes)
+    limit = output_limit(params.max_output_bytes, call.door, host.limits.output_bytes)
     wanted = shell.cursor if params.offset is None else params.offset
     piece = await shell.read(params.offset, limit, params.wait_s)
     text = piece.content.decode("utf-8", "replace") if params.raw else plain(piece.content)
