@@ -92,15 +92,13 @@ def _run(argv: list[str]) -> int:
             return 0
         parsed = build_parser().parse_args(words, argparse.Namespace(theirs=theirs))
         _expect_no_more(parsed.command_name, theirs)
-        return COMMANDS[parsed.command_name].run(parsed)
+        code = COMMANDS[parsed.command_name].run(parsed)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has enough. The flush at exit must not fail on it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 the last place to turn a failure into one line
-        return _failed(error, verbose=verbose)
+        return _failed(_reason(error), verbose=verbose)
 
 
 def _expect_no_more(name: str, theirs: list[str]) -> None:
@@ -143,9 +141,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _failed(error: BaseException, *, verbose: bool) -> int:
+def _failed(reason: BaseException, *, verbose: bool) -> int:
     """Say what went wrong in one line, and return the exit code."""
-    reason = _reason(error)
+    if isinstance(reason, BrokenPipeError):
+        # Whoever read our output has enough. The flush at exit must not fail on it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     if verbose:
         sys.excepthook(type(reason), reason, reason.__traceback__)
     if isinstance(reason, Failure):

@@ -3,8 +3,10 @@
 import base64
 import contextlib
 import json
+import os
 import shlex
 import signal
+import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.ssh.demo_host import DemoHost, demo_host
-from tests.unit.cli_kit import Running, alive, on_terminal, run, running
+from tests.unit.cli_kit import COMMAND, Running, alive, environment, on_terminal, run, running
 
 TOKEN = "the-token-of-this-test-0123456789"
 
@@ -64,6 +66,15 @@ async def test_an_unknown_key_is_refused_with_the_command_that_accepts_it_and_th
     assert done.out.count("\n") == 1
     result = json.loads(done.out)
     assert (result["stdout"], result["stderr"], result["exit_code"]) == ("out\n", "err\n", 3)
+
+
+async def test_a_reader_that_has_enough_of_a_result_is_no_failure(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    words = [*COMMAND, "call", "hostkey_list", "{}"]
+    done = await anyio.run_process(words, stdout=write, stderr=subprocess.PIPE, check=False, env=environment(tmp_path))
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 async def test_a_key_logs_in_and_files_go_both_ways(host: DemoHost, tmp_path: Path) -> None:
