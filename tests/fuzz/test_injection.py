@@ -28,7 +28,12 @@ USUAL: dict[str, Any] = {
     "bind_address": "127.0.0.1", "local_host": "127.0.0.1", "lock_wait_s": 1, "timeout": 60,
     "source": "fuzz", "destination": "/tmp/fuzz.tgz", "archive": "fuzz/file",
 }  # fmt: skip
-SMALL = {"persist", "update_first", "index_only", "lock_wait_s", "timeout"}
+OF_TOOL: dict[str, dict[str, Any]] = {
+    "setup_check": {"action": "install"},
+    # What `system_archive` made under a hostile name is an archive of `fuzz`, and must not be put over it.
+    "system_extract": {"destination": "/tmp/fuzz-out"},
+}
+SMALL = {"destination", "persist", "update_first", "index_only", "lock_wait_s", "timeout"}
 PROTECTS = "find fuzz -exec stat -c '%n %a %U %G %s %Y' {} + | sort"
 
 
@@ -46,7 +51,7 @@ def cases() -> Iterator[tuple[AnyTool, str]]:
 
 def arguments(tool: AnyTool, name: str, word: str) -> dict[str, Any]:
     fields = tool.params.model_fields
-    usual = USUAL | ({"action": "install"} if tool.name == "setup_check" else {})
+    usual = USUAL | OF_TOOL.get(tool.name, {})
     given = {each: usual[each] for each in fields if each in usual and (fields[each].is_required() or each in SMALL)}
     return given | {name: [word] if name == "packages" else word}
 
@@ -93,7 +98,7 @@ async def test_no_word_given_to_a_tool_does_anything_but_stand_for_itself(
             assert not re.search(r"unexpected|syntax|unterminated", said, re.IGNORECASE), (tool.name, given, said)
         assert await root(host, f"ls -d /tmp/pwned {home}/pwned 2>/dev/null") == "", (tool.name, parameter)
     after = await root(host, f"cd {home} && {PROTECTS}")
-    await root(host, f"cd {home} && rm -rf fuzz; crontab -u {user} -r; sed -i /FUZZ/d .profile .bashrc")
+    await root(host, f"cd {home} && rm -rf fuzz /tmp/fuzz-out; crontab -u {user} -r; sed -i /FUZZ/d .profile .bashrc")
     assert after == before
 
 
