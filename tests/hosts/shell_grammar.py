@@ -136,7 +136,8 @@ class Grammar:
         job = self._one(
             f"{{ {inner}\n}} & wait",
             f"{{ {inner}\n}} & wait $!; echo $?",
-            f"sleep 10 & kill -{self._one('TERM', 'KILL')} $!; wait $! 2>/dev/null; echo $?",
+            # The pause: a child that is not yet `sleep` still has the traps of its shell, in every shell.
+            f"sleep 10 & sleep 0.05; kill -{self._one('TERM', 'KILL')} $!; wait $! 2>/dev/null; echo $?",
             f"({inner}\n) & wait; sleep 0.01 & wait",
         )
         return f"{{ {job}\n}}"
