@@ -45,7 +45,7 @@ lint: .venv/test .venv/lint
 	$(BIN)/vulture
 	$(BIN)/python scripts/generate.py --check
 
-soak: .venv/test  ## the same tests with the counts and sizes the issues state
+soak: npm .venv/test  ## the same tests with the counts and sizes the issues state
 	MCP_SSH_SOAK=1 $(TESTS)
 
 matrix: .venv/test  ## every tool for machines on every distribution family, into the README
