@@ -1,4 +1,5 @@
-# The HTTP server in a container. Not built or run where this was written: there was no container engine.
+# The HTTP server in a container. Built and run with buildah, podman and runc on a stand-in for the base image (Debian 12 with
+# its Python 3.11), since no image registry could be reached where this was written; not with Docker or the real base image.
 #   docker build -t mcp-ssh . && MCP_SSH_TOKEN=… docker compose up
 FROM python:3.12-slim
 COPY pyproject.toml constraints.txt README.md /src/
@@ -10,5 +11,6 @@ USER mcp
 ENV MCP_SSH_HOME=/state
 VOLUME /state
 EXPOSE 8754
+HEALTHCHECK --start-period=10s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8754/', timeout=5)"]
 # Beyond loopback only behind a proxy that ends TLS, which `--behind-proxy` promises.
 CMD ["mcp-ssh", "serve", "--host", "0.0.0.0", "--port", "8754", "--behind-proxy"]
