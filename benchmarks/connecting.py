@@ -56,10 +56,10 @@ async def run(scene: Scene) -> list[Row]:
             "`ssh`, curve25519, `true`",
             seen.beside("ours", "ssh"),
             0.4,
-            because="between its yes and the first channel sshd opens the session with PAM, for which everybody waits: of"
-            " those 40 ms, as strace shows, pam_motd takes two fifths (it runs the scripts of update-motd.d),"
-            " pam_systemd three tenths (it asks logind for a session), limits, environment, a process of the account and"
-            " its bash the rest. What we ask is sent at once, both questions side by side",
+            because="between its yes and the first channel sshd opens the session with PAM, for which everybody waits:"
+            " of those 40 ms, as strace shows, pam_motd takes two fifths (it runs the scripts of update-motd.d),"
+            " pam_systemd three tenths (it asks logind for a session), limits, environment, a process of the account"
+            " and its bash the rest. What we ask is sent at once, both questions side by side",
         ),
         ratio_row(
             "connect_rsa",

@@ -10,7 +10,7 @@ from mcp_ssh.errors import InvalidInput
 class Params(BaseModel):
     """Base of every tool's parameters: unknown names are refused. Text that spells a number is taken as one."""
 
-    # Built when first used: a start, which lists a few tools of many, need not wait for the others'. Each takes 2 ms at most.
+    # Built when first used, 2 ms at most: a start, which lists few of the tools, need not wait for the others'.
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     def time_limit_s(self) -> float:

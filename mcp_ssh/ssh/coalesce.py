@@ -15,8 +15,8 @@ READ_BYTES = 64 * 1024
 """The most that is handed on at once: with each packet it takes, asyncssh copies what it has not taken apart yet."""
 
 PROMPT_BYTES = 64 * 1024
-"""How much of what comes first is acknowledged at once. OpenSSH's sshd sends no small packet before the one before it is
-acknowledged (Nagle) until a session begins; the kernel here would wait 40 ms with that, in the middle of a login."""
+"""How much of what comes first is acknowledged at once. Until a session begins OpenSSH's sshd sends no small packet
+before the last one is acknowledged (Nagle); the kernel here would wait 40 ms with that, in the middle of a login."""
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux alone has it
 

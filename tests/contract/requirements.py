@@ -451,7 +451,7 @@ REQUIREMENTS = tuple(
         ("guide.open", "issue 4, guide", "Guide, prompts and llms.txt need no token and are linked from the root."),
         ("guide.examples", "issue 4, guide", "Every example of the guide works as it stands."),
         ("speed.limiter", "issue 4, speed", "No more channels than a machine gives, and no call refused."),
-        ("speed.prompt", "issue 4, speed", "What comes first on a connection is acknowledged without the kernel's delay."),
+        ("speed.prompt", "issue 4, speed", "What comes first on a connection is acknowledged at once."),
         ("speed.coalesce", "issue 4, speed", "What is written in one turn leaves as one, and nothing of it is lost."),
         ("speed.socket", "issue 4, speed", "No socket of ours waits to fill a packet (TCP_NODELAY)."),
         ("speed.start", "issue 4, speed", "The list of tools is told before the SSH library is imported."),
