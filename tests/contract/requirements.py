@@ -454,6 +454,7 @@ REQUIREMENTS = tuple(
         ("speed.prompt", "issue 4, speed", "What comes first on a connection is acknowledged at once."),
         ("speed.coalesce", "issue 4, speed", "What is written in one turn leaves as one, and nothing of it is lost."),
         ("speed.socket", "issue 4, speed", "No socket of ours waits to fill a packet (TCP_NODELAY)."),
+        ("speed.models", "issue 4, speed", "A start builds the models of the tools that it lists, and no others."),
         ("speed.start", "issue 4, speed", "The list of tools is told before the SSH library is imported."),
         ("speed.kex", "issue 4, speed", "AES-GCM comes first, and group exchange is not offered."),
         ("speed.keys", "issue 4, speed", "A key file is parsed once for as long as it is the same."),
