@@ -50,6 +50,9 @@ def main() -> None:
         # No key, agent or known host of whoever runs this.
         os.environ["HOME"] = folder
         os.environ.pop("SSH_AUTH_SOCK", None)
+        # Every program starts from bytecode, as pip leaves it: the SDK beside us is installed, our checkout is not.
+        os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+        os.environ["PYTHONPYCACHEPREFIX"] = f"{folder}/bytecode"
         for name, run in chosen.items():
             place = Path(folder, name)
             place.mkdir()

@@ -10,7 +10,8 @@ from mcp_ssh.errors import InvalidInput
 class Params(BaseModel):
     """Base of every tool's parameters: unknown names are refused. Text that spells a number is taken as one."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    # Built when first used, 2 ms at most: a start, which lists few of the tools, need not wait for the others'.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     def time_limit_s(self) -> float:
         """Seconds this call may take in all; dispatch ends it then."""
@@ -20,7 +21,7 @@ class Params(BaseModel):
 class Result(BaseModel):
     """Base of every tool's result. Fields that were not set are not sent."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 def _no_nul(text: str) -> str:

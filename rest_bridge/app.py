@@ -10,9 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute
 from starlette.routing import Route as HttpRoute
-from starlette.types import Receive, Scope, Send
 
 from mcp_ssh import __version__
 from mcp_ssh.app import App
@@ -55,8 +54,10 @@ def build(
     """
     settings = app.config.server
     mcp = McpEndpoints(app, registry, surface or Surface(read_only=app.read_only), body_limit(app))
+    plain, patterns = _endpoints(app, families)
     gate = Middleware(
         Gate,
+        plain=plain,
         names=Names(bound, settings.allowed_hosts, settings.allowed_origins),
         identify=identify_for(settings, app.store.tokens, bound),
         limit_bytes=body_limit(app),
@@ -64,7 +65,7 @@ def build(
     )
     starlette = Starlette(
         routes=[
-            *_signposts(app, families),
+            *patterns,
             _health(),
             _document(document(families, app.config)),
             *page_routes(),
@@ -86,31 +87,15 @@ def build(
     return starlette
 
 
-class _Plain(BaseRoute):
-    """All addresses without placeholders: one look-up, where the framework would try one after the other."""
-
-    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
-        self._endpoints = endpoints
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the path is one of them."""
-        endpoint = self._endpoints.get(scope["path"])
-        return (Match.NONE, {}) if endpoint is None else (Match.FULL, {"endpoint": endpoint})
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that matched."""
-        await scope["endpoint"](scope, receive, send)
-
-
-def _signposts(app: App, families: Iterable[Family]) -> list[BaseRoute]:
+def _endpoints(app: App, families: Iterable[Family]) -> tuple[dict[str, Endpoint], list[BaseRoute]]:
+    """Addresses without placeholders by path, since one look-up finds them; and routes for those with some."""
     by_path: dict[str, list[Route]] = {}
     for family in families:
         for route in family.routes:
             by_path.setdefault(route.path, []).append(route)
     endpoints = {path: Endpoint(app, routes) for path, routes in by_path.items()}
-    patterns = {path for path, (route, *_) in by_path.items() if route.placeholders}
-    plain = _Plain({path: each for path, each in endpoints.items() if path not in patterns})
-    return [plain, *(HttpRoute(path, endpoints[path]) for path in by_path if path in patterns)]
+    patterns = [HttpRoute(path, endpoints.pop(path)) for path, (route, *_) in by_path.items() if route.placeholders]
+    return endpoints, [*patterns]
 
 
 def _health() -> HttpRoute:

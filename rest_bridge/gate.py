@@ -1,7 +1,7 @@
 """What every request passes first, /mcp included: Host, Origin, size, token; and what every answer carries."""
 
 import ipaddress
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import anyio
@@ -98,12 +98,29 @@ class OpenRequests:
 
 
 class Gate:
-    """ASGI middleware around everything."""
+    """ASGI middleware around everything.
+
+    Args:
+        app: What comes behind it.
+        plain: Endpoints by path that are called at once: the framework's way to them costs as much as all checks here.
+        names: Which Host and Origin headers pass.
+        identify: Who calls.
+        limit_bytes: The largest body.
+        open_requests: Where answers are noted while they are on their way.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, names: Names, identify: Identify, limit_bytes: int, open_requests: OpenRequests
+        self,
+        app: ASGIApp,
+        *,
+        plain: Mapping[str, ASGIApp],
+        names: Names,
+        identify: Identify,
+        limit_bytes: int,
+        open_requests: OpenRequests,
     ) -> None:
         self._app = app
+        self._plain = plain
         self._names = names
         self._identify = identify
         self._limit_bytes = limit_bytes
@@ -121,30 +138,25 @@ class Gate:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         cancel = anyio.CancelScope()
-        answer = _Sending(send)
-
-        async def noted(message: Message) -> None:
-            await answer(message)
-            (self._open_requests.discard if answer.complete else self._open_requests.add)(cancel)
-
+        answer = _Sending(send, self._open_requests, cancel)
         try:
             with cancel:
-                await self._admitted(scope, receive, noted, answer)
+                await self._admitted(scope, receive, answer)
         finally:
             self._open_requests.discard(cancel)
         if cancel.cancelled_caught:
             await answer.finish()
 
-    async def _admitted(self, scope: Scope, receive: Receive, send: Send, answer: "_Sending") -> None:
+    async def _admitted(self, scope: Scope, receive: Receive, answer: "_Sending") -> None:
         try:
             await self._check(scope)
-            await self._app(scope, receive, send)
+            await self._plain.get(scope["path"], self._app)(scope, receive, answer)
         except ToolError as error:
-            await refusal(scope["path"], error)(scope, receive, send)
+            await refusal(scope["path"], error)(scope, receive, answer)
         except Exception as error:  # noqa: BLE001 whatever it is, the client gets an answer and the log the rest
             fault = internal(error, f"{scope['method']} request")
             if not answer.started:
-                await refusal(scope["path"], fault)(scope, receive, send)
+                await refusal(scope["path"], fault)(scope, receive, answer)
 
     async def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
@@ -155,10 +167,12 @@ class Gate:
 
 
 class _Sending:
-    """An answer on its way: given its headers, and watched for its end."""
+    """An answer on its way: given its headers, watched for its end, and noted among the open ones up to there."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, open_requests: OpenRequests, cancel: anyio.CancelScope) -> None:
         self._send = send
+        self._open_requests = open_requests
+        self._cancel = cancel
         self.started = False
         self.complete = False
 
@@ -169,6 +183,7 @@ class _Sending:
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
         await self._send(message)
+        (self._open_requests.discard if self.complete else self._open_requests.add)(self._cancel)
 
     async def finish(self) -> None:
         """End an answer that was cut off, so that the client sees an end."""

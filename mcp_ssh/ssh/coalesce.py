@@ -6,11 +6,19 @@ a transport before them that joins writes.
 """
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
 READ_BYTES = 64 * 1024
 """The most that is handed on at once: with each packet it takes, asyncssh copies what it has not taken apart yet."""
+
+PROMPT_BYTES = 64 * 1024
+"""How much of what comes first is acknowledged at once. Until a session begins OpenSSH's sshd sends no small packet
+before the last one is acknowledged (Nagle); the kernel here would wait 40 ms with that, in the middle of a login."""
+
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux alone has it
 
 
 class Way:
@@ -45,6 +53,7 @@ class _Relay(asyncio.Protocol):
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
         self._protocol = protocol
+        self._prompt_bytes = PROMPT_BYTES
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 what create_connection makes
@@ -54,6 +63,9 @@ class _Relay(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for start in range(0, len(data), READ_BYTES):
             self._protocol.data_received(data[start : start + READ_BYTES])
+        if self._prompt_bytes > 0:
+            self._prompt_bytes -= len(data)
+            self._joined.acknowledge()
 
     def eof_received(self) -> bool | None:
         return self._protocol.eof_received()
@@ -88,6 +100,13 @@ class Joined(asyncio.Transport):
         written, self._written = self._written, []
         if written:
             self._transport.write(b"".join(written))
+
+    def acknowledge(self) -> None:
+        """Tell the other side now what has arrived here, where this is TCP and the kernel lets us say so."""
+        ours = self._transport.get_extra_info("socket")
+        if _QUICKACK is not None and ours is not None:
+            with contextlib.suppress(OSError):  # no TCP, or closed already
+                ours.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def drop(self) -> None:
         """Forget what was written: there is nobody to send it to."""

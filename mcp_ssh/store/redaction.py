@@ -51,6 +51,8 @@ def arguments_text(arguments: Mapping[str, Any] | BaseModel, model: type[BaseMod
 
     Where the model they are meant for is given, values under names it has not are hidden: `pasword` may be anything.
     """
+    if not isinstance(arguments, BaseModel) and not arguments:
+        return "{}"
     if model is not None and not isinstance(arguments, BaseModel):
         arguments = _known(model, arguments)
     return cut_text(_ENCODER.encode(redact(arguments)), MAX_ARGUMENTS_BYTES)

@@ -25,6 +25,15 @@ from tests.doors import DirectCall
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected, number, outside
 
+BUILT = """
+from mcp_ssh.surface import Surface
+from mcp_ssh.tools import REGISTRY
+listed = Surface().tools(REGISTRY).values()
+schemas = [(each.input_schema, each.output_schema) for each in listed]
+ours = {model for each in listed for model in (each.params, each.result)}
+rest = {model for each in REGISTRY.values() for model in (each.params, each.result)} - ours
+print(len(rest) > 100, [model for model in rest if model.__pydantic_complete__])
+"""
 LOADED = "import sys; print([name for name in ('asyncssh', 'rest_bridge') if name in sys.modules])"
 
 
@@ -59,6 +68,12 @@ async def test_what_a_server_needs_for_its_list_of_tools_does_not_import_the_ssh
     schemas = "[(each.input_schema, each.output_schema) for each in t.REGISTRY.values()]; "
     said = await anyio.run_process([sys.executable, "-c", imported + schemas + LOADED])
     assert said.stdout.strip() == b"[]"
+
+
+@pytest.mark.requirement("speed.models")
+async def test_a_list_of_tools_builds_the_models_of_these_tools_and_no_others() -> None:
+    said = await anyio.run_process([sys.executable, "-c", BUILT])
+    assert said.stdout.strip() == b"True []"
 
 
 @pytest.mark.requirement("speed.keys")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcp_ssh.ssh import coalesce
 from mcp_ssh.ssh.coalesce import READ_BYTES, Joined, Way
 
 pytestmark = pytest.mark.requirement("speed.coalesce")
@@ -139,3 +140,26 @@ async def test_an_address_where_nobody_listens_is_an_error_of_the_network() -> N
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(ConnectionRefusedError):
             await Way().create_connection(Near, *taken.getsockname())
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="the kernel does not tell")
+@pytest.mark.requirement("speed.prompt")
+@pytest.mark.parametrize("bound", [coalesce.PROMPT_BYTES, 0])
+async def test_a_login_is_acknowledged_at_once_and_without_us_the_kernel_waits_to_see_what_we_say(
+    bound: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coalesce, "PROMPT_BYTES", bound)
+    async with connected() as (near, reader, writer):
+        with anyio.fail_after(5):
+            for _ in range(40):  # question and answer, as in a handshake: that is when a kernel begins to wait
+                near.arrived.clear()
+                writer.write(b"question")
+                await near.arrived.wait()
+                near.transport.write(b"answer")
+                await reader.readexactly(6)
+            near.arrived.clear()
+            writer.write(b"no question")
+            await near.arrived.wait()
+            await asyncio.sleep(0)
+        ours = near.transport.get_extra_info("socket")
+        assert bool(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)) is bool(bound)
