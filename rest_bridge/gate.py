@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcp_ssh.dispatch import internal
 from mcp_ssh.errors import Refused, ToolError
 from rest_bridge.answers import refusal
-from rest_bridge.auth import Identify, admit, is_public
+from rest_bridge.auth import Identify, admit, is_public, token_of_query
 from rest_bridge.dialects import WrongHost
 from rest_bridge.reading import check_announced
 
@@ -98,12 +98,29 @@ class OpenRequests:
 
 
 class Gate:
-    """ASGI middleware around everything."""
+    """ASGI middleware around everything.
+
+    Args:
+        app: What is behind it.
+        names: The Host and Origin headers that may pass.
+        identify: Tells callers.
+        limit_bytes: The largest body.
+        open_requests: Where answers that have begun are noted.
+        streams: Paths where the token may be in the address.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, names: Names, identify: Identify, limit_bytes: int, open_requests: OpenRequests
+        self,
+        app: ASGIApp,
+        *,
+        names: Names,
+        identify: Identify,
+        limit_bytes: int,
+        open_requests: OpenRequests,
+        streams: frozenset[str] = frozenset(),
     ) -> None:
         self._app = app
+        self._streams = streams
         self._names = names
         self._identify = identify
         self._limit_bytes = limit_bytes
@@ -150,7 +167,7 @@ class Gate:
         headers = Headers(scope=scope)
         self._names.check(headers, scope["scheme"])
         if not is_public(scope["path"]):
-            admit(scope, await self._identify(headers))
+            admit(scope, await self._identify(token_of_query(scope) if scope["path"] in self._streams else headers))
         check_announced(headers, self._limit_bytes)
 
 

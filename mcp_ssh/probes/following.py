@@ -5,20 +5,20 @@ mark: `at FILE OFFSET WHY` before bytes that come from elsewhere, `alive` now an
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.probes.answers import BEGIN, WORDS, Asked, ask, packed
 
-Why = Literal["begun", "resumed", "moved", "truncated", "replaced"]
+Reason = Literal["moved", "truncated", "replaced"]
 
 LONGEST_LINE = 200
 """The script's own lines are shorter."""
 
-# $1: lines. $2: seconds. $3, $4: the file that was read before, by device and inode, and up to where; or empty. The open
-# file is read on from its own offset, so that nothing is lost or told twice. A log that was moved away or emptied is
-# opened anew by its name, once all of the old one is told. A file of /proc/self/fd is opened anew at its start. Where
-# nobody reads any more, the word that it is alive ends it.
+# $1: lines. $2: seconds. $3, $4: the file that was read before, by device and inode, and up to where; or empty. The
+# open file is read on from its own offset, so that nothing is lost or told twice. A log that was moved away or emptied
+# is opened anew by its name, once all of the old one is told. A file of /proc/self/fd is opened anew at its start.
+# Where nobody reads any more, the word that it is alive ends it.
 _FOLLOW = packed(
     BEGIN
     + r"""
@@ -69,11 +69,14 @@ tell over
 
 @dataclass(frozen=True)
 class Position:
-    """Where the bytes that follow are from: a file, by device and inode, and an offset in it."""
+    """Where the bytes that follow are from: a file, by device and inode, and an offset in it.
+
+    `reset` says why they are not what the caller would have read next.
+    """
 
     file: str
     offset: int
-    why: Why
+    reset: Reason | None
 
 
 class Over:
@@ -137,8 +140,10 @@ class Followed:
             return None
         self._held, self._in_line = rest, False
         match line.decode("ascii", "replace").split(" "):
-            case ["at", file, offset, ("begun" | "resumed" | "moved" | "truncated" | "replaced") as why]:
-                return Position(file, int(offset), cast("Why", why))
+            case ["at", file, offset, "begun" | "resumed"]:
+                return Position(file, int(offset), None)
+            case ["at", file, offset, ("moved" | "truncated" | "replaced") as reason]:
+                return Position(file, int(offset), reason)
             case ["over"]:
                 return Over()
             case ["alive"]:

@@ -14,6 +14,6 @@ from mcp_ssh.tools.system.vitals import cpu, disk, memory, network, uptime, user
 
 __all__ = [
     "archive", "chmod", "chown", "cpu", "cron_add", "cron_list", "cron_remove", "disk", "env_get", "env_set", "extract",
-    "find", "follow", "grep", "head", "kill", "memory", "network", "platform", "processes", "rmrf", "service", "tail", "uptime",
-    "users",
+    "find", "follow", "grep", "head", "kill", "memory", "network", "platform", "processes", "rmrf", "service", "tail",
+    "uptime", "users",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from pydantic import Field
 from mcp_ssh.errors import TooMany
 from mcp_ssh.params import Event, OnSession, RemotePath, Result
 from mcp_ssh.probes.answers import Answer
-from mcp_ssh.probes.following import Position, ask_follow
+from mcp_ssh.probes.following import Position, Reason, ask_follow
 from mcp_ssh.probes.searching import ask_lines, cut
 from mcp_ssh.ssh.elapsing import elapsing
 from mcp_ssh.ssh.following import following
@@ -107,7 +107,7 @@ class Content(Event):
 
 class Reset(Event):
     event: ClassVar[str] = "reset"
-    reason: Literal["moved", "truncated", "replaced"] = Field(
+    reason: Reason = Field(
         description="moved: the path is another file now, such as after rotation; truncated: the file became shorter;"
         " replaced: it is not the file that `since` is of. What follows is from the start of the file there is now."
     )
@@ -121,8 +121,8 @@ class FollowEnded(Result):
 async def follow(host: Session, params: Follow, call: Call, events: Events) -> FollowEnded:
     """Follow a file, such as a log: its last lines, then what is added to it, as `tail -F`.
 
-    A file that is moved away or emptied is followed by its name, which a `reset` tells. Each id says up to where the file
-    was read, so that a client that connects again misses nothing and reads nothing twice.
+    A file that is moved away or emptied is followed by its name, which a `reset` tells. Each id says up to where the
+    file was read, so that a client that connects again misses nothing and reads nothing twice.
     """
     if not host.link.may_keep:
         raise TooMany(
@@ -163,8 +163,8 @@ class _Text:
         await self._send(self._decoder.decode(b"", final=True))
         self._decoder.reset()
         self._file, self._offset = part.file, part.offset
-        if part.why not in {"begun", "resumed"}:
-            await self._events.send(Reset(reason=part.why), self._id)
+        if part.reset is not None:
+            await self._events.send(Reset(reason=part.reset), self._id)
 
     async def _send(self, content: str) -> None:
         if content:
