@@ -50,6 +50,8 @@ def main() -> None:
         # No key, agent or known host of whoever runs this.
         os.environ["HOME"] = folder
         os.environ.pop("SSH_AUTH_SOCK", None)
+        # Both sides on the same loop, whatever is installed here.
+        os.environ["MCP_SSH_LOOP"] = "asyncio"
         for name, run in chosen.items():
             place = Path(folder, name)
             place.mkdir()

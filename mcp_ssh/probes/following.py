@@ -12,13 +12,19 @@ from mcp_ssh.probes.answers import BEGIN, WORDS, Asked, ask, packed
 
 Reason = Literal["moved", "truncated", "replaced"]
 
+BEAT_S = 10
+"""How often the script says that it is alive, in seconds."""
+
+SILENT_S = 4 * BEAT_S
+"""How long it may say nothing until the machine counts as lost: keepalives take longer to find that."""
+
 LONGEST_LINE = 200
 """The script's own lines are shorter."""
 
-# $1: lines. $2: seconds. $3, $4: the file that was read before, by device and inode, and up to where; or empty. The
-# open file is read on from its own offset, so that nothing is lost or told twice. A log that was moved away or emptied
-# is opened anew by its name, once all of the old one is told. A file of /proc/self/fd is opened anew at its start.
-# Where nobody reads any more, the word that it is alive ends it.
+# $1: lines. $2: seconds. $3, $4: the file that was read before, by device and inode, and up to where; or empty. $5:
+# seconds between signs of life. The open file is read on from its own offset, so that nothing is lost or told twice. A
+# log that was moved away or emptied is opened anew by its name, once all of the old one is told. A file of /proc/self/fd
+# is opened anew at its start. Where nobody reads any more, the next sign of life ends it.
 _FOLLOW = packed(
     BEGIN
     + r"""
@@ -27,13 +33,13 @@ why=$(stat -L -c %f "$p" 2>&1) || stop failed "$why"
 [ ! -d "$p" ] || stop folder
 [ -f "$p" ] || stop special
 [ -r "$p" ] || stop denied
-lines=$1 seconds=$2 file=$3 from=$4
+lines=$1 seconds=$2 file=$3 from=$4 beat=$5
 clock() { read -r up rest </proc/uptime && now=${up%.*}; }
 opened() { { command exec 3<"$p"; } 2>/dev/null && which=$(stat -L -c %d:%i /proc/self/fd/3 2>/dev/null); }
 at() { while read -r word value; do case $word in pos:) echo "$value"; return; esac; done </proc/self/fdinfo/3; }
 tell() { printf "%s%s\n" "$mark" "$1" || exit 1; }
 clock
-until=$((now + seconds)) beat=$((now + 10))
+until=$((now + seconds)) next=$((now + beat))
 opened || stop denied
 if [ -z "$file" ]; then
   length=$(tail -n "$lines" <&3 | wc -c)
@@ -51,7 +57,7 @@ while :; do
   if [ -n "$more" ]; then idle=0; cat <&3 2>/dev/null || exit 1; fi
   clock
   [ "$now" -lt "$until" ] || break
-  [ "$now" -lt "$beat" ] || { tell alive; beat=$((now + 10)); }
+  [ "$now" -lt "$next" ] || { tell alive; next=$((now + beat)); }
   idle=$((idle + 1)) more=yes nap=0.1
   [ "$idle" -lt 20 ] || nap=0.5
   sleep "$nap" 2>/dev/null || sleep 1
@@ -93,7 +99,7 @@ def ask_follow(path: str, lines: int, seconds: int, since: tuple[str, int] | Non
         since: Go on in this file at this offset instead, if it is still the one and that long; else from its start.
     """
     file, offset = since or ("", "")
-    return ask(_FOLLOW, path, [str(lines), str(seconds), file, str(offset)], words=WORDS)
+    return ask(_FOLLOW, path, [str(lines), str(seconds), file, str(offset), str(BEAT_S)], words=WORDS)
 
 
 class Followed:

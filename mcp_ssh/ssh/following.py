@@ -3,11 +3,17 @@
 import contextlib
 from collections.abc import AsyncGenerator
 
-from mcp_ssh.errors import RemoteFailed
+import anyio
+
+from mcp_ssh.errors import RemoteFailed, TimedOut
 from mcp_ssh.probes.answers import Asked, named
-from mcp_ssh.probes.following import Followed, Over, Position
+from mcp_ssh.probes.following import SILENT_S, Followed, Over, Position
+from mcp_ssh.ssh.link import lost
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.streaming import Stream, streaming
+
+ANSWER_S = 30.0
+"""How long the machine may take to find the last lines."""
 
 
 class Following:
@@ -26,7 +32,7 @@ class Following:
             ConnectFailed: The connection was lost.
             RemoteFailed: The script on the machine ended before its time.
         """
-        while not self._over and (chunk := await self._stream.read()):
+        while not self._over and (chunk := await self._chunk()):
             found = self._parts.feed(chunk)
             told = [each for each in found if not isinstance(each, Over)]
             self._over = len(told) < len(found)
@@ -40,6 +46,13 @@ class Following:
             f"the machine stopped following {named(self.path)}{': ' if reason else ''}{reason}", hint="start it again"
         )
 
+    async def _chunk(self) -> bytes:
+        try:
+            with anyio.fail_after(SILENT_S):
+                return await self._stream.read()
+        except TimeoutError as error:
+            raise lost() from error
+
 
 @contextlib.asynccontextmanager
 async def following(host: Session, asked: Asked) -> AsyncGenerator[Following]:
@@ -50,5 +63,9 @@ async def following(host: Session, asked: Asked) -> AsyncGenerator[Following]:
     """
     async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
         stream.end_input()
-        answer = await stream.answer(asked)
+        try:
+            with anyio.fail_after(ANSWER_S):
+                answer = await stream.answer(asked)
+        except TimeoutError as error:
+            raise TimedOut(f"the machine did not answer within {ANSWER_S:g} s") from error
         yield Following(stream, asked, answer.path)

@@ -14,6 +14,8 @@ import pytest
 
 from mcp_ssh.app import App, open_app
 from mcp_ssh.config import Config
+from mcp_ssh.probes import following as probe
+from mcp_ssh.ssh import following
 from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.link import Link
 from mcp_ssh.store.history import HistoryRow
@@ -80,7 +82,7 @@ async def server(app: App) -> AsyncGenerator[Server]:
 async def on(server: Server, host: Host) -> AsyncGenerator[On]:
     await trust(server.app, host)
     async with server.client(await server.token(Role.ADMIN)) as client:
-        yield await opened(client, host, keepalive=1)
+        yield await opened(client, host)
 
 
 @pytest.mark.requirement("stream.tail")
@@ -199,7 +201,12 @@ async def test_a_closed_session_ends_its_stream(on: On) -> None:
 
 
 @pytest.mark.requirement("stream.ends")
-async def test_a_lost_link_ends_its_streams(on: On) -> None:
+async def test_a_lost_link_ends_its_streams_and_a_quiet_log_does_not(on: On, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "BEAT_S", 1)
+    monkeypatch.setattr(following, "SILENT_S", 4)
+    async with on.stream(lines=1, max_s=6) as reader:
+        await reader.text("9\n")
+        assert (await reader.next()).name == "end"
     async with on.stream(lines=1) as reader:
         await reader.text("9\n")
         await anyio.to_thread.run_sync(on.host.cut)
