@@ -298,6 +298,7 @@ REQUIREMENTS = tuple(
         ("config.no_injection", "issue 3", "Nothing a caller gives becomes part of a command of the config."),
         ("system.reading", "guide, /system", "Memory, processors, disks, network, uptime and accounts are told truly."),
         ("system.processes", "guide, GET /system/processes", "Processes are listed with user, time and memory."),
+        ("server.uvloop", "design, dependencies", "Where uvloop is installed both servers run on it, and work."),
         ("stream.tail", "issue 5, tail (also follow)", "A log is followed over rotation and truncation, as events."),
         ("stream.resume", "design, @stream", "A stream goes on behind an event's id, or says that it cannot."),
         ("stream.ends", "design, @stream", "A stream says how it ends, and leaves nothing on the machine."),
