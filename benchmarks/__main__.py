@@ -53,6 +53,8 @@ def main() -> None:
         # Every program starts from bytecode, as pip leaves it: the SDK beside us is installed, our checkout is not.
         os.environ["PYTHONDONTWRITEBYTECODE"] = ""
         os.environ["PYTHONPYCACHEPREFIX"] = f"{folder}/bytecode"
+        # Both sides on the same loop, whatever is installed here.
+        os.environ["MCP_SSH_LOOP"] = "asyncio"
         for name, run in chosen.items():
             place = Path(folder, name)
             place.mkdir()

@@ -1,6 +1,6 @@
 """Parameter models that many tools share."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -22,6 +22,12 @@ class Result(BaseModel):
     """Base of every tool's result. Fields that were not set are not sent."""
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
+
+
+class Event(Result):
+    """Base of what a stream tells while it runs. `event` names the kind."""
+
+    event: ClassVar[str]
 
 
 def _no_nul(text: str) -> str:

@@ -1,17 +1,17 @@
 """What a tool is: one declaration, from which every door takes its names, schemas, hints and documentation."""
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 from types import ModuleType
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_type_hints
 
 from pydantic import BaseModel
 
 from mcp_ssh.hosts import matches
-from mcp_ssh.params import Params, Result
+from mcp_ssh.params import Event, Params, Result
 
 
 class Risk(IntEnum):
@@ -99,7 +99,6 @@ class Call(Protocol):
 W = TypeVar("W")
 P = TypeVar("P", bound=Params)
 R = TypeVar("R", bound=Result)
-E = TypeVar("E", bound=Result)
 
 
 @dataclass(frozen=True)
@@ -150,22 +149,65 @@ CONFIRM_SCHEMA: Mapping[str, Any] = {
 AnyTool = Tool[Any, Any, Any]
 
 
+class Events(Protocol):
+    """Where the events of a stream go."""
+
+    async def begin(self) -> None:
+        """From here on the caller sees a stream; what goes wrong before is an answer like any other call's."""
+        ...
+
+    async def send(self, event: Event, event_id: str) -> None:
+        """Send an event; waits while the caller takes no more.
+
+        Args:
+            event: What to tell.
+            event_id: By which the stream can be gone on with behind it.
+        """
+        ...
+
+
+class _Unheard:
+    """Nobody listens."""
+
+    async def begin(self) -> None:
+        """Nobody waits for it."""
+
+    async def send(self, event: Event, event_id: str) -> None:
+        """Nobody hears it."""
+
+
 @dataclass(frozen=True)
-class Stream(Generic[W, P, E]):
-    """A capability that yields events until it is done or the caller leaves."""
+class Stream(Generic[W, P, R]):
+    """The streaming form of a tool: it sends events until it is done or the caller leaves.
 
-    tool: Tool[W, P, Any]
-    events: Callable[[W, P, Call], AsyncIterator[E]] = field(repr=False)
-    event: type[E]
+    Attributes:
+        tool: The form as a tool of the same name, risk and role, so that every gate is the tool's own.
+        run: The function.
+        events: The kinds of events, beside the end.
+        resumes: The argument that takes the id of the last event a caller has seen.
+    """
+
+    tool: Tool[W, P, R]
+    run: Callable[[W, P, Call, Events], Awaitable[R]] = field(repr=False)
+    events: tuple[type[Event], ...]
+    resumes: str
+
+    def into(self, events: Events) -> Tool[W, P, R]:
+        """The tool whose events go there, for dispatch."""
+
+        async def run(where: W, params: P, call: Call) -> R:
+            return await self.run(where, params, call, events)
+
+        return replace(self.tool, run=run)
 
 
-def _declared(function: Callable[..., Any]) -> tuple[type[Any], type[Params], Any, str, str, str]:
+def _declared(function: Callable[..., Any], *last: type[Any]) -> tuple[type[Any], type[Params], Any, str, str, str]:
     """Where, params, result, room, title and description of a tool function; wrong ones fail at import."""
     name = f"{function.__module__}.{function.__name__}"
     hints = get_type_hints(function)
     parameters = list(inspect.signature(function).parameters)
-    if len(parameters) != 3 or hints.get(parameters[2]) is not Call:
-        raise TypeError(f"{name}: a tool takes where it runs, its parameters and the call")
+    if [hints.get(each) for each in parameters[2:]] != [Call, *last]:
+        raise TypeError(f"{name}: a tool takes where it runs, its parameters and the call, a stream its events, too")
     where, params = hints[parameters[0]], hints[parameters[1]]
     if not issubclass(params, Params):
         raise TypeError(f"{name}: the second parameter must be a Params model")
@@ -231,39 +273,26 @@ def tool(
 
 
 def stream(
-    risk: Risk, *, collect: Callable[[list[E]], R], role: Role | None = None
-) -> Callable[[Callable[[W, P, Call], AsyncIterator[E]]], Stream[W, P, E]]:
-    """Declare an asynchronous generator as a stream: REST serves its events as SSE, MCP one bounded call.
+    bounded: AnyTool, *, events: tuple[type[Event], ...], resumes: str
+) -> Callable[[Callable[[W, P, Call, Events], Awaitable[R]]], Stream[W, P, R]]:
+    """Declare the function below as the streaming form of a tool: REST serves its events, MCP the bounded call.
 
     Args:
-        risk: As for `tool`.
-        collect: Makes the bounded call's one result of the events it saw.
-        role: As for `tool`.
+        bounded: The tool, whose name, risk and role it shares.
+        events: The kinds of events it sends. What it returns is sent last, as `end`.
+        resumes: The argument that takes the id of the last event a caller has seen.
     """
 
-    def declare(function: Callable[[W, P, Call], AsyncIterator[E]]) -> Stream[W, P, E]:
-        where, params, events, room, title, text = _declared(function)
-        result = get_type_hints(collect)["return"]
+    def declare(function: Callable[[W, P, Call, Events], Awaitable[R]]) -> Stream[W, P, R]:
+        where, params, result, _, _, text = _declared(function, Events)
+        if where is not bounded.where or resumes not in params.model_fields or not issubclass(result, Result):
+            raise TypeError(f"{function.__module__}.{function.__name__}: is no streaming form of {bounded.name}")
 
-        async def run(place: W, given: P, call: Call) -> R:
-            return collect([event async for event in function(place, given, call)])
+        async def unheard(place: W, given: P, call: Call) -> R:
+            return await function(place, given, call, _Unheard())
 
-        bounded = Tool(
-            name=f"{room}_{function.__name__.rstrip('_')}",
-            room=room,
-            run=run,
-            where=where,
-            params=cast("type[P]", params),
-            result=result,
-            risk=risk,
-            role=_needed_role(risk, role),
-            idempotent=risk is Risk.READ,
-            open_world=False,
-            confirm=False,
-            title=title,
-            description=text,
-        )
-        return Stream(bounded, function, get_args(events)[0])
+        tool: Tool[Any, Any, Any] = replace(bounded, run=unheard, params=params, result=result, description=text)
+        return Stream(tool, function, events, resumes)
 
     return declare
 
@@ -293,8 +322,7 @@ def tools_of(*rooms: ModuleType) -> Registry:
     found: list[AnyTool] = []
     for room in rooms:
         for value in cast("dict[str, object]", vars(room)).values():
-            declared = cast("AnyTool | Stream[Any, Any, Any]", value) if isinstance(value, Tool | Stream) else None
-            each = declared.tool if isinstance(declared, Stream) else declared
+            each = cast("AnyTool", value) if isinstance(value, Tool) else None
             if each is not None and each.room == room_of(room.__name__):
                 found.append(each)
     return Registry(found)

@@ -62,6 +62,7 @@ def build(
         identify=identify_for(settings, app.store.tokens, bound),
         limit_bytes=body_limit(app),
         open_requests=open_requests or OpenRequests(),
+        streams=frozenset(route.path for family in families for route in family.routes if route.stream),
     )
     starlette = Starlette(
         routes=[

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, cast
+from urllib.parse import unquote_to_bytes
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
@@ -79,6 +80,26 @@ async def anybody(headers: Headers) -> Caller:
     """Everyone who reaches a loopback address is the local admin."""
     del headers
     return ANYBODY
+
+
+def token_of_query(scope: Scope) -> Headers:
+    """The headers of a request, with a `?token=` as its Authorization header: an EventSource can send none.
+
+    The token is taken out of the request's address, so that nothing behind the gate can log it.
+
+    Raises:
+        Unauthenticated: There is a header as well, or more than one token.
+    """
+    parts = scope["query_string"].split(b"&")
+    tokens = [each for each in parts if each.startswith(b"token=")]
+    headers = Headers(scope=scope)
+    if not tokens:
+        return headers
+    scope["query_string"] = b"&".join(each for each in parts if each not in tokens)
+    if len(tokens) > 1 or "authorization" in headers:
+        raise Unauthenticated("give one token, in the Authorization header or as ?token=", hint=_HINT)
+    secret = unquote_to_bytes(tokens[0].removeprefix(b"token=").replace(b"+", b" "))
+    return Headers(raw=[*headers.raw, (b"authorization", b"Bearer " + secret)])
 
 
 def admit(scope: Scope, caller: Caller) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from starlette.datastructures import Headers
@@ -11,12 +11,13 @@ from starlette.types import Receive, Scope, Send
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch, internal, validate
-from mcp_ssh.errors import InvalidInput, ToolError
+from mcp_ssh.errors import InvalidInput, ToolError, Unauthenticated
 from mcp_ssh.params import Result
-from mcp_ssh.tool import Caller, Door, Question
+from mcp_ssh.tool import AnyTool, Caller, Door, Question, Stream
 from rest_bridge.answers import Answer, refusal, shown
 from rest_bridge.auth import caller_of
-from rest_bridge.dialects import Judged, WrongMethod
+from rest_bridge.dialects import Judged, WrongMethod, dialect_of
+from rest_bridge.events import EventStream
 from rest_bridge.reading import (
     ClientGone,
     announces_body,
@@ -29,8 +30,13 @@ from rest_bridge.reading import (
 )
 from rest_bridge.routes import Route
 
+T = TypeVar("T")
+
 UNWATCHED_S = 0.02
 """How long a call runs before its client is watched. Most end sooner, and the watching would cost more than they do."""
+
+ADMITTED_S = 5.0
+"""How often it is looked whether the token of a stream's caller still counts."""
 
 
 @dataclass
@@ -54,7 +60,7 @@ class Endpoint:
     """All methods of one path, as an ASGI application."""
 
     def __init__(self, app: App, routes: Sequence[Route]) -> None:
-        self._bound = {each.method: Bound(app, each) for each in routes}
+        self._bound = {each.method: (Bound if each.stream is None else Streaming)(app, each) for each in routes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; HEAD is not GET here, since a GET may run a command."""
@@ -83,7 +89,7 @@ class Bound:
         """Answer a request. A client that leaves cancels the call, and nothing is sent."""
         try:
             arguments = await self._arguments(scope, receive)
-            outcome = await _unless_gone(receive, self._call(arguments, caller_of(scope)))
+            outcome = await _unless_gone(receive, self._answered(arguments, caller_of(scope)))
         except ClientGone:
             return
         except ToolError as error:
@@ -103,9 +109,12 @@ class Bound:
             given |= fields
         return {**{self._fields[wire].name: value for wire, value in given.items()}, **self._route.fixed}
 
-    async def _call(self, arguments: dict[str, Any], caller: Caller) -> Answer:
+    async def _answered(self, arguments: dict[str, Any], caller: Caller) -> Answer:
+        return self._shown(await self._call(self._route.tool, arguments, caller))
+
+    async def _call(self, tool: AnyTool, arguments: dict[str, Any], caller: Caller) -> Result:
         try:
-            return self._shown(await dispatch(self._app, self._route.tool, arguments, RestCall(caller)))
+            return await dispatch(self._app, tool, arguments, RestCall(caller))
         except InvalidInput as error:
             raise self._in_our_words(error, arguments) from error
 
@@ -126,6 +135,65 @@ class Bound:
         return Judged(error.message, hint=error.hint, details=error.details)
 
 
+class Streaming(Bound):
+    """A route whose answer is a stream of events."""
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request by events until the stream's end. A client that leaves ends the call, and with it what runs.
+
+        What goes wrong before the first event is an answer as everywhere, and behind that the last event.
+        """
+        events = EventStream(send)
+        try:
+            arguments = await self._arguments(scope, receive)
+            result = await _unless_gone(receive, self._streamed(arguments, caller_of(scope), events))
+        except ClientGone:
+            return
+        except Exception as error:  # noqa: BLE001 whatever it is, a stream that has begun says how it ends
+            fault = error if isinstance(error, ToolError) else internal(error, self._route.address)
+            if events.begun:
+                await events.fail(dialect_of(scope["path"]).body(fault))
+            else:
+                await refusal(scope["path"], fault)(scope, receive, send)
+        else:
+            await events.end(result)
+
+    async def _arguments(self, scope: Scope, receive: Receive) -> dict[str, Any]:
+        arguments = await super()._arguments(scope, receive)
+        if last := Headers(scope=scope).get("last-event-id"):
+            arguments[self._stream.resumes] = last
+        return arguments
+
+    @property
+    def _stream(self) -> Stream[Any, Any, Any]:
+        assert self._route.stream is not None  # noqa: S101 `Endpoint` looked
+        return self._route.stream
+
+    async def _streamed(self, arguments: dict[str, Any], caller: Caller, events: EventStream) -> Result:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(events.keep_alive)
+                group.start_soon(self._while_admitted, caller)
+                try:
+                    return await self._call(self._stream.into(events), arguments, caller)
+                finally:
+                    group.cancel_scope.cancel()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        raise AssertionError("the group ends with the call")
+
+    async def _while_admitted(self, caller: Caller) -> None:
+        """Watch over the caller's token.
+
+        Raises:
+            Unauthenticated: It was revoked.
+        """
+        while True:
+            await anyio.sleep(ADMITTED_S)
+            if caller.id not in await self._app.admitted():
+                raise Unauthenticated("this token was revoked", hint="connect again with another token")
+
+
 def _renamed(field: str, wires: Mapping[str, str]) -> str:
     first, dot, rest = field.partition(".")
     return f"{wires.get(first, first)}{dot}{rest}"
@@ -136,7 +204,7 @@ def body_limit(app: App) -> int:
     return int(app.config.server.max_body_mb * 1024 * 1024)
 
 
-async def _unless_gone(receive: Receive, work: Awaitable[Answer]) -> Answer:
+async def _unless_gone(receive: Receive, work: Awaitable[T]) -> T:
     """Work, cancelled when the client leaves.
 
     Raises:

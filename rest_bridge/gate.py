@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcp_ssh.dispatch import internal
 from mcp_ssh.errors import Refused, ToolError
 from rest_bridge.answers import refusal
-from rest_bridge.auth import Identify, admit, is_public
+from rest_bridge.auth import Identify, admit, is_public, token_of_query
 from rest_bridge.dialects import WrongHost
 from rest_bridge.reading import check_announced
 
@@ -107,6 +107,7 @@ class Gate:
         identify: Who calls.
         limit_bytes: The largest body.
         open_requests: Where answers are noted while they are on their way.
+        streams: Paths where the token may be in the address.
     """
 
     def __init__(
@@ -118,9 +119,11 @@ class Gate:
         identify: Identify,
         limit_bytes: int,
         open_requests: OpenRequests,
+        streams: frozenset[str] = frozenset(),
     ) -> None:
         self._app = app
         self._plain = plain
+        self._streams = streams
         self._names = names
         self._identify = identify
         self._limit_bytes = limit_bytes
@@ -162,7 +165,7 @@ class Gate:
         headers = Headers(scope=scope)
         self._names.check(headers, scope["scheme"])
         if not is_public(scope["path"]):
-            admit(scope, await self._identify(headers))
+            admit(scope, await self._identify(token_of_query(scope) if scope["path"] in self._streams else headers))
         check_announced(headers, self._limit_bytes)
 
 

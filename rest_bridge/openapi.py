@@ -8,8 +8,9 @@ from typing import Any
 
 from mcp_ssh import __version__
 from mcp_ssh.config import Config
-from mcp_ssh.tool import plain_schema
+from mcp_ssh.tool import Stream, plain_schema
 from rest_bridge.dialects import SSH_API, Dialect
+from rest_bridge.events import MEDIA_TYPE
 from rest_bridge.routes import Family, Field, Route
 
 _NEVER_ON_A_ROUTE = frozenset({405})
@@ -51,7 +52,7 @@ def document(families: Iterable[Family], config: Config) -> dict[str, Any]:
             fields = route.fields(confirm=route.tool.name in config.security.confirm_tools)
             operation = _operation(route, fields, family.dialect)
             paths.setdefault(route.path, {})[route.method.lower()] = operation
-            schemas[_result_name(route)] = _result(route)
+            schemas |= _results(route)
     return {
         "openapi": "3.1.0",
         "info": {"title": "mcp-ssh", "version": __version__, "description": _ABOUT},
@@ -61,7 +62,13 @@ def document(families: Iterable[Family], config: Config) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "A token of `mcp-ssh token add`."}
+                "token": {"type": "http", "scheme": "bearer", "description": "A token of `mcp-ssh token add`."},
+                "token_in_query": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": "token",
+                    "description": "The same, for clients that cannot send the header; on streams alone.",
+                },
             },
             "responses": responses,
             "schemas": dict(sorted(schemas.items())),
@@ -95,21 +102,47 @@ def _operation(route: Route, fields: Mapping[str, Field], dialect: Dialect) -> d
         "description": f"{more}\n\nTool: `{route.tool.name}`. Role: {route.tool.role.name.lower()}.".strip(),
         "tags": [dialect.title],
         "responses": {
-            "200": {
-                "description": "Done.",
-                "content": _json({"$ref": f"#/components/schemas/{_result_name(route)}"}),
-            },
+            "200": _done(route) if route.stream is None else _events(route.stream, route, dialect),
             **{
                 str(status): {"$ref": f"#/components/responses/{_response_name(dialect, status)}"}
                 for status in sorted(dialect.statuses() - _NEVER_ON_A_ROUTE)
             },
         },
     }
-    if parameters := [_parameter(each) for each in fields.values() if each.place != "body"]:
+    parameters = [_parameter(each) for each in fields.values() if each.place != "body"]
+    if route.stream is not None:
+        operation["security"] = [{"token": []}, {"token_in_query": []}]
+        parameters.append(_last_event_id(fields[route.stream.resumes]))
+    if parameters:
         operation["parameters"] = parameters
     if body := {wire: each for wire, each in fields.items() if each.place == "body"}:
         operation["requestBody"] = _body(body)
     return operation
+
+
+def _done(route: Route) -> dict[str, Any]:
+    return {"description": "Done.", "content": _json({"$ref": f"#/components/schemas/{_result_name(route)}"})}
+
+
+def _events(stream: Stream[Any, Any, Any], route: Route, dialect: Dialect) -> dict[str, Any]:
+    """An answer of events. OpenAPI 3.1 has no words for what is in them, so the description says where each is."""
+    named = {each.event: f"`{_event_name(route, each.event)}`" for each in stream.events}
+    named |= {"end": f"`{_event_name(route, 'end')}`, the last", "error": f"`{_error_name(dialect)}`, the last"}
+    listed = "\n".join(f"- `{name}`: {schema}" for name, schema in named.items())
+    return {
+        "description": "Server-sent events until the client leaves or the stream ends, and comments between them. The"
+        f" `data` of each is JSON, by its name of the schema:\n\n{listed}",
+        "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+    }
+
+
+def _event_name(route: Route, event: str) -> str:
+    return _camel(f"{route.tool.name}_{event}_event")
+
+
+def _last_event_id(field: Field) -> dict[str, Any]:
+    shown = {**_parameter(field), "name": "Last-Event-ID", "in": "header"}
+    return {**shown, "description": f"As `{field.wire}`; what an EventSource sends when it connects again."}
 
 
 def _operation_id(route: Route) -> str:
@@ -149,6 +182,14 @@ def _body(fields: Mapping[str, Field]) -> dict[str, Any]:
     if required:
         schema["required"] = required
     return {"required": bool(required), "content": _json(schema)}
+
+
+def _results(route: Route) -> dict[str, Any]:
+    """The schemas of what a route answers, by their names."""
+    if route.stream is None:
+        return {_result_name(route): _result(route)}
+    kinds = {each.event: plain_schema(each.model_json_schema(mode="serialization")) for each in route.stream.events}
+    return {_event_name(route, name): schema for name, schema in {**kinds, "end": route.tool.output_schema}.items()}
 
 
 def _result(route: Route) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Fixtures every test may use: an app in a folder of its own, a caller, and the doors to it."""
 
+import os
 import signal
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -16,11 +17,14 @@ pytest_plugins = ["tests.fleet.plugin", "tests.protocol.npm"]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# Tests, and the servers they start, run on asyncio's own loop unless they, or whoever runs them, name the other one.
+os.environ.setdefault("MCP_SSH_LOOP", "asyncio")
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """asyncssh runs on asyncio alone."""
-    return "asyncio", {"use_uvloop": False}
+    return "asyncio", {"use_uvloop": os.environ["MCP_SSH_LOOP"] == "uvloop"}
 
 
 @pytest.fixture

@@ -43,11 +43,9 @@ def port(text: str) -> int:
 def run(parsed: argparse.Namespace) -> int:
     """Serve until a signal ends it, and return the exit code."""
     start.begin()
-    import anyio
-
     if parsed.tls_key and not parsed.tls_cert:
         raise usage("--tls-key is nothing without its certificate", "give --tls-cert, too")
-    anyio.run(_serve, parsed)
+    start.run(_serve, parsed)
     return 0
 
 

@@ -4,7 +4,18 @@ import asyncio
 import contextlib
 import gc
 import importlib
+import importlib.util
+import os
 import threading
+from collections.abc import Awaitable, Callable
+from typing import TypeVarTuple
+
+from mcp_ssh.cli.terminal import usage
+
+Arguments = TypeVarTuple("Arguments")
+
+LOOP_VARIABLE = "MCP_SSH_LOOP"
+"""Which loop a server runs on, `asyncio` or `uvloop`; without it uvloop where that is installed."""
 
 AHEAD_S = 1.0
 """How long after the start the SSH library is imported: the client's first questions come before it."""
@@ -13,6 +24,23 @@ AHEAD_S = 1.0
 def begin() -> None:
     """Collect no garbage while the program is imported: nothing of it is any, and looking takes a sixth of the time."""
     gc.disable()
+
+
+def run(serve: Callable[[*Arguments], Awaitable[None]], *arguments: *Arguments) -> None:
+    """Run a server to its end, on uvloop where that is installed, else on asyncio's own loop.
+
+    Raises:
+        Failure: `MCP_SSH_LOOP` names another loop, or one that is not here.
+    """
+    import anyio
+
+    present = importlib.util.find_spec("uvloop") is not None
+    wanted = os.environ.get(LOOP_VARIABLE) or ("uvloop" if present else "asyncio")
+    if wanted not in {"asyncio", "uvloop"}:
+        raise usage(f"{LOOP_VARIABLE} is {wanted[:40]!r}", "it is asyncio or uvloop")
+    if wanted == "uvloop" and not present:
+        raise usage(f"{LOOP_VARIABLE} is uvloop, which is not installed", "install mcp-ssh-bridge[uvloop]")
+    anyio.run(serve, *arguments, backend_options={"use_uvloop": wanted == "uvloop"})
 
 
 def begun() -> None:

@@ -24,9 +24,7 @@ def surface_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Serve until the client leaves, and return the exit code."""
     start.begin()
-    import anyio
-
-    anyio.run(_serve, parsed)
+    start.run(_serve, parsed)
     return 0
 
 

@@ -25,38 +25,6 @@ end
 """
 )
 
-# $1: lines. $2: bytes. $3: seconds. The open file is read on from where tail left it, so that nothing is lost or told
-# twice. A log that was moved away or emptied is opened anew by its name, once all of the old one is told.
-_FOLLOW = packed(
-    BEGIN
-    + r"""
-need stat tail head cat
-why=$(stat -L -c %f "$p" 2>&1) || stop failed "$why"
-[ ! -d "$p" ] || stop folder
-[ -f "$p" ] || stop special
-[ -r "$p" ] || stop denied
-lines=$1 bytes=$2
-nap() { sleep 0.1 2>/dev/null || sleep 1; }
-now() { read -r up rest </proc/uptime; echo "${up%.*}"; }
-opened() { exec 3<"$p" && which=$(stat -L -c %i "$p" 2>/dev/null); }
-at() { while read -r word value; do case $word in pos:) echo "$value"; return; esac; done </proc/self/fdinfo/3; }
-until=$(($(now) + $3))
-opened || stop denied
-begin ok
-{
-  tail -n "$lines" <&3
-  while [ "$(now)" -lt "$until" ]; do
-    nap
-    cat <&3 || break
-    facts=$(stat -L -c "%i %s" "$p" 2>/dev/null) || continue
-    if [ "${facts% *}" != "$which" ]; then cat <&3; opened
-    elif [ "${facts#* }" -lt "$(at)" ]; then opened; fi
-  done
-} 2>/dev/null | head -c "$bytes"
-end
-"""
-)
-
 # $1: pattern. $2: bytes. Then grep's options. With -Z, which not every grep has, a NUL ends the name of the file.
 # Without it each file gets a line of its own with its name between NULs, and is looked at for NULs, as GNU's grep does.
 _GREP = packed(
@@ -105,11 +73,6 @@ end "$why"
 def ask_lines(path: str, program: str, lines: int, limit: int) -> Asked:
     """What are a file's last (`tail`) or first (`head`) lines? One byte over the limit says that there were more."""
     return ask(_LINES, path, [program, str(lines), str(limit + 1)], words=WORDS)
-
-
-def ask_follow(path: str, lines: int, limit: int, seconds: int) -> Asked:
-    """What are a file's last lines, and what is added to it within a time? The answer comes when that is over."""
-    return ask(_FOLLOW, path, [str(lines), str(limit + 1), str(seconds)], words=WORDS)
 
 
 def cut(body: bytes, program: str, limit: int) -> tuple[bytes, bool]:

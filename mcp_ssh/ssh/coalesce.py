@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 READ_BYTES = 64 * 1024
 """The most that is handed on at once: with each packet it takes, asyncssh copies what it has not taken apart yet."""
@@ -56,8 +56,8 @@ class _Relay(asyncio.Protocol):
         self._prompt_bytes = PROMPT_BYTES
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 what create_connection makes
-        self._joined = Joined(transport)
+        # What create_connection makes; uvloop's is one in all but name.
+        self._joined = Joined(cast("asyncio.Transport", transport))
         self._protocol.connection_made(self._joined)
 
     def data_received(self, data: bytes) -> None:
@@ -89,9 +89,12 @@ class Joined(asyncio.Transport):
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._written: list[bytes | bytearray | memoryview] = []
+        self._over = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, at the end of this turn."""
+        """Send, at the end of this turn; after the end of the connection there is nobody to send it to."""
+        if self._over:
+            return
         if not self._written:
             self._loop.call_soon(self._flush)
         self._written.append(bytes(data))
@@ -109,12 +112,13 @@ class Joined(asyncio.Transport):
                 ours.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def drop(self) -> None:
-        """Forget what was written: there is nobody to send it to."""
+        """The connection is over. What is asked of it then asyncio's transport passes over, and uvloop's objects to."""
+        self._over = True
         self._written.clear()
 
     def get_write_buffer_size(self) -> int:
         """Bytes that have not been sent."""
-        return self._transport.get_write_buffer_size() + sum(map(len, self._written))
+        return 0 if self._over else self._transport.get_write_buffer_size() + sum(map(len, self._written))
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """What the other transport knows."""
@@ -122,22 +126,27 @@ class Joined(asyncio.Transport):
 
     def is_closing(self) -> bool:
         """Whether it is closed, or about to be."""
-        return self._transport.is_closing()
+        return self._over or self._transport.is_closing()
 
     def close(self) -> None:
         """Send the rest, then close."""
-        self._flush()
-        self._transport.close()
+        if not self._over:
+            self._flush()
+            self._transport.close()
 
     def abort(self) -> None:
         """Close without waiting. What was written has its one chance to leave, as it would have had without us."""
-        self._flush()
-        self._transport.abort()
+        if not self._over:
+            self._flush()
+            self._transport.abort()
+            self.drop()
 
     def pause_reading(self) -> None:
         """Take nothing more for now."""
-        self._transport.pause_reading()
+        if not self._over:
+            self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Go on."""
-        self._transport.resume_reading()
+        if not self._over:
+            self._transport.resume_reading()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from mcp_ssh.tool import CONFIRM_SCHEMA, AnyTool
+from mcp_ssh.tool import CONFIRM_SCHEMA, AnyTool, Stream
 from rest_bridge.dialects import Dialect
 
 Place = Literal["path", "query", "body"]
@@ -64,6 +64,7 @@ class Route:
         rename: Names at this address, to names in the tool.
         fixed: Arguments that the address implies.
         shape: The documented body, where it is not the tool's result.
+        stream: The streaming form whose events are the answer; `tool` is then its tool. See `streams`.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -74,6 +75,7 @@ class Route:
     rename: Mapping[str, str] = field(default_factory=dict[str, str])
     fixed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     shape: Shape | None = None
+    stream: Stream[Any, Any, Any] | None = None
 
     @property
     def address(self) -> str:
@@ -114,6 +116,11 @@ class Route:
         if self.method == "DELETE":
             return "body" if wire == "become" else "query"
         return "query" if self.method == "GET" or wire in self.query else "body"
+
+
+def streams(path: str, stream: Stream[Any, Any, Any]) -> Route:
+    """The address of a stream: GET, since that is what browsers' EventSource sends."""
+    return Route("GET", path, stream.tool, stream=stream)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,20 @@
 """The ssh_api family: interactive shells."""
 
+import dataclasses
+
+from pydantic import Field
+
 from mcp_ssh.tools import shell
+from mcp_ssh.tools.shell.talk import Send
 from rest_bridge.routes import Route
+
+
+class SendAsDocumented(Send):
+    """The documented body of /command/shell: the fields of /command/exec."""
+
+    timeout: float = Field(default=30.0, ge=0.1, le=3600, description="Taken, and without meaning: text is only sent.")
+    get_exit_code: bool = Field(default=True, description="Taken, and without meaning: text that is sent has none.")
+
 
 ROUTES = (
     # Not documented: shells by name. The documented addresses below are of the session's default one.
@@ -15,7 +28,12 @@ ROUTES = (
     Route("POST", "/command/shells/{shell}/exec", shell.exec_),
     Route("POST", "/command/shells/{shell}/resize", shell.resize),
     Route("POST", "/command/shells/{shell}/secret", shell.secret),
-    Route("POST", "/command/shell", shell.send, only=("command", "session_id")),
+    Route(
+        "POST",
+        "/command/shell",
+        dataclasses.replace(shell.send, params=SendAsDocumented),
+        only=("command", "timeout", "get_exit_code", "session_id"),
+    ),
     Route("GET", "/command/read", shell.read, only=("wait_s", "session_id"), rename={"timeout": "wait_s"}),
     Route("POST", "/command/key", shell.key, only=("key", "session_id")),
 )

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from mcp_ssh.tools import system
-from rest_bridge.routes import Route, Shape
+from rest_bridge.routes import Route, Shape, streams
 
 
 class ProcessText(BaseModel):
@@ -122,5 +122,7 @@ ROUTES = (
     Route("POST", "/system/archive", system.archive),
     Route("POST", "/system/extract", system.extract),
     Route("GET", "/system/tail", system.tail),
+    # Not documented: the same without an end, as server-sent events.
+    streams("/system/tail/stream", system.follow),
     Route("GET", "/system/head", system.head),
 )

@@ -64,7 +64,7 @@ GET /config/
 GET /config/{key}
 PUT /config/ key* value*
 POST /config/reload
-POST /command/shell ?session_id command*
+POST /command/shell ?session_id command* timeout get_exit_code
 GET /command/read ?timeout ?session_id
 POST /command/key ?session_id key*
 POST /firewall/rule ?session_id chain protocol port source destination target ip_version comment

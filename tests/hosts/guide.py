@@ -49,7 +49,11 @@ GUIDE = (
         "GET /command/run?cmd=ls%20-la%20/var/www&timeout=30",
         "status command stdout stderr exit_code duration_ms",
     ),
-    Asked("POST /command/shell", "status command", {"command": "ls -la /var/www"}),
+    Asked(
+        "POST /command/shell",
+        "status command",
+        {"command": "ls -la /var/www", "timeout": 30.0, "get_exit_code": True},
+    ),
     Asked("GET /command/read", "output lines"),
     Asked("POST /command/key", "status key", {"key": "ctrl+c"}),
     Asked("POST /command/background", "task_id status", {"command": "echo done"}, "task_id"),

@@ -19,6 +19,7 @@ from anyio.streams.text import TextReceiveStream
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-W", "error", "-m", "mcp_ssh")
 LIMIT_S = 60
+KEPT = frozenset({"PATH", "LANG", "TMPDIR", "MCP_SSH_LOOP"})
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through Linux's /proc")
 
@@ -35,7 +36,7 @@ def alive(pid: int) -> bool:
 
 def environment(home: Path, **changes: str) -> dict[str, str]:
     """An environment in which nothing of the person who runs the tests counts."""
-    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "LANG", "TMPDIR"}}
+    kept = {name: value for name, value in os.environ.items() if name in KEPT}
     person = home / "person"
     person.mkdir(parents=True, exist_ok=True)
     return {**kept, "HOME": str(person), "MCP_SSH_HOME": str(home / "state"), **changes}

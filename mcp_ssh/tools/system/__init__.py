@@ -9,11 +9,11 @@ from mcp_ssh.tools.system.processes import processes
 from mcp_ssh.tools.system.removal import rmrf
 from mcp_ssh.tools.system.search import find, grep
 from mcp_ssh.tools.system.services import kill, service
-from mcp_ssh.tools.system.text import head, tail
+from mcp_ssh.tools.system.text import follow, head, tail
 from mcp_ssh.tools.system.vitals import cpu, disk, memory, network, uptime, users
 
 __all__ = [
     "archive", "chmod", "chown", "cpu", "cron_add", "cron_list", "cron_remove", "disk", "env_get", "env_set", "extract",
-    "find", "grep", "head", "kill", "memory", "network", "platform", "processes", "rmrf", "service", "tail", "uptime",
-    "users",
+    "find", "follow", "grep", "head", "kill", "memory", "network", "platform", "processes", "rmrf", "service", "tail",
+    "uptime", "users",
 ]  # fmt: skip
