@@ -94,11 +94,12 @@ def _run(argv: list[str]) -> int:
         _expect_no_more(parsed.command_name, theirs)
         code = COMMANDS[parsed.command_name].run(parsed)
         sys.stdout.flush()
-        return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 the last place to turn a failure into one line
         return _failed(_reason(error), verbose=verbose)
+    else:
+        return code
 
 
 def _expect_no_more(name: str, theirs: list[str]) -> None:
