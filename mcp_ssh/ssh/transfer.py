@@ -160,17 +160,17 @@ async def passed_over(source: Source, offset: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def reading(source: Source) -> AsyncGenerator[MemoryObjectReceiveStream[bytes]]:
-    """The rest of a source in pieces, each read while the one before it is sent."""
-    ahead, pieces = anyio.create_memory_object_stream[bytes](1)
+async def ahead(read: Callable[[], bytes], shown: str) -> AsyncGenerator[MemoryObjectReceiveStream[bytes]]:
+    """What is read piece by piece in a thread, until there is none, each while the one before it is sent."""
+    taken, pieces = anyio.create_memory_object_stream[bytes](1)
 
-    async def read() -> None:
-        async with ahead:
-            while piece := await in_thread(source.next, SOURCE):
-                await ahead.send(piece)
+    async def fill() -> None:
+        async with taken:
+            while piece := await in_thread(read, shown):
+                await taken.send(piece)
 
     async with side_by_side() as group, pieces:
-        group.start_soon(read)
+        group.start_soon(fill)
         yield pieces
         group.cancel_scope.cancel()
 
@@ -188,7 +188,7 @@ async def side_by_side() -> AsyncGenerator[TaskGroup]:
 async def _sent(stream: Stream, source: Source, progress: Progress) -> bool:
     """Send the rest of a file; False where it became shorter meanwhile, or the other side takes no more."""
     done = source.at
-    async with reading(source) as pieces:
+    async with ahead(source.next, SOURCE) as pieces:
         async for piece in pieces:
             if not await stream.write(piece):
                 return False
