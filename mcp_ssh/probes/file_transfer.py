@@ -127,7 +127,11 @@ from=$2
 [ -n "$from" ] || read -r from || exit 0
 exec 4>&1
 hex=$(
-  emit "$size" <"$source" | $summed &
+  {
+    hex=$($summed <"$source")
+    [ "$(stat -L -c %s "$source")" = "$size" ] || hex=$(emit "$size" <"$source" | $summed)
+    echo "$hex"
+  } &
   { [ "$from" = 0 ] || dd bs=1 skip="$from" count=0 2>/dev/null; emit $((size - from)); } <"$source" >&4
   wait
 )
@@ -216,12 +220,13 @@ class Summed:
         self._held = b""
         self._trailer = 2 * len(asked.mark) + 64 if offer.version else 0
 
-    def feed(self, chunk: bytes) -> memoryview:
+    def feed(self, chunk: bytes) -> list[memoryview]:
         """The bytes of the file among these."""
-        held = self._held + chunk
-        end = max(0, len(held) - self._trailer)
-        self._held = held[end:]
-        return memoryview(held)[:end]
+        if len(chunk) < self._trailer:
+            chunk, self._held = self._held + chunk, b""
+        end = max(0, len(chunk) - self._trailer)
+        passed, self._held = [memoryview(self._held), memoryview(chunk)[:end]], chunk[end:]
+        return [each for each in passed if each]
 
     @property
     def sha256(self) -> str | None:

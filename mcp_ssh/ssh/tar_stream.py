@@ -1,7 +1,7 @@
 """A tar stream taken apart as it comes: headers of plain files and folders here, all others by tarfile.
 
-tarfile takes four times as long over a header, and copies content twice. Here only what GNU tar and BusyBox write for an
-ordinary file or folder is read, in one pattern to the letter; whatever differs in a byte is tarfile's. Everything blocks.
+tarfile takes four times as long over a header, and copies content twice. Here only what GNU tar and BusyBox write for
+an ordinary file or folder is read, to the letter; whatever differs in a byte is tarfile's. Everything blocks.
 """
 
 import io

@@ -216,12 +216,12 @@ class Offered:
     stream: Stream
     summed: Summed
 
-    async def read(self) -> bytes | memoryview:
-        """Some of its bytes; none at the end."""
+    async def read(self) -> list[memoryview]:
+        """Some of its bytes, in pieces; none at the end."""
         while chunk := await self.stream.read():
             if passed := self.summed.feed(chunk):
                 return passed
-        return b""
+        return []
 
 
 @contextlib.asynccontextmanager
@@ -260,8 +260,8 @@ async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | No
         if there is None:
             return shown, None
         content = bytearray()
-        while len(content) <= maximum and (chunk := await there.read()):
-            content += chunk
+        while len(content) <= maximum and (pieces := await there.read()):
+            content += b"".join(pieces)
         await there.stream.finish()
     data = bytes(content)
     if there.offer.version and await anyio.to_thread.run_sync(_sha256, data) != there.summed.sha256:
@@ -329,8 +329,8 @@ async def _download(host: Session, path: str, goal: Goal, progress: Progress) ->
         await stream.write(f"{resumed}\n".encode())
         stream.end_input()
         receiving(progress, offer.size)
-        while chunk := await there.read():
-            await in_thread(functools.partial(target.write, chunk), goal.shown)
+        while pieces := await there.read():
+            await in_thread(functools.partial(target.write, *pieces), goal.shown)
             await progress.reached(target.have)
         _, said = await stream.finish()
         await _keep(target, there, goal.shown, resumed, said)
