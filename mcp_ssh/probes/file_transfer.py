@@ -92,7 +92,8 @@ part=$kept
 )
 
 # Read by one open file from first to last, so that a file that is replaced meanwhile is still the old one. It is summed
-# up while it travels, and both stop at the size it had: a log that grows is whole as far as it was.
+# up while it travels, and both stop at the size it had: a log that grows is whole as far as it was. A folder comes as a
+# tar stream, if we still want it then.
 _SEND = packed(
     BEGIN
     + _SUMMING
@@ -102,7 +103,12 @@ facts=$(stat -L -c "%s %a %i.%Y.%Z" "$p" 2>&1) || stop failed "$facts"
 [ -r "$p" ] || stop denied
 if [ -d "$p" ]; then
   [ -x "$p" ] || stop denied
-  begin ok; printf dir; end; exit 0
+  begin ok; printf dir; end
+  read -r from || exit 0
+  need tar
+  cd "$p" || stop denied
+  begin ok; end
+  exec tar -c -f - .
 fi
 [ -f "$p" ] || stop special
 exec 3<"$p"
@@ -174,12 +180,18 @@ def parse_have(answer: Answer) -> int:
 def ask_send(path: str, maximum: int = ANY_SIZE, *, at_once: bool = False) -> Asked:
     """Give out a file; `parse_offer` reads the answer. Told an offset in a line of its own, it sends the rest.
 
+    For a folder any line has it answer once more, and send a tar stream.
+
     Args:
         path: The file.
         maximum: The most bytes it may have.
         at_once: It need not be told, and sends all.
     """
-    words: Words = {**WORDS, "large": lambda answer: Larger(answer.path, int(answer.body))}
+    words: Words = {
+        **WORDS,
+        "large": lambda answer: Larger(answer.path, int(answer.body)),
+        "lacks": lambda answer: _lacks_tar(answer) if answer.body == b"tar" else WORDS["lacks"](answer),
+    }
     return ask(_SEND, path, [str(maximum), "0" if at_once else ""], words=words)
 
 
@@ -315,16 +327,6 @@ begin ok; echo $count $hex; end
 """
 )
 
-_SEND_TREE = packed(
-    BEGIN
-    + r"""
-need tar
-cd "$p" || stop denied
-begin ok; end
-tar -c -f - .
-"""
-)
-
 
 def ask_receive_tree(path: str, name: str) -> Asked:
     """Take in a tree as a tar stream. The first answer says that it may come; `parse_grown` reads the second.
@@ -340,11 +342,6 @@ def parse_grown(answer: Answer) -> tuple[int, str | None]:
     """How many files a tree has, and the SHA-256 of all their content, where the machine could compare it."""
     count, *sha256 = answer.body.decode("ascii").split()
     return int(count), sha256[0] if sha256 else None
-
-
-def ask_send_tree(path: str) -> Asked:
-    """Give out a folder as a tar stream, right after the answer."""
-    return ask(_SEND_TREE, path, words={**WORDS, "lacks": _lacks_tar})
 
 
 class NoTar(Unsupported):

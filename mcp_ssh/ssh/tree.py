@@ -13,13 +13,13 @@ import anyio.from_thread
 
 from mcp_ssh.errors import RemoteFailed, ToolError
 from mcp_ssh.probes.answers import Answer, named
-from mcp_ssh.probes.file_transfer import ask_receive_tree, ask_send_tree, parse_grown, tar_failure
+from mcp_ssh.probes.file_transfer import ask_receive_tree, parse_grown, tar_failure
 from mcp_ssh.ssh import local
 from mcp_ssh.ssh.local_tree import Planting, Tally, archive, batch
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.streaming import Stream, streaming
 from mcp_ssh.ssh.tar_stream import Forward
-from mcp_ssh.ssh.transfer import Goal, Progress, ahead, in_thread
+from mcp_ssh.ssh.transfer import Folder, Goal, Progress, ahead, in_thread
 
 
 @dataclass(frozen=True)
@@ -72,29 +72,27 @@ def _held(handle: int) -> Generator[None]:
         os.close(handle)
 
 
-async def download(host: Session, path: str, goal: Goal, progress: Progress, *, links_inside: bool) -> Grown:
+async def download(folder: Folder, goal: Goal, progress: Progress, *, links_inside: bool) -> Grown:
     """Receive what is in a folder of the machine into a local one, which is made where it is missing.
 
     Raises:
+        NoTar: The machine has no tar.
         ToolError: The machine could not read all of it; what it could is here.
     """
-    tally, asked = Tally(), ask_send_tree(path)
-    opened = functools.partial(local.enter, goal.place, make=goal.make)
-    async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
-        answer = await stream.answer(asked)
-        stream.end_input()
-        await in_thread(functools.partial(_made, goal), goal.shown)
-        root = await in_thread(opened, goal.shown)
-        with _held(root):
-            progress.left = lambda: came(tally)
-            taking = functools.partial(_take, root, tally, _incoming(stream, progress), links_inside=links_inside)
-            torn = await in_thread(taking, goal.shown)
-        code, said = await stream.finish()
+    tally = Tally()
+    await folder.begin()
+    await in_thread(functools.partial(_made, goal), goal.shown)
+    root = await in_thread(functools.partial(local.enter, goal.place, make=goal.make), goal.shown)
+    with _held(root):
+        progress.left = lambda: came(tally)
+        incoming = _incoming(folder.stream, progress)
+        torn = await in_thread(functools.partial(_take, root, tally, incoming, links_inside=links_inside), goal.shown)
+    code, said = await folder.stream.finish()
     if code:
-        raise _unread(Answer("tar", answer.path, said, b""), tally)
+        raise _unread(Answer("tar", folder.path, said, b""), tally)
     if torn:
-        raise RemoteFailed(f"the tar stream of {named(answer.path)} cannot be read: {torn}", hint="try again")
-    return Grown(answer.path, tally)
+        raise RemoteFailed(f"the tar stream of {named(folder.path)} cannot be read: {torn}", hint="try again")
+    return Grown(folder.path, tally)
 
 
 def came(tally: Tally) -> str:
