@@ -86,25 +86,25 @@ def plain_header(name: bytes, mode: int, size: int, mtime: int) -> bytes:
 
 
 def _inside(folder: int, path: str, tally: Tally) -> Generator[bytes]:
-    with os.scandir(folder) as entries:
+    with os.scandir(folder) as found:
         # With its slash a folder comes where `sort` puts what is in it.
-        names = sorted(os.fsencode(each.name + "/" * each.is_dir(follow_symlinks=False)) for each in entries)
-    for name in (os.fsdecode(each.rstrip(b"/")) for each in names):
-        inner = f"{path}/{name}"
-        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if stat.S_ISDIR(facts.st_mode):
-            handle = os.open(name, _FOLDER, dir_fd=folder)
+        named = {os.fsencode(each.name + "/" * each.is_dir(follow_symlinks=False)): each for each in found}
+    for _, each in sorted(named.items()):
+        inner = f"{path}/{each.name}"
+        if each.is_dir(follow_symlinks=False):
+            handle = os.open(each.name, _FOLDER, dir_fd=folder)
             try:
-                yield _header(inner, facts, tarfile.DIRTYPE)
+                yield _header(inner, os.fstat(handle), tarfile.DIRTYPE)
                 yield from _inside(handle, inner, tally)
             finally:
                 os.close(handle)
-        elif stat.S_ISLNK(facts.st_mode):
+        elif each.is_symlink():
             tally.count += 1
-            yield _header(inner, facts, tarfile.SYMTYPE, os.readlink(name, dir_fd=folder))
-        elif stat.S_ISREG(facts.st_mode):
+            facts = each.stat(follow_symlinks=False)
+            yield _header(inner, facts, tarfile.SYMTYPE, os.readlink(each.name, dir_fd=folder))
+        elif each.is_file(follow_symlinks=False):
             tally.count += 1
-            yield from _file(folder, name, inner, tally)
+            yield from _file(folder, each.name, inner, tally)
         else:
             tally.skip(inner[2:])
 
@@ -134,12 +134,13 @@ def _file(folder: int, name: str, path: str, tally: Tally) -> Generator[bytes]:
 
 def batch(pieces: Generator[bytes]) -> bytes:
     """The next pieces together, about a MiB; nothing at the end."""
-    held = bytearray()
+    held, size = list[bytes](), 0
     for piece in pieces:
-        held += piece
-        if len(held) >= BATCH:
+        held.append(piece)
+        size += len(piece)
+        if size >= BATCH:
             break
-    return bytes(held)
+    return b"".join(held)
 
 
 class Planting:
