@@ -1,12 +1,10 @@
 """Whole folders between this machine and real hosts, names of every kind included."""
 
 import base64
-import functools
 import hashlib
 import io
 import os
 import tarfile
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -154,22 +152,6 @@ def entries(*wanted: tuple[str, bytes, str, bytes]) -> bytes:
             info.type, info.linkname, info.size, info.mode = kind, target, len(content), 0o4777
             tar.addfile(info, io.BytesIO(content))
     return made.getvalue()
-
-
-@pytest.fixture
-async def wrapped(deb: Host) -> AsyncGenerator[Any]:
-    """Puts scripts in the place of deb's programs."""
-    names = list[str]()
-
-    async def install(name: str, text: str) -> None:
-        names.append(f"/usr/local/bin/{name}")
-        put = f"cat > {names[-1]} && chmod 755 {names[-1]}"
-        await anyio.to_thread.run_sync(functools.partial(deb.console, ["sh", "-c", put], input=f"#!/bin/sh\n{text}\n"))
-
-    try:
-        yield install
-    finally:
-        deb.console(["rm", "-f", *names])
 
 
 @pytest.fixture
