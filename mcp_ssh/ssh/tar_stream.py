@@ -8,7 +8,7 @@ import io
 import re
 import tarfile
 from collections.abc import Callable, Generator, Iterable
-from typing import IO, Any, cast
+from typing import Any, cast
 
 LARGEST_READ = 1024 * 1024
 """The most that is held of a stream at once; a name, or a header of pax, that is longer is refused."""
@@ -101,9 +101,7 @@ def entries(stream: Forward) -> Generator[tuple[tarfile.TarInfo, Iterable[bytes 
     Raises:
         tarfile.TarError: It is no tar stream, or it ends early.
     """
-    with tarfile.open(
-        fileobj=cast("IO[bytes]", stream), mode="r:", encoding="utf-8", errors="surrogateescape"
-    ) as opened:
+    with tarfile.open(fileobj=cast("Any", stream), mode="r:", encoding="utf-8", errors="surrogateescape") as opened:
         tar = cast("Any", opened)  # `offset` is not in its documentation
         entry: tarfile.TarInfo | None = tar.next()
         while entry is not None:
