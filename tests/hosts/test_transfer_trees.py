@@ -225,9 +225,16 @@ async def test_a_tree_that_arrives_spoiled_is_refused_and_the_folder_stays(
 
 
 @pytest.mark.requirement("file.transfer.tree")
-async def test_a_stream_that_is_no_tar_is_an_error(app: App, deb: Host, liar: Any, tmp_path: Path) -> None:
+async def test_a_stream_that_is_no_tar_or_names_what_no_file_can_be_named_is_an_error(
+    app: App, deb: Host, liar: Any, tmp_path: Path
+) -> None:
     on = await opened(Direct(app), app, deb)
     await on.outside("mkdir t")
-    await liar(b"no tar at all" * 100)
-    call = on.call(file.download, remote_path=f"{FOLDER}/t", local_path=str(tmp_path / "back"))
-    await refused("remote_failed", 500, call)
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"path": "a\0b"}) as tar:
+        tar.addfile(tarfile.TarInfo("f"))
+    for data in (b"no tar at all" * 100, made.getvalue(), entries(("f", tarfile.REGTYPE, "", b"1"))[:512]):
+        await liar(data)
+        call = on.call(file.download, remote_path=f"{FOLDER}/t", local_path=str(tmp_path / "back"))
+        assert "tar stream" in str((await refused("remote_failed", 500, call)).payload)
+    assert not list((tmp_path / "back").iterdir())
