@@ -109,7 +109,7 @@ def _made(goal: Goal) -> None:
 def _take(root: int, tally: Tally, incoming: Forward, *, links_inside: bool) -> str:
     try:
         Planting(root, tally, links_inside=links_inside).take(incoming)
-    # tarfile lets numbers that are none, names with NUL in them and times beyond all years through to whoever uses them.
+    # tarfile lets numbers that are none, names with NUL and times beyond all years through to whoever uses them.
     except (tarfile.TarError, ValueError, OverflowError) as error:
         return str(error)
     return ""
