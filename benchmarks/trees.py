@@ -12,6 +12,16 @@ SIZE = 4096
 THERE = "/dev/shm/mcp-ssh-bench"  # noqa: S108 in memory, on the machine
 
 
+SENT = (
+    "half is the machine: tar 30 ms of CPU time, SHA-256 of what it wrote 30, the programs that look for what is"
+    " protected, sweep and move 40; asyncssh and packing here take 70; `tar` alone takes 130 for all of it"
+)
+CAME = (
+    "it takes 140 ms of CPU time where `tar` takes 130, 100 of them in one process: asyncssh and Python take turns, and"
+    " every file is renamed into its place"
+)
+
+
 async def run(scene: Scene) -> list[Row]:
     """Both directions."""
     count = scene.size(2000, 300)
@@ -46,8 +56,6 @@ async def run(scene: Scene) -> list[Row]:
             await mux.run(f"rm -rf {THERE}")
     what, tar = f"of {count} files of 4 KiB", "`tar \\| ssh -S`"
     return [
-        ratio_row("tree_up", f"Upload {what}", tar, seen.beside("ours up", "tar up"), 1.2,
-                  because="a good third is the machine after its tar: it sums up, looks for protected paths, moves"),
-        ratio_row("tree_down", f"Download {what}", tar, seen.beside("ours down", "tar down"), 1.0,
-                  because="Python takes the stream apart, file by file; half of its time is tarfile's reading"),
-    ]  # fmt: skip
+        ratio_row("tree_up", f"Upload {what}", tar, seen.beside("ours up", "tar up"), 1.2, because=SENT),
+        ratio_row("tree_down", f"Download {what}", tar, seen.beside("ours down", "tar down"), 1.0, because=CAME),
+    ]

@@ -92,7 +92,8 @@ part=$kept
 )
 
 # Read by one open file from first to last, so that a file that is replaced meanwhile is still the old one. It is summed
-# up while it travels, and both stop at the size it had: a log that grows is whole as far as it was.
+# up while it travels, and both stop at the size it had: a log that grows is whole as far as it was. A folder comes as a
+# tar stream, if we still want it then.
 _SEND = packed(
     BEGIN
     + _SUMMING
@@ -102,7 +103,12 @@ facts=$(stat -L -c "%s %a %i.%Y.%Z" "$p" 2>&1) || stop failed "$facts"
 [ -r "$p" ] || stop denied
 if [ -d "$p" ]; then
   [ -x "$p" ] || stop denied
-  begin ok; printf dir; end; exit 0
+  begin ok; printf dir; end
+  read -r from || exit 0
+  need tar
+  cd "$p" || stop denied
+  begin ok; end
+  exec tar -c -f - .
 fi
 [ -f "$p" ] || stop special
 exec 3<"$p"
@@ -127,7 +133,11 @@ from=$2
 [ -n "$from" ] || read -r from || exit 0
 exec 4>&1
 hex=$(
-  emit "$size" <"$source" | $summed &
+  {
+    hex=$($summed <"$source")
+    [ "$(stat -L -c %s "$source")" = "$size" ] || hex=$(emit "$size" <"$source" | $summed)
+    echo "$hex"
+  } &
   { [ "$from" = 0 ] || dd bs=1 skip="$from" count=0 2>/dev/null; emit $((size - from)); } <"$source" >&4
   wait
 )
@@ -170,12 +180,18 @@ def parse_have(answer: Answer) -> int:
 def ask_send(path: str, maximum: int = ANY_SIZE, *, at_once: bool = False) -> Asked:
     """Give out a file; `parse_offer` reads the answer. Told an offset in a line of its own, it sends the rest.
 
+    For a folder any line has it answer once more, and send a tar stream.
+
     Args:
         path: The file.
         maximum: The most bytes it may have.
         at_once: It need not be told, and sends all.
     """
-    words: Words = {**WORDS, "large": lambda answer: Larger(answer.path, int(answer.body))}
+    words: Words = {
+        **WORDS,
+        "large": lambda answer: Larger(answer.path, int(answer.body)),
+        "lacks": lambda answer: _lacks_tar(answer) if answer.body == b"tar" else WORDS["lacks"](answer),
+    }
     return ask(_SEND, path, [str(maximum), "0" if at_once else ""], words=words)
 
 
@@ -216,12 +232,13 @@ class Summed:
         self._held = b""
         self._trailer = 2 * len(asked.mark) + 64 if offer.version else 0
 
-    def feed(self, chunk: bytes) -> memoryview:
+    def feed(self, chunk: bytes) -> list[memoryview]:
         """The bytes of the file among these."""
-        held = self._held + chunk
-        end = max(0, len(held) - self._trailer)
-        self._held = held[end:]
-        return memoryview(held)[:end]
+        if len(chunk) < self._trailer:
+            chunk, self._held = self._held + chunk, b""
+        end = max(0, len(chunk) - self._trailer)
+        passed, self._held = [memoryview(self._held), memoryview(chunk)[:end]], chunk[end:]
+        return [each for each in passed if each]
 
     @property
     def sha256(self) -> str | None:
@@ -284,16 +301,21 @@ goal=$p
 [ -n "$there" ] || { goal=$(readlink -f "$room/." && echo x) || stop denied; goal=${goal%?x}; goal=${goal%/}/${p##*/}; }
 spare "$goal"
 """
-    + SWEEP
     + STAGE
     + r"""
 begin ok; end
+"""
+    + SWEEP
+    + r"""
 # Not every tar keeps the permissions of ordinary accounts against the umask.
 umask 0
 why=$(tar -x -o -p -f - -C "$stage" 2>&1) || stop tar "$why"
 [ -f "$stage/end" ] || stop short
 hex=''
 if printf x | sort -z >/dev/null 2>&1 && printf x | xargs -0 echo >/dev/null 2>&1; then
+  # cat takes a buffer for each file: glibc's malloc is to keep the memory, which is half of the time for small files.
+  MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=4194304
+  export MALLOC_MMAP_THRESHOLD_ MALLOC_TRIM_THRESHOLD_
   hex=$(find "$stage/t" -type f -perm -400 -print0 | sort -z | xargs -0 cat | summing)
   hex=${hex%% *}
   [ "$hex" = "$(cat "$stage/end")" ] || stop damaged 0
@@ -302,16 +324,6 @@ fi
     + PLACE_TREE
     + r"""
 begin ok; echo $count $hex; end
-"""
-)
-
-_SEND_TREE = packed(
-    BEGIN
-    + r"""
-need tar
-cd "$p" || stop denied
-begin ok; end
-tar -c -f - .
 """
 )
 
@@ -330,11 +342,6 @@ def parse_grown(answer: Answer) -> tuple[int, str | None]:
     """How many files a tree has, and the SHA-256 of all their content, where the machine could compare it."""
     count, *sha256 = answer.body.decode("ascii").split()
     return int(count), sha256[0] if sha256 else None
-
-
-def ask_send_tree(path: str) -> Asked:
-    """Give out a folder as a tar stream, right after the answer."""
-    return ask(_SEND_TREE, path, words={**WORDS, "lacks": _lacks_tar})
 
 
 class NoTar(Unsupported):

@@ -192,13 +192,14 @@ class Sink:
         """Some of what is there."""
         return os.pread(self._handle, length, offset)
 
-    def write(self, chunk: bytes | memoryview) -> None:
+    def write(self, *pieces: bytes | memoryview) -> None:
         """Take the next bytes."""
-        self.digest.update(chunk)
-        self.have += len(chunk)
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[os.write(self._handle, rest) :]
+        for piece in pieces:
+            self.digest.update(piece)
+            self.have += len(piece)
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
 
     def commit(self, mode: int) -> None:
         """Put the file in its place. One that was there gives it its permissions, else `mode` does."""

@@ -12,17 +12,24 @@ import os
 import secrets
 import stat
 import tarfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import IO, Any, cast
+from typing import Any
 
 from mcp_ssh.errors import Conflict, PermissionDenied
+from mcp_ssh.ssh.tar_stream import Forward, entries
 
 BATCH = 1024 * 1024
 SHOWN = 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+_REST = b"0".ljust(101, b"\0") + tarfile.GNU_MAGIC.ljust(255, b"\0")
+"""What is the same in every header of a plain file, behind the sum."""
+_REST_SUM = sum(_REST) + 8 * ord(" ")
 
 
 @dataclass
@@ -74,31 +81,30 @@ def _header(name: str, facts: os.stat_result, kind: bytes, target: str = "", siz
 def plain_header(name: bytes, mode: int, size: int, mtime: int) -> bytes:
     """The header of a file whose name and numbers fit their fields: tarfile takes five times as long over it."""
     start = b"%b%07o\0%b%011o\0%011o\0" % (name.ljust(100, b"\0"), mode, b"0000000\0" * 2, size, mtime)
-    rest = b"0".ljust(101, b"\0") + tarfile.GNU_MAGIC.ljust(255, b"\0")
     # The sum is taken as if its own field were blank (tar(5)).
-    return b"%b%06o\0 %b" % (start, sum(start) + 8 * ord(" ") + sum(rest), rest)
+    return b"%b%06o\0 %b" % (start, sum(start) + _REST_SUM, _REST)
 
 
 def _inside(folder: int, path: str, tally: Tally) -> Generator[bytes]:
-    with os.scandir(folder) as entries:
+    with os.scandir(folder) as found:
         # With its slash a folder comes where `sort` puts what is in it.
-        names = sorted(os.fsencode(each.name + "/" * each.is_dir(follow_symlinks=False)) for each in entries)
-    for name in (os.fsdecode(each.rstrip(b"/")) for each in names):
-        inner = f"{path}/{name}"
-        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if stat.S_ISDIR(facts.st_mode):
-            handle = os.open(name, _FOLDER, dir_fd=folder)
+        named = {os.fsencode(each.name + "/" * each.is_dir(follow_symlinks=False)): each for each in found}
+    for _, each in sorted(named.items()):
+        inner = f"{path}/{each.name}"
+        if each.is_dir(follow_symlinks=False):
+            handle = os.open(each.name, _FOLDER, dir_fd=folder)
             try:
-                yield _header(inner, facts, tarfile.DIRTYPE)
+                yield _header(inner, os.fstat(handle), tarfile.DIRTYPE)
                 yield from _inside(handle, inner, tally)
             finally:
                 os.close(handle)
-        elif stat.S_ISLNK(facts.st_mode):
+        elif each.is_symlink():
             tally.count += 1
-            yield _header(inner, facts, tarfile.SYMTYPE, os.readlink(name, dir_fd=folder))
-        elif stat.S_ISREG(facts.st_mode):
+            facts = each.stat(follow_symlinks=False)
+            yield _header(inner, facts, tarfile.SYMTYPE, os.readlink(each.name, dir_fd=folder))
+        elif each.is_file(follow_symlinks=False):
             tally.count += 1
-            yield from _file(folder, name, inner, tally)
+            yield from _file(folder, each.name, inner, tally)
         else:
             tally.skip(inner[2:])
 
@@ -128,12 +134,13 @@ def _file(folder: int, name: str, path: str, tally: Tally) -> Generator[bytes]:
 
 def batch(pieces: Generator[bytes]) -> bytes:
     """The next pieces together, about a MiB; nothing at the end."""
-    held = bytearray()
+    held, size = list[bytes](), 0
     for piece in pieces:
-        held += piece
-        if len(held) >= BATCH:
+        held.append(piece)
+        size += len(piece)
+        if size >= BATCH:
             break
-    return bytes(held)
+    return b"".join(held)
 
 
 class Planting:
@@ -148,24 +155,23 @@ class Planting:
         self._root = root
         self._tally = tally
         self._links_inside = links_inside
+        self._token = secrets.token_hex(8)
+        self._made_so_far = 0
         self._open: tuple[tuple[str, ...], int] = ((), os.dup(root))
 
-    def take(self, stream: IO[bytes]) -> None:
+    def take(self, stream: Forward) -> None:
         """Take in everything that comes.
 
         Raises:
             tarfile.TarError: It is no tar stream, or it ends early.
         """
         try:
-            with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
-                for entry in tar:
-                    # tarfile keeps every entry it has seen.
-                    cast("Any", tar).members = []
-                    self._entry(tar, entry)
+            for entry, content in entries(stream):
+                self._entry(entry, content)
         finally:
             os.close(self._open[1])
 
-    def _entry(self, tar: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
+    def _entry(self, entry: tarfile.TarInfo, content: Iterable[bytes | memoryview]) -> None:
         parts = _parts(entry.name)
         if parts is None:
             self._tally.skip(entry.name)
@@ -173,7 +179,7 @@ class Planting:
         try:
             if not parts or entry.isdir():
                 self._folder(parts, entry.mode & 0o777 | 0o700)
-            elif self._made(tar, entry, parts):
+            elif self._made(entry, parts, content):
                 self._tally.count += 1
             else:
                 self._tally.skip(entry.name)
@@ -185,12 +191,13 @@ class Planting:
                 raise
             self._tally.skip(entry.name)
 
-    def _made(self, tar: tarfile.TarFile, entry: tarfile.TarInfo, parts: tuple[str, ...]) -> bool:
+    def _made(self, entry: tarfile.TarInfo, parts: tuple[str, ...], content: Iterable[bytes | memoryview]) -> bool:
         folder = self._folder(parts[:-1], 0o700)
-        new = f".mcp-ssh-{secrets.token_hex(8)}.part"
+        self._made_so_far += 1
+        new = f".mcp-ssh-{self._token}{self._made_so_far:08x}.part"
         try:
             if entry.isreg():
-                self._write(tar, entry, folder, new)
+                self._write(entry, content, os.open(new, _NEW, 0o600, dir_fd=folder))
             elif entry.issym():
                 if self._links_inside and not _stays(parts[:-1], entry.linkname):
                     return False
@@ -204,16 +211,13 @@ class Planting:
             raise
         return True
 
-    def _write(self, tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: int, new: str) -> None:
-        content = tar.extractfile(entry)
-        assert content is not None  # noqa: S101 a regular entry has content
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    def _write(self, entry: tarfile.TarInfo, content: Iterable[bytes | memoryview], handle: int) -> None:
         try:
-            while chunk := content.read(BATCH):
-                rest = memoryview(chunk)
+            for piece in content:
+                rest = memoryview(piece)
                 while rest:
                     rest = rest[os.write(handle, rest) :]
-                self._tally.size += len(chunk)
+                self._tally.size += len(piece)
             os.fchmod(handle, entry.mode & 0o777)
             os.utime(handle, (entry.mtime, entry.mtime))
         finally:

@@ -29,9 +29,9 @@ from mcp_ssh.ssh.transfer import (
     Progress,
     Transferred,
     Wish,
+    ahead,
     in_thread,
     passed_over,
-    reading,
     receiving,
     side_by_side,
 )
@@ -121,7 +121,7 @@ async def _sent(sftp: Sftp, part: bytes, source: Source, progress: Progress) -> 
 async def _written(file: Any, source: Source, progress: Progress | None = None) -> None:
     """Write the rest of a source at its place."""
     offset = source.at
-    async with reading(source) as pieces:
+    async with ahead(source.next, SOURCE) as pieces:
         async for piece in pieces:
             await _write_block(file, piece, offset)
             offset += len(piece)

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from mcp_ssh.errors import Conflict, RemoteFailed
-from mcp_ssh.probes.answers import named
+from mcp_ssh.probes.answers import Asked, named
 from mcp_ssh.probes.file_transfer import (
     ANY_SIZE,
     BLOCK,
@@ -160,17 +160,17 @@ async def passed_over(source: Source, offset: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def reading(source: Source) -> AsyncGenerator[MemoryObjectReceiveStream[bytes]]:
-    """The rest of a source in pieces, each read while the one before it is sent."""
-    ahead, pieces = anyio.create_memory_object_stream[bytes](1)
+async def ahead(read: Callable[[], bytes], shown: str) -> AsyncGenerator[MemoryObjectReceiveStream[bytes]]:
+    """What is read piece by piece in a thread, until there is none, each while the one before it is sent."""
+    taken, pieces = anyio.create_memory_object_stream[bytes](1)
 
-    async def read() -> None:
-        async with ahead:
-            while piece := await in_thread(source.next, SOURCE):
-                await ahead.send(piece)
+    async def fill() -> None:
+        async with taken:
+            while piece := await in_thread(read, shown):
+                await taken.send(piece)
 
     async with side_by_side() as group, pieces:
-        group.start_soon(read)
+        group.start_soon(fill)
         yield pieces
         group.cancel_scope.cancel()
 
@@ -188,7 +188,7 @@ async def side_by_side() -> AsyncGenerator[TaskGroup]:
 async def _sent(stream: Stream, source: Source, progress: Progress) -> bool:
     """Send the rest of a file; False where it became shorter meanwhile, or the other side takes no more."""
     done = source.at
-    async with reading(source) as pieces:
+    async with ahead(source.next, SOURCE) as pieces:
         async for piece in pieces:
             if not await stream.write(piece):
                 return False
@@ -216,25 +216,49 @@ class Offered:
     stream: Stream
     summed: Summed
 
-    async def read(self) -> bytes | memoryview:
-        """Some of its bytes; none at the end."""
+    async def read(self) -> list[memoryview]:
+        """Some of its bytes, in pieces; none at the end."""
         while chunk := await self.stream.read():
             if passed := self.summed.feed(chunk):
                 return passed
-        return b""
+        return []
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that the machine has, and sends if it is told to.
+
+    Attributes:
+        path: Its path, as the machine has it.
+        stream: On which it would come.
+    """
+
+    path: str
+    stream: Stream
+    asked: Asked
+
+    async def begin(self) -> None:
+        """Have it come as a tar stream.
+
+        Raises:
+            NoTar: The machine has no tar.
+        """
+        await self.stream.write(b"tar\n")
+        self.stream.end_input()
+        await self.stream.answer(self.asked)
 
 
 @contextlib.asynccontextmanager
 async def offered(
     host: Session, path: str, maximum: int = ANY_SIZE, *, at_once: bool = False
-) -> AsyncGenerator[tuple[str, Offered | None]]:
-    """What the machine has at a path; `None` for a folder.
+) -> AsyncGenerator[Offered | Folder]:
+    """What the machine has at a path.
 
     Args:
         host: The session.
         path: The path.
         maximum: The most bytes it may have.
-        at_once: Have all of it follow without a word from us, which would be a round trip.
+        at_once: Have all of a file follow without a word from us, which would be a round trip.
     """
     asked = ask_send(path, maximum, at_once=at_once)
     async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
@@ -243,10 +267,9 @@ async def offered(
         answer = await stream.answer(asked)
         offer = parse_offer(answer)
         if offer is None:
-            await stream.finish()
-            yield answer.path, None
+            yield Folder(answer.path, stream, asked)
         else:
-            yield answer.path, Offered(answer.path, offer, stream, Summed(asked, offer))
+            yield Offered(answer.path, offer, stream, Summed(asked, offer))
 
 
 async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | None]:
@@ -256,33 +279,36 @@ async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | No
         Larger: It has more bytes.
         Conflict: It changed while it was being read.
     """
-    async with offered(host, path, maximum, at_once=True) as (shown, there):
-        if there is None:
-            return shown, None
+    async with offered(host, path, maximum, at_once=True) as there:
+        if isinstance(there, Folder):
+            await there.stream.finish()
+            return there.path, None
         content = bytearray()
-        while len(content) <= maximum and (chunk := await there.read()):
-            content += chunk
+        while len(content) <= maximum and (pieces := await there.read()):
+            content += b"".join(pieces)
         await there.stream.finish()
     data = bytes(content)
     if there.offer.version and await anyio.to_thread.run_sync(_sha256, data) != there.summed.sha256:
-        raise _changed(shown)
-    return shown, data
+        raise _changed(there.path)
+    return there.path, data
 
 
-async def download(host: Session, path: str, goal: "Goal", progress: Progress) -> Transferred | None:
-    """Receive a file; `None` where it is a folder.
+async def download(
+    host: Session, path: str, goal: "Goal", progress: Progress, grow: Callable[[Folder], Awaitable[T]]
+) -> Transferred | T:
+    """Receive a file; where it is a folder, what `grow` makes of it.
 
     Raises:
         Conflict: It changed while it was being read.
     """
     try:
-        return await _download(host, path, goal, progress)
+        return await _download(host, path, goal, progress, grow)
     except _Bad as bad:
         if not bad.resumed:
             raise _changed(path) from bad
     # What an earlier try left was bad; it is removed now.
     try:
-        return await _download(host, path, goal, progress)
+        return await _download(host, path, goal, progress, grow)
     except _Bad as bad:
         raise _changed(path) from bad
 
@@ -316,12 +342,14 @@ class _Bad(Exception):
         self.resumed = resumed
 
 
-async def _download(host: Session, path: str, goal: Goal, progress: Progress) -> Transferred | None:
-    async with offered(host, path) as (remote, there), contextlib.AsyncExitStack() as held:
-        if there is None:
-            return None
+async def _download(
+    host: Session, path: str, goal: Goal, progress: Progress, grow: Callable[[Folder], Awaitable[T]]
+) -> Transferred | T:
+    async with offered(host, path) as there, contextlib.AsyncExitStack() as held:
+        if isinstance(there, Folder):
+            return await grow(there)
         offer, stream = there.offer, there.stream
-        partial = partial_name(goal.place.name, host.name, remote, offer.size, offer.version)
+        partial = partial_name(goal.place.name, host.name, there.path, offer.size, offer.version)
         opened = local.sink(goal.place, partial, offer.size, make=goal.make)
         target = await in_thread(functools.partial(opened.__enter__), goal.shown)
         held.callback(opened.__exit__, None, None, None)
@@ -329,12 +357,12 @@ async def _download(host: Session, path: str, goal: Goal, progress: Progress) ->
         await stream.write(f"{resumed}\n".encode())
         stream.end_input()
         receiving(progress, offer.size)
-        while chunk := await there.read():
-            await in_thread(functools.partial(target.write, chunk), goal.shown)
+        while pieces := await there.read():
+            await in_thread(functools.partial(target.write, *pieces), goal.shown)
             await progress.reached(target.have)
         _, said = await stream.finish()
         await _keep(target, there, goal.shown, resumed, said)
-    return Transferred(remote, target.have, target.digest.hexdigest(), resumed, f"{offer.mode:04o}")
+    return Transferred(there.path, target.have, target.digest.hexdigest(), resumed, f"{offer.mode:04o}")
 
 
 async def _keep(target: Sink, there: Offered, shown: str, resumed: int, said: bytes) -> None:

@@ -2,25 +2,24 @@
 
 import contextlib
 import functools
-import io
 import os
 import secrets
 import tarfile
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
 
 import anyio.from_thread
 
 from mcp_ssh.errors import RemoteFailed, ToolError
 from mcp_ssh.probes.answers import Answer, named
-from mcp_ssh.probes.file_transfer import ask_receive_tree, ask_send_tree, parse_grown, tar_failure
+from mcp_ssh.probes.file_transfer import ask_receive_tree, parse_grown, tar_failure
 from mcp_ssh.ssh import local
 from mcp_ssh.ssh.local_tree import Planting, Tally, archive, batch
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.streaming import Stream, streaming
-from mcp_ssh.ssh.transfer import Goal, Progress, in_thread
+from mcp_ssh.ssh.tar_stream import Forward
+from mcp_ssh.ssh.transfer import Folder, Goal, Progress, ahead, in_thread
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,13 @@ async def upload(host: Session, path: str, place: Path, shown: str, progress: Pr
     with _held(root), contextlib.closing(archive(root, tally)) as pieces:
         async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
             await stream.answer(asked)
-            while piece := await in_thread(functools.partial(batch, pieces), shown):
-                if not await stream.write(piece):
-                    break
-                await progress.reached(progress.done + len(piece))
-            else:
-                progress.left = lambda: "all of it was sent, so some or all of its files may be there, each whole"
+            async with ahead(functools.partial(batch, pieces), shown) as batches:
+                async for piece in batches:
+                    if not await stream.write(piece):
+                        break
+                    await progress.reached(progress.done + len(piece))
+                else:
+                    progress.left = lambda: "all of it was sent, so some or all of its files may be there, each whole"
             stream.end_input()
             answer = await stream.answer(asked)
             await stream.finish()
@@ -72,30 +72,27 @@ def _held(handle: int) -> Generator[None]:
         os.close(handle)
 
 
-async def download(host: Session, path: str, goal: Goal, progress: Progress, *, links_inside: bool) -> Grown:
+async def download(folder: Folder, goal: Goal, progress: Progress, *, links_inside: bool) -> Grown:
     """Receive what is in a folder of the machine into a local one, which is made where it is missing.
 
     Raises:
+        NoTar: The machine has no tar.
         ToolError: The machine could not read all of it; what it could is here.
     """
-    tally, asked = Tally(), ask_send_tree(path)
-    opened = functools.partial(local.enter, goal.place, make=goal.make)
-    async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
-        answer = await stream.answer(asked)
-        stream.end_input()
-        await in_thread(functools.partial(_made, goal), goal.shown)
-        root = await in_thread(opened, goal.shown)
-        with _held(root):
-            progress.left = lambda: came(tally)
-            incoming = cast("IO[bytes]", Incoming(stream, progress))
-            taking = functools.partial(_take, root, tally, incoming, links_inside=links_inside)
-            torn = await in_thread(taking, goal.shown)
-        code, said = await stream.finish()
+    tally = Tally()
+    await folder.begin()
+    await in_thread(functools.partial(_made, goal), goal.shown)
+    root = await in_thread(functools.partial(local.enter, goal.place, make=goal.make), goal.shown)
+    with _held(root):
+        progress.left = lambda: came(tally)
+        incoming = _incoming(folder.stream, progress)
+        torn = await in_thread(functools.partial(_take, root, tally, incoming, links_inside=links_inside), goal.shown)
+    code, said = await folder.stream.finish()
     if code:
-        raise _unread(Answer("tar", answer.path, said, b""), tally)
+        raise _unread(Answer("tar", folder.path, said, b""), tally)
     if torn:
-        raise RemoteFailed(f"the tar stream of {named(answer.path)} cannot be read: {torn}", hint="try again")
-    return Grown(answer.path, tally)
+        raise RemoteFailed(f"the tar stream of {named(folder.path)} cannot be read: {torn}", hint="try again")
+    return Grown(folder.path, tally)
 
 
 def came(tally: Tally) -> str:
@@ -109,10 +106,11 @@ def _made(goal: Goal) -> None:
             goal.place.mkdir()
 
 
-def _take(root: int, tally: Tally, incoming: IO[bytes], *, links_inside: bool) -> str:
+def _take(root: int, tally: Tally, incoming: Forward, *, links_inside: bool) -> str:
     try:
         Planting(root, tally, links_inside=links_inside).take(incoming)
-    except tarfile.TarError as error:
+    # tarfile lets numbers that are none, names with NUL and times beyond all years through to whoever uses them.
+    except (tarfile.TarError, ValueError, OverflowError) as error:
         return str(error)
     return ""
 
@@ -125,28 +123,12 @@ def _unread(answer: Answer, tally: Tally) -> ToolError:
     return error
 
 
-class Incoming(io.RawIOBase):
+def _incoming(stream: Stream, progress: Progress) -> Forward:
     """A stream of the machine as a file that a thread reads; the loop waits for the bytes."""
 
-    def __init__(self, stream: Stream, progress: Progress) -> None:
-        self._stream = stream
-        self._progress = progress
-        self._held = b""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, at most so many, fewer only at the end."""
-        parts: list[bytes] = []
-        while size > 0:
-            if not self._held:
-                self._held = anyio.from_thread.run(self._next)
-                if not self._held:
-                    break
-            parts.append(self._held[:size])
-            self._held = self._held[len(parts[-1]) :]
-            size -= len(parts[-1])
-        return b"".join(parts)
-
-    async def _next(self) -> bytes:
-        chunk = await self._stream.read()
-        await self._progress.reached(self._progress.done + len(chunk))
+    async def more() -> bytes:
+        chunk = await stream.read()
+        await progress.reached(progress.done + len(chunk))
         return chunk
+
+    return Forward(functools.partial(anyio.from_thread.run, more))

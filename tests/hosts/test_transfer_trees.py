@@ -1,12 +1,10 @@
 """Whole folders between this machine and real hosts, names of every kind included."""
 
 import base64
-import functools
 import hashlib
 import io
 import os
 import tarfile
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -157,22 +155,6 @@ def entries(*wanted: tuple[str, bytes, str, bytes]) -> bytes:
 
 
 @pytest.fixture
-async def wrapped(deb: Host) -> AsyncGenerator[Any]:
-    """Puts scripts in the place of deb's programs."""
-    names = list[str]()
-
-    async def install(name: str, text: str) -> None:
-        names.append(f"/usr/local/bin/{name}")
-        put = f"cat > {names[-1]} && chmod 755 {names[-1]}"
-        await anyio.to_thread.run_sync(functools.partial(deb.console, ["sh", "-c", put], input=f"#!/bin/sh\n{text}\n"))
-
-    try:
-        yield install
-    finally:
-        deb.console(["rm", "-f", *names])
-
-
-@pytest.fixture
 async def liar(wrapped: Any) -> Any:
     """Has deb's tar send what it is given instead of what is there."""
 
@@ -243,9 +225,16 @@ async def test_a_tree_that_arrives_spoiled_is_refused_and_the_folder_stays(
 
 
 @pytest.mark.requirement("file.transfer.tree")
-async def test_a_stream_that_is_no_tar_is_an_error(app: App, deb: Host, liar: Any, tmp_path: Path) -> None:
+async def test_a_stream_that_is_no_tar_or_names_what_no_file_can_be_named_is_an_error(
+    app: App, deb: Host, liar: Any, tmp_path: Path
+) -> None:
     on = await opened(Direct(app), app, deb)
     await on.outside("mkdir t")
-    await liar(b"no tar at all" * 100)
-    call = on.call(file.download, remote_path=f"{FOLDER}/t", local_path=str(tmp_path / "back"))
-    await refused("remote_failed", 500, call)
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"path": "a\0b"}) as tar:
+        tar.addfile(tarfile.TarInfo("f"))
+    for data in (b"no tar at all" * 100, made.getvalue(), entries(("f", tarfile.REGTYPE, "", b"1"))[:512]):
+        await liar(data)
+        call = on.call(file.download, remote_path=f"{FOLDER}/t", local_path=str(tmp_path / "back"))
+        assert "tar stream" in str((await refused("remote_failed", 500, call)).payload)
+    assert not list((tmp_path / "back").iterdir())

@@ -14,14 +14,15 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App
+from mcp_ssh.probes import file_transfer
 from mcp_ssh.probes.file_transfer import ask_receive
 from mcp_ssh.ssh import local
 from mcp_ssh.tools import file
-from tests.doors import DirectCall, Fault, caller
+from tests.doors import Direct, DirectCall, Fault, caller
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected, login, outside, processes
 from tests.hosts.servers import stdio
-from tests.hosts.transfers import BIG, CONTENT, FOLDER, SUMS, On, big, emptied, facts, noise, refused, sha256
+from tests.hosts.transfers import BIG, CONTENT, FOLDER, SUMS, On, big, emptied, facts, noise, opened, refused, sha256
 
 MIB = 1024 * 1024
 
@@ -226,6 +227,25 @@ async def test_a_source_that_is_rewritten_while_it_is_sent_replaces_nothing(
         await refused("conflict", 409, direct.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there)))
     host.clear()
     assert await direct.outside("cat f; ls -A") == "old\nf\n"
+
+
+@pytest.mark.requirement("file.download")
+async def test_a_log_that_grows_while_it_is_summed_up_comes_as_far_as_it_was(
+    app: App, deb: Host, wrapped: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = await opened(Direct(app), app, deb)
+    await on.outside("head -c 2000000 /dev/urandom > f")
+    whole = await on.sha256("f")
+    await wrapped("openssl", f"echo more >> '{FOLDER}/f'; exec /usr/bin/openssl \"$@\"")
+    back = {"remote_path": f"{FOLDER}/f", "local_path": str(tmp_path / "back")}
+    got = await on.call(file.download, **back)
+    assert (got["size"], got["sha256"], sha256(tmp_path / "back")) == (2_000_000, whole, whole)
+    assert int(await on.outside("stat -c %s f")) > 2_000_000
+    # The twin: nobody looks whether it grew.
+    blind = file_transfer._SEND.replace('= "$size" ] || hex=', '= "$size" ] || other=')
+    assert blind != file_transfer._SEND
+    monkeypatch.setattr(file_transfer, "_SEND", blind)
+    await refused("conflict", 409, on.call(file.download, **back))
 
 
 @pytest.mark.requirement("file.transfer.swept")

@@ -198,24 +198,24 @@ async def download(host: Session, params: Download, call: Call) -> Downloaded:
         if params.return_content:
             return await _content(host, params, place, call)
         goal = Goal(cast("Path", place), cast("str", params.local_path), make=not call.caller.owner)
-        done = await _single(host).download(host, params.remote_path, goal, progress)
-        if done is None:
-            grown = await _download_tree(host, params, goal, call, progress)
-            return _grown(Downloaded(status="downloaded", path=grown.path, size=grown.tally.size), grown)
+        done = await _received(host, params.remote_path, goal, call, progress)
+    if isinstance(done, Grown):
+        return _grown(Downloaded(status="downloaded", path=done.path, size=done.tally.size), done)
     downloaded = Downloaded(status="downloaded", path=done.path, size=done.size, sha256=done.sha256)
     return _resumed(downloaded, done)
 
 
-async def _download_tree(host: Session, params: Download, goal: Goal, call: Call, progress: Progress) -> Grown:
-    if not host.has_shell:
-        return await sftp_transfer.download_tree(host, params.remote_path, goal, progress)
-    try:
-        confined = not call.caller.owner
-        return await tree.download(host, params.remote_path, goal, progress, links_inside=confined)
-    except NoTar:
-        if not _may_use_sftp(host):
-            raise
-        return await sftp_transfer.download_tree(host, params.remote_path, goal, progress)
+async def _received(host: Session, path: str, goal: Goal, call: Call, progress: Progress) -> Transferred | Grown:
+    if host.has_shell:
+        grow = functools.partial(tree.download, goal=goal, progress=progress, links_inside=not call.caller.owner)
+        try:
+            return await transfer.download(host, path, goal, progress, grow)
+        except NoTar:
+            if not _may_use_sftp(host):
+                raise
+            return await sftp_transfer.download_tree(host, path, goal, progress)
+    done = await sftp_transfer.download(host, path, goal, progress)
+    return done or await sftp_transfer.download_tree(host, path, goal, progress)
 
 
 async def _content(host: Session, params: Download, place: Path | None, call: Call) -> Downloaded:
