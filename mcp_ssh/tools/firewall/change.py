@@ -129,10 +129,12 @@ def _told(firewall: Firewall, steps: Sequence[Step], failed: Mapping[Family, Hea
     error = "; ".join(wrong) or None
     if rolled_back:
         error = SHUT_OUT
+    elif "withdrawn" in said:
+        error = f"{error}; the rules are as they were"
     return Changed(
         backend=firewall.name,
         success=not wrong and not rolled_back,
-        changed=not rolled_back and any(not each.exit_code for each in heard.values()),
+        changed=not rolled_back and "withdrawn" not in said and any(not each.exit_code for each in heard.values()),
         rolled_back=rolled_back,
         commands=[each.command.line() for each in steps],
         ipv4=heard.get("ipv4"),
