@@ -69,7 +69,9 @@ Values = Mapping[str, list[str]]
 def _in_use(default: str, text: str) -> list[tuple[str, Values]]:
     """The zones that packets come in through, the default one first."""
     zones = _zones(text)
-    others = [name for name, each in zones.items() if name != default and (each.get("interfaces") or each.get("sources"))]
+    others = [
+        name for name, each in zones.items() if name != default and (each.get("interfaces") or each.get("sources"))
+    ]
     return [(name, zones[name]) for name in [default, *others] if name in zones]
 
 
