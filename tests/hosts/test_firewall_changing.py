@@ -142,7 +142,7 @@ async def test_kept_rules_are_there_after_a_reboot_and_can_be_gone_back_to(
         assert (saved["success"], saved["error"]) == (True, None)
         before = [await rules(host, each) for each in ("iptables", "ip6tables")]
         # Where Debian's own package does that, ours stays away from it.
-        ours = await console(host, "ls -d /etc/systemd/system/mcp-ssh-firewall.service /etc/init.d/mcp-ssh-firewall || :")
+        ours = await console(host, "find /etc/systemd/system /etc/init.d -name 'mcp-ssh-firewall*'")
         assert bool(ours) == (name != "bastion")
         await anyio.to_thread.run_sync(functools.partial(host.reboot, 60))
         assert [await rules(host, each) for each in ("iptables", "ip6tables")] == before

@@ -1,4 +1,4 @@
-"""The same way back where more is different: legacy tables, IPv6, firewalld's other backend, a server that is killed."""
+"""The same way back where more is different: legacy tables, IPv6, firewalld on iptables, a server that is killed."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -149,6 +149,7 @@ from mcp_ssh.cli import main
 firewalls._CHANGE = firewalls._CHANGE.replace('undo "$family"', ":")
 main()
 """
+CHANGED = "ls /run/mcp-ssh-firewall.*/armed && iptables -S | grep 'dport 22' && ip6tables -S | grep 'dport 22'"
 
 
 @pytest.mark.requirement("firewall.way_back")
@@ -164,11 +165,11 @@ async def test_a_machine_whose_server_is_killed_before_the_proof_lets_in_again(
             session_id = (await server.call("session_connect", login(deb, "root")))["session_id"]
             given = {"session_id": session_id, "port": 22, "rollback_s": 4}
             await server.send("tools/call", {"name": "firewall_block_port", "arguments": given})
-            await until(deb, "ls /run/mcp-ssh-firewall.*/armed && iptables -S | grep 'dport 22' && ip6tables -S | grep 22")
+            await until(deb, CHANGED)
             server.process.kill()
         async with open_app(mcp_home, Config()) as app:
             assert not await gets_in(app, deb)
-            await until(deb, "ls /run/mcp-ssh-firewall.*/undone")
+            await until(deb, CHANGED)
             assert await gets_in(app, deb) == (program[0] == "-m")
         assert (await console(deb, "iptables -S; ip6tables -S") == before) == (program[0] == "-m")
     finally:

@@ -108,7 +108,7 @@ class Listed(Result):
 async def rules(host: Session, params: Listing, call: Call) -> Listed:
     """List the firewall's rules and policies, numbered, as fields and as text.
 
-    The filter table of iptables; of firewalld, direct rules, the default zone, and the zones with interfaces or sources.
+    The filter table of iptables; of firewalld, direct rules, the default zone, and zones with interfaces or sources.
     Needs root: without become, sudo -n is tried.
     """
     firewall = choose(await host.platform())
@@ -116,7 +116,7 @@ async def rules(host: Session, params: Listing, call: Call) -> Listed:
     asked = firewall.ask(params.chain, families)
     parts = asked.parts((await (await host.privileged()).run(asked.command)).stdout)
     heard = {family: heard_of(parts, family) for family in families}
-    tables = {family: firewall.table(parts, family) for family in families}
+    tables: dict[Family, Table] = {family: firewall.table(parts, family) for family in families}
     return Listed(
         backend=firewall.name,
         success=all(each.exit_code == 0 for each in heard.values()),
