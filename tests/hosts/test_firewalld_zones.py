@@ -70,6 +70,11 @@ async def test_a_rule_holds_in_every_zone_that_packets_come_in_through(
     assert told["zones"][2]["policies"] == {"ipv4": "ACCEPT", "ipv6": "ACCEPT"}
     assert (await connects(rocky), await peer_connects(rocky)) == (False, True)
 
+    # The harm: the default zone alone lets nobody in who comes by another.
+    await console(rocky, "firewall-cmd --add-port=8080/tcp")
+    assert not await connects(rocky)
+    await console(rocky, "firewall-cmd --remove-port=8080/tcp")
+
     given = {**on, "port": 8080, "ip_version": "ipv4"}
     planned = await way.call(firewall.allow_port, {**given, "ip_version": "both", "dry_run": True})
     for each in ("public", "internal", "trusted"):
@@ -117,6 +122,25 @@ async def test_kept_rules_of_all_zones_come_back(app: App, rocky: Host, on: dict
     assert (back["success"], back["rolled_back"]) == (True, False)
     assert (await connects(rocky), await peer_connects(rocky)) == (False, False)
     assert await console(rocky, LISTED) == kept
+
+
+@pytest.mark.requirement("firewall.zones")
+async def test_a_flush_empties_every_zone_in_use_and_no_other(app: App, rocky: Host, on: dict[str, Any]) -> None:
+    # What comes from us is let in by a zone's target, so that the flush may stay.
+    await console(
+        rocky, "firewall-cmd --zone=trusted --add-source=10.77.0.1; firewall-cmd --zone=trusted --add-port=1/tcp"
+    )
+    others = "firewall-cmd --info-zone=home; firewall-cmd --info-zone=work"
+    before = await console(rocky, others)
+    flushed = await Direct(app).call(firewall.flush, {**on, "chain": "INPUT", "ip_version": "ipv4"})
+    assert (flushed["success"], flushed["changed"], flushed["rolled_back"]) == (True, True, False)
+    for each in ("public", "internal", "trusted"):
+        left = await console(
+            rocky, f"for w in services ports rich-rules; do firewall-cmd --zone={each} --list-$w; done"
+        )
+        assert left.split() == []
+    assert "10.77.0.1" in await console(rocky, "firewall-cmd --zone=trusted --list-sources")
+    assert (await connects(rocky), await console(rocky, others)) == (True, before)
 
 
 @pytest.mark.requirement("firewall.way_back")

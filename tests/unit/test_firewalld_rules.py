@@ -113,6 +113,13 @@ def test_a_rule_goes_into_each_zone_in_use_before_what_would_decide_otherwise_th
     assert direct.argv[1] == "--direct"
 
 
+@pytest.mark.requirement("firewall.zones")
+def test_a_policy_is_set_in_those_zones_in_use_that_have_another() -> None:
+    table = parse("ipv4", HEAD + TRUSTED + "=\n")
+    for target, zones in (("DROP", ["public", "work"]), ("ACCEPT", ["public"])):
+        assert [each.argv[-1] for each in Firewalld().policy("ipv4", "INPUT", target, table)] == zones
+
+
 @pytest.mark.requirement("firewall.placement")
 def test_what_would_have_no_effect_is_refused() -> None:
     accepted = replace(WANTED, target="ACCEPT")
