@@ -78,7 +78,7 @@ undo() {
 withdraw() {
     [ -s "$dir/firewalld" ] || return 0
     undo
-    : >"$dir/withdrawn"
+    if [ "$(listed | flat | sort)" = "$(sort "$dir/old")" ]; then : >"$dir/withdrawn"; else : >"$dir/torn"; fi
 }
 """
 

@@ -116,7 +116,7 @@ tell() {
         part "${family}_code"; cat "$dir/$family.code"
         part "${family}_text"; cat "$dir/$family.text"
     done
-    for word in result changed unkept armed withdrawn disarmed fired undone; do
+    for word in result changed unkept armed withdrawn torn disarmed fired undone; do
         [ ! -e "$dir/$word" ] || part "$word"
     done
 }

@@ -87,7 +87,7 @@ LOCK_OUTS_OF_IPV6 = {
 
 
 @pytest.mark.requirement("firewall.way_back")
-@pytest.mark.parametrize("name", LOCK_OUTS_OF_IPV6 if SOAK else ["our address", "a flush under DROP"])
+@pytest.mark.parametrize("name", LOCK_OUTS_OF_IPV6 if SOAK else ["our address"])
 async def test_who_came_by_ipv6_and_shuts_himself_out_is_let_in_again(app: App, deb: Host, name: str) -> None:
     six = OverIpv6(deb.row, deb.cache)
     before, tool, arguments = LOCK_OUTS_OF_IPV6[name]
