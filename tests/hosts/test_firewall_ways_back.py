@@ -119,7 +119,7 @@ async def test_firewalld_too_lets_in_again_who_came_by_ipv6(app: App, rocky: Hos
 
 BACKEND = """
 sed -i s/^FirewallBackend=.*/FirewallBackend={}/ /etc/firewalld/firewalld.conf
-systemctl restart firewalld
+systemctl restart firewalld; firewall-cmd --state
 """
 
 
