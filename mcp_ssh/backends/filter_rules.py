@@ -17,6 +17,7 @@ class FilterRule:
         ports: Destination ports, such as `443`, `8000:9000` or `80,443`.
         text: The rule as the program itself writes it.
         more: Whether it has conditions beyond these fields.
+        zone: Whose packets it decides about, by name; None where it is for all.
     """
 
     family: Family
@@ -34,6 +35,7 @@ class FilterRule:
     states: str | None = None
     comment: str | None = None
     more: bool = False
+    zone: str | None = None
 
     def of(self, family: Family) -> "FilterRule":
         """The same rule for another family."""
@@ -42,8 +44,31 @@ class FilterRule:
 
 
 @dataclass(frozen=True)
+class Zone:
+    """What packets come in through, with rules of its own.
+
+    Attributes:
+        policy: What becomes of those that no rule of the zone decides.
+        default: Whether it takes what no other zone does.
+        interfaces: Those whose packets it takes.
+        sources: Addresses, networks and sets of them whose packets it takes, whichever interface they come from.
+    """
+
+    name: str
+    policy: str
+    default: bool = False
+    interfaces: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Table:
-    """The filter table of one family: policies by chain, and the rules in order."""
+    """The filter table of one family: policies by chain, the rules in order, and the zones if it has such."""
 
     policies: Mapping[str, str] = field(default_factory=dict[str, str])
     rules: tuple[FilterRule, ...] = ()
+    zones: tuple[Zone, ...] = ()
+
+    def of(self, zone: Zone) -> "Table":
+        """The rules that packets of a zone meet."""
+        return replace(self, rules=tuple(rule for rule in self.rules if rule.zone in {None, zone.name}))

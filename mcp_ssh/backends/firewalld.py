@@ -1,21 +1,25 @@
 """Firewalld (firewall-cmd(1)): its running rules read and changed, and kept as its own commands keep them.
 
-Rules of INPUT are rich rules of the default zone, each with a priority that puts it before what would decide
-otherwise. A policy is a rule behind all others, for a zone's own target cannot be changed while it runs.
+Rules of INPUT are rich rules in every zone that packets come in through: the default zone, and those with interfaces or
+sources. Each has a priority that puts it before what would decide otherwise in its zone. A policy is a rule behind all
+others, for a zone's own target cannot be changed while it runs.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
+from mcp_ssh.backends.filter_rules import Family, FilterRule, Table, Zone
 from mcp_ssh.backends.firewalld_rules import LAST, direct_words, parse, policy_rule, priority_of
 from mcp_ssh.backends.iptables import words_of
-from mcp_ssh.backends.placement import Place
+from mcp_ssh.backends.placement import place_of
 from mcp_ssh.commandline import Command, command, script
 from mcp_ssh.errors import Unsupported
 from mcp_ssh.probes.parts import PartsAsked, ask_parts
 
 _FIRST = -32768
+
+# $1: the policy's rule that goes. $2: the one that comes. $3: the zone.
+_POLICY = 'firewall-cmd "--zone=$3" "--remove-rich-rule=$1" && firewall-cmd "--zone=$3" "--add-rich-rule=$2"'
 
 # `state` is asked of the program once and kept in $dir, for each of its calls takes a fifth of a second; it is the
 # same for both families. What was kept and what is are compared line by line: zone, option, value. A zone's target can
@@ -71,6 +75,11 @@ undo() {
     differ now old | put add
     differ old now | put remove
 }
+withdraw() {
+    [ -s "$dir/firewalld" ] || return 0
+    undo
+    if [ "$(listed | flat | sort)" = "$(sort "$dir/old")" ]; then : >"$dir/withdrawn"; else : >"$dir/torn"; fi
+}
 """
 
 # $1, $2: which of the families are asked for.
@@ -79,7 +88,7 @@ read_by_people() {
     awk '
         NR == 1 { zone = $1; next }
         $0 == "=" { direct = 1; next }
-        /^[^ \t]/ { here = $1 == zone }
+        /^[^ \t]/ { here = $1 == zone || /active\)$/ }
         here || direct
     '
 }
@@ -102,7 +111,7 @@ for family in $1 $2; do part "$family"; printf "%s\n" "$rules"; part "${family}_
 
 @dataclass(frozen=True)
 class Firewalld:
-    """The default zone, and direct rules."""
+    """The zones that packets come in through, and direct rules."""
 
     name: str = "firewalld"
     functions: str = FUNCTIONS
@@ -119,57 +128,49 @@ class Firewalld:
         """A family's rules. What names no family is in both."""
         return parse(family, parts.get(f"{family}_rules", ""))
 
-    def add(self, rule: FilterRule, place: Place) -> Command:
-        """Put a rule before what would decide otherwise.
+    def add(self, rule: FilterRule, table: Table) -> list[Command]:
+        """Put a rule before what would decide otherwise, in every zone that packets come in through.
 
         Raises:
             Unsupported: Firewalld has no such rule, or none that would take effect.
         """
-        before = place.before
-        priority = min(0, priority_of(before) if before else 0) - 1
-        if priority < _FIRST:
-            raise Unsupported(f"no priority is left before {before and before.text!r}", hint="delete that rule first")
-        behind_direct = before is not None and bool(direct_words(before))
-        if rule.target == "ACCEPT" and (rule.chain == "FORWARD" or (rule.chain == "INPUT" and behind_direct)):
-            raise Unsupported(
-                "firewalld still refuses what a direct rule accepts, so this would not take effect",
-                hint="delete the rule that blocks; for FORWARD use its policies, with command_exec",
-            )
-        if rule.chain != "INPUT" or behind_direct:
-            return _direct("add", [rule.family, "filter", rule.chain, str(priority), *words_of(rule)])
-        if rule.comment:
-            raise Unsupported("comment: firewalld keeps none with the rules of INPUT", hint="leave it out")
-        return command("firewall-cmd", f"--add-rich-rule={' '.join(_rich_words(rule, priority))}")
+        if rule.chain != "INPUT":
+            return _added(rule, table, None)
+        # A rule that goes before direct rules is itself direct, and then the same for all zones.
+        added = {each.line(): each for zone in table.zones for each in _added(rule, table.of(zone), zone)}
+        return list(added.values())
 
     def delete(self, rule: FilterRule) -> Command:
-        """Take a rule away. What names no family goes for both."""
+        """Take a rule away, from its zone alone. What names no family goes for both."""
         return _direct("remove", words) if (words := direct_words(rule)) else _removing([rule])
 
     def flush(self, _family: Family, chain: str | None, table: Table) -> list[Command]:
         """Take all rules away, services and ports too; policies stay."""
         meant = [rule for rule in table.rules if chain in {None, rule.chain}]
         direct = [self.delete(rule) for rule in meant if direct_words(rule)]
-        kinds: dict[str, list[FilterRule]] = {}
+        kinds: dict[tuple[str | None, str], list[FilterRule]] = {}
         for rule in meant:
             if not direct_words(rule):
-                kinds.setdefault(rule.text.split()[0], []).append(rule)
+                kinds.setdefault((rule.zone, rule.text.split()[0]), []).append(rule)
         return direct + [_removing(rules) for rules in kinds.values()]
 
-    def policy(self, family: Family, chain: str, target: str) -> Command:
-        """What becomes of packets that no rule of the chain decides.
+    def policy(self, family: Family, chain: str, target: str, table: Table) -> list[Command]:
+        """What becomes of packets that no rule of the chain decides; of INPUT, in every zone that they come in through.
 
         Raises:
             Unsupported: The chain can have no such policy.
         """
-        other = "ACCEPT" if target == "DROP" else "DROP"
         if chain == "INPUT":
+            other = "ACCEPT" if target == "DROP" else "DROP"
             rules = [policy_rule(family, other), policy_rule(family, target)]
-            return script('firewall-cmd "--remove-rich-rule=$1" && firewall-cmd "--add-rich-rule=$2"', rules)
+            return [script(_POLICY, [*rules, zone.name]) for zone in table.zones if zone.policy != target]
+        if table.policies.get(chain) == target:
+            return []
         if chain == "FORWARD" and target == "ACCEPT":
             raise Unsupported(
                 "firewalld forwards only what its zones and policies say", hint="use firewall-cmd, with command_exec"
             )
-        return _direct("add" if target == "DROP" else "remove", [family, "filter", chain, str(LAST), "-j", "DROP"])
+        return [_direct("add" if target == "DROP" else "remove", [family, "filter", chain, str(LAST), "-j", "DROP"])]
 
     def ask_kept(self) -> PartsAsked:
         """Nothing need be asked: firewalld knows by itself how rules are kept."""
@@ -192,11 +193,39 @@ def _direct(verb: str, words: list[str]) -> Command:
     return command("firewall-cmd", "--direct", f"--{verb}-rule", *words)
 
 
+def _added(rule: FilterRule, table: Table, zone: Zone | None) -> list[Command]:
+    place = place_of(rule, table)
+    if place.standing:
+        return []
+    before = place.before
+    priority = min(0, priority_of(before) if before else 0) - 1
+    if priority < _FIRST:
+        raise Unsupported(f"no priority is left before {before and before.text!r}", hint="delete that rule first")
+    behind_direct = before is not None and bool(direct_words(before))
+    if rule.target == "ACCEPT" and (rule.chain == "FORWARD" or (zone and behind_direct)):
+        raise Unsupported(
+            "firewalld still refuses what a direct rule accepts, so this would not take effect",
+            hint="delete the rule that blocks; for FORWARD use its policies, with command_exec",
+        )
+    if not zone or behind_direct:
+        return [_direct("add", [rule.family, "filter", rule.chain, str(priority), *words_of(rule)])]
+    if rule.comment:
+        raise Unsupported(
+            "comment: firewalld's rich rules have none, and what a direct rule with one accepts is still refused",
+            hint="leave it out on INPUT; firewall_rules tells each rule's fields and zone",
+        )
+    return [_in(zone.name, f"--add-rich-rule={' '.join(_rich_words(rule, priority))}")]
+
+
+def _in(zone: str | None, *options: str) -> Command:
+    return command("firewall-cmd", *([f"--zone={zone}"] if zone else []), *options)
+
+
 def _removing(rules: list[FilterRule]) -> Command:
-    """Take away rules of one kind, which is their first word."""
+    """Take away rules of one zone and one kind, which is their first word."""
     kinds = [each.text.partition(" ") for each in rules]
-    return command(
-        "firewall-cmd",
+    return _in(
+        rules[0].zone,
         *(
             f"--remove-rich-rule=rule {rest}" if kind == "rule" else f"--remove-{kind}={rest}"
             for kind, _, rest in kinds

@@ -1,15 +1,16 @@
 """Firewalld's rules, as firewall-cmd(1) lists them, told apart in the order in which they take effect.
 
-Chain INPUT is what the default zone lets in: rich rules (firewalld.richlanguage(5)), services and ports. OUTPUT and
-FORWARD are direct rules, which firewalld hands to iptables.
+Chain INPUT is what is let in by the zones that packets come in through, which are the default zone and those that have
+interfaces or sources: rich rules (firewalld.richlanguage(5)), services and ports. OUTPUT and FORWARD are direct rules,
+which firewalld hands to iptables.
 """
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
+from mcp_ssh.backends.filter_rules import Family, FilterRule, Table, Zone
 from mcp_ssh.backends.iptables import conditions
 from mcp_ssh.commandline import words
 
@@ -46,40 +47,59 @@ def direct_words(rule: FilterRule) -> list[str]:
 
 
 def parse(family: Family, text: str) -> Table:
-    """The default zone and the direct rules, given the answer: its name, all zones, `=`, and the direct rules."""
-    zones, _, direct_text = text.partition("\n=\n")
-    default, _, zones = zones.partition("\n")
-    zone = {"rich rules": [], **dict(_zone(default.strip(), zones))}
+    """The zones in use and the direct rules, given the answer: the default zone, all zones, `=`, and direct rules."""
+    listed, _, direct_text = text.partition("\n=\n")
+    default, _, listed = listed.partition("\n")
     direct = _directs(family, direct_text)
-    policies = {
-        "INPUT": _TARGETS.get(target := " ".join(zone.pop("target", [])), target),
-        "OUTPUT": "ACCEPT",
-        "FORWARD": "REJECT",
-    }
+    zones: list[Zone] = []
+    rules = [each for each in direct if not _is_policy(each)]
+    for name, values in _in_use(default.strip(), listed):
+        interfaces, sources = (tuple(values.get(each, ())) for each in ("interfaces", "sources"))
+        zones.append(Zone(name, _policy(family, values), name == default.strip(), interfaces, sources))
+        rules += [replace(rule, zone=name) for rule in _zone_rules(family, values)]
+    policies = {"INPUT": zones[0].policy if zones else "", "OUTPUT": "ACCEPT", "FORWARD": "REJECT"}
     policies |= {each.chain: each.target for each in direct if _is_policy(each)}
-    for target in ("DROP", "ACCEPT"):
-        if policy_rule(family, target) in zone["rich rules"]:
-            policies["INPUT"] = target
-    own = {policy_rule(family, target) for target in _ACTIONS.values()}
-    zone["rich rules"] = [each for each in zone["rich rules"] if each not in own]
-    rules = [each for each in direct if not _is_policy(each)] + _zone_rules(family, zone)
-    return Table(policies, tuple(_numbered(rules)))
+    return Table(policies, tuple(_numbered(rules)), tuple(zones))
 
 
-def _zone(name: str, text: str) -> Iterator[tuple[str, list[str]]]:
-    here, key, values = False, "", list[str]()
+Values = Mapping[str, list[str]]
+"""What a zone is made of, by the word that firewall-cmd lists it under."""
+
+
+def _in_use(default: str, text: str) -> list[tuple[str, Values]]:
+    """The zones that packets come in through, the default one first."""
+    zones = _zones(text)
+    others = [
+        name for name, each in zones.items() if name != default and (each.get("interfaces") or each.get("sources"))
+    ]
+    return [(name, zones[name]) for name in [default, *others] if name in zones]
+
+
+def _zones(text: str) -> dict[str, Values]:
+    zones: dict[str, Values] = {}
+    zone, values = dict[str, list[str]](), list[str]()
     for line in text.splitlines():
         if line[:1].strip():
-            here = line.split()[0] == name
-        elif here and line.startswith("  "):
+            zones[line.split()[0]] = zone = {}
+        elif line.startswith("  "):
             key, _, rest = line.strip().partition(":")
-            yield key, (values := rest.split())
-        elif here and line.startswith("\t"):
+            zone[key] = values = rest.split()
+        elif line.startswith("\t"):
             values.append(line.strip())
+    return zones
 
 
-def _zone_rules(family: Family, zone: dict[str, list[str]]) -> list[FilterRule]:
-    heads = [(_HEAD.match(text), text) for text in zone["rich rules"]]
+def _policy(family: Family, zone: Values) -> str:
+    for target in ("ACCEPT", "DROP"):
+        if policy_rule(family, target) in zone.get("rich rules", ()):
+            return target
+    target = " ".join(zone.get("target", ()))
+    return _TARGETS.get(target, target)
+
+
+def _zone_rules(family: Family, zone: Values) -> list[FilterRule]:
+    own = {policy_rule(family, target) for target in _ACTIONS.values()}
+    heads = [(_HEAD.match(text), text) for text in zone.get("rich rules", ()) if text not in own]
     rich = [_rich(family, text) for head, text in heads if head and head[2] in {None, family}]
     listed = [_listed(family, word, value) for key, word in _LISTS.items() for value in zone.get(key, ())]
     return sorted(listed + rich, key=lambda rule: (priority_of(rule), _ORDER.get(rule.target, 2)))

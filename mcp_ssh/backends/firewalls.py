@@ -14,7 +14,6 @@ from mcp_ssh.backends.detect import Platform
 from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
 from mcp_ssh.backends.firewalld import Firewalld
 from mcp_ssh.backends.iptables import Iptables
-from mcp_ssh.backends.placement import Place
 from mcp_ssh.commandline import Command, command
 from mcp_ssh.errors import Unsupported
 from mcp_ssh.probes.answers import packed
@@ -26,7 +25,7 @@ class Firewall(Protocol):
 
     Attributes:
         functions: Shell functions of a family, `$1`, in a folder `$dir`: `state` says what the rules are, `keep` keeps
-            them, `undo` puts back what was kept.
+            them, `undo` puts back what was kept, `withdraw` undoes at once what failed halfway.
     """
 
     @property
@@ -51,8 +50,8 @@ class Firewall(Protocol):
         """The rules of a family, out of the answer."""
         ...
 
-    def add(self, rule: FilterRule, place: Place) -> Command:
-        """Put a rule in its place."""
+    def add(self, rule: FilterRule, table: Table, /) -> list[Command]:
+        """Put a rule where it takes effect among those that are; nothing where it stands already."""
         ...
 
     def delete(self, rule: FilterRule) -> Command:
@@ -63,8 +62,8 @@ class Firewall(Protocol):
         """Take all rules away, of a chain or of all, given those that are."""
         ...
 
-    def policy(self, family: Family, chain: str, target: str) -> Command:
-        """What becomes of packets that no rule of the chain decides."""
+    def policy(self, family: Family, chain: str, target: str, table: Table, /) -> list[Command]:
+        """What becomes of packets that no rule of the chain decides; nothing where it is so already."""
         ...
 
     def ask_kept(self) -> PartsAsked:
@@ -117,7 +116,9 @@ tell() {
         part "${family}_code"; cat "$dir/$family.code"
         part "${family}_text"; cat "$dir/$family.text"
     done
-    for word in result changed unkept armed disarmed fired undone; do [ ! -e "$dir/$word" ] || part "$word"; done
+    for word in result changed unkept armed withdrawn torn disarmed fired undone; do
+        [ ! -e "$dir/$word" ] || part "$word"
+    done
 }
 """
 
@@ -159,7 +160,9 @@ work() {
         fi
         shift 2
     done
-    [ -n "$stop" ] || : >"$dir/result"
+    [ -z "$stop" ] || return 0
+    ! grep -qvx 0 "$dir"/*.code 2>/dev/null || withdraw
+    : >"$dir/result"
 }
 same ipv4 "$sum4" && same ipv6 "$sum6" || { : >"$dir/changed"; : >"$dir/result"; exit; }
 if [ "$seconds" = 0 ]; then work "$@"; exit; fi

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from mcp_ssh.backends import iptables_kept
 from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
 from mcp_ssh.backends.iptables_kept import PROGRAMS
-from mcp_ssh.backends.placement import Place
+from mcp_ssh.backends.placement import place_of
 from mcp_ssh.commandline import Command, command
 from mcp_ssh.probes.parts import PartsAsked, ask_parts
 
@@ -69,12 +69,14 @@ def conditions(words: list[str]) -> Iterator[tuple[str, str]]:
 
 
 # $chain: the chain, or nothing for all. iptables-save leaves out a table that has no rules yet, and restoring that
-# would put nothing back, so the filter table is named. Tables that were not there before are emptied.
+# would put nothing back, so the filter table is named. Tables that were not there before are emptied. A family is
+# changed by one command, which fails as a whole, so there is nothing to withdraw.
 FUNCTIONS = r"""
 program() { if [ "$1" = ipv4 ]; then echo iptables; else echo ip6tables; fi; }
 state() { "$(program "$1")" -w 5 -S ${chain:+"$chain"}; }
 saved() { "$1-save" -t filter && "$1-save" | sed "/^[*]filter/,/^COMMIT/d"; }
 keep() { saved "$(program "$1")" >"$dir/$1.kept" && [ -s "$dir/$1.kept" ]; }
+withdraw() { :; }
 undo() {
     tables=$(program "$1")
     for table in $("$tables-save" | sed -n "s/^[*]//p"); do
@@ -134,10 +136,13 @@ class Iptables:
         """A family's rules."""
         return parse(family, parts.get(f"{family}_rules", ""))
 
-    def add(self, rule: FilterRule, place: Place) -> Command:
-        """Put a rule in its place."""
+    def add(self, rule: FilterRule, table: Table) -> list[Command]:
+        """Put a rule where it takes effect."""
+        place = place_of(rule, table)
+        if place.standing:
+            return []
         where = ["-I", rule.chain, str(place.number)] if place.number else ["-A", rule.chain]
-        return _on(rule.family, *where, *words_of(rule))
+        return [_on(rule.family, *where, *words_of(rule))]
 
     def delete(self, rule: FilterRule) -> Command:
         """Take the rule with this number away."""
@@ -147,9 +152,9 @@ class Iptables:
         """Take all rules away, of a chain or of the table; policies stay."""
         return [_on(family, "-F", *([chain] if chain else []))]
 
-    def policy(self, family: Family, chain: str, target: str) -> Command:
+    def policy(self, family: Family, chain: str, target: str, table: Table) -> list[Command]:
         """What becomes of packets that no rule of the chain decides."""
-        return _on(family, "-P", chain, target)
+        return [] if table.policies.get(chain) == target else [_on(family, "-P", chain, target)]
 
     def ask_kept(self) -> PartsAsked:
         """The question how rules are kept for the next boot."""

@@ -14,6 +14,7 @@ LAYERS = {  # layer over `debian`: the packages that are installed in it
     "suse": ("zypper", "rpm"),
     "arch": ("pacman-package-manager", "makepkg", "libarchive-tools"),
     "sysv": ("sysvinit-core", "sysv-rc", "initscripts", "insserv"),
+    "persistent": ("iptables-persistent",),  # Debian's way to keep rules; elsewhere a service of ours does
 }
 
 OS_RELEASE = {
@@ -106,6 +107,8 @@ def install(root: Path, packages: tuple[str, ...], work: Path, run: Callable[...
         for target in ("etc/apt/apt.conf.d", "var/cache/apt/archives", "var/lib/apt/lists", "dev", "proc"):
             run("umount", root / target)
         no_start.unlink()
+        for kept in root.glob("etc/iptables/rules.v*"):  # iptables-persistent keeps those of the machine it is built on
+            kept.unlink()
 
 
 def dress(root: Path, family: str, write: Callable[[Path, str], None]) -> None:

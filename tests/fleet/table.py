@@ -174,7 +174,7 @@ HOSTS = {
         HostRow("alpine", ALPINE, ("alpine-glibc", "alpine"), 15),
         HostRow("sysv", SYSV, ("sysv", "debian"), 16),
         HostRow("auth", DEBIAN, ("debian",), 17, ways_in=True),
-        HostRow("bastion", DEBIAN, ("debian",), 18, gateway_of=HIDDEN),
+        HostRow("bastion", DEBIAN, ("persistent", "debian"), 18, gateway_of=HIDDEN),
         HostRow("inner", DEBIAN, ("debian",), 2, network=HIDDEN, via="bastion"),
     )
 }

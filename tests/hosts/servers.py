@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,8 @@ class Stdio:
 
 
 @contextlib.asynccontextmanager
-async def stdio(home: Path, *options: str) -> AsyncGenerator[Stdio]:
-    argv = [sys.executable, "-m", "mcp_ssh", "stdio", *options]
+async def stdio(home: Path, *options: str, program: Sequence[str] = ("-m", "mcp_ssh")) -> AsyncGenerator[Stdio]:
+    argv = [sys.executable, *program, "stdio", *options]
     async with await anyio.open_process(argv, env={**os.environ, "MCP_SSH_HOME": str(home)}, stderr=None) as process:
         try:
             server = Stdio(process)

@@ -126,7 +126,7 @@ async def test_who_is_not_root_is_refused_and_nothing_changes(app: App, host: Ho
 
 
 @pytest.mark.requirement("firewall.keeping")
-@pytest.mark.parametrize("name", ["deb", "alpine", "sysv"])
+@pytest.mark.parametrize("name", ["deb", "alpine", "sysv", "bastion"])
 async def test_kept_rules_are_there_after_a_reboot_and_can_be_gone_back_to(
     app: App, name: str, request: pytest.FixtureRequest
 ) -> None:
@@ -141,6 +141,9 @@ async def test_kept_rules_are_there_after_a_reboot_and_can_be_gone_back_to(
         saved = await way.call(firewall.save, on)
         assert (saved["success"], saved["error"]) == (True, None)
         before = [await rules(host, each) for each in ("iptables", "ip6tables")]
+        # Where Debian's own package does that, ours stays away from it.
+        ours = await console(host, "find /etc/systemd/system /etc/init.d -name 'mcp-ssh-firewall*'")
+        assert bool(ours) == (name != "bastion")
         await anyio.to_thread.run_sync(functools.partial(host.reboot, 60))
         assert [await rules(host, each) for each in ("iptables", "ip6tables")] == before
         await way.call(session.disconnect, on)

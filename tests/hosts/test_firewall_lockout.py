@@ -113,25 +113,3 @@ async def test_nothing_is_changed_while_another_change_is_being_proved(
         assert "192.0.2.9" not in await console(host, "iptables -S")
     finally:
         await console(host, "rm -r /run/mcp-ssh-firewall.other")
-
-
-LEGACY = "cd /usr/local/sbin; for each in {}; do {} $each; done"
-PROGRAMS = "iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore"
-
-
-@pytest.mark.requirement("firewall.way_back")
-async def test_legacy_tables_are_changed_and_put_back_alike(app: App, deb: Host) -> None:
-    way = Direct(app)
-    on = {**await opened(way, app, deb, "root"), "rollback_s": 2}
-    link = "ln -s /usr/sbin/xtables-legacy-multi"
-    try:
-        await console(deb, LEGACY.format(PROGRAMS, link))
-        assert (await way.call(firewall.block_ip, {**on, "ip": "192.0.2.9"}))["success"]
-        rules = await console(deb, "iptables-legacy -S")
-        assert "-A INPUT -s 192.0.2.9/32 -j DROP" in rules
-        assert "192.0.2.9" not in await console(deb, "iptables-nft -S")
-        assert (await way.call(firewall.block_port, {**on, "port": 22}))["rolled_back"]
-        assert await console(deb, "iptables-legacy -S") == rules
-        assert await gets_in(app, deb)
-    finally:
-        await console(deb, LEGACY.format(PROGRAMS, "rm") + "; iptables-legacy -F; ip6tables-legacy -F")

@@ -72,6 +72,7 @@ LOCK_OUTS: Mapping[str, tuple[AnyTool, dict[str, Any]]] = {
     "a flush": (firewall.flush, {}),
     "our address": (firewall.block_ip, {"ip": "10.77.0.1"}),
     "answers": (firewall.policy, {"chain": "OUTPUT", "target": "DROP"}),
+    "a policy": (firewall.policy, {"chain": "INPUT", "target": "DROP"}),
 }
 BEFORE = """
 firewall-cmd --add-port=81/tcp
@@ -79,13 +80,17 @@ firewall-cmd --add-rich-rule='rule family="ipv4" source address="10.9.0.0/16" lo
 firewall-cmd --direct --add-rule ipv4 filter OUTPUT 3 -p tcp --dport 9 -m comment --comment "it's a *" -j DROP
 firewall-cmd --direct --add-rule ipv6 filter OUTPUT 4 -p tcp --dport 9 -j DROP
 """
+LET_IN_BY_POLICY = """
+for each in ipv4 ipv6; do firewall-cmd --add-rich-rule="rule priority=\\"32767\\" family=\\"$each\\" accept"; done
+firewall-cmd --remove-service=ssh
+"""
 
 
 @pytest.mark.requirement("firewall.way_back")
 @pytest.mark.parametrize("name", LOCK_OUTS if SOAK else ["our address"])
 async def test_who_shuts_himself_out_is_let_in_again(app: App, rocky: Host, on: dict[str, Any], name: str) -> None:
     tool, arguments = LOCK_OUTS[name]
-    await console(rocky, BEFORE)
+    await console(rocky, BEFORE + (LET_IN_BY_POLICY if name == "a policy" else ""))
     rules = await console(rocky, LISTED)
     told = await Direct(app).call(tool, {**on, **arguments, "rollback_s": 2})
     assert (told["rolled_back"], told["success"], told["changed"]) == (True, False, False)

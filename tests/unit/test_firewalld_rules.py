@@ -7,7 +7,6 @@ import pytest
 from mcp_ssh.backends.filter_rules import FilterRule
 from mcp_ssh.backends.firewalld import Firewalld
 from mcp_ssh.backends.firewalld_rules import parse
-from mcp_ssh.backends.placement import place_of
 from mcp_ssh.errors import Unsupported
 
 HEAD = """public
@@ -33,6 +32,12 @@ RICH = """\trule priority="-4" family="ipv4" source NOT address="10.9.0.1" port 
 \trule priority="32767" family="ipv4" drop
 trusted
   target: ACCEPT
+"""
+TRUSTED = """work (active)
+  target: ACCEPT
+  interfaces: eth1 eth2
+  sources: 10.1.0.0/16
+  ports: 81/tcp
 """
 DIRECT = """=
 ipv4 filter OUTPUT 3 -p tcp --dport 9 -m comment --comment 'a *' -j DROP
@@ -82,9 +87,37 @@ WANTED = FilterRule("ipv4", "INPUT", 0, "", target="DROP", protocol="tcp", ports
     ],
 )
 def test_a_rule_goes_before_what_would_decide_otherwise(rich: str, wanted: FilterRule, words: list[str]) -> None:
-    place = place_of(wanted, parse("ipv4", HEAD + rich + "=\n"))
-    line = " ".join(Firewalld().add(wanted, place).argv)
+    (added,) = Firewalld().add(wanted, parse("ipv4", HEAD + rich + "=\n"))
+    line = " ".join(added.argv)
     assert [each for each in words if each not in line] == []
+
+
+@pytest.mark.requirement("firewall.placement")
+def test_a_rule_goes_into_each_zone_in_use_before_what_would_decide_otherwise_there() -> None:
+    rich = '\trule priority="-7" family="ipv4" source address="10.0.0.0/8" accept\n'
+    table = parse("ipv4", HEAD + rich + TRUSTED + "=\n")
+    assert [(zone.name, zone.default, zone.policy) for zone in table.zones] == [
+        ("public", True, "REJECT"),
+        ("work", False, "ACCEPT"),
+    ]
+    assert (table.zones[1].interfaces, table.zones[1].sources) == (("eth1", "eth2"), ("10.1.0.0/16",))
+    assert [(each.number, each.zone) for each in table.rules if each.ports == "81"] == [(3, "public"), (7, "work")]
+    places = [(each.argv[1], each.argv[2].split()[1]) for each in Firewalld().add(WANTED, table)]
+    assert places == [("--zone=public", 'priority="-8"'), ("--zone=work", 'priority="-1"')]
+    there = TRUSTED + '  rich rules:\n\trule priority="-1" family="ipv4" port port="81" protocol="tcp" drop\n'
+    (missing,) = Firewalld().add(WANTED, parse("ipv4", HEAD + rich + there + "=\n"))
+    assert missing.argv[1] == "--zone=public"
+    # A direct rule is for all zones, so what goes before it is added once.
+    before = parse("ipv4", HEAD + TRUSTED + "=\nipv4 filter INPUT 0 -j ACCEPT\n")
+    (direct,) = Firewalld().add(WANTED, before)
+    assert direct.argv[1] == "--direct"
+
+
+@pytest.mark.requirement("firewall.zones")
+def test_a_policy_is_set_in_those_zones_in_use_that_have_another() -> None:
+    table = parse("ipv4", HEAD + TRUSTED + "=\n")
+    for target, zones in (("DROP", ["public", "work"]), ("ACCEPT", ["public"])):
+        assert [each.argv[-1] for each in Firewalld().policy("ipv4", "INPUT", target, table)] == zones
 
 
 @pytest.mark.requirement("firewall.placement")
@@ -93,4 +126,4 @@ def test_what_would_have_no_effect_is_refused() -> None:
     table = parse("ipv4", HEAD + "=\nipv4 filter INPUT 0 -p tcp -j DROP\n")
     for wanted in (accepted, replace(accepted, chain="FORWARD"), replace(WANTED, comment="a")):
         with pytest.raises(Unsupported):
-            Firewalld().add(wanted, place_of(wanted, table if wanted.target == "ACCEPT" else parse("ipv4", "")))
+            Firewalld().add(wanted, table if wanted.target == "ACCEPT" else parse("ipv4", HEAD + "=\n"))

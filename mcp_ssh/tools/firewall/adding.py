@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 
 from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
 from mcp_ssh.backends.firewalls import Firewall
-from mcp_ssh.backends.placement import place_of
 from mcp_ssh.params import ShellText
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
@@ -25,12 +24,11 @@ async def add(host: Session, params: Changing, families: tuple[Family, ...], rul
     """Put a rule, its family aside, where it takes effect in each of the families."""
 
     def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[Step]:
-        steps: list[Step] = []
-        for family, table in tables.items():
-            place = place_of(own := rule.of(family), table)
-            if not place.standing:
-                steps.append(Step(family, firewall.add(own, place), safe=rule.target in SAFE))
-        return steps
+        return [
+            Step(family, each, safe=rule.target in SAFE)
+            for family, table in tables.items()
+            for each in firewall.add(rule.of(family), table)
+        ]
 
     return await change(host, params, families, rule.chain, plan)
 
@@ -64,8 +62,9 @@ class AddRule(OneRule):
 async def rule_add(host: Session, params: AddRule, call: Call) -> Changed:
     """Add a firewall rule where it takes effect, unless it stands already.
 
-    An ACCEPT goes before what would drop its packets, a DROP before what would accept them. One that shuts us out is
-    undone by the machine (rolled_back). Running rules only: firewall_save keeps them. Needs root; sudo -n is tried.
+    An ACCEPT goes before what would drop its packets, a DROP before what would accept them. In firewalld it goes into
+    the default zone and every zone with interfaces or sources, or into none. One that shuts us out is undone by the
+    machine (rolled_back). Running rules only: firewall_save keeps them. Needs root; sudo -n is tried.
     """
     rule = FilterRule(
         "ipv4", params.chain, 0, "",

@@ -63,6 +63,11 @@ class Step:
 
 SHUT_OUT = "no new connection got in after the change, so the old rules came back"
 
+_AFTER_FAILURE = {
+    "withdrawn": "the rules are as they were",
+    "torn": "a part of the change could not be taken back: read the rules with firewall_rules",
+}
+
 Planner = Callable[[Firewall, Mapping[Family, Table]], Sequence[Step]]
 
 
@@ -126,19 +131,23 @@ def _told(firewall: Firewall, steps: Sequence[Step], failed: Mapping[Family, Hea
     heard = {**failed, **{family: heard_after(said, family) for family in FAMILIES["both"] if f"{family}_code" in said}}
     rolled_back = "fired" in said
     wrong = [each.error or "" for each in heard.values() if each.exit_code]
-    error = "; ".join(wrong) or None
-    if rolled_back:
-        error = SHUT_OUT
+    done = any(not each.exit_code for each in heard.values()) and "withdrawn" not in said
     return Changed(
         backend=firewall.name,
         success=not wrong and not rolled_back,
-        changed=not rolled_back and any(not each.exit_code for each in heard.values()),
+        changed=not rolled_back and (done or "torn" in said),
         rolled_back=rolled_back,
         commands=[each.command.line() for each in steps],
         ipv4=heard.get("ipv4"),
         ipv6=heard.get("ipv6"),
-        error=error,
+        error=SHUT_OUT if rolled_back else error_of(wrong, said),
     )
+
+
+def error_of(wrong: Sequence[str], said: Said) -> str | None:
+    """What the commands complained of, and what that left behind."""
+    after = [text for word, text in _AFTER_FAILURE.items() if word in said]
+    return "; ".join([*wrong, *after]) or None
 
 
 def heard_after(said: Said, family: Family) -> Heard:

@@ -6,7 +6,7 @@ from mcp_ssh.backends.firewalls import Change, choose
 from mcp_ssh.params import Planned, Result
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
-from mcp_ssh.tools.firewall.change import SHUT_OUT, Changing, expect_done, heard_after
+from mcp_ssh.tools.firewall.change import SHUT_OUT, Changing, error_of, expect_done, heard_after
 from mcp_ssh.tools.firewall.guard import Said, made
 from mcp_ssh.tools.firewall.rules import FAMILIES
 
@@ -55,7 +55,7 @@ async def _done(acting: Session, params: Planned, change: Change) -> Kept:
         expect_done(said := await made(acting, change))
     heard = [heard_after(said, family) for family in FAMILIES["both"] if f"{family}_code" in said]
     rolled_back = "fired" in said
-    wrong = "; ".join(each.error or "" for each in heard if each.exit_code) or None
+    wrong = error_of([each.error or "" for each in heard if each.exit_code], said)
     return Kept(
         backend=change.firewall.name,
         success=not wrong and not rolled_back,

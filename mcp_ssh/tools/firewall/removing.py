@@ -24,12 +24,16 @@ class DeleteRule(Changing):
     expected_rule: ShellText | None = Field(
         default=None, max_length=4096, description="Its text as firewall_rules told it; with another nothing is done."
     )
+    zone: ShellText | None = Field(
+        default=None, max_length=64, description="Its zone as firewall_rules told it; with another nothing is done."
+    )
 
 
 @tool(Risk.DESTROY)
 async def rule_delete(host: Session, params: DeleteRule, call: Call) -> Changed:
     """Delete a firewall rule by its number; give expected_rule, since numbers shift with every change.
 
+    Of firewalld in its zone alone: give the zone too, since rules of two zones can have one text.
     Where that shuts us out the machine undoes it (rolled_back). Running rules only: firewall_save keeps them. Needs
     root; sudo -n is tried.
     """
@@ -49,25 +53,30 @@ def _meant(params: DeleteRule, tables: Mapping[Family, Table]) -> list[FilterRul
         if (rule.chain, rule.number) == (params.chain, params.rule_num)
     ]
     there = {rule.family: rule.text for rule in found}
-    if params.expected_rule is not None:
-        found = [rule for rule in found if rule.text.split() == params.expected_rule.split()]
-        if not found:
-            raise Conflict(
-                f"expected_rule: is not rule {params.rule_num} of {params.chain}; nothing was deleted",
-                hint="the list changed: read it again with firewall_rules",
-                details={**where, "rules": there},
-            )
+    expected = [rule for rule in found if _as_expected(params, rule)]
+    if not expected and {params.expected_rule, params.zone} != {None}:
+        raise Conflict(
+            f"expected_rule, zone: are not those of rule {params.rule_num} of {params.chain}; nothing was deleted",
+            hint="the list changed: read it again with firewall_rules",
+            details={**where, "rules": there},
+        )
+    found = expected
     if not found:
         raise NotFound(
             f"rule_num: {params.chain} has no rule {params.rule_num}", hint="firewall_rules lists them", details=where
         )
-    if len({rule.text.replace(rule.family, "") for rule in found}) > 1:
+    if len({(rule.text.replace(rule.family, ""), rule.zone) for rule in found}) > 1:
         raise Conflict(
             f"rule {params.rule_num} of {params.chain} is not the same in IPv4 and IPv6; nothing was deleted",
-            hint="give ip_version or expected_rule",
+            hint="give ip_version, zone or expected_rule",
             details={**where, "rules": there},
         )
     return found
+
+
+def _as_expected(params: DeleteRule, rule: FilterRule) -> bool:
+    text_is = params.expected_rule is None or rule.text.split() == params.expected_rule.split()
+    return text_is and params.zone in {None, rule.zone}
 
 
 # ---- firewall_flush ----------------------------------------------------------------------------------------------
@@ -82,7 +91,7 @@ class Flush(Changing):
 async def flush(host: Session, params: Flush, call: Call) -> Changed:
     """Delete all firewall rules, of one chain or of all; policies stay as they are.
 
-    Of firewalld also services and ports of the default zone, which go for both families. Where that shuts us out, as
+    Of firewalld also services and ports of all zones in use, which go for both families. Where that shuts us out, as
     under a DROP policy, the machine undoes it (rolled_back). Running rules only: firewall_save keeps them. Needs root;
     sudo -n is tried.
     """
@@ -111,15 +120,15 @@ class Policy(Changing):
 async def policy(host: Session, params: Policy, call: Call) -> Changed:
     """Set what becomes of packets that no rule of a chain decides.
 
-    Where DROP shuts us out the machine undoes it (rolled_back): let your address in first. Running rules only:
-    firewall_save keeps them. Needs root; sudo -n is tried.
+    Of firewalld's INPUT in every zone in use. Where DROP shuts us out the machine undoes it (rolled_back): let your
+    address in first. Running rules only: firewall_save keeps them. Needs root; sudo -n is tried.
     """
 
     def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[Step]:
         return [
-            Step(family, firewall.policy(family, params.chain, params.target), safe=params.target == "ACCEPT")
+            Step(family, each, safe=params.target == "ACCEPT")
             for family, table in tables.items()
-            if table.policies.get(params.chain) != params.target
+            for each in firewall.policy(family, params.chain, params.target, table)
         ]
 
     return await change(host, params, FAMILIES[params.ip_version], params.chain, plan)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mcp_ssh.backends.filter_rules import Family, FilterRule
+from mcp_ssh.backends.filter_rules import Family, FilterRule, Table, Zone
 from mcp_ssh.backends.firewalls import choose
 from mcp_ssh.backends.iptables_kept import PROGRAMS
 from mcp_ssh.errors import PermissionDenied
@@ -73,6 +73,15 @@ class Rule(Result):
     states: str | None = Field(default=None, description="States of a connection.")
     comment: str | None = Field(default=None, description="Its comment.")
     more: bool = Field(default=False, description="Whether it has conditions beyond these fields.")
+    zone: str | None = Field(default=None, description="The firewalld zone that it is for; omitted: all packets.")
+
+
+class ZoneInUse(Result):
+    name: str = Field(description="Its name.")
+    default: bool = Field(default=False, description="Whether it takes what comes in by no other zone.")
+    interfaces: list[str] = Field(description="Interfaces whose packets it takes.")
+    sources: list[str] = Field(description="Addresses and networks whose packets it takes, before any interface.")
+    policies: dict[str, str] = Field(description="What becomes of packets that none of its rules decides, by family.")
 
 
 class Heard(Result):
@@ -87,22 +96,27 @@ class Listed(Result):
     ipv4: Heard | None = Field(description="Rules as people read them.")
     ipv6: Heard | None = Field(description="Rules as people read them.")
     rules: list[Rule] = Field(description="The same rules in fields, in order.")
-    policies: dict[str, dict[str, str]] = Field(description="Policy of each chain, by family.")
+    policies: dict[str, dict[str, str]] = Field(
+        description="Policy of each chain, by family; of firewalld's INPUT, the default zone's."
+    )
+    zones: list[ZoneInUse] | None = Field(
+        default=None, description="Of firewalld, the zones that packets come in through, the default one first."
+    )
 
 
 @tool(Risk.READ)
 async def rules(host: Session, params: Listing, call: Call) -> Listed:
     """List the firewall's rules and policies, numbered, as fields and as text.
 
-    The filter table of iptables; of firewalld, the default zone and direct rules. Needs root: without become, sudo -n
-    is tried.
+    The filter table of iptables; of firewalld, direct rules, the default zone, and zones with interfaces or sources.
+    Needs root: without become, sudo -n is tried.
     """
     firewall = choose(await host.platform())
     families = FAMILIES[params.ip_version]
     asked = firewall.ask(params.chain, families)
     parts = asked.parts((await (await host.privileged()).run(asked.command)).stdout)
     heard = {family: heard_of(parts, family) for family in families}
-    tables = {family: firewall.table(parts, family) for family in families}
+    tables: dict[Family, Table] = {family: firewall.table(parts, family) for family in families}
     return Listed(
         backend=firewall.name,
         success=all(each.exit_code == 0 for each in heard.values()),
@@ -110,7 +124,28 @@ async def rules(host: Session, params: Listing, call: Call) -> Listed:
         ipv6=heard.get("ipv6"),
         rules=[_shown(rule) for table in tables.values() for rule in table.rules],
         policies={family: dict(table.policies) for family, table in tables.items()},
+        **_zones(tables),
     )
+
+
+def _zones(tables: Mapping[Family, Table]) -> dict[str, list[ZoneInUse]]:
+    policies: dict[str, dict[str, str]] = {}
+    zones: dict[str, Zone] = {}
+    for family, table in tables.items():
+        for zone in table.zones:
+            zones[zone.name] = zone
+            policies.setdefault(zone.name, {})[family] = zone.policy
+    shown = [
+        ZoneInUse(
+            name=name,
+            **({"default": True} if zone.default else {}),
+            interfaces=list(zone.interfaces),
+            sources=list(zone.sources),
+            policies=policies[name],
+        )
+        for name, zone in zones.items()
+    ]
+    return {"zones": shown} if shown else {}
 
 
 def _shown(rule: FilterRule) -> Rule:
