@@ -1,5 +1,5 @@
-# The HTTP server in a container. Built and run with buildah, podman and runc on a stand-in for the base image (Debian 12 with
-# its Python 3.11), since no image registry could be reached where this was written; not with Docker or the real base image.
+# The HTTP server in a container. Built and run with buildah, podman and runc on stand-ins for the base image (Debian 12 with
+# Python 3.11, and 3.12), since no image registry could be reached where this was written; not with Docker or the real base.
 #   docker build -t mcp-ssh . && MCP_SSH_TOKEN=… docker compose up
 FROM python:3.12-slim
 COPY pyproject.toml constraints.txt README.md /src/

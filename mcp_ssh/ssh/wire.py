@@ -83,7 +83,8 @@ def wire(
         cwd: Folder to run in; the login folder where it is omitted.
         env: Variables to add. Names must be shell names; the values travel on standard input.
         acting: The account to run it as, where that is not the login account.
-        ours: A command of our own is for `sh` where another account runs it; a caller's is for that account's shell.
+        ours: A command of our own is for `sh`, where another account runs it or the account's shell is not POSIX; a
+            caller's is for that account's shell.
         exact: No waiting shell may run it.
 
     Raises:
@@ -105,13 +106,23 @@ def wire(
     steps += folder
     if acting is not None:
         text = "; ".join([*start, entering(acting, cookie, steps, command, ours=ours)])
-        return Wire(text if shell == "posix" else f"exec sh -c {quote(text)}", cookie, settings, acting)
+        return Wire(text if shell == "posix" else _through_sh(text), cookie, settings, acting)
     preamble = "; ".join([*start, *steps])
     if shell == "posix":
         line = None if exact else _line([*exports, *folder], command)
         return Wire(f"{preamble}\n{command}", cookie, settings, line=line)
-    inner = f'{preamble}; exec "${{SHELL:-sh}}" -c "$1"'
-    return Wire(f"exec sh -c {quote(inner)} sh {quote(command)}", cookie, settings)
+    body = f"{preamble}\n{command}" if ours else f'{preamble}; exec "${{SHELL:-sh}}" -c {quote(command)}'
+    return Wire(_through_sh(body), cookie, settings)
+
+
+# What csh and fish leave alone between single quotes. csh would take a newline or `!` as its own, fish a backslash.
+_PLAIN = frozenset(b'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-+=,.:;/@%$(){}[]<>|&*?~#"`^')
+
+
+def _through_sh(script: str) -> str:
+    """A line that has `sh` run the script, for a login shell whose quoting is not that of POSIX."""
+    octal = "".join(chr(byte) if byte in _PLAIN else f"\\0{byte:03o}" for byte in script.encode())
+    return f"""exec sh -c 'eval "$(printf %b "$1")"' sh '{octal}'"""
 
 
 def interactive(*, shell: Shell, cwd: str | None = None, env: Mapping[str, str] | None = None) -> Wire:
@@ -132,7 +143,7 @@ def interactive(*, shell: Shell, cwd: str | None = None, env: Mapping[str, str] 
         return prepared
     begin, end = ("saved=$(stty -g); stty raw -echo; ", '; stty "$saved"; unset saved') if prepared.stdin else ("", "")
     text = f'{begin}{prepared.text.rstrip()}{end}; exec "${{SHELL:-sh}}" -l'
-    return replace(prepared, text=text if shell == "posix" else f"exec sh -c {quote(text)}")
+    return replace(prepared, text=text if shell == "posix" else _through_sh(text))
 
 
 # A shell takes its input byte by byte up to the end of a line, and so leaves the rest to the command. One that may be
