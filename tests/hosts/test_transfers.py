@@ -6,6 +6,7 @@ import fcntl
 import functools
 import hashlib
 import os
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -207,26 +208,62 @@ async def test_a_partial_file_that_was_spoiled_is_sent_anew(direct: On, tmp_path
     await refused("conflict", 409, direct.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there)))
 
 
-@pytest.mark.requirement("file.upload", "file.transfer.atomic")
-async def test_a_source_that_is_rewritten_while_it_is_sent_replaces_nothing(
-    direct: On, host: Host, tmp_path: Path
-) -> None:
-    there = noise(tmp_path / "there", 3 * MIB)
-    await direct.outside("echo old > f")
+@contextlib.asynccontextmanager
+async def rewritten(on: On, host: Host, there: Path) -> AsyncGenerator[None]:
+    """Changes a file once some of it is on the machine."""
     host.rate(16_000)
 
     async def rewrite() -> None:
         with anyio.fail_after(30):
-            while "0" in (await direct.outside("stat -c %s .mcp-ssh-*.part 2>/dev/null || echo 0")).split():
+            while "0" in (await on.outside("stat -c %s .mcp-ssh-*.part 2>/dev/null || echo 0")).split():
                 await anyio.sleep(0.02)
         with there.open("r+b") as file_:
             file_.write(b"other")
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(rewrite)
-        await refused("conflict", 409, direct.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there)))
-    host.clear()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(rewrite)
+            yield
+    finally:
+        host.clear()
+
+
+@pytest.mark.requirement("file.upload", "file.transfer.atomic")
+async def test_a_source_that_is_rewritten_while_it_is_sent_replaces_nothing(
+    direct: On, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = noise(tmp_path / "there", 3 * MIB)
+    sent = {"remote_path": f"{FOLDER}/f", "local_path": str(there)}
+    await direct.outside("echo old > f")
+    async with rewritten(direct, host, there):
+        await refused("conflict", 409, direct.call(file.upload, **sent))
     assert await direct.outside("cat f; ls -A") == "old\nf\n"
+    # The twin: nobody looks whether it was written to.
+    monkeypatch.setattr(local, "_written", lambda facts: (0, 0))
+    async with rewritten(direct, host, noise(there, 3 * MIB)):
+        await direct.call(file.upload, **sent)
+    assert await direct.sha256("f") != sha256(there)
+
+
+@pytest.mark.requirement("file.upload", "file.download", "file.transfer.tree")
+async def test_where_openssl_is_missing_the_machine_sums_up_with_sha256sum(
+    app: App, deb: Host, wrapped: Any, tmp_path: Path
+) -> None:
+    on = await opened(Direct(app), app, deb)
+    mark = "/tmp/summed-up"
+    await wrapped("openssl", "exit 127")
+    await wrapped("sha256sum", f'echo . >> {mark}; exec /usr/bin/sha256sum "$@"')
+    try:
+        (tmp_path / "tree").mkdir()
+        there = noise(tmp_path / "tree/f", 3 * MIB)
+        sent = await on.call(file.upload, remote_path=f"{FOLDER}/f", local_path=str(there))
+        got = await on.call(file.download, remote_path=f"{FOLDER}/f", local_path=str(tmp_path / "back"))
+        await on.call(file.upload, remote_path=f"{FOLDER}/tree", local_path=str(tmp_path / "tree"))
+        assert len((await on.outside(f"cat {mark}")).split()) >= 3
+        assert sent["sha256"] == got["sha256"] == sha256(there) == sha256(tmp_path / "back")
+        assert await on.sha256("f") == await on.sha256("tree/f") == sha256(there)
+    finally:
+        await on.outside(f"rm -f {mark}", user="root")
 
 
 @pytest.mark.requirement("file.download")
