@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Tests mostly wait for machines, so there are more processes than cores; each has hosts and a network of its own.
 WORKERS ?= 4
-TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
+# Files in their order, since those of hosts take long and those of units, behind them, fill the gaps.
+TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: run test check conformance npm behaviour peers lint soak matrix bench fleet docs fmt constraints

@@ -21,6 +21,14 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.setdefault("MCP_SSH_LOOP", "asyncio")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What only `make soak` runs is not among the tests of other runs."""
+    only = [] if os.environ.get("MCP_SSH_SOAK") else [each for each in items if each.get_closest_marker("soak")]
+    if only:
+        config.hook.pytest_deselected(items=only)
+        items[:] = [each for each in items if each not in only]
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """asyncssh runs on asyncio alone."""

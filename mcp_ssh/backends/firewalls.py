@@ -110,7 +110,9 @@ _FOLDER = r"""
 base=/run; { [ -d /run ] && [ -w /run ]; } || base=/tmp
 dir=$base/mcp-ssh-firewall.$1
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
+begun() { [ -e "$dir/result" ] || [ -e "$dir/armed" ] || [ -e "$dir/fired" ]; }
 tell() {
+    [ ! -d "$dir" ] || begun || part starting
     for family in ipv4 ipv6; do
         [ -e "$dir/$family.code" ] || continue
         part "${family}_code"; cat "$dir/$family.code"
@@ -134,6 +136,8 @@ else
     elif ! { [ -d /run/systemd/system ] && systemd-run --quiet --collect -- sh "$dir/change" "$dir" 2>/dev/null; }; then
         (unset MCP_SSH_CALL; setsid sh "$dir/change" "$dir" >/dev/null 2>&1 </dev/null &)
     fi
+    left=600
+    while ! begun && [ "$left" -gt 0 ]; do nap; left=$((left - 1)); done
     left=$((($3 + 5) * 20))
     while [ ! -e "$dir/result" ] && [ "$left" -gt 0 ]; do nap; left=$((left - 1)); done
     tell

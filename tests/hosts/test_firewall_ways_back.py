@@ -104,7 +104,7 @@ async def test_who_came_by_ipv6_and_shuts_himself_out_is_let_in_again(app: App, 
 
 
 @pytest.mark.requirement("firewall.way_back")
-@pytest.mark.skipif(not SOAK, reason="soak: firewalld by IPv6")
+@pytest.mark.soak
 async def test_firewalld_too_lets_in_again_who_came_by_ipv6(app: App, rocky: Host) -> None:
     await console(rocky, CLEAN)
     six = OverIpv6(rocky.row, rocky.cache)
@@ -124,7 +124,7 @@ systemctl restart firewalld; firewall-cmd --state
 
 
 @pytest.mark.requirement("firewall.changing")
-@pytest.mark.skipif(not SOAK, reason="soak: firewalld on iptables")
+@pytest.mark.soak
 async def test_firewalld_on_iptables_is_changed_and_put_back_alike(app: App, rocky: Host) -> None:
     way = Direct(app)
     await console(rocky, CLEAN + LISTENS + BACKEND.format("iptables"))

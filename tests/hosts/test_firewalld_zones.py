@@ -17,7 +17,6 @@ from mcp_ssh.commandline import Command, command
 from mcp_ssh.tools import firewall
 from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK
 from tests.hosts.test_firewall_lockout import console, gets_in
 from tests.hosts.test_firewalld import CLEAN, LISTED, LISTENS, connects
 from tests.hosts.test_system_reading import opened
@@ -109,7 +108,7 @@ async def test_a_rule_holds_in_every_zone_that_packets_come_in_through(
 
 
 @pytest.mark.requirement("firewall.zones")
-@pytest.mark.skipif(not SOAK, reason="soak: keeping the rules of several zones")
+@pytest.mark.soak
 async def test_kept_rules_of_all_zones_come_back(app: App, rocky: Host, on: dict[str, Any]) -> None:
     way = Direct(app)
     assert (await way.call(firewall.block_port, {**on, "port": 8080, "ip_version": "ipv4"}))["success"]

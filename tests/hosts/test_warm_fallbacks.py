@@ -146,7 +146,7 @@ async def test_without_that_room_the_machine_refuses_channels(
     monkeypatch.setattr(spare.Spares, "leave", lambda *_: None)
     monkeypatch.setattr(spare, "MOST", 12)
     on = await warm(app, deb, "dev")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while on.session.link.spares.allowed:
             await on.run("true")
 

@@ -9,7 +9,7 @@ from mcp_ssh.backends.firewalls import Change
 from mcp_ssh.errors import AuthFailed, ConnectFailed, ToolError
 from mcp_ssh.ssh.session import Session
 
-MARGIN_S = 30.0
+MARGIN_S = 60.0
 """How long the machine may take beside the time it was given, before the connection it speaks on is cut anyway."""
 BACK_S = 30.0
 """How long the machine is waited for once its old rules must be back."""
@@ -18,6 +18,8 @@ PAUSE_S = 0.3
 
 Said = Mapping[str, str]
 """What the machine said of a change, in the words of `Change.ask`."""
+UNDER_WAY = frozenset({"starting", "armed"})
+"""Of these words, those that are not the last."""
 
 
 async def made(acting: Session, change: Change) -> Said:
@@ -34,9 +36,9 @@ async def made(acting: Session, change: Change) -> Said:
         asked = change.ask()
         return asked.parts((await acting.run(asked.command)).stdout)
     began, until = await _begun(acting, change)
-    if began is not None and "armed" not in began:
+    if began is not None and not began.keys() & UNDER_WAY:
         return began
-    said = await _proved(acting, change, until, whole=began is not None)
+    said = await _proved(acting, change, until, whole=began is not None and "result" in began)
     return said if said is not None else await _ended(acting, change)
 
 
@@ -71,7 +73,7 @@ async def _proved(acting: Session, change: Change, until: float, *, whole: bool)
             except AuthFailed:  # another try could lock the account
                 await anyio.sleep_until(until)
                 return None
-            if "armed" not in said:
+            if not said.keys() & UNDER_WAY:
                 return said
             whole = "result" in said
         await anyio.sleep(min(PAUSE_S, max(0.0, until - anyio.current_time())))
@@ -86,7 +88,7 @@ async def _ended(acting: Session, change: Change) -> Said:
                 async with contextlib.AsyncExitStack() as stack:
                     new = await _new(stack, acting, LOOK_S)
                     said = asked.parts((await new.run(asked.command, timeout_s=LOOK_S + MARGIN_S)).stdout)
-                if "armed" not in said:
+                if not said.keys() & UNDER_WAY:
                     return said
             await anyio.sleep(PAUSE_S)
     raise ConnectFailed(
