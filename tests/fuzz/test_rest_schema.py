@@ -63,7 +63,7 @@ def _answers(operation: Any, host: RecordingHost, session_id: str) -> set[int]:
     seen: set[int] = set()
 
     @settings(
-        max_examples=100 if SOAK else 25, deadline=None, phases=[Phase.explicit, Phase.generate],
+        max_examples=100 if SOAK else 15, deadline=None, phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck), database=None,
     )  # fmt: skip
     @given(case=operation.as_strategy(), sensible=st.booleans())

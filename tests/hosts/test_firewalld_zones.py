@@ -126,6 +126,7 @@ async def test_kept_rules_of_all_zones_come_back(app: App, rocky: Host, on: dict
 
 
 @pytest.mark.requirement("firewall.zones")
+@pytest.mark.soak
 async def test_a_flush_empties_every_zone_in_use_and_no_other(app: App, rocky: Host, on: dict[str, Any]) -> None:
     # What comes from us is let in by a zone's target, so that the flush may stay.
     await console(
@@ -145,6 +146,7 @@ async def test_a_flush_empties_every_zone_in_use_and_no_other(app: App, rocky: H
 
 
 @pytest.mark.requirement("firewall.way_back")
+@pytest.mark.soak
 async def test_who_shuts_himself_out_of_a_zone_of_sources_is_let_in_again(
     app: App, rocky: Host, on: dict[str, Any]
 ) -> None:
