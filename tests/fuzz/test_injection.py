@@ -90,6 +90,7 @@ async def test_no_word_given_to_a_tool_does_anything_but_stand_for_itself(
     who = DirectCall(caller())
     session_id, home = await ready(app, host, user, who)
     before = await root(host, f"cd {home} && {PROTECTS}")
+    mode = (await root(host, f"stat -c %a {home}")).strip()  # `~` is a path, too
     for number, (tool, parameter) in enumerate(cases()):
         for word in chosen(number):
             given = arguments(tool, parameter, word) | {"session_id": session_id}
@@ -98,7 +99,10 @@ async def test_no_word_given_to_a_tool_does_anything_but_stand_for_itself(
             assert not re.search(r"unexpected|syntax|unterminated", said, re.IGNORECASE), (tool.name, given, said)
         assert await root(host, f"ls -d /tmp/pwned {home}/pwned 2>/dev/null") == "", (tool.name, parameter)
     after = await root(host, f"cd {home} && {PROTECTS}")
-    await root(host, f"cd {home} && rm -rf fuzz /tmp/fuzz-out; crontab -u {user} -r; sed -i /FUZZ/d .profile .bashrc")
+    await root(
+        host,
+        f"cd {home} && chmod {mode} . && rm -rf fuzz /tmp/fuzz-out; crontab -u {user} -r; sed -i /FUZZ/d .profile .bashrc",
+    )
     assert after == before
 
 
