@@ -14,7 +14,7 @@ from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall, session
 from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.test_firewall_lockout import OPEN, console
+from tests.hosts.test_firewall_lockout import OPEN, console, patience
 from tests.hosts.test_system_reading import opened
 
 ONLY_WHO_IS_IN = "iptables -A INPUT -p tcp --syn --dport 22 -j DROP"
@@ -30,10 +30,10 @@ async def rules(host: Host, program: str = "iptables") -> list[str]:
     return (await console(host, f"{program} -S")).splitlines()
 
 
-async def reaches(host: Host, port: int) -> bool:
+async def reaches(host: Host, port: int, expected: bool = True) -> bool:
     """Whether a connection from here gets an answer, be it that nobody listens."""
     try:
-        async with asyncio.timeout(0.7):
+        async with asyncio.timeout(patience(expected)):
             _, writer = await asyncio.open_connection(host.ip, port)
         writer.close()
     except ConnectionRefusedError:
@@ -54,14 +54,14 @@ async def test_a_port_is_closed_and_opened_through_every_door(way: Way, app: App
         closed = await way.call(firewall.block_port, on)
         assert (closed["success"], closed["changed"], closed["rolled_back"]) == (True, True, False)
         assert closed["commands"] == planned["commands"]
-        assert not await reaches(host, 7001)
+        assert not await reaches(host, 7001, expected=False)
         again = await way.call(firewall.block_port, on)
         assert (again["success"], again["changed"], again["commands"]) == (True, False, [])
         # What lets in goes before what shuts out, and the other way round.
         assert (await way.call(firewall.allow_port, on))["changed"]
         assert await reaches(host, 7001)
         assert (await way.call(firewall.block_port, on))["changed"]
-        assert not await reaches(host, 7001)
+        assert not await reaches(host, 7001, expected=False)
     finally:
         await console(host, OPEN)
 

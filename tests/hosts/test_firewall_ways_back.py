@@ -133,7 +133,7 @@ async def test_firewalld_on_iptables_is_changed_and_put_back_alike(app: App, roc
         assert "IN_public" in await console(rocky, "iptables -S")
         for tool, reached in ((firewall.allow_port, True), (firewall.block_port, False)):
             assert (await way.call(tool, {**on, "port": 8080}))["success"]
-            assert await connects(rocky) == reached
+            assert await connects(rocky, reached) == reached
         told = await way.call(firewall.block_ip, {**on, "ip": "10.77.0.1", "rollback_s": 3})
         assert (told["rolled_back"], told["success"]) == (True, False)
         assert await gets_in(app, rocky)
@@ -170,9 +170,9 @@ async def test_a_machine_whose_server_is_killed_before_the_proof_lets_in_again(
             await until(deb, CHANGED)
             server.process.kill()
         async with open_app(mcp_home, Config()) as app:
-            assert not await gets_in(app, deb)
+            assert not await gets_in(app, deb, expected=False)
             await until(deb, "ls /run/mcp-ssh-firewall.*/undone")
-            assert await gets_in(app, deb) == (program[0] == "-m")
+            assert await gets_in(app, deb, program[0] == "-m") == (program[0] == "-m")
         assert (await console(deb, "iptables -S; ip6tables -S") == before) == (program[0] == "-m")
     finally:
         await console(deb, f"{OPEN}; {NO_OTHERS}")
