@@ -103,7 +103,7 @@ async def test_long_output_is_cut_in_the_middle_and_paged_from_a_blob(on: On) ->
 
 @pytest.mark.requirement("exec.timeout.result")
 async def test_a_timeout_is_a_result(on: On) -> None:
-    answer = await on.exec("echo early; sleep 60", timeout=0.3)
+    answer = await on.exec("echo early; sleep 60", timeout=1.5)
     assert (answer["status"], answer["exit_code"], answer["stdout"], answer["stopped"]) == (
         "timed_out",
         None,

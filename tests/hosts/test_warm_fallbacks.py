@@ -57,7 +57,7 @@ async def test_an_account_whose_rc_file_speaks_late(app: App, deb: Host) -> None
     async with rc_file(deb, "dev", '[ -z "$MCP_SSH_CALL" ]; (sleep 0.3; echo late) &\n'):
         on = await warm(app, deb, "dev")
         waiting = await on.ready()
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while waiting.channel.silent:
                 await anyio.sleep(0.01)
         before = on.plain

@@ -91,7 +91,7 @@ async def test_a_shell_that_ended_before_the_command_is_replaced_in_the_same_cal
     await on.console("rm", "-f", "/tmp/mcp-once")
     async with anyio.create_task_group() as group:
         group.start_soon(run)
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while waiting in on.session.link.spares.ready:
                 await anyio.sleep(0.01)
         await on.console("kill", "-KILL", str(waiting.pid))
@@ -138,7 +138,7 @@ async def test_a_link_lost_at_the_hand_over_leaves_unknown_whether_it_ran(app: A
 
     async with anyio.create_task_group() as group:
         group.start_soon(run)
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while waiting in on.session.link.spares.ready:
                 await anyio.sleep(0.01)
         # The machine's side of the connection dies while its shell has not begun yet.

@@ -307,7 +307,7 @@ async def test_a_name_whose_connection_was_lost_is_connected_to_anew(app: App, a
     config(f"Host box\n HostName {auth.ip}\n User ops\n")
     first = await said(app, "box", "echo $SSH_CONNECTION")
     app.sessions.seen_by(OWNER.caller)[0].link.connection.abort()
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while app.sessions.seen_by(OWNER.caller)[0].connected:
             await anyio.sleep(0.01)
     assert await said(app, "box", "echo $SSH_CONNECTION") != first

@@ -242,7 +242,7 @@ async def test_what_follows_bytes_that_were_lost_is_not_kept_as_if_it_joined_on(
 
     monkeypatch.setattr(module.os, "write", fail_once)
     lost = asyncio.create_task(writer.write(b"a" * 300 * KIB))
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         await writing.wait()
     lost.cancel()
     await asyncio.wait([lost])
@@ -307,7 +307,7 @@ async def test_discarding_while_being_cancelled_still_removes_the_file(tmp_path:
     with anyio.CancelScope() as scope:
         scope.cancel()
         await writer.discard()
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while files(tmp_path):
             await anyio.lowlevel.checkpoint()
     await blobs.close()

@@ -68,7 +68,7 @@ class Serving:
 @asynccontextmanager
 async def serving(ends: Ends) -> AsyncGenerator[Serving]:
     server = Serving(ends)
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         async with server.inbox, server.outbox, anyio.create_task_group() as group:
             group.start_soon(server.receive)
             group.start_soon(ends.pipes.send, server.to_send)

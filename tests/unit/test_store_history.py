@@ -76,7 +76,7 @@ async def test_closing_writes_what_was_recorded(tmp_path: Path) -> None:
 async def test_recording_after_closing_neither_fails_nor_hangs(tmp_path: Path) -> None:
     store = await Store.open(tmp_path)
     await store.close()
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         await store.history.record(row())
 
 
