@@ -31,85 +31,106 @@ class Stopped:
 
 # $1$2: the cookie in two halves, so that no command line of this script holds it. $3: the login shell's process id, or
 # 0. $4: seconds since the call began. $5: milliseconds between TERM and KILL. $6: a word of no meaning. Built-ins only,
-# but for grep and sleep: a scan of 100 processes takes some 10 ms.
+# but for grep and sleep. A shell reads byte by byte, so it is grep that looks through the machine's processes.
 _SWEEP = r"""
-cookie=$1$2 leader=$3 age=$4 grace=$5 mark=$6
-[ -r /proc/self/stat ] || { kill -KILL -- "-$leader" 2>/dev/null; echo unknown; exit 0; }
+cookie=$1$2 leader=$3 age=$4 grace=$5 mark=$6 blind= newline='
+'
+cd /proc && [ -r self/stat ] || { kill -KILL -- "-$leader" 2>/dev/null; echo unknown; exit 0; }
 nap() { sleep "$1" 2>/dev/null || sleep 1; }
 read_stat() {
     line=
-    while IFS= read -r part || [ -n "$part" ]; do line=$part; done 2>/dev/null <"/proc/$1/stat"
+    while IFS= read -r part || [ -n "$part" ]; do line=$part; done 2>/dev/null <"$1/stat"
     [ -n "$line" ]
 }
 old_enough() {
-    read -r up _ </proc/uptime
+    read -r up _ <uptime
     set -- ${line##*) }
     [ $((${up%%.*} - ${20} / 100)) -ge $((age - 2)) ]
 }
 [ "$leader" -gt 1 ] && { read_stat "$leader" && old_enough || leader=0; }
 # These files hold NULs, behind which not every grep looks: one that finds the last word of this script's own command
-# line does. The list of files is made before grep starts, so grep never finds itself.
+# line does, and BusyBox's does with -z. The list of files is made before grep starts, so grep never finds itself.
 holding() {
     pattern=$1
     shift
-    if [ "$way" = quick ]; then grep -lsF -e "$pattern" "$@" 2>/dev/null; return 0; fi
-    for file in "$@"; do
-        { tr '\0' '\n' <"$file" | grep -qF -e "$pattern" && echo "$file"; } 2>/dev/null
-    done
-    return 0
+    case $way in
+    quick) grep -lsF -e "$pattern" "$@" ;;
+    zero) grep -lszF -e "$pattern" "$@" ;;
+    *) for file in "$@"; do tr '\0' '\n' <"$file" | grep -qF -e "$pattern" && echo "$file"; done ;;
+    esac 2>/dev/null
+    [ $? -lt 126 ]
 }
-for way in quick slow none; do [ -z "$(holding "$mark" "/proc/$$/cmdline")" ] || break; done
+for way in quick zero slow none; do [ -z "$(holding "$mark" "$$/cmdline")" ] || break; done
+# Adds to `found` and `targets` what a line of the table tells: `PID/stat:PID (NAME) STATE PARENT GROUP SESSION `. A name
+# may hold anything, a newline on old kernels too, so both ids must agree.
+weigh() {
+    pid=${line%%/stat:*} rest=${line#*/stat:}
+    [ "$pid" = "${rest%% *}" ] || return 0
+    rest=${rest##*) }
+    case $rest in [ZX]*) return 0 ;; esac
+    [ "$pid" != $$ ] || { seen=yes; return 0; }
+    rest=${rest#* }
+    parent=${rest%% *} rest=${rest#* } rest=${rest#* }
+    case $found in
+    *" $pid "*) ;;
+    *" $parent "* | *" ${rest%% *} "*) found="$found$pid " grown=yes ;;
+    *) return 0 ;;
+    esac
+    [ "$pid" -le 1 ] || targets="$targets $pid"
+}
+# One scan: who is marked, then in the table of that moment who belongs to those, until there are no more. This script's
+# own line shows that grep saw the table: too many files for one command line would be none.
 scan() {
-    marked=" "
-    for file in $(holding "$cookie" /proc/[0-9]*/environ /proc/[0-9]*/cmdline); do
-        file=${file#/proc/}
-        marked="$marked${file%%/*} "
-    done
-    [ "$leader" -gt 1 ] && marked="$marked$leader "
-    table=
-    for folder in /proc/[0-9]*; do
-        pid=${folder#/proc/}
-        read_stat "$pid" || continue
-        set -- ${line##*) }
-        case $1 in Z | X) continue ;; esac
-        table="$table$pid $2 $4
-"
-    done
-    found=$marked grown=yes
+    found=" " grown=yes
+    files=$(holding "$cookie" [0-9]*/environ [0-9]*/cmdline) || blind=yes
+    for file in $files; do found="$found${file%%/*} "; done
+    [ "$leader" -le 1 ] || found="$found$leader "
+    table=$(LC_ALL=C grep -HsoE '^[0-9]+ .*\) [A-Za-z] [0-9]+ [0-9]+ [0-9]+ ' [0-9]*/stat)
     while [ -n "$grown" ]; do
-        grown=
-        while read -r pid parent session; do
-            case $found in *" $pid "*) continue ;; esac
-            case $found in *" $parent "* | *" $session "*) found="$found$pid " grown=yes ;; esac
-        done <<EOF
-$table
-EOF
+        any=$$ grown= seen= targets=
+        for pid in $found; do any="$any|$pid"; done
+        lines=$(printf '%s\n' "$table" |
+            LC_ALL=C grep -E "stat:($any) |\\) [A-Za-z] ($any) |\\) [A-Za-z] [0-9]+ [0-9]+ ($any) ")
+        set -f
+        IFS=$newline
+        for line in $lines; do weigh; done
+        unset IFS
+        set +f
     done
-    targets=
-    while read -r pid parent session; do
-        [ -n "$pid" ] && [ "$pid" -gt 1 ] && [ "$pid" != $$ ] || continue
-        case $found in *" $pid "*) targets="$targets $pid" ;; esac
-    done <<EOF
-$table
-EOF
+    [ -n "$seen" ] || blind=yes
     [ -n "$targets" ]
 }
 signal() {
     for pid in $targets; do
-        kill -s "$1" "$pid" 2>/dev/null || { [ -d "/proc/$pid" ] && sudo -n kill -s "$1" "$pid" 2>/dev/null; }
+        kill -s "$1" "$pid" 2>/dev/null || { [ -d "$pid" ] && sudo -n kill -s "$1" "$pid" 2>/dev/null; }
     done
     return 0
+}
+# Whether one of those that were found is still there. As long as it is, there is no need to look for others.
+alive() {
+    for pid in $targets; do
+        read_stat "$pid" || continue
+        case ${line##*) } in [ZX]*) ;; *) return 0 ;; esac
+    done
+    return 1
 }
 # A stopped process acts on TERM only once it goes on.
 scan && signal TERM && signal CONT
 waited=0
-while [ "$waited" -lt "$grace" ] && scan; do nap 0.05; waited=$((waited + 50)); done
+while [ "$waited" -lt "$grace" ] && alive; do nap 0.05; waited=$((waited + 50)); done
+# Ended is what two scans in a row do not find. Who outlives three KILLs is not ours to end.
 clean=0 pass=0
 while [ "$clean" -lt 2 ] && [ "$pass" -lt 20 ]; do
-    pass=$((pass + 1))
-    if scan; then clean=0; signal KILL; nap 0.02; else clean=$((clean + 1)); fi
+    before=$targets pass=$((pass + 1))
+    if ! scan; then clean=$((clean + 1)); continue; fi
+    clean=0 waited=0
+    signal KILL
+    while [ "$waited" -lt 10 ] && alive; do nap 0.02; waited=$((waited + 1)); done
+    [ "$targets" != "$before" ] || pass=$((pass + 6))
 done
-if scan; then echo "left$targets"; elif [ "$way" = none ]; then echo unknown; else echo ended; fi
+if [ "$clean" -lt 2 ] && scan; then echo "left$targets"
+elif [ "$way" = none ] || [ -n "$blind" ]; then echo unknown
+else echo ended; fi
 """
 
 

@@ -118,6 +118,21 @@ async def test_without_the_sweep_everything_survives(on: On, monkeypatch: pytest
     await anyio.to_thread.run_sync(lambda: on.host.ssh(f"pkill -KILL -f '[s]leep {n}'"))
 
 
+@pytest.mark.requirement("exec.timeout.kills")
+@pytest.mark.soak
+async def test_a_machine_with_thousands_of_processes_ends_a_call_as_well(on: On) -> None:
+    crowd = "exec 2>&1 </dev/null >/dev/null; i=0; while [ $i -lt 3000 ]; do sleep 4712 & i=$((i + 1)); done; wait"
+    count = "ls -d /proc/[0-9]* | wc -l"
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.to_thread.run_sync, functools.partial(on.host.ssh, crowd, timeout=300))
+        many = f"until [ $({count}) -gt 3000 ]; do sleep 0.2; done"
+        await anyio.to_thread.run_sync(functools.partial(on.host.console, ["sh", "-c", many], timeout=120))
+        for shape in ("simple", "ignores TERM", "double fork"):
+            await on.time_out(shape)
+        left = await anyio.to_thread.run_sync(functools.partial(on.host.console, ["sh", "-c", f"{count}; pkill sleep"]))
+        assert int(left.stdout) > 3000
+
+
 @pytest.mark.requirement("exec.timeout.channels")
 async def test_fifty_ended_commands_leave_the_connection_whole(on: On) -> None:
     async def short() -> None:

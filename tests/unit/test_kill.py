@@ -1,0 +1,142 @@
+"""The script that ends a call's processes, in the shells of this machine: who belongs to a call, and who does not."""
+
+import contextlib
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from mcp_ssh.ssh.kill import Stopped, parse, sweep
+from tests.unit.json_lines import ended
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+SHELLS = [each for each in (["dash"], ["bash"], ["busybox", "ash"]) if shutil.which(each[0])]
+SLEEP = shutil.which("sleep") or "sleep"
+LIMIT_S = 30
+
+
+@pytest.fixture(params=SHELLS, ids=" ".join)
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    return request.param
+
+
+@contextlib.contextmanager
+def running(*argv: str, cookie: str = "") -> Generator[subprocess.Popen[bytes]]:
+    """A process, in a session of its own; it has said a line before this goes on, unless it is a plain sleep."""
+    env = {"PATH": "/usr/bin:/bin", **({"MCP_SSH_CALL": cookie} if cookie else {})}
+    with subprocess.Popen(argv, env=env, start_new_session=True, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def swept(shell: list[str], cookie: str, leader: int = 0, path: str = "/usr/bin:/bin") -> Stopped:
+    words = sweep(cookie, leader, 0).argv[1:]
+    ran = subprocess.run([*shell, *words], env={"PATH": path}, capture_output=True, timeout=LIMIT_S, check=False)
+    assert not ran.stderr, ran.stderr
+    return parse(ran.stdout)
+
+
+def named(folder: Path, name: str) -> str:
+    """A sleep whose process has that name, as /proc/PID/stat shows it."""
+    program = folder / name
+    shutil.copy(SLEEP, program)
+    return str(program)
+
+
+def test_all_of_a_call_is_ended_and_nobody_else(shell: list[str], tmp_path: Path) -> None:
+    cookie = secrets.token_hex(16)
+    # Its child has another session and forgot the cookie; its grandchild has one more parent in between.
+    forgets = "setsid env -i sh -c 'sleep 1000 & (sleep 1001 & wait) & echo $$; wait' & wait"
+    with running("sh", "-c", forgets, cookie=cookie) as call:
+        assert call.stdout
+        child = int(call.stdout.readline())
+        # Their names claim to be children of the call, one of them on a line of its own.
+        first, second = named(tmp_path, f") S {call.pid} 1 "[:15]), named(tmp_path, f"\n9 (b) S {child} 1"[:15])
+        with running(first, "1000") as other, running(second, "1000") as another, running("sleep", "1000") as third:
+            assert swept(shell, cookie).ended is True
+            assert call.wait(LIMIT_S) != 0
+            assert ended(child, LIMIT_S)
+            assert [each.poll() for each in (other, another, third)] == [None, None, None]
+
+
+def test_a_process_that_calls_itself_somebody_elses_is_ended_with_its_call(shell: list[str], tmp_path: Path) -> None:
+    cookie = secrets.token_hex(16)
+    with running(named(tmp_path, ") Z 1 1 1 "), "1000", cookie=cookie) as call:
+        assert swept(shell, cookie).ended is True
+        assert call.wait(LIMIT_S) != 0
+
+
+def test_who_ignores_term_is_killed_and_who_multiplies_too(shell: list[str]) -> None:
+    cookie = secrets.token_hex(16)
+    text = "trap '' TERM; echo up; while :; do sleep 1000 & sleep 0.01; done"
+    with running("sh", "-c", text, cookie=cookie) as call:
+        assert call.stdout
+        call.stdout.readline()
+        assert swept(shell, cookie).ended is True
+        assert call.wait(LIMIT_S) != 0
+
+
+def test_a_leader_that_is_younger_than_the_call_is_another_process(shell: list[str]) -> None:
+    with running("sleep", "1000") as other:
+        ran = subprocess.run(
+            [*shell, *sweep("0" * 32, other.pid, 3600).argv[1:]], capture_output=True, timeout=LIMIT_S, check=True
+        )
+        assert (parse(ran.stdout).ended, other.poll()) == (True, None)
+
+
+GREPS = {
+    # As the shell says it where the files are too many for one command line: E2BIG of execve(2).
+    "takes not that many files": "[ $# -lt 6 ] || exit 126",
+    "sees nothing of the table": 'case " $* " in *" -HsoE "*) exit 1 ;; esac',
+}
+NO_NUL = 'case " $* " in *" -lsF "* | *" -lszF "*) exit 1 ;; esac'
+
+
+def with_grep(folder: Path, text: str) -> str:
+    """A PATH on which grep does that first."""
+    program = folder / "grep"
+    program.write_text(f'#!/bin/sh\n{text}\nexec {shutil.which("grep")} "$@"\n')
+    program.chmod(0o755)
+    return f"{folder}:/usr/bin:/bin"
+
+
+@pytest.mark.parametrize("grep", GREPS)
+def test_a_grep_that_cannot_see_makes_nobody_say_that_it_ended(shell: list[str], tmp_path: Path, grep: str) -> None:
+    if shell[0] == "busybox":
+        return  # this one has a grep of its own inside
+    cookie = secrets.token_hex(16)
+    with running("sh", "-c", "echo up; sleep 1000", cookie=cookie) as call:
+        assert call.stdout
+        call.stdout.readline()
+        assert swept(shell, cookie, path=with_grep(tmp_path, GREPS[grep])).ended is None
+
+
+SCENE = """
+crowd=$1 cookie=$2$3 path=$4; shift 4
+while [ "$crowd" -gt 0 ]; do sleep 1000 & crowd=$((crowd - 1)); done
+MCP_SSH_CALL=$cookie setsid sh -c "trap '' TERM; : > up; while :; do sleep 1000; done" & call=$!
+until [ -e up ]; do sleep 0.01; done
+PATH=$path "$@" || exit
+left=$(grep -ls "(sleep)" /proc/[0-9]*/stat | wc -l)
+wait "$call"; echo "$? $left"
+"""
+
+
+@pytest.mark.parametrize(("crowd", "grep"), [(1000, ""), (10, NO_NUL)], ids=["crowd", "grep stops at NULs"])
+def test_one_of_many_is_found_in_time(shell: list[str], tmp_path: Path, crowd: int, grep: str) -> None:
+    """Reading a thousand of them in a shell took longer than a call waits; nobody else meets the crowd."""
+    cookie = secrets.token_hex(16)
+    alone = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SCENE, "sh"]
+    words = [*shell, *sweep(cookie, 0, 0).argv[1:]]
+    ran = subprocess.run(
+        [*alone, str(crowd), cookie[:9], cookie[9:], with_grep(tmp_path, grep), *words],
+        cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=True,
+    )  # fmt: skip
+    assert ran.stdout.split() == ["ended", "137", str(crowd)], ran
