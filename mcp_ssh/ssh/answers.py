@@ -11,7 +11,8 @@ SHOWN_PROMPTS = 4
 
 # Of a password that counts once, too: "One-time password (OATH) for `ops':".
 _CODE = re.compile(
-    r"\bcode\b|passcode|one.?time|\botp\b|token|einmal|usage unique|un solo uso|одноразов|动态|動態|一次性|验证码|驗證碼",
+    r"\bcode\b|passcode|one.?time|\botp\b|token|einmal|usage unique|un solo uso|одноразов"
+    r"|动态|動態|一次性|验证码|驗證碼",
     re.I,
 )
 _PASSWORD = re.compile(r"pass(?!phrase)|contrase|senha|wachtwoord|has[lł]o|пароль|密码|密碼", re.I)
