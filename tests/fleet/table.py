@@ -82,6 +82,7 @@ WAYS_IN = {  # further SSH servers of such a host: the port of each; see ways_in
     "rotating": 2205,
     "key_and_password": 2206,
     "two_sessions": 2207,
+    "key_and_questions": 2208,
     "dropbear": 2222,
 }
 CERTIFIED = ("dev", "root")  # the users that the fleet's certificate is for

@@ -39,6 +39,8 @@ LoginGraceTime 10
     "rotating": "",
     "key_and_password": """AuthenticationMethods publickey,password
 """,
+    "key_and_questions": """AuthenticationMethods publickey,keyboard-interactive
+""",
 }
 SFTP_ONLY = f"""Match User sftponly
     ChrootDirectory /{JAIL}

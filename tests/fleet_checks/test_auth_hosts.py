@@ -25,6 +25,7 @@ ACCEPTED_ALONE = {  # which single ways each server of `auth` lets in by
     "limits": {"key", "password", "keyboard-interactive"},
     "rotating": {"key", "password", "keyboard-interactive"},
     "key_and_password": set[str](),
+    "key_and_questions": set[str](),
     "two_sessions": {"key", "password", "keyboard-interactive"},
     "dropbear": {"key", "password"},
 }

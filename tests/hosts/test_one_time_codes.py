@@ -69,6 +69,12 @@ def on(codes: Codes, server: str = "normal", **more: object) -> dict[str, object
     return {"host": host.ip, "port": host.ports[server], "username": codes.user, "timeout": 25, **more}
 
 
+async def add(app: App, codes: Codes, password: str) -> None:
+    """Save the machine as `box`."""
+    saved = {"name": "box", "host": codes.host.ip, "username": codes.user, "password": password}
+    await dispatch(app, connection.add, saved, DirectCall(caller()))
+
+
 async def whoami(way: Way, codes: Codes, server: str, **arguments: object) -> None:
     answer = await way.call(session.connect, on(codes, server, **arguments))
     ran = await way.call(command.exec_, {"session_id": answer["session_id"], "command": "id -un"})
@@ -148,13 +154,36 @@ async def test_a_name_whose_password_is_saved_asks_for_the_code_alone_and_once(a
     person = Person(answer_1=codes.code())
     async with beside(app, mode, person) as client:
         model = Model(client)
-        saved = {**on(codes), "password": auth.password, "name": "box"}
-        del saved["timeout"]
-        await dispatch(app, connection.add, saved, DirectCall(caller()))
+        await add(app, codes, auth.password)
         for _ in range(2):
             assert (await model.call("command_exec", session_id="box", command="id -un"))["stdout"] == "code_password\n"
     assert person.asked == ["answer_1"]
     assert await codes.taken() == person.answers["answer_1"]
+
+
+@ERAS
+@pytest.mark.requirement("ways_in.codes", "mcp.asking")
+async def test_after_the_key_a_person_is_asked_for_password_and_code(app: App, auth: Host, mode: str) -> None:
+    codes = await given(auth, "password_code")
+    person = Person(password=auth.password, answer_1=codes.code())
+    async with beside(app, mode, person) as client:
+        await Model(client).call("session_connect", **on(codes, "key_and_questions", key_path=str(auth.key_path)))
+    assert person.asked == ["password", "answer_1"]
+    assert await codes.taken() == person.answers["answer_1"]
+
+
+@pytest.mark.requirement("ways_in.codes", "ways_in.jump_trust")
+async def test_nobody_is_asked_for_the_code_of_a_machine_on_the_way(app: App, auth: Host) -> None:
+    codes = await given(auth, "password_code")
+    await add(app, codes, auth.password)
+    person = Person(answer_1=codes.code())
+    through = {"host": auth.ip, "username": "dev", "password": auth.password, "jump": "box"}
+    async with beside(app, "legacy", person) as client:
+        result = await client.call_tool("session_connect", through)
+    assert result.is_error
+    assert person.asked == []
+    assert "(a machine on the way to" in result.model_dump_json()
+    assert "nobody can be asked for a machine on the way" in result.model_dump_json()
 
 
 @ERAS
