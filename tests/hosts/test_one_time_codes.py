@@ -13,6 +13,7 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed
+from mcp_ssh.ssh import dial
 from mcp_ssh.tools import command, connection, session
 from tests.doors import DirectCall, Way, caller
 from tests.fleet.hosts import Host
@@ -24,7 +25,9 @@ from tests.hosts.test_ways_in import journal, mark
 USERS = pytest.mark.parametrize("user", ["password_code", "code_password"])
 DIGITS = 8
 FAILURE = "uthentication failure"
-"""Of sshd and of pam_unix, in the machine's log."""
+"""Of PAM, as sshd tells it in the machine's log; so does pam_unix of the password alone."""
+FAILED = "Failed password for"
+"""Of the method "password"."""
 
 
 @dataclass
@@ -111,6 +114,18 @@ async def test_a_password_alone_is_told_that_a_code_is_wanted_and_is_no_failed_l
             await opened(app, **on(codes, server, password=auth.password))
         assert "interactive_answers" in str(error.value.hint)
     assert FAILURE not in (await journal(auth)).partition(begun)[2]
+
+
+async def test_the_twin_that_tries_the_method_password_first_fails_with_the_right_one(
+    app: App, auth: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dial, "METHODS", ("publickey", "password", "keyboard-interactive"))
+    codes = await given(auth, "password_code")
+    begun = await mark(auth)
+    with pytest.raises(AuthFailed) as error:
+        await opened(app, **on(codes, password=auth.password))
+    assert "One-time" not in error.value.message
+    assert FAILED in (await journal(auth)).partition(begun)[2]
 
 
 @pytest.mark.requirement("ways_in.codes")

@@ -1,5 +1,7 @@
 """What a login says when it is asked."""
 
+import re
+
 import pytest
 from pydantic import SecretStr
 
@@ -72,6 +74,11 @@ def test_a_question_for_a_code_never_gets_the_password(prompt: str) -> None:
     both = of("secret", "12345678")
     assert both.reply("", [(prompt, False)]) == ["12345678"]
     assert both.reply("", PROMPT) == ["secret"]
+
+
+def test_the_twin_that_knows_no_codes_gives_the_password_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_ssh.ssh.answers._CODE", re.compile("(?!)"))
+    assert of("secret").reply("", [("One-time password (OATH) for `ops': ", False)]) == ["secret"]
 
 
 @pytest.mark.parametrize(
