@@ -9,9 +9,16 @@ from pydantic import SecretStr
 SHOWN_CHARS = 200
 SHOWN_PROMPTS = 4
 
+# Of a password that counts once, too: "One-time password (OATH) for `ops':".
+_CODE = re.compile(
+    r"\bcode\b|passcode|one.?time|\botp\b|token|einmal|usage unique|un solo uso|одноразов"
+    r"|动态|動態|一次性|验证码|驗證碼",
+    re.I,
+)
 _PASSWORD = re.compile(r"pass(?!phrase)|contrase|senha|wachtwoord|has[lł]o|пароль|密码|密碼", re.I)
 _CHANGE = re.compile(
-    r"(new|current|old|retype|repeat|again)\W.*pass|change your pass|pass\w* (has )?expired|required to change", re.I
+    r"(new|current|old|retype|repeat|again)\W.*pass(?!code)|change your pass|pass\w* (has )?expired|required to change",
+    re.I,
 )
 
 
@@ -23,6 +30,7 @@ class Answers:
 
     Attributes:
         unanswered: Questions of the machine that nothing was given for.
+        used: Some of the answers went to the machine.
         wants_new_password: The machine let the password pass, and demands another before it goes on.
     """
 
@@ -34,10 +42,13 @@ class Answers:
         self._password_missed = False
         self._conversed = False
         self.unanswered: list[str] = []
+        self.used = False
         self.wants_new_password = False
 
     def password(self) -> str | None:
-        """The password, the first time."""
+        """The password, the first time; not where PAM has asked for a code, which it would only be taken for."""
+        if any(map(_for_code, self.unanswered)):
+            return None
         taken, self._password = self._password, None
         self._password_missed = self._password_missed or (taken is None and not self._given)
         return taken.get_secret_value() if taken else None
@@ -45,7 +56,7 @@ class Answers:
     @property
     def wanted(self) -> Literal["password", "interactive_answers"] | None:
         """What the machine asked for and could have been given; `None` where it refused what it got."""
-        if any(not _PASSWORD.search(prompt) for prompt in self.unanswered):
+        if not all(map(_for_password, self.unanswered)):
             return None if self._answered else "interactive_answers"
         return "password" if self._password_missed or (self.unanswered and not self._given) else None
 
@@ -70,11 +81,21 @@ class Answers:
         return None if self.unanswered else [each for each in replies if each is not None]
 
     def _answer(self, prompt: str, *, seen: bool) -> str | None:
-        if not seen and self._password and _PASSWORD.search(prompt):
+        if not seen and self._password and _for_password(prompt):
             return self.password()
         if self._answers:
+            self.used = True
             return self._answers.pop(0).get_secret_value()
         if len(self.unanswered) < SHOWN_PROMPTS:
             shown = "".join(each if each.isprintable() else " " for each in prompt)
             self.unanswered.append(shown.strip()[:SHOWN_CHARS])
         return None
+
+
+def _for_code(prompt: str) -> bool:
+    asked, _, _ = prompt.partition(" for ")  # what follows may be any account's name
+    return bool(_CODE.search(asked))
+
+
+def _for_password(prompt: str) -> bool:
+    return bool(_PASSWORD.search(prompt)) and not _for_code(prompt)

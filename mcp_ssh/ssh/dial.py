@@ -48,6 +48,8 @@ KEX = (
     "diffie-hellman-group18-sha512",
     "diffie-hellman-group14-sha256",
 )
+# As ssh has them: where PAM wants a code too, the method "password" gives the password for both.
+METHODS = ("publickey", "keyboard-interactive", "password")
 PROHIBITED = 1
 """Code of a refused channel: SSH_OPEN_ADMINISTRATIVELY_PROHIBITED (RFC 4254, 5.1)."""
 
@@ -102,6 +104,8 @@ class Dialer:
         except ToolError as error:
             error.message += f" (a machine on the way to {self._login.where})"
             error.details.pop("wants", None)  # what a caller gives is for the machine at the end of the way
+            if "asked" in error.details:
+                error.hint = "nobody can be asked for a machine on the way: have it let the account in by a key alone"
             raise
 
     async def closed(self) -> None:
@@ -227,15 +231,12 @@ class Attempt:
         else:
             local = (login.bind_address, 0) if login.bind_address else None
             options["tunnel"] = Way(family=login.family, local_addr=local)
-        methods = ("publickey", "password", "keyboard-interactive")
-        if login.answers:
-            methods = ("publickey", "keyboard-interactive", "password")
         return await asyncssh.connect(
             login.host,
             login.port,
             username=login.username,
             client_keys=keys or None,
-            preferred_auth=[each for each in methods if each not in login.refused_methods],
+            preferred_auth=[each for each in METHODS if each not in login.refused_methods],
             host_key_alias=login.host_key_alias,
             config=None,
             agent_path=None,
@@ -280,10 +281,15 @@ class Attempt:
         if asked:
             return AuthFailed(
                 f"{message}: it asked {', '.join(map(repr, asked))}, and there was no answer",
-                hint="ask the user, and give the answers in order as interactive_answers",
+                hint="ask the user, and give the answers in order as interactive_answers, beside what was given now",
                 details={"asked": asked, **self._wants()},
             )
         hint = "check username, password and key; the machine's own log says why. The login is not tried again."
+        if self._answers.used:
+            hint = (
+                "check username, password and answers; a one-time code counts once and not for long, so ask the user"
+                " for a new one before you connect again"
+            )
         return AuthFailed(message, hint=hint, details=self._wants())
 
     def _wants(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ class Connect(Params):  # noqa: D101 what stands here would be sent with every l
     interactive_answers: list[SecretStr] | None = Field(
         default=None,
         max_length=16,
-        description="Answers to what the machine asks at login, in order, such as a one-time code.",
+        description="Answers to what the machine asks at login beside the password, in order, such as a one-time code.",
     )
     key_path: ShellText | None = Field(
         default=None,

@@ -259,6 +259,11 @@ REQUIREMENTS = tuple(
         ("cli.completion", "issue 3, command line", "The shell completes commands, tools, saved names and aliases."),
         ("ways_in.password_only", "issue 3", "A server that takes nothing but a password is logged in to."),
         ("ways_in.questions", "issue 3", "Questions at login are answered with what was given, or told to the caller."),
+        (
+            "ways_in.codes",
+            "DESIGN 1",
+            "Where PAM wants a password and a one-time code, both are given or asked for, each where it belongs, once.",
+        ),
         ("ways_in.key_then_password", "issue 3", "A server that wants a key and then a password gets both."),
         ("ways_in.password_once", "issue 3", "A password is sent once, whatever methods there are."),
         ("ways_in.certificate", "issue 3", "A user's certificate logs in, beside its key or named by the config."),

@@ -14,6 +14,7 @@ LAYERS = {  # layer over `debian`: the packages that are installed in it
     "suse": ("zypper", "rpm"),
     "arch": ("pacman-package-manager", "makepkg", "libarchive-tools"),
     "sysv": ("sysvinit-core", "sysv-rc", "initscripts", "insserv"),
+    "otp": ("libpam-oath",),
     "persistent": ("iptables-persistent",),  # Debian's way to keep rules; elsewhere a service of ours does
 }
 

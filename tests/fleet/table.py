@@ -71,6 +71,8 @@ WAYS_IN_USERS = (  # on a host with several ways in
     User("fish", 1009, login_shell="/usr/bin/fish"),
     User("zsh", 1010, login_shell="/usr/bin/zsh"),
     User("tcsh", 1011, login_shell="/usr/bin/tcsh"),
+    User("password_code", 1012),
+    User("code_password", 1013),
 )
 WAYS_IN = {  # further SSH servers of such a host: the port of each; see ways_in.py for what they let in
     "keyboard_interactive": 2201,
@@ -80,6 +82,7 @@ WAYS_IN = {  # further SSH servers of such a host: the port of each; see ways_in
     "rotating": 2205,
     "key_and_password": 2206,
     "two_sessions": 2207,
+    "key_and_questions": 2208,
     "dropbear": 2222,
 }
 CERTIFIED = ("dev", "root")  # the users that the fleet's certificate is for
@@ -173,7 +176,7 @@ HOSTS = {
         HostRow("arch", ARCH, ("arch", "debian"), 14),
         HostRow("alpine", ALPINE, ("alpine-glibc", "alpine"), 15),
         HostRow("sysv", SYSV, ("sysv", "debian"), 16),
-        HostRow("auth", DEBIAN, ("debian",), 17, ways_in=True),
+        HostRow("auth", DEBIAN, ("otp", "debian"), 17, ways_in=True),
         HostRow("bastion", DEBIAN, ("persistent", "debian"), 18, gateway_of=HIDDEN),
         HostRow("inner", DEBIAN, ("debian",), 2, network=HIDDEN, via="bastion"),
     )

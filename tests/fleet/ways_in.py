@@ -39,6 +39,8 @@ LoginGraceTime 10
     "rotating": "",
     "key_and_password": """AuthenticationMethods publickey,password
 """,
+    "key_and_questions": """AuthenticationMethods publickey,keyboard-interactive
+""",
 }
 SFTP_ONLY = f"""Match User sftponly
     ChrootDirectory /{JAIL}
@@ -69,6 +71,12 @@ After=network.target systemd-user-sessions.service
 ExecStart=/usr/sbin/dropbear -F -E -p {WAYS_IN["dropbear"]} -r /{DROPBEAR_KEY}
 KillMode=process
 """
+# PAM asks these two for a one-time code, after the password or before it; of all others it asks the password alone.
+# Tests write the file that holds their secrets. Who is not in it, or while there is none, is not let in.
+CODES = "/etc/users.oath"
+ONE_TIME_CODE = f"""auth [success=1 default=ignore] pam_succeed_if.so quiet user != {{user}}
+auth required pam_oath.so usersfile={CODES} window=20 digits=8
+"""
 MENU_SCRIPT = """#!/bin/sh
 # All that this shell lets its users do.
 [ "$1" = -c ] || { echo 'menu: only status and uptime, as commands' >&2; exit 77; }
@@ -86,6 +94,7 @@ def bake_ways_in(root: Path, row: HostRow, keys: Path) -> None:
     _dropbear(root)
     _shells(root)
     _jail(root)
+    _pam(root)
 
 
 def _openssh(root: Path, row: HostRow, keys: Path) -> None:
@@ -144,3 +153,10 @@ def _jail(root: Path) -> None:
     home = root / JAIL / "home/sftponly"
     home.mkdir(parents=True)
     os.chown(home, user.st_uid, user.st_gid)
+
+
+def _pam(root: Path) -> None:
+    service = root / "etc/pam.d/sshd"
+    first, password, others = service.read_text().partition("@include common-auth\n")
+    before, after = (ONE_TIME_CODE.format(user=user) for user in ("code_password", "password_code"))
+    write(service, first + before + password + after + others)

@@ -13,6 +13,7 @@ from tests.fleet.build import CHECKOUT
 from tests.fleet.hosts import Fleet, Host
 from tests.fleet.machine import until
 from tests.fleet.table import ORDINARY
+from tests.fleet.ways_in import CODES
 
 SOON = 10.0  # seconds: bounds of waits, never what a test takes when all is well
 
@@ -24,6 +25,7 @@ ACCEPTED_ALONE = {  # which single ways each server of `auth` lets in by
     "limits": {"key", "password", "keyboard-interactive"},
     "rotating": {"key", "password", "keyboard-interactive"},
     "key_and_password": set[str](),
+    "key_and_questions": set[str](),
     "two_sessions": {"key", "password", "keyboard-interactive"},
     "dropbear": {"key", "password"},
 }
@@ -121,6 +123,35 @@ def test_the_key_and_then_the_password_together_are_let_in(auth: Host) -> None:
     assert (told.returncode, told.stdout) == (0, "dev\n"), told.stderr
     one_try = ("NumberOfPasswordPrompts=1",)
     assert refused(ssh(auth, "dev", port, key=auth.key_path, password="not it", options=one_try))
+
+
+@pytest.mark.parametrize("user", ["password_code", "code_password"])
+def test_pam_asks_two_users_for_password_and_code_and_takes_a_code_once(auth: Host, tmp_path: Path, user: str) -> None:
+    secret = "3132333435363738393031323334353637383930"
+    code = "84755224"  # the first one of this secret, by RFC 4226, appendix D
+    auth.console(["sh", "-c", f"umask 077; cat >{CODES}"], f"HOTP/E/8 {user} - {secret}\n")
+    askpass, asked = tmp_path / "askpass", tmp_path / "asked"
+    askpass.write_text(
+        f"#!/bin/sh\necho \"$1\" >>{asked}\ncase $1 in *One-time*) echo {code};; *) echo '{auth.password}';; esac\n"
+    )
+    askpass.chmod(0o755)
+    argv = auth.ssh_argv(user)
+    argv[1:1] = ["-o", "PreferredAuthentications=keyboard-interactive", "-o", "BatchMode=no"]
+    argv[1:1] = ["-o", "NumberOfPasswordPrompts=1"]
+    environment = {"PATH": "/usr/bin:/bin", "SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force"}
+
+    def told() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*argv, "id -un"], env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+
+    assert told().stdout == f"{user}\n"
+    prompts = ["Password:", "One-time password (OATH) for"]
+    heard = asked.read_text().splitlines()
+    for line, prompt in zip(heard, prompts if user == "password_code" else prompts[::-1], strict=True):
+        assert prompt in line
+    assert refused(told())
+    assert log_in(auth, "key", user, auth.port).stdout == f"{user}\n"
 
 
 def test_each_server_answers_on_ipv6_and_only_one_is_dropbear(auth: Host) -> None:

@@ -24,9 +24,8 @@ from mcp_ssh.tools import REGISTRY
 from tests.doors import DirectCall
 from tests.unit import toys
 from tests.unit.asking_host import AskingHost, asking_host
-from tests.unit.test_mcp_questions import Person
+from tests.unit.toy_kit import OWNER, Person, error
 
-OWNER = Caller(id="stdio", role=Role.ADMIN, owner=True)
 TRUSTING = Config(security=SecurityConfig(host_keys="accept-new"))
 
 
@@ -54,12 +53,6 @@ async def connect(
 def key() -> str:
     """A key that the machine does not know."""
     return base64.b64encode(asyncssh.generate_private_key("ssh-ed25519").export_private_key()).decode()
-
-
-def error(result: types.CallToolResult) -> dict[str, Any]:
-    assert result.is_error
-    assert isinstance(result.content[0], types.TextContent)
-    return json.loads(result.content[0].text)
 
 
 @pytest.mark.requirement("mcp.asking")

@@ -18,6 +18,12 @@ from tests.unit.cli_kit import alive, needs_proc
 LIMIT_S = 10
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """The loop that `mcp-ssh demo` runs on, whichever the servers do: uvloop's children inherit their pipes twice."""
+    return "asyncio"
+
+
 @contextlib.asynccontextmanager
 async def connect(host: DemoHost, **changes: object) -> AsyncIterator[asyncssh.SSHClientConnection]:
     options: dict[str, object] = {

@@ -1,5 +1,7 @@
 """What a login says when it is asked."""
 
+import re
+
 import pytest
 from pydantic import SecretStr
 
@@ -47,6 +49,43 @@ def test_the_password_is_not_an_answer_to_other_questions() -> None:
         answers = of("secret")
         assert answers.reply("", [prompt]) is None
         assert answers.unanswered == [prompt[0].strip()]
+
+
+@pytest.mark.requirement("ways_in.codes")
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "One-time password (OATH) for `ops': ",
+        "Enter PASSCODE: ",
+        "Enter the current passcode: ",
+        "Passcode or option (1-3): ",
+        "Your OTP password:",
+        "Einmalpasswort: ",
+        "Mot de passe à usage unique : ",
+        "Contraseña de un solo uso: ",
+        "Verification code: ",
+    ],
+)
+def test_a_question_for_a_code_never_gets_the_password(prompt: str) -> None:
+    alone = of("secret")
+    assert alone.reply("", [(prompt, False)]) is None
+    assert alone.wanted == "interactive_answers"
+    assert alone.password() is None, "the other method hands it to whatever is asked"
+    both = of("secret", "12345678")
+    assert both.reply("", [(prompt, False)]) == ["12345678"]
+    assert both.reply("", PROMPT) == ["secret"]
+
+
+def test_the_twin_that_knows_no_codes_gives_the_password_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_ssh.ssh.answers._CODE", re.compile("(?!)"))
+    assert of("secret").reply("", [("One-time password (OATH) for `ops': ", False)]) == ["secret"]
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Passwort: ", "Password for otp@EXAMPLE.ORG: ", "Password for token: ", "Contraseña:"]
+)
+def test_a_question_for_the_password_gets_it_whatever_the_account_is_called(prompt: str) -> None:
+    assert of("secret", "12345678").reply("", [(prompt, False)]) == ["secret"]
 
 
 @pytest.mark.requirement("ways_in.expired")

@@ -1,8 +1,6 @@
 """Questions to a person through MCP: answers count once and for what was asked, and are kept nowhere."""
 
-import json
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -11,69 +9,20 @@ from mcp import Client, MCPError, types
 from mcp.server import Server
 from starlette.requests import Request
 
-from mcp_ssh.app import App, open_app
+from mcp_ssh.app import App
 from mcp_ssh.server import CALLER_KEY, build_server
 from mcp_ssh.server.call import McpCall
 from mcp_ssh.surface import Surface
-from mcp_ssh.tool import Caller, Question, Role, tools_of
+from mcp_ssh.tool import Caller, Question, Role
 from tests.unit import toys
+from tests.unit.toy_kit import OWNER, REGISTRY, Person, error, history
 
-REGISTRY = tools_of(toys)
-OWNER = Caller(id="stdio", role=Role.ADMIN, owner=True)
-
-
-@pytest.fixture(params=["auto", "legacy", "2026-07-28"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def seen(monkeypatch: pytest.MonkeyPatch) -> toys.Seen:
-    fresh = toys.Seen()
-    monkeypatch.setattr(toys, "SEEN", fresh)
-    return fresh
-
-
-@pytest.fixture
-async def app(tmp_path: Path) -> AsyncIterator[App]:
-    async with open_app(tmp_path) as opened:
-        yield opened
+pytestmark = pytest.mark.usefixtures("seen")
 
 
 @pytest.fixture
 def server(app: App) -> Server[Any]:
     return build_server(app, REGISTRY, Surface(("toys",)), caller=OWNER)
-
-
-class Person:
-    """Who sits before the client, and answers by the field that is asked for."""
-
-    def __init__(self, action: str = "accept", **answers: Any) -> None:
-        self.action = action
-        self.answers = answers
-        self.asked: list[types.ElicitRequestFormParams] = []
-
-    async def __call__(
-        self,
-        context: Any,  # the SDK passes it by this name
-        params: types.ElicitRequestParams,
-    ) -> types.ElicitResult:
-        assert isinstance(params, types.ElicitRequestFormParams)
-        self.asked.append(params)
-        if self.action != "accept":
-            return types.ElicitResult(action=self.action)  # pyright: ignore[reportArgumentType]
-        return types.ElicitResult(action="accept", content=dict(self.answers))
-
-
-def error(result: types.CallToolResult) -> dict[str, Any]:
-    assert result.is_error
-    assert isinstance(result.content[0], types.TextContent)
-    return json.loads(result.content[0].text)
-
-
-async def history(app: App) -> list[Any]:
-    await app.store.history.flush()
-    return await app.store.history.list(50)
 
 
 async def test_a_person_who_agrees_is_asked_once_and_it_is_done(

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,51 +17,16 @@ from mcp_ssh.config import Config, SecurityConfig
 from mcp_ssh.server import CALLER_KEY, build_server
 from mcp_ssh.server.endpoint import INSTRUCTIONS
 from mcp_ssh.surface import Surface
-from mcp_ssh.tool import Caller, Role, tools_of
+from mcp_ssh.tool import Caller, Role
 from tests.unit import toys
+from tests.unit.toy_kit import OWNER, REGISTRY, error, history, text
 
-REGISTRY = tools_of(toys)
-OWNER = Caller(id="stdio", role=Role.ADMIN, owner=True)
-
-
-@pytest.fixture(params=["auto", "legacy", "2026-07-28"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def seen(monkeypatch: pytest.MonkeyPatch) -> toys.Seen:
-    fresh = toys.Seen()
-    monkeypatch.setattr(toys, "SEEN", fresh)
-    return fresh
-
-
-@pytest.fixture
-async def app(tmp_path: Path) -> AsyncIterator[App]:
-    async with open_app(tmp_path) as opened:
-        yield opened
+pytestmark = pytest.mark.usefixtures("seen")
 
 
 @pytest.fixture
 def server(app: App) -> Server[Any]:
     return build_server(app, REGISTRY, Surface(("toys",)), caller=OWNER)
-
-
-def text(result: types.CallToolResult) -> str:
-    assert isinstance(result.content[0], types.TextContent)
-    return result.content[0].text
-
-
-def error(result: types.CallToolResult) -> dict[str, Any]:
-    """The payload of an error, which has no structured half."""
-    assert result.is_error
-    assert result.structured_content is None
-    return json.loads(text(result))
-
-
-async def history(app: App) -> list[Any]:
-    await app.store.history.flush()
-    return await app.store.history.list(50)
 
 
 # What is listed

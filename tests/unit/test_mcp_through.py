@@ -1,12 +1,11 @@
 """Tools about tools, through the official client in both eras: found by words, called under their own names."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp import Client, types
+from mcp import Client
 from mcp.server import Server
 
 from mcp_ssh.app import App, open_app
@@ -14,43 +13,18 @@ from mcp_ssh.config import Config, SecurityConfig
 from mcp_ssh.server import build_server
 from mcp_ssh.surface import Surface
 from mcp_ssh.surface.search import ranked
-from mcp_ssh.tool import Caller, Role, tools_of
+from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import REGISTRY as REAL
 from tests.unit import toys
-from tests.unit.test_mcp_questions import Person
+from tests.unit.toy_kit import OWNER, REGISTRY, Person, error
 
-REGISTRY = tools_of(toys)
-OWNER = Caller(id="stdio", role=Role.ADMIN, owner=True)
-
-
-@pytest.fixture(params=["legacy", "2026-07-28"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def seen(monkeypatch: pytest.MonkeyPatch) -> toys.Seen:
-    fresh = toys.Seen()
-    monkeypatch.setattr(toys, "SEEN", fresh)
-    return fresh
-
-
-@pytest.fixture
-async def app(tmp_path: Path) -> AsyncIterator[App]:
-    async with open_app(tmp_path) as opened:
-        yield opened
+pytestmark = pytest.mark.usefixtures("seen")
 
 
 @pytest.fixture
 def server(app: App) -> Server[Any]:
     """One that lists none of the toys, for they are not of the core."""
     return build_server(app, REGISTRY, Surface(), caller=OWNER)
-
-
-def error(result: types.CallToolResult) -> dict[str, Any]:
-    assert result.is_error
-    assert isinstance(result.content[0], types.TextContent)
-    return json.loads(result.content[0].text)
 
 
 async def called(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
