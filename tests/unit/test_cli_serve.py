@@ -84,11 +84,12 @@ async def test_with_a_certificate_it_speaks_https_on_any_address(tmp_path: Path)
     certificate, key = _self_signed(tmp_path)
     words = ["serve", "--host", "0.0.0.0", "--port", "0", "--tls-cert", certificate, "--tls-key", key]
     async with running(*words, home=tmp_path, env=PRESET) as server:
-        port = (await server.until(r"serves https://0\.0\.0\.0:(\d+) ")).group(1)
+        url = (await server.until(r"serves (https://\S+) ")).group(1)
+        assert "listening on https://0.0.0.0:" in server.said["err"]
         trusted = ssl.create_default_context(cafile=certificate)
         async with httpx2.AsyncClient(trust_env=False, verify=trusted) as client:
-            answer = await client.get(f"https://127.0.0.1:{port}/session/list", headers=bearer(TOKEN))
-        assert answer.status_code == 200
+            answer = await client.get(f"{url}/session/list", headers=bearer(TOKEN))
+        assert answer.status_code == 200, "the address that is shown is one that the server answers to"
 
 
 def _self_signed(folder: Path) -> tuple[str, str]:
