@@ -51,10 +51,12 @@ class Live:
 
     Attributes:
         config: What counts. Keys that are read at start keep what they had then, options of the command line included.
+        started: What the file said when the server started.
         wanted: What the file says, where it was changed or read again; counts in full once the server starts anew.
     """
 
     config: Config
+    started: Config
     wanted: Config | None = None
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
@@ -124,7 +126,8 @@ async def open_app(
         InvalidInput: The config is wrong; names the key.
     """
     folder = home or configuration.home()
-    settings = config or configuration.load(folder)
+    started = configuration.load(folder)
+    settings = config or started
     store = await Store.open(folder, Kept(settings.logging.history_rows, settings.logging.history_days))
     blobs = Blobs(folder)
     await blobs.open()
@@ -134,7 +137,7 @@ async def open_app(
         policy=settings.security.host_keys,
         reject_unknown=settings.security.reject_unknown_hosts,
     )
-    live = Live(settings)
+    live = Live(settings, started)
     app = App(
         home=folder,
         live=live,
