@@ -222,11 +222,12 @@ class _Endpoint:
         self, call: McpCall, name: str, arguments: Mapping[str, Any], outcome: str, duration_ms: float = 0
     ) -> None:
         """Leave a history row of a call that never reached dispatch, which writes those of all others."""
+        known = self._shown.get(name) or self._registry.get(name)
         row = HistoryRow(
             caller=call.caller.id,
             door=call.door,
             tool=name[:80],
-            arguments=arguments_text(arguments),
+            arguments=arguments_text(arguments, known.params if known else None),
             outcome=outcome,
             duration_ms=round(duration_ms, 1),
         )
