@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -67,10 +67,16 @@ def _no_key(config: Config, key: str) -> NotFound:
     return NotFound(f"Key {key[:100]!r} not found", hint=hint)
 
 
-def set_key(folder: Path, key: str, value: Any) -> Config:
+def set_key(folder: Path, key: str, value: Any, expect: Callable[[Config], None] | None = None) -> Config:
     """Change one key in the folder's `config.json`, 0600, in one step; the file keeps its other keys. Blocks.
 
     Other processes that share the folder take turns, so that none undoes what another has just changed.
+
+    Args:
+        folder: Where the file is.
+        key: In dot notation.
+        value: The new value.
+        expect: Raises where the changed config will not do; nothing is written then.
 
     Raises:
         NotFound: There is no such key.
@@ -82,10 +88,15 @@ def set_key(folder: Path, key: str, value: Any) -> Config:
             f"value: {MASK} stands for a secret and is none", hint="give the secret, or leave its key out"
         )
     with _turn(folder):
-        return _set_key(folder, key, value)
+        changed, path, text = _changed(folder, key, value)
+        if expect is not None:
+            expect(changed)
+        _write(path, text)
+        return changed
 
 
-def _set_key(folder: Path, key: str, value: Any) -> Config:
+def _changed(folder: Path, key: str, value: Any) -> tuple[Config, Path, str]:
+    """The config with the change, and what then stands in which file."""
     value_of(load(folder), key)  # the file is right, and there is such a key
     path = Path(os.path.realpath(folder / "config.json"))  # a link stays one
     text = path.read_text("utf-8") if path.exists() else "{}"
@@ -103,8 +114,7 @@ def _set_key(folder: Path, key: str, value: Any) -> Config:
         raise InvalidInput(
             f"value: {where}: {first['msg']}", hint="config_get shows the value it has; config.example.json every key"
         ) from None
-    _write(path, json.dumps(raw, indent=2) + "\n")
-    return changed
+    return changed, path, json.dumps(raw, indent=2) + "\n"
 
 
 def running(now: Config, wanted: Config) -> Config:

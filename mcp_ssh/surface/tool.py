@@ -255,7 +255,7 @@ def _collapsed(found: Mapping[str, dict[str, Any]]) -> Outcomes:
 
 
 class Silent:
-    """A call in which nobody is asked: one of several at once, whose answer would run the others again; a look by us."""
+    """A call in which nobody is asked: one of several, since an answer would run the others again, or a look by us."""
 
     def __init__(self, call: Call) -> None:
         self.caller = call.caller

@@ -139,7 +139,8 @@ async def test_an_account_is_made_and_taken_back_as_the_prompt_says(root: Root) 
     name, script = f"new{number()}", "/usr/local/bin/job-of-prompt"
 
     def filled(start: str) -> str:
-        return re.sub(r"\bHOME\b", f"/home/{name}", line(ADD_USER, start)).replace("NAME", name).replace("SHELL", "/bin/sh")
+        words = {"HOME": f"/home/{name}", "NAME": name, "SHELL": "/bin/sh"}
+        return re.sub(r"\b(HOME|NAME|SHELL)\b", lambda word: words[word[0]], line(ADD_USER, start))
 
     public = root.host.key_path.with_suffix(".pub").read_text()
     try:
@@ -163,4 +164,5 @@ async def test_an_account_is_made_and_taken_back_as_the_prompt_says(root: Root) 
         undo = f"{filled('rm /etc')}; while {filled('pgrep')}; do {filled('pkill')}; sleep 0.1; done"
         undo += f"; {filled('deluser' if alpine else 'userdel')}; rm -f {script}"
         await console(root.host, undo)
-    assert await console(root.host, f"id -un {name} 2>/dev/null; ls -d /home/{name} /etc/sudoers.d/{name} 2>/dev/null") == ""
+    left = f"{{ id -un {name}; ls -d /home/{name} /etc/sudoers.d/{name}; }} 2>/dev/null"
+    assert await console(root.host, left) == ""

@@ -153,3 +153,14 @@ async def test_a_log_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> N
     done = await run("serve", "--port", "0", home=tmp_path)
     assert done.code == 1
     assert "logging.directory" in done.failure
+
+
+@pytest.mark.parametrize("command", ["serve", "stdio", "check"])
+async def test_consent_for_a_tool_that_is_none_is_told_at_the_start(tmp_path: Path, command: str) -> None:
+    """A misspelled name would silently ask for nothing."""
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state/config.json").write_text('{"security": {"confirm_tools": ["comand_exec"]}}')
+    done = await run(command, *(["--port", "0"] if command == "serve" else []), home=tmp_path, env=PRESET)
+    assert done.code == 1
+    assert "'comand_exec'" in done.out + done.err
+    assert "command_exec" in (done.out + done.err).replace("'comand_exec'", "")

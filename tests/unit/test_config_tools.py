@@ -11,7 +11,7 @@ import pytest
 from mcp_ssh.app import App, open_app
 from mcp_ssh.config import load
 from mcp_ssh.tool import Role
-from mcp_ssh.tools import config
+from mcp_ssh.tools import REGISTRY, config
 from tests.doors import DirectCall, Fault, Way, caller, open_rest, open_way
 
 
@@ -52,6 +52,7 @@ async def test_secrets_are_masked_and_in_no_history(way: Way, app: App) -> None:
 
 @pytest.mark.requirement("config.set")
 async def test_a_wrong_value_or_key_changes_nothing(way: Way, app: App) -> None:
+    app.live.tools = REGISTRY
     await way.call(config.set_, {"key": "ssh.timeout", "value": 20})
     before = (app.home / "config.json").read_text()
     for key, value, word in (
@@ -59,6 +60,8 @@ async def test_a_wrong_value_or_key_changes_nothing(way: Way, app: App) -> None:
         ("ssh.timeout", -1, "ssh.timeout"),
         ("server.port", 70000, "server.port"),
         ("ssh", 5, "ssh"),
+        ("ssh.idle_minutes", "inf", "idle_minutes"),
+        ("security.confirm_tools", ["comand_exec"], "comand_exec"),
         ("security.host_keys", "never", "host_keys"),
     ):
         assert word in str(await refused(way, config.set_, key=key, value=value))
@@ -73,12 +76,17 @@ async def test_a_wrong_value_or_key_changes_nothing(way: Way, app: App) -> None:
 
 @pytest.mark.requirement("config.reload")
 async def test_a_broken_file_keeps_the_old_config(way: Way, app: App) -> None:
+    app.live.tools = REGISTRY
     path: Path = app.home / "config.json"
     path.write_text('{"ssh": {"timeout": 7}, "server": {"port": 8000}}')
     done = await way.call(config.reload, {})
     assert (done["status"], done["changed"]) == ("reloaded", ["server.port", "ssh.timeout"])
     assert done["needs_restart"] == ["server.port"]
-    for broken, word in (('{\n  "ssh": {,}}', "line 2"), ('{"ssh": {"timeuot": 7}}', "ssh.timeuot")):
+    for broken, word in (
+        ('{\n  "ssh": {,}}', "line 2"),
+        ('{"ssh": {"timeuot": 7}}', "ssh.timeuot"),
+        ('{"security": {"confirm_tools": ["comand_exec"]}}', "comand_exec"),
+    ):
         path.write_text(broken)
         assert word in str(await refused(way, config.reload))
         assert app.config.ssh.timeout == 7
