@@ -1,7 +1,7 @@
 """The long-lived objects of one server process, opened together and closed in the right order. It has no verbs."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import anyio
 from mcp_ssh import config as configuration
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ShuttingDown
-from mcp_ssh.policy import CallLimits
+from mcp_ssh.policy import CallLimits, expect_tools
 from mcp_ssh.ssh.asking import Asking
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.connect import open_session
@@ -51,12 +51,25 @@ class Live:
 
     Attributes:
         config: What counts. Keys that are read at start keep what they had then, options of the command line included.
+        started: What the file said when the server started.
         wanted: What the file says, where it was changed or read again; counts in full once the server starts anew.
+        tools: The names of all tools, once whoever calls them has said so: a config that names others will not do.
     """
 
     config: Config
+    started: Config
     wanted: Config | None = None
+    tools: Collection[str] | None = None
     turn: anyio.Lock = field(default_factory=anyio.Lock)
+
+    def expect(self, config: Config) -> None:
+        """See that a config will do, beyond what its models say.
+
+        Raises:
+            InvalidInput: It has consent asked for a tool that is none.
+        """
+        if self.tools is not None:
+            expect_tools(config.security, self.tools)
 
 
 @dataclass(frozen=True)
@@ -124,7 +137,8 @@ async def open_app(
         InvalidInput: The config is wrong; names the key.
     """
     folder = home or configuration.home()
-    settings = config or configuration.load(folder)
+    started = configuration.load(folder)
+    settings = config or started
     store = await Store.open(folder, Kept(settings.logging.history_rows, settings.logging.history_days))
     blobs = Blobs(folder)
     await blobs.open()
@@ -134,7 +148,7 @@ async def open_app(
         policy=settings.security.host_keys,
         reject_unknown=settings.security.reject_unknown_hosts,
     )
-    live = Live(settings)
+    live = Live(settings, started)
     app = App(
         home=folder,
         live=live,

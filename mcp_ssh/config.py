@@ -32,7 +32,8 @@ def _path_patterns(patterns: list[str]) -> list[str]:
 class Area(BaseModel):
     """Base of the six areas: unknown keys are refused, values never change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # JSON has no infinity, so none that is given could be shown.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class ServerConfig(Area):
@@ -180,7 +181,8 @@ class SecurityConfig(Area):
         " key files and the agent of this server's owner.",
     )
     confirm_tools: list[str] = Field(
-        default_factory=list, description="Tools that need `confirm: true` through every door, REST included."
+        default_factory=list,
+        description="Tools that need `confirm: true` through every door, REST included.",
     )
     hosts: list[HostRule] = Field(
         default_factory=list, description="What may be done on which machines, through every door and by every role."

@@ -1,19 +1,24 @@
 """One key of `config.json` read, or changed in the file: the whole is checked before anything is written."""
 
 import difflib
+import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from mcp_ssh.config import Config, load
-from mcp_ssh.errors import InvalidInput, NotFound, RemoteFailed
+from mcp_ssh.errors import InvalidInput, NotFound, RemoteFailed, TimedOut
 
 MASK = "***"
+LOCK_LIMIT_S = 5.0
+_LOCK_POLL_S = 0.01
 
 AT_START = (
     "server", "logging", "security.confirm_tools", "security.host_keys", "security.reject_unknown_hosts",
@@ -62,19 +67,38 @@ def _no_key(config: Config, key: str) -> NotFound:
     return NotFound(f"Key {key[:100]!r} not found", hint=hint)
 
 
-def set_key(folder: Path, key: str, value: Any) -> Config:
+def set_key(folder: Path, key: str, value: Any, expect: Callable[[Config], None] | None = None) -> Config:
     """Change one key in the folder's `config.json`, 0600, in one step; the file keeps its other keys. Blocks.
+
+    Other processes that share the folder take turns, so that none undoes what another has just changed.
+
+    Args:
+        folder: Where the file is.
+        key: In dot notation.
+        value: The new value.
+        expect: Raises where the changed config will not do; nothing is written then.
 
     Raises:
         NotFound: There is no such key.
         InvalidInput: The value breaks a rule, or the file as it is cannot be read; nothing was written.
+        TimedOut: Another process had the file all the time; nothing was written.
     """
-    value_of(load(folder), key)  # the file is right, and there is such a key
     if _masked(value):
         raise InvalidInput(
             f"value: {MASK} stands for a secret and is none", hint="give the secret, or leave its key out"
         )
-    path = folder / "config.json"
+    with _turn(folder):
+        changed, path, text = _changed(folder, key, value)
+        if expect is not None:
+            expect(changed)
+        _write(path, text)
+        return changed
+
+
+def _changed(folder: Path, key: str, value: Any) -> tuple[Config, Path, str]:
+    """The config with the change, and what then stands in which file."""
+    value_of(load(folder), key)  # the file is right, and there is such a key
+    path = Path(os.path.realpath(folder / "config.json"))  # a link stays one
     text = path.read_text("utf-8") if path.exists() else "{}"
     raw: dict[str, Any] = json.loads(text)
     *areas, name = key.split(".")
@@ -90,8 +114,7 @@ def set_key(folder: Path, key: str, value: Any) -> Config:
         raise InvalidInput(
             f"value: {where}: {first['msg']}", hint="config_get shows the value it has; config.example.json every key"
         ) from None
-    _write(path, json.dumps(raw, indent=2) + "\n")
-    return changed
+    return changed, path, json.dumps(raw, indent=2) + "\n"
 
 
 def running(now: Config, wanted: Config) -> Config:
@@ -110,6 +133,27 @@ def _masked(value: Any) -> bool:
     if isinstance(value, dict):
         return any(_masked(each) for each in cast("dict[str, Any]", value).values())
     return value == MASK
+
+
+@contextmanager
+def _turn(folder: Path) -> Generator[None]:
+    held = os.open(folder / "config.json.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        ends = time.monotonic() + LOCK_LIMIT_S
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= ends:
+                    raise TimedOut(
+                        f"another process has held config.json for {LOCK_LIMIT_S:g} s; nothing was changed",
+                        hint="try again",
+                    ) from None
+                time.sleep(_LOCK_POLL_S)
+        yield
+    finally:
+        os.close(held)
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import ipaddress
 import logging
 import signal
 import socket
@@ -89,7 +90,7 @@ async def serve(
         surface: What `/mcp` lists; the core tools by default.
         tls: Serve HTTPS with this certificate; without, an address beyond this machine needs a proxy in front.
         on_bound: Awaited once the address is ours, before the first request.
-        on_ready: Told the address once the server listens.
+        on_ready: Told the address, for clients on this machine, once the server listens.
         signals: Whether SIGTERM and SIGINT are ours; never outside the main thread.
 
     Raises:
@@ -101,7 +102,8 @@ async def serve(
     http = build(app, registry, families, surface=surface, bound=host, open_requests=open_requests)
     settings = _settings(http, tls)
     sockets = await listen(host, port, open_to_all=app.config.server.behind_proxy or tls is not None)
-    address = url_of(host, sockets, "http" if tls is None else "https")
+    scheme = "http" if tls is None else "https"
+    address = url_of(host, sockets, scheme)
     if on_bound is not None:
         await on_bound()
     if app.config.server.auth_mode == "none":
@@ -110,7 +112,7 @@ async def serve(
     def ready() -> None:
         log.info("listening on %s", address)
         if on_ready is not None:
-            on_ready(address)
+            on_ready(url_of(_reached_by(host, sockets), sockets, scheme))
 
     server = _Server(settings, ready)
     async with anyio.create_task_group() as group:
@@ -251,7 +253,15 @@ def _refused_bind(error: OSError, host: str, port: int) -> InvalidInput | Confli
     return InvalidInput(f"{host} is no address of this machine", hint="listen on 127.0.0.1")
 
 
+def _reached_by(host: str, sockets: Sequence[socket.socket]) -> str:
+    """The host by which clients on this machine reach the server: one that means every address is none of its names."""
+    address = str(sockets[0].getsockname()[0])
+    if not ipaddress.ip_address(address.partition("%")[0]).is_unspecified:
+        return host
+    return "::1" if ":" in address else "127.0.0.1"
+
+
 def url_of(host: str, sockets: Sequence[socket.socket], scheme: str) -> str:
-    """The address of the server, for clients on this machine."""
+    """The address of a server that listens there."""
     port = sockets[0].getsockname()[1]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -81,6 +81,7 @@ async def _here(name: str, given: Mapping[str, Any], connect: Mapping[str, Any] 
         )
     call = TerminalCall()
     async with open_app() as app:
+        app.live.tools = REGISTRY
         try:
             if connect is not None:
                 await open_session(app, connect, call)

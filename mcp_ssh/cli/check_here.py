@@ -80,9 +80,12 @@ def _numbers(version: str) -> list[int]:
 
 async def _config(folder: Path) -> list[Finding]:
     from mcp_ssh.config import load
+    from mcp_ssh.policy import expect_tools
+    from mcp_ssh.tools import REGISTRY
 
     path = folder / "config.json"
     config = load(folder)
+    expect_tools(config.security, REGISTRY)
     if not path.exists():
         return [Finding("ok", "config", f"no config.json in {short(folder)}: the defaults count")]
     found = [Finding("ok", "config", f"{short(path)} is valid")]

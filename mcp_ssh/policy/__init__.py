@@ -1,10 +1,11 @@
 """May this caller do this? Asked once for every call, whichever door it came through."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mcp_ssh.config import AuthConfig, SecurityConfig
-from mcp_ssh.errors import Refused
+from mcp_ssh.errors import InvalidInput, Refused
 from mcp_ssh.hosts import is_loopback, matches
 from mcp_ssh.policy.limits import CallLimits
 from mcp_ssh.policy.rules import Rules, rules_for
@@ -16,6 +17,7 @@ __all__ = [
     "allow",
     "expect_reach",
     "expect_target",
+    "expect_tools",
     "local_place",
     "may_use_defaults",
     "may_use_identities",
@@ -69,6 +71,19 @@ def expect_target(caller: Caller, params: object) -> None:
 def needs_confirmation(tool: AnyTool, security: SecurityConfig, *, door_confirms: bool) -> bool:
     """Whether a person has to agree to this call first."""
     return tool.name in security.confirm_tools or (tool.confirm and door_confirms)
+
+
+def expect_tools(security: SecurityConfig, tools: Collection[str]) -> None:
+    """See that what needs consent is named as tools are: a name that is none would silently ask for nothing.
+
+    Raises:
+        InvalidInput: One is no tool; names those that are spelled nearly so.
+    """
+    for name in security.confirm_tools:
+        if name not in tools:
+            near = difflib.get_close_matches(name, tools, n=3, cutoff=0.5)
+            hint = f"did you mean {', '.join(near)}?" if near else "mcp-ssh tools lists them"
+            raise InvalidInput(f"security.confirm_tools: there is no tool {name[:80]!r}", hint=hint)
 
 
 def may_use_identities(caller: Caller, host: str, security: SecurityConfig) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mcp_ssh.config import SecurityConfig
 from mcp_ssh.errors import Refused
 from mcp_ssh.hosts import any_matches
+from mcp_ssh.params import Become
 from mcp_ssh.policy.commands import MAX_LINE, allows, denied_by, denied_program
 from mcp_ssh.tool import AnyTool, Risk
 
@@ -32,16 +33,26 @@ class Rules:
         """Let a call go on to this machine, or say why not. Nothing was sent yet.
 
         Raises:
-            Refused: The machine is read-only, or the command line, or the tool, is not one of those that may run.
+            Refused: The machine is read-only, or the command line, the tool, or the way to another account is not one
+                of those that may run.
         """
-        if tool.risk is Risk.READ:
-            return
+        if tool.name in self.denied:
+            raise _denied(tool.name, tool.name)
+        line = getattr(params, "command", None)
+        if tool.risk is not Risk.READ:
+            self._expect_change(tool, params, line if isinstance(line, str) else None)
+        become: Become | None = getattr(params, "become", None)
+        if become is not None and self.denied:
+            as_a_line = f"{become.method} {line or ''}"
+            if (pattern := denied_by(as_a_line, self.denied)) is not None:
+                raise _denied(f"to become another account by {become.method}", pattern)
+
+    def _expect_change(self, tool: AnyTool, params: object, line: str | None) -> None:
         if self.read_only:
             raise Refused(f"{tool.name} changes machines, and this one is read-only here", hint=_HINT)
-        line = getattr(params, "command", None)
-        if isinstance(line, str):
+        if line is not None:
             self._expect_line(line, getattr(params, "cwd", None), getattr(params, "env", None))
-        else:
+        if line is None or not tool.open_world:  # what schedules a line does more than run it
             self.expect_tool(tool.name)
 
     def expect_program(self, argv: tuple[str, ...]) -> None:

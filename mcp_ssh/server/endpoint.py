@@ -62,6 +62,9 @@ def build_server(app: App, registry: Registry, surface: Surface, *, caller: Call
         surface: Which of them this endpoint lists and calls.
         caller: Who calls, on stdio and in one process. Over HTTP it is `None`: the gate in front names the caller of
             each request under `CALLER_KEY`, and a request without one is refused.
+
+    Raises:
+        InvalidInput: The config has consent asked for a tool that is none.
     """
     endpoint = _Endpoint(app, registry, surface, caller)
     prompts = Prompts(registry, surface)
@@ -98,6 +101,8 @@ class _Endpoint:
         self._reached = surface.reached(registry)
         self._resources = Resources(app, self._reached)
         self._caller = caller
+        app.live.tools = registry
+        app.live.expect(app.config)
         confirmed = app.config.security.confirm_tools
         self._schemas = {name: argument_schema(tool, confirmed) for name, tool in self._shown.items()}
         self._list = types.ListToolsResult(
@@ -222,11 +227,12 @@ class _Endpoint:
         self, call: McpCall, name: str, arguments: Mapping[str, Any], outcome: str, duration_ms: float = 0
     ) -> None:
         """Leave a history row of a call that never reached dispatch, which writes those of all others."""
+        known = self._shown.get(name) or self._registry.get(name)
         row = HistoryRow(
             caller=call.caller.id,
             door=call.door,
             tool=name[:80],
-            arguments=arguments_text(arguments),
+            arguments=arguments_text(arguments, known.params if known else None),
             outcome=outcome,
             duration_ms=round(duration_ms, 1),
         )

@@ -23,6 +23,7 @@ from mcp_ssh.errors import InvalidInput, NotFound, TooLarge, ToolError
 from mcp_ssh.policy import may_use_identities
 from mcp_ssh.server.call import McpCall
 from mcp_ssh.ssh.ssh_config_aliases import alias_names
+from mcp_ssh.surface import Silent
 from mcp_ssh.tool import Asked, Caller, Registry
 
 SCHEME = "ssh://"
@@ -127,7 +128,8 @@ class Resources:
             session = self._app.sessions.find(call.caller, machine)
             where = {"session_id": session.id, "path": f"/{start}" if at_root else start or ".", "limit": MOST_ENTRIES}
             with anyio.fail_after(COMPLETE_LIMIT_S):
-                found = await dispatch(self._app, self._tools["file_list"], where, call)
+                # Who types is asked for no consent at each letter.
+                found = await dispatch(self._app, self._tools["file_list"], where, Silent(call))
         except (ToolError, TimeoutError, KeyError):
             return []
         items: list[dict[str, Any]] = found.model_dump()["items"]

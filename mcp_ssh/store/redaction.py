@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any, cast, get_args
+from typing import Any, cast, get_args, get_origin
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
@@ -63,7 +63,9 @@ def _known(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         field = model.model_fields.get(name)
         inner = _model_in(field.annotation) if field else None
-        if inner is not None and value is not None:
+        if field and isinstance(value, str) and get_origin(field.annotation) is dict:
+            shown[name] = HIDDEN  # JSON text that could not be read: nothing says what in it is secret
+        elif inner is not None and value is not None:
             shown[name] = _known(inner, cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else HIDDEN
         else:
             shown[name] = value if field or name == "confirm" else HIDDEN

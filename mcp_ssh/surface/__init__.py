@@ -2,13 +2,14 @@
 
 from mcp_ssh.surface.arguments import argument_schema, decoded
 from mcp_ssh.surface.choice import CORE, PRESETS, Surface, parse, toolsets
-from mcp_ssh.surface.tool import TOOLS, Reach, brought
+from mcp_ssh.surface.tool import TOOLS, Reach, Silent, brought
 
 __all__ = [
     "CORE",
     "PRESETS",
     "TOOLS",
     "Reach",
+    "Silent",
     "Surface",
     "argument_schema",
     "brought",

@@ -189,7 +189,7 @@ async def call_many(reach: Reach, params: Several, call: Call) -> Outcomes:
     async def on(place: str) -> None:
         async with turns:
             try:
-                result = await reach.dispatch(inner, {**arguments, "session_id": place}, _Silent(call))
+                result = await reach.dispatch(inner, {**arguments, "session_id": place}, Silent(call))
             except ToolError as error:
                 found[place] = {"error": error.payload()}
             else:
@@ -254,8 +254,8 @@ def _collapsed(found: Mapping[str, dict[str, Any]]) -> Outcomes:
     return Outcomes(succeeded=len(found) - failed, failed=failed, outcomes=list(together.values()))
 
 
-class _Silent:
-    """One of several calls at once: nobody is asked in it, since an answer would run the others again."""
+class Silent:
+    """A call in which nobody is asked: one of several, since an answer would run the others again, or a look by us."""
 
     def __init__(self, call: Call) -> None:
         self.caller = call.caller
@@ -263,7 +263,7 @@ class _Silent:
         self.confirms = call.confirms
 
     async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """Say nothing: the call of all of them counts."""
+        """Say nothing: what it is a part of counts."""
 
     async def need(self, question: Question) -> Mapping[str, Any] | None:
         """Ask nobody."""

@@ -64,7 +64,8 @@ async def set_(app: App, params: ConfigSet, call: Call) -> ConfigUpdated:
     The whole config is checked first; a wrong value changes nothing.
     """
     async with app.live.turn:
-        changed = await anyio.to_thread.run_sync(functools.partial(set_key, app.home, params.key, params.value))
+        write = functools.partial(set_key, app.home, params.key, params.value, app.live.expect)
+        changed = await anyio.to_thread.run_sync(write)
         later = _count(app, changed)
     result = ConfigUpdated(key=params.key, value=shown(value_of(changed, params.key)), status="updated")
     if later:
@@ -83,7 +84,8 @@ async def reload(app: App, params: WholeConfig, call: Call) -> ConfigReloaded:
     """Read this server's config file again. A broken file changes nothing, and it is said where it is broken."""
     async with app.live.turn:
         fresh = await anyio.to_thread.run_sync(functools.partial(load, app.home))
-        changed = differences(_wanted(app), fresh)
+        app.live.expect(fresh)
+        changed = differences(app.live.wanted or app.live.started, fresh)
         later = _count(app, fresh)
     result = ConfigReloaded(status="reloaded", changed=changed)
     if later:
@@ -99,4 +101,4 @@ def _count(app: App, wanted: Config) -> list[str]:
     """Have a config count, and say which keys of it wait for the next start."""
     app.live.wanted = wanted
     app.live.config = running(app.config, wanted)
-    return needs_restart(differences(app.config, wanted))
+    return needs_restart(differences(app.live.started, wanted))

@@ -14,7 +14,7 @@ from mcp_ssh.config import Config
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Refused, ToolError
 from mcp_ssh.tool import AnyTool, Caller, Role
-from mcp_ssh.tools import command, connection, file, hostkey, session, tunnel
+from mcp_ssh.tools import command, connection, file, hostkey, session, shell, system, tunnel
 from tests.doors import DirectCall, Fault, open_way
 from tests.fleet.hosts import Fleet, Host
 from tests.hosts.machine import connected, login, trust
@@ -226,6 +226,66 @@ async def test_rules_of_a_machine_hold_through_every_door_and_for_every_role(
                 else:
                     await refused(call)
                     assert await inside(deb, f"ls {shlex.quote(FOLDER)}") == before
+
+
+@pytest.mark.requirement("policy.commands")
+async def test_a_denied_name_stops_every_kind_of_tool(mcp_home: Path, deb: Host, owner: DirectCall) -> None:
+    """Also one that takes a command line, which is compared with the patterns too, and one that only reads."""
+    mark = f"{FOLDER}/made"
+    touch = f"touch {shlex.quote(mark)}"
+    calls: list[tuple[AnyTool, dict[str, Any]]] = [
+        (command.exec_, {"command": touch}),
+        (command.background, {"command": touch}),
+        (shell.send, {"command": touch}),
+        (shell.exec_, {"command": touch}),
+        (system.cron_add, {"schedule": "@yearly", "command": touch}),
+        (file.read, {"path": "/etc/hostname"}),
+    ]
+    await emptied(deb)
+    before = await inside(deb, "crontab -l -u dev 2>&1 || true")
+    rule = {"hosts": ["*"], "deny_commands": [tool.name for tool, _ in calls]}
+    async with ruled(mcp_home, hosts=[rule]) as app:
+        session_id = await connected(app, deb, "dev", owner)
+        for tool, arguments in calls:
+            await refused(dispatch(app, tool, {"session_id": session_id, **arguments}, owner))
+        assert (await dispatch(app, file.stat, {"session_id": session_id, "path": FOLDER}, owner)).type == "dir"
+    assert await inside(deb, f"ls {shlex.quote(FOLDER)}; crontab -l -u dev 2>&1 || true") == before
+
+
+@pytest.mark.requirement("policy.commands")
+async def test_who_denies_sudo_denies_become(mcp_home: Path, deb: Host, owner: DirectCall) -> None:
+    """The twin is in it: without the pattern the same calls act as root."""
+    for number, (denied, passes) in enumerate(((["su *"], True), (["sudo *"], False), (["sudo touch *"], False))):
+        await emptied(deb)
+        touch = {"command": f"touch {shlex.quote(f'{FOLDER}/made')}", "become": {"user": "root"}}
+        async with ruled(mcp_home / str(number), hosts=[{"hosts": ["*"], "deny_commands": denied}]) as app:
+            session_id = await connected(app, deb, "nopass", owner)
+            call = dispatch(app, command.exec_, {"session_id": session_id, **touch}, owner)
+            if passes:
+                assert (await call).exit_code == 0
+            else:
+                await refused(call)
+            made = {"session_id": session_id, "path": f"{FOLDER}/dir", "become": {"user": "root"}}
+            call = dispatch(app, file.mkdir, made, owner)
+            await (refused(call) if denied == ["sudo *"] else call)
+        owners = await inside(deb, f"cd {shlex.quote(FOLDER)} && stat -c '%n %U' -- * 2>/dev/null || true")
+        assert ("made root" in owners) is passes, owners
+
+
+@pytest.mark.requirement("policy.commands")
+async def test_a_listed_line_is_not_scheduled_unless_scheduling_is_listed(
+    mcp_home: Path, deb: Host, owner: DirectCall
+) -> None:
+    job = {"schedule": "@yearly", "command": "id -un"}
+    listed = ["id *"], ["system_cron_add"], ["id *", "system_cron_add"]
+    for number, allowed in enumerate(listed):
+        async with ruled(mcp_home / str(number), hosts=[{"hosts": ["*"], "allow_commands": allowed}]) as app:
+            session_id = await connected(app, deb, "dev", owner)
+            call = dispatch(app, system.cron_add, {"session_id": session_id, **job}, owner)
+            await (call if allowed == listed[-1] else refused(call))
+        jobs = await inside(deb, "crontab -l -u dev 2>/dev/null || true")
+        assert ("@yearly id -un" in jobs) is (allowed == listed[-1])
+    await inside(deb, "crontab -r -u dev")
 
 
 async def emptied(host: Host) -> None:

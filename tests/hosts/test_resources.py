@@ -2,13 +2,15 @@
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 import pytest
 from mcp import Client, MCPError, types
 
-from mcp_ssh.app import App
+from mcp_ssh.app import App, open_app
+from mcp_ssh.config import Config, SecurityConfig
 from mcp_ssh.server import build_server
 from mcp_ssh.surface import Surface
 from mcp_ssh.tool import Caller, Role
@@ -134,3 +136,21 @@ async def test_an_endpoint_without_file_tools_offers_no_files(app: App) -> None:
         assert (await client.list_resource_templates()).resource_templates == []
         with pytest.raises(MCPError, match="no such resource"):
             await client.read_resource("ssh://web1/etc/hosts")
+
+
+@ERAS
+@pytest.mark.requirement("mcp.resources")
+async def test_who_types_is_asked_for_no_consent(mcp_home: Path, deb: Host, mode: str) -> None:
+    """A folder that is listed only after a person agreed is not listed for a completion."""
+    asked: list[str] = []
+
+    async def elicited(_: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        asked.append(params.message)
+        return types.ElicitResult(action="accept", content={"confirm": True})
+
+    async with open_app(mcp_home, Config(security=SecurityConfig(confirm_tools=["file_list"]))) as app:
+        session = await connected(app, deb, "dev", DirectCall(caller()))
+        server = build_server(app, REGISTRY, Surface(), caller=caller())
+        async with Client(server, mode=mode, elicitation_callback=elicited) as client:
+            given = await client.complete(FILE, {"name": "path", "value": "etc/"}, {"session": session})
+    assert (given.completion.values, asked) == ([], [])

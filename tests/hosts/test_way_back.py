@@ -1,4 +1,6 @@
-"""The way back that the prompts arm before a risky change, on real hosts: their own lines, as an agent would run them.
+"""What the prompts have an agent do, on real hosts: their own lines, as an agent would run them.
+
+Above all the way back that they arm before a risky change.
 
 Time is an event here: where the prompt waits three minutes, the test waits until the console says so.
 """
@@ -6,6 +8,7 @@ Time is an event here: where the prompt waits three minutes, the test waits unti
 import functools
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -13,13 +16,16 @@ import pytest
 
 from mcp_ssh import prompts
 from mcp_ssh.app import App
-from mcp_ssh.tools import command, hostkey, session
+from mcp_ssh.tool import AnyTool
+from mcp_ssh.tools import command, file, hostkey, session
 from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, trust
+from tests.hosts.machine import login, number, outside, trust
 
 FIREWALL = prompts.load()["firewall"].text
 HARDEN = prompts.load()["harden-ssh"].text
+ADD_USER = prompts.load()["add-user"].text
+SCHEDULE = prompts.load()["schedule-job"].text
 
 
 def line(text: str, start: str) -> str:
@@ -44,6 +50,9 @@ class Root:
     async def leaves(self) -> None:
         for each in (await self._way.call(session.list_, {}))["sessions"]:
             await self._way.call(session.disconnect, {"session_id": each})
+
+    async def call(self, tool: AnyTool, **arguments: Any) -> dict[str, Any]:
+        return await self._way.call(tool, arguments)
 
     async def run(self, text: str) -> str:
         answer = await self._way.call(command.exec_, {"command": text, "timeout": 20})
@@ -121,3 +130,39 @@ async def test_systemd_keeps_the_way_back_too(app: App, deb: Host) -> None:
         assert "sshd-undo" not in await agent.run("systemctl list-timers --all --no-pager")
     finally:
         await console(deb, "systemctl stop sshd-undo.timer; rm -f /run/undone")
+
+
+@pytest.mark.requirement("prompts.way_back")
+async def test_an_account_is_made_and_taken_back_as_the_prompt_says(root: Root) -> None:
+    """With the tools it names, where it names them: the account's key and sudo line count, and then nothing is left."""
+    alpine = root.host.name == "alpine"
+    name, script = f"new{number()}", "/usr/local/bin/job-of-prompt"
+
+    def filled(start: str) -> str:
+        words = {"HOME": f"/home/{name}", "NAME": name, "SHELL": "/bin/sh"}
+        return re.sub(r"\b(HOME|NAME|SHELL)\b", lambda word: words[word[0]], line(ADD_USER, start))
+
+    public = root.host.key_path.with_suffix(".pub").read_text()
+    try:
+        await root.run(filled("adduser -D" if alpine else "useradd -m"))
+        if alpine:
+            await root.run(filled("echo"))
+        await root.call(file.mkdir, path=f"/home/{name}/.ssh")
+        await root.call(file.write, path=f"/home/{name}/.ssh/authorized_keys", content=public, permissions="600")
+        await root.run(f"{filled('chown')}; {filled('chmod')}")
+        await root.call(
+            file.write, path="/root/sudoers.new", content=f"{name} ALL=(root) NOPASSWD: /bin/true\n", permissions="440"
+        )
+        await root.run(f"{filled('visudo -cf')} && {filled('install')} && visudo -c")
+        assert await outside(root.host, "sudo -n /bin/true && id -un", user=name) == f"{name}\n"
+        # The job of schedule-job, as an account that may write nowhere: it runs, and never twice at once.
+        await root.call(file.write, path=script, content="#!/bin/sh\nset -eu\necho ran\n", permissions="755")
+        job = line(SCHEDULE, "flock").replace("SCRIPT", script).partition(" 2>")[0]
+        assert await outside(root.host, job, user=name) == "ran\n"
+        assert await root.run(f"flock {script} su {name} -c '{job} || echo busy'") == "busy\n"
+    finally:
+        undo = f"{filled('rm /etc')}; while {filled('pgrep')}; do {filled('pkill')}; sleep 0.1; done"
+        undo += f"; {filled('deluser' if alpine else 'userdel')}; rm -f {script}"
+        await console(root.host, undo)
+    left = f"{{ id -un {name}; ls -d /home/{name} /etc/sudoers.d/{name}; }} 2>/dev/null"
+    assert await console(root.host, left) == ""

@@ -84,11 +84,12 @@ async def test_with_a_certificate_it_speaks_https_on_any_address(tmp_path: Path)
     certificate, key = _self_signed(tmp_path)
     words = ["serve", "--host", "0.0.0.0", "--port", "0", "--tls-cert", certificate, "--tls-key", key]
     async with running(*words, home=tmp_path, env=PRESET) as server:
-        port = (await server.until(r"serves https://0\.0\.0\.0:(\d+) ")).group(1)
+        url = (await server.until(r"serves (https://\S+) ")).group(1)
+        assert "listening on https://0.0.0.0:" in server.said["err"]
         trusted = ssl.create_default_context(cafile=certificate)
         async with httpx2.AsyncClient(trust_env=False, verify=trusted) as client:
-            answer = await client.get(f"https://127.0.0.1:{port}/session/list", headers=bearer(TOKEN))
-        assert answer.status_code == 200
+            answer = await client.get(f"{url}/session/list", headers=bearer(TOKEN))
+        assert answer.status_code == 200, "the address that is shown is one that the server answers to"
 
 
 def _self_signed(folder: Path) -> tuple[str, str]:
@@ -152,3 +153,14 @@ async def test_a_log_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> N
     done = await run("serve", "--port", "0", home=tmp_path)
     assert done.code == 1
     assert "logging.directory" in done.failure
+
+
+@pytest.mark.parametrize("command", ["serve", "stdio", "check"])
+async def test_consent_for_a_tool_that_is_none_is_told_at_the_start(tmp_path: Path, command: str) -> None:
+    """A misspelled name would silently ask for nothing."""
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state/config.json").write_text('{"security": {"confirm_tools": ["comand_exec"]}}')
+    done = await run(command, *(["--port", "0"] if command == "serve" else []), home=tmp_path, env=PRESET)
+    assert done.code == 1
+    assert "'comand_exec'" in done.out + done.err
+    assert "command_exec" in (done.out + done.err).replace("'comand_exec'", "")

@@ -2,14 +2,17 @@
 
 import json
 import stat
+import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
-from mcp_ssh.app import App
+from mcp_ssh.app import App, open_app
+from mcp_ssh.config import load
 from mcp_ssh.tool import Role
-from mcp_ssh.tools import config
-from tests.doors import DirectCall, Fault, Way, caller, open_rest
+from mcp_ssh.tools import REGISTRY, config
+from tests.doors import DirectCall, Fault, Way, caller, open_rest, open_way
 
 
 async def refused(way: Way, tool: object, **arguments: object) -> Fault:
@@ -49,6 +52,7 @@ async def test_secrets_are_masked_and_in_no_history(way: Way, app: App) -> None:
 
 @pytest.mark.requirement("config.set")
 async def test_a_wrong_value_or_key_changes_nothing(way: Way, app: App) -> None:
+    app.live.tools = REGISTRY
     await way.call(config.set_, {"key": "ssh.timeout", "value": 20})
     before = (app.home / "config.json").read_text()
     for key, value, word in (
@@ -56,6 +60,8 @@ async def test_a_wrong_value_or_key_changes_nothing(way: Way, app: App) -> None:
         ("ssh.timeout", -1, "ssh.timeout"),
         ("server.port", 70000, "server.port"),
         ("ssh", 5, "ssh"),
+        ("ssh.idle_minutes", "inf", "idle_minutes"),
+        ("security.confirm_tools", ["comand_exec"], "comand_exec"),
         ("security.host_keys", "never", "host_keys"),
     ):
         assert word in str(await refused(way, config.set_, key=key, value=value))
@@ -70,12 +76,17 @@ async def test_a_wrong_value_or_key_changes_nothing(way: Way, app: App) -> None:
 
 @pytest.mark.requirement("config.reload")
 async def test_a_broken_file_keeps_the_old_config(way: Way, app: App) -> None:
+    app.live.tools = REGISTRY
     path: Path = app.home / "config.json"
     path.write_text('{"ssh": {"timeout": 7}, "server": {"port": 8000}}')
     done = await way.call(config.reload, {})
     assert (done["status"], done["changed"]) == ("reloaded", ["server.port", "ssh.timeout"])
     assert done["needs_restart"] == ["server.port"]
-    for broken, word in (('{\n  "ssh": {,}}', "line 2"), ('{"ssh": {"timeuot": 7}}', "ssh.timeuot")):
+    for broken, word in (
+        ('{\n  "ssh": {,}}', "line 2"),
+        ('{"ssh": {"timeuot": 7}}', "ssh.timeuot"),
+        ('{"security": {"confirm_tools": ["comand_exec"]}}', "comand_exec"),
+    ):
         path.write_text(broken)
         assert word in str(await refused(way, config.reload))
         assert app.config.ssh.timeout == 7
@@ -90,6 +101,37 @@ async def test_what_is_read_at_start_counts_as_it_was_until_the_next(way: Way, a
     assert (await way.call(config.reload, {}))["changed"] == []
     await way.call(config.set_, {"key": "security.max_output_kb", "value": 64})
     assert (app.config.security.max_output_kb, app.config.security.confirm_tools) == (64, [])
+
+
+@pytest.mark.requirement("config.set", "config.reload")
+async def test_an_option_of_the_command_line_is_no_change_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"server": {"port": 9000}}')
+    given = load(tmp_path)
+    optioned = given.model_copy(update={"server": given.server.model_copy(update={"port": 9999})})
+    async with open_app(tmp_path, optioned) as app, open_way("direct", app) as way:
+        reloaded = await way.call(config.reload, {})
+        assert reloaded == {"status": "reloaded", "changed": []}
+        assert "needs_restart" not in await way.call(config.set_, {"key": "ssh.timeout", "value": 9})
+        later = await way.call(config.set_, {"key": "server.port", "value": 9001})
+        assert later["needs_restart"] == ["server.port"]
+        assert app.config.server.port == 9999
+
+
+@pytest.mark.requirement("config.set")
+async def test_processes_that_change_keys_at_once_undo_nothing_of_each_other(tmp_path: Path) -> None:
+    """Two servers share a folder; the file is a link, as keepers of dot files make it, and stays one."""
+    (tmp_path / "kept.json").write_text("{}")
+    (tmp_path / "config.json").symlink_to("kept.json")
+    work = (
+        "import pathlib, sys; from mcp_ssh.config_edit import set_key\n"
+        "for n in range(1, 31): set_key(pathlib.Path(sys.argv[1]), sys.argv[2], n)"
+    )
+    async with anyio.create_task_group() as group:
+        for key in ("ssh.timeout", "ssh.banner_timeout", "sftp.max_file_size_mb"):
+            group.start_soon(anyio.run_process, [sys.executable, "-c", work, str(tmp_path), key])
+    said = json.loads((tmp_path / "kept.json").read_text())
+    assert said == {"ssh": {"timeout": 30, "banner_timeout": 30}, "sftp": {"max_file_size_mb": 30}}
+    assert (tmp_path / "config.json").is_symlink()
 
 
 @pytest.mark.requirement("config.set")

@@ -188,3 +188,21 @@ async def test_a_tool_without_a_session_is_not_called_on_many(app: App, server: 
     async with Client(server, mode=mode) as client:
         given = {"name": "toys_echo", "sessions": ["a", "b"], "arguments": {"text": "x"}}
         assert "does not run on a session" in error(await client.call_tool("tool_call_many", given))["message"]
+
+
+async def test_arguments_that_came_as_broken_text_are_in_no_history(app: App, server: Server[Any], mode: str) -> None:
+    """Some clients send JSON text in place of values; where it is cut off, nothing says which part of it is secret."""
+    cut = '{"password": "pw-of-a-cut-text"'
+    async with Client(server, mode=mode) as client:
+        for tool, arguments in (
+            ("tool_call", {"name": "toys_echo", "arguments": cut}),
+            ("tool_call_readonly", {"name": "toys_echo", "arguments": cut}),
+            ("tool_call_many", {"name": "toys_echo", "sessions": ["a"], "arguments": cut}),
+            ("toys_echo", {"text": "hidden here", "place": cut}),
+        ):
+            error(await client.call_tool(tool, arguments))
+    await app.store.history.flush()
+    rows = await app.store.history.list(50)
+    assert len(rows) == 4
+    assert "pw-of-a-cut-text" not in " ".join(row.arguments for row in rows)
+    assert '"hidden here"' in rows[0].arguments, "what is no secret stays"
