@@ -62,7 +62,7 @@ async def _rest(scene: Scene, turns: Turns) -> Row:
         1.3,
         because="a bare route does nothing of this, and each was left out in turn to see its share: a row of the"
         " sealed history (45 of 110 us), limits, policy, deadline and validation (35), token, Host, Origin, a strict"
-        " reading of the request and five headers (30); four of the scopes in which a call can be ended are among them",
+        " reading of the request and five headers (30); three of the scopes that can end a call are among them",
         basis="cpu",
     )
 

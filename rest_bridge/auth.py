@@ -1,5 +1,6 @@
 """Who calls over HTTP, and whether this address may be asked without a token."""
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, cast
 from urllib.parse import unquote_to_bytes
@@ -108,7 +109,12 @@ def admit(scope: Scope, caller: Caller) -> None:
     The SDK ties its sessions and its resumable requests to the user it finds, so none can be used with another token.
     """
     scope[CALLER_KEY] = caller
-    scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=caller.id, scopes=[]))
+    scope["user"] = _user(caller.id)
+
+
+@functools.lru_cache
+def _user(caller_id: str) -> AuthenticatedUser:
+    return AuthenticatedUser(AccessToken(token="", client_id=caller_id, scopes=[]))
 
 
 def caller_of(scope: Mapping[str, object]) -> Caller:

@@ -140,20 +140,26 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        endpoint = self._plain.get(path)
+        if endpoint is not None and path not in self._streams:
+            # It answers at once and whole, so there is never anything of it to cut off.
+            await self._admitted(endpoint, scope, receive, _Sending(send))
+            return
         cancel = anyio.CancelScope()
-        answer = _Sending(send, self._open_requests, cancel)
+        answer = _Watched(send, self._open_requests, cancel)
         try:
             with cancel:
-                await self._admitted(scope, receive, answer)
+                await self._admitted(endpoint or self._app, scope, receive, answer)
         finally:
             self._open_requests.discard(cancel)
         if cancel.cancelled_caught:
             await answer.finish()
 
-    async def _admitted(self, scope: Scope, receive: Receive, answer: "_Sending") -> None:
+    async def _admitted(self, endpoint: ASGIApp, scope: Scope, receive: Receive, answer: "_Sending") -> None:
         try:
             await self._check(scope)
-            await self._plain.get(scope["path"], self._app)(scope, receive, answer)
+            await endpoint(scope, receive, answer)
         except ToolError as error:
             await refusal(scope["path"], error)(scope, receive, answer)
         except Exception as error:  # noqa: BLE001 whatever it is, the client gets an answer and the log the rest
@@ -170,27 +176,37 @@ class Gate:
 
 
 class _Sending:
-    """An answer on its way: given its headers, watched for its end, and noted among the open ones up to there."""
+    """An answer on its way, given its headers."""
 
-    def __init__(self, send: Send, open_requests: OpenRequests, cancel: anyio.CancelScope) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._open_requests = open_requests
-        self._cancel = cancel
         self.started = False
-        self.complete = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
             _secure(message)
-        elif message["type"] == "http.response.body":
-            self.complete = not message.get("more_body", False)
         await self._send(message)
-        (self._open_requests.discard if self.complete else self._open_requests.add)(self._cancel)
+
+
+class _Watched(_Sending):
+    """An answer that may stream: watched for its end, and noted among the open ones up to there."""
+
+    def __init__(self, send: Send, open_requests: OpenRequests, cancel: anyio.CancelScope) -> None:
+        super().__init__(send)
+        self._open_requests = open_requests
+        self._cancel = cancel
+        self._complete = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            self._complete = not message.get("more_body", False)
+        await super().__call__(message)
+        (self._open_requests.discard if self._complete else self._open_requests.add)(self._cancel)
 
     async def finish(self) -> None:
         """End an answer that was cut off, so that the client sees an end."""
-        if self.started and not self.complete:
+        if self.started and not self._complete:
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                 await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -1,5 +1,6 @@
 """The HTTP server process: listens, says where, and ends what runs before it goes."""
 
+import asyncio
 import contextlib
 import errno
 import ipaddress
@@ -11,10 +12,12 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mcp_ssh.app import App
 from mcp_ssh.errors import Conflict, InvalidInput
@@ -46,6 +49,43 @@ class Tls:
 
     certificate: Path
     key: Path | None = None
+
+
+class _Answering:
+    """A transport on which the head of an answer leaves with its body: two packets wake a client twice."""
+
+    def __init__(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's and TLS's are one in all but name
+        self._loop = asyncio.get_running_loop()
+        self._waiting = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it with what waits; where nothing does, it waits for what follows in this turn of the loop."""
+        if self._waiting:
+            self._flush(data)
+        elif data:
+            self._waiting = data
+            self._loop.call_soon(self._flush)
+
+    def _flush(self, more: bytes = b"") -> None:
+        waiting, self._waiting = self._waiting, b""
+        if waiting and not self._transport.is_closing():
+            self._transport.write(waiting + more)
+
+    def close(self) -> None:
+        """Send what waits, then close."""
+        self._flush()
+        self._transport.close()
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's parser, on a transport of ours. h11 bounds the head of a request, and is the same everywhere."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", _Answering(transport)))
 
 
 class _Server(uvicorn.Server):
@@ -143,8 +183,7 @@ async def _stop(server: uvicorn.Server, app: App, open_requests: OpenRequests) -
 def _settings(http: Starlette, tls: Tls | None) -> uvicorn.Config:
     settings = uvicorn.Config(
         http,
-        # h11 bounds the head of a request, and one parser everywhere behaves the same everywhere.
-        http="h11",
+        http=_Protocol,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ws="none",
         lifespan="on",

@@ -38,6 +38,12 @@ COVERED = ("id", "at", "caller", "door", "tool", "target", "arguments", "outcome
 """The columns that a row's mac covers, beside its number and the mac before."""
 _LAST = "SELECT seq, mac FROM history WHERE mac IS NOT NULL ORDER BY seq DESC LIMIT 1"
 _START = "SELECT seq, mac, proof FROM history_start"
+_ENDS = (
+    f"SELECT 'last' AS which, seq, mac, NULL AS proof FROM ({_LAST})"  # noqa: S608
+    " UNION ALL SELECT 'start', seq, mac, proof FROM history_start"
+    " UNION ALL SELECT 'number', seq, NULL, NULL FROM sqlite_sequence WHERE name = 'history'"
+)
+"""All that the next row depends on, at once: each question is a hand-over to the database's thread and back."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +94,11 @@ class Chain:
 
     async def linked(self, connection: aiosqlite.Connection, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
         """The rows with their numbers in front and their macs behind; inside the transaction that inserts them."""
-        seq = await _last_number(connection)
+        ends = {str(row["which"]): [row] for row in await connection.execute_fetchall(_ENDS)}
+        seq = int(ends["number"][0]["seq"]) if "number" in ends else 0
         if self._key is None:
             return [(seq + index, *row, None) for index, row in enumerate(rows, 1)]
-        before = await self._last(connection, self._key)
+        before = await self._last(connection, self._key, ends, seq)
         seq, mac, done = max(seq, before.seq), before.mac, list[tuple[Any, ...]]()
         for row in rows:
             seq += 1
@@ -99,15 +106,16 @@ class Chain:
             done.append((seq, *row, mac))
         return done
 
-    async def _last(self, connection: aiosqlite.Connection, key: Key) -> End:
+    async def _last(
+        self, connection: aiosqlite.Connection, key: Key, ends: Mapping[str, Sequence[Any]], number: int
+    ) -> End:
         """The row that the next one follows: the database's last, unless the head knows a later one."""
         head = await anyio.to_thread.run_sync(read_head, self._path, key)
-        last = _end(list(await connection.execute_fetchall(_LAST)))
-        start = _proved(list(await connection.execute_fetchall(_START)), key)
+        last, start = _end(ends.get("last", [])), _proved(ends.get("start", []), key)
         if head is not None and (last is None or last.seq <= head.seq):
             return head
         if start is None:
-            start = End(await _last_number(connection), secrets.token_hex(32))
+            start = End(number, secrets.token_hex(32))
             await _put_start(connection, key, start)
             return start
         # Without a head nobody can tell whether the end was cut off: the number that is left out says so for good.
@@ -260,11 +268,6 @@ def _proved(rows: Sequence[Any], key: Key) -> End | None:
     """Where the chain starts, if we said so."""
     start = _end(rows)
     return start if start and hmac.compare_digest(key.end("start", start), str(rows[0]["proof"])) else None
-
-
-async def _last_number(connection: aiosqlite.Connection) -> int:
-    rows = list(await connection.execute_fetchall("SELECT seq FROM sqlite_sequence WHERE name = 'history'"))
-    return int(rows[0][0]) if rows else 0
 
 
 async def _put_start(connection: aiosqlite.Connection, key: Key, start: End) -> None:

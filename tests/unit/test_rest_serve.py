@@ -1,13 +1,16 @@
 """The server on a real socket: it listens where it may, notices who leaves, and stops in order."""
 
+import asyncio
 import contextlib
 import datetime
 import ipaddress
+import json
 import logging
 import os
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -100,6 +103,24 @@ async def test_a_connection_serves_many_requests(served: Served) -> None:
             assert answer.status_code == 200
             ports.add(answer.extensions["network_stream"].get_extra_info("client_addr"))
     assert len(ports) == 1
+
+
+PACKETS_IN = slice(152, 156)
+"""tcpi_data_segs_in of struct tcp_info (linux/tcp.h)."""
+
+
+@pytest.mark.requirement("speed.coalesce")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts packets")
+async def test_the_head_of_an_answer_leaves_with_its_body(served: Served) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    with contextlib.closing(writer):
+        writer.write(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nConnection: close\r\n\r\n".encode())
+        async with asyncio.timeout(20):
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        seen = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert json.loads(body)["status"] == "running"
+    assert int.from_bytes(seen[PACKETS_IN], sys.byteorder) == 1
 
 
 async def test_a_body_that_does_not_arrive_is_408(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
