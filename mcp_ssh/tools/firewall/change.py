@@ -176,6 +176,16 @@ def expect_done(said: Said) -> None:
         raise PermissionDenied("only root may change the firewall", hint="give become, or log in as root")
     if "unkept" in said:
         raise RemoteFailed("the rules could not be kept beforehand, so nothing was done")
+    if "no_room" in said:
+        raise RemoteFailed(
+            "the machine could not write the change down, so nothing was done",
+            hint="free some space in /run, or /tmp where there is no /run, then repeat",
+        )
+    if "called_off" in said:
+        raise RemoteFailed(
+            "the machine had not begun with the change when it was called off, so nothing was changed, nor will be",
+            hint="see with system_processes what keeps iptables-save or firewall-cmd waiting, then repeat",
+        )
     if "result" not in said and "fired" not in said:
         raise RemoteFailed(
             "the machine did not say what became of the change", hint="read the rules with firewall_rules"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import anyio
 
 from mcp_ssh.backends.firewalls import Change
-from mcp_ssh.errors import AuthFailed, ConnectFailed, ToolError
+from mcp_ssh.errors import AuthFailed, ConnectFailed, RemoteFailed, ToolError
 from mcp_ssh.ssh.session import Session
 
 MARGIN_S = 60.0
@@ -30,7 +30,7 @@ async def made(acting: Session, change: Change) -> Said:
 
     Raises:
         ConnectFailed: No new connection can be made, and nothing was changed; or the machine is not reached again.
-        ToolError: The machine could not begin; nothing was changed.
+        RemoteFailed: The machine began so late that its old rules are not back yet.
     """
     if not change.rollback_s:
         asked = change.ask()
@@ -81,9 +81,11 @@ async def _proved(acting: Session, change: Change, until: float, *, whole: bool)
 
 
 async def _ended(acting: Session, change: Change) -> Said:
+    """What became of it in the end. What has not begun by now is called off."""
+    said: Said = {}
     with anyio.move_on_after(BACK_S):
         while True:
-            asked = change.ask_end()
+            asked = change.ask_end(late=True)
             with contextlib.suppress(ToolError):
                 async with contextlib.AsyncExitStack() as stack:
                     new = await _new(stack, acting, LOOK_S)
@@ -91,6 +93,13 @@ async def _ended(acting: Session, change: Change) -> Said:
                 if not said.keys() & UNDER_WAY:
                     return said
             await anyio.sleep(PAUSE_S)
+    if said:
+        raise RemoteFailed(
+            "the machine was slow to make the change, and its old rules were not back when it was last asked; it puts"
+            f" them back by itself within {change.rollback_s} s",
+            hint="wait that long, then look with firewall_rules",
+            details={"rolled_back": "unknown"},
+        )
     raise ConnectFailed(
         "the machine could not be reached any more after the change; it puts its old rules back by itself, but nobody"
         " could see whether it did",
