@@ -124,7 +124,7 @@ async def test_nothing_is_changed_while_another_change_is_being_proved(
 # ---- a machine that does not begin -------------------------------------------------------------------------------
 
 HOLD = r"""
-mkfifo /run/hold; mkdir /run/real; path=$(command -v iptables-save)
+rm -rf /run/mcp-ssh-firewall.*; mkfifo /run/hold; mkdir /run/real; path=$(command -v iptables-save)
 ln -s "$(readlink -f "$path")" /run/real/iptables-save; mv "$path" "$path.real"
 printf '#!/bin/sh\n[ ! -p /run/hold ] || cat /run/hold\nexec /run/real/iptables-save "$@"\n' >"$path"
 chmod +x "$path"
@@ -144,8 +144,9 @@ CALLS_OFF = 'mv "$dir/waiting" "$dir/called_off"'
 async def holding(host: Host, on: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, Any]]:
     """A machine whose change does not get past keeping the rules, and is waited for half a second."""
     monkeypatch.setattr(firewalls, "_BEGIN", firewalls._BEGIN.replace("left=600", SOON))
+    monkeypatch.setattr("mcp_ssh.tools.firewall.guard.BEGIN_S", 0.5)
     await console(host, HOLD)
-    yield {**on, "rollback_s": 1, "ip": "192.0.2.9"}
+    yield {**on, "ip": "192.0.2.9"}
     await console(host, HOLD_NO_MORE)
 
 
@@ -158,7 +159,7 @@ async def test_a_change_that_the_machine_does_not_begin_is_called_off_for_good(
         monkeypatch.setattr(firewalls, "_BEGIN", firewalls._BEGIN.replace("\n    call_off\n", "\n"))
     before = await console(host, "iptables -S; ip6tables -S")
     with pytest.raises(Fault) as refused:
-        await Direct(app).call(firewall.block_ip, holding)
+        await Direct(app).call(firewall.block_ip, {**holding, "rollback_s": 10 if answer == "heard" else 1})
     assert refused.value.code == "remote_failed"
     assert "nothing was changed, nor will be" in refused.value.payload["message"]
     await console(host, GO_ON)
@@ -175,7 +176,7 @@ async def test_a_change_that_is_not_called_off_begins_after_its_answer(
     monkeypatch.setattr(firewalls, "_FOLDER", firewalls._FOLDER.replace(CALLS_OFF, "false"))
     monkeypatch.setattr("mcp_ssh.tools.firewall.guard.BACK_S", 0.5)
     with pytest.raises(Fault) as late:
-        await Direct(app).call(firewall.block_ip, {**holding, "rollback_s": 2})
+        await Direct(app).call(firewall.block_ip, {**holding, "rollback_s": 1})
     assert late.value.payload["details"] == {"rolled_back": "unknown"}
     await console(host, GO_ON)
     with anyio.fail_after(10):

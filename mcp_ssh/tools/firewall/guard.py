@@ -11,6 +11,8 @@ from mcp_ssh.ssh.session import Session
 
 MARGIN_S = 60.0
 """How long the machine may take beside the time it was given, before the connection it speaks on is cut anyway."""
+BEGIN_S = 30.0
+"""How long the machine may take to begin before the change is called off."""
 BACK_S = 30.0
 """How long the machine is waited for once its old rules must be back."""
 LOOK_S = 5.0
@@ -39,7 +41,7 @@ async def made(acting: Session, change: Change) -> Said:
     if began is not None and not began.keys() & UNDER_WAY:
         return began
     said = await _proved(acting, change, until, whole=began is not None and "result" in began)
-    return said if said is not None else await _ended(acting, change)
+    return said if said is not None else await _ended(acting, change, until)
 
 
 async def _begun(acting: Session, change: Change) -> tuple[Said | None, float]:
@@ -80,18 +82,22 @@ async def _proved(acting: Session, change: Change, until: float, *, whole: bool)
     return None
 
 
-async def _ended(acting: Session, change: Change) -> Said:
-    """What became of it in the end. What has not begun by now is called off."""
+async def _ended(acting: Session, change: Change, until: float) -> Said:
+    """What became of it in the end. What has not begun in time is called off."""
     said: Said = {}
-    with anyio.move_on_after(BACK_S):
+    begin_by = until - change.rollback_s + BEGIN_S
+    with anyio.move_on_after(BACK_S) as wait:
         while True:
-            asked = change.ask_end(late=True)
+            late, said = anyio.current_time() >= begin_by, {}
+            asked = change.ask_end(late=late)
             with contextlib.suppress(ToolError):
                 async with contextlib.AsyncExitStack() as stack:
                     new = await _new(stack, acting, LOOK_S)
                     said = asked.parts((await new.run(asked.command, timeout_s=LOOK_S + MARGIN_S)).stdout)
                 if not said.keys() & UNDER_WAY:
                     return said
+            if "starting" in said and not late:
+                wait.deadline = anyio.current_time() + change.rollback_s + BACK_S
             await anyio.sleep(PAUSE_S)
     if said:
         raise RemoteFailed(
