@@ -63,11 +63,19 @@ class Zone:
 
 @dataclass(frozen=True)
 class Table:
-    """The filter table of one family: policies by chain, the rules in order, and the zones if it has such."""
+    """The filter table of one family.
+
+    Attributes:
+        policies: What becomes of packets that no rule of a chain decides, by chain.
+        rules: The rules in order.
+        zones: The zones, if it has such.
+        above: What decides before any of the rules, and is no part of them: of firewalld, its policy objects.
+    """
 
     policies: Mapping[str, str] = field(default_factory=dict[str, str])
     rules: tuple[FilterRule, ...] = ()
     zones: tuple[Zone, ...] = ()
+    above: tuple[FilterRule, ...] = ()
 
     def of(self, zone: Zone) -> "Table":
         """The rules that packets of a zone meet."""

@@ -82,7 +82,8 @@ withdraw() {
 }
 """
 
-# $1, $2: which of the families are asked for.
+# $1, $2: which of the families are asked for. Policy objects are no part of what is compared and put back, since no
+# change touches them; they are listed meanwhile.
 _RULES = r"""
 read_by_people() {
     awk '
@@ -92,15 +93,18 @@ read_by_people() {
         here || direct
     '
 }
-rules=$(listed 2>/dev/null); code=$?
-[ "$code" = 0 ] || rules=$(listed 2>&1)
-for family in $1 $2; do
-    part "${family}_text"
-    printf "%s\n" "$rules" | if [ "$code" = 0 ]; then read_by_people; else cat; fi
-    part "${family}_code"; echo "$code"
-    part "${family}_sum"; printf "%s\n" "$rules" | cksum
-    part "${family}_rules"; printf "%s\n" "$rules"
-done
+firewall-cmd --list-all-policies 2>/dev/null </dev/null | {
+    rules=$(listed 2>/dev/null </dev/null); code=$?
+    [ "$code" = 0 ] || rules=$(listed 2>&1 </dev/null)
+    for family in $1 $2; do
+        part "${family}_text"
+        printf "%s\n" "$rules" | if [ "$code" = 0 ]; then read_by_people; else cat; fi
+        part "${family}_code"; echo "$code"
+        part "${family}_sum"; printf "%s\n" "$rules" | cksum
+        part "${family}_rules"; printf "%s\n" "$rules"
+    done
+    part policies; cat
+}
 """
 
 _RAW = r"""
@@ -126,7 +130,7 @@ class Firewalld:
 
     def table(self, parts: Mapping[str, str], family: Family) -> Table:
         """A family's rules. What names no family is in both."""
-        return parse(family, parts.get(f"{family}_rules", ""))
+        return parse(family, parts.get(f"{family}_rules", ""), parts.get("policies", ""))
 
     def add(self, rule: FilterRule, table: Table) -> list[Command]:
         """Put a rule before what would decide otherwise, in every zone that packets come in through.

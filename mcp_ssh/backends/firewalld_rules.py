@@ -24,6 +24,7 @@ _SAY_NOTHING = {"priority", "family", "level", "prefix", "type"}
 _ACTIONS = {"accept": "ACCEPT", "drop": "DROP", "reject": "REJECT"}
 _ORDER = {"LOG": 0, "DROP": 1, "REJECT": 1}
 """What comes first among rich rules of the same priority; what accepts comes after these."""
+_ICMP_TYPES = {"icmp-type", "icmp-block"}
 _PORTS = re.compile(r"\d+(:\d+)?(,\d+(:\d+)?)*")
 _HEAD = re.compile(r'rule(?: priority="(-?\d+)")?(?: family="(\w+)")?')
 
@@ -46,8 +47,14 @@ def direct_words(rule: FilterRule) -> list[str]:
     return _words(rule.text) if rule.text.startswith(f"{rule.family} filter {rule.chain} ") else []
 
 
-def parse(family: Family, text: str) -> Table:
-    """The zones in use and the direct rules, given the answer: the default zone, all zones, `=`, and direct rules."""
+def parse(family: Family, text: str, policies_text: str = "") -> Table:
+    """The zones in use and the direct rules, given the answer: the default zone, all zones, `=`, and direct rules.
+
+    Args:
+        family: The family that is meant.
+        text: The answer.
+        policies_text: Policy objects (firewalld.policies(5)) as they are listed.
+    """
     listed, _, direct_text = text.partition("\n=\n")
     default, _, listed = listed.partition("\n")
     direct = _directs(family, direct_text)
@@ -59,7 +66,7 @@ def parse(family: Family, text: str) -> Table:
         rules += [replace(rule, zone=name) for rule in _zone_rules(family, values)]
     policies = {"INPUT": zones[0].policy if zones else "", "OUTPUT": "ACCEPT", "FORWARD": "REJECT"}
     policies |= {each.chain: each.target for each in direct if _is_policy(each)}
-    return Table(policies, tuple(_numbered(rules)), tuple(zones))
+    return Table(policies, tuple(_numbered(rules)), tuple(zones), tuple(_above(family, policies_text)))
 
 
 Values = Mapping[str, list[str]]
@@ -68,19 +75,21 @@ Values = Mapping[str, list[str]]
 
 def _in_use(default: str, text: str) -> list[tuple[str, Values]]:
     """The zones that packets come in through, the default one first."""
-    zones = _zones(text)
+    zones = _listed_by_name(text)
     others = [
         name for name, each in zones.items() if name != default and (each.get("interfaces") or each.get("sources"))
     ]
     return [(name, zones[name]) for name in [default, *others] if name in zones]
 
 
-def _zones(text: str) -> dict[str, Values]:
+def _listed_by_name(text: str) -> dict[str, Values]:
+    """Zones, or policy objects. What stands behind a name is listed under `is`: `default`, `active`."""
     zones: dict[str, Values] = {}
     zone, values = dict[str, list[str]](), list[str]()
     for line in text.splitlines():
         if line[:1].strip():
-            zones[line.split()[0]] = zone = {}
+            name, *marks = re.findall(r"[^\s(),]+", line)
+            zones[name] = zone = {"is": marks}
         elif line.startswith("  "):
             key, _, rest = line.strip().partition(":")
             zone[key] = values = rest.split()
@@ -97,9 +106,28 @@ def _policy(family: Family, zone: Values) -> str:
     return _TARGETS.get(target, target)
 
 
+def _above(family: Family, text: str) -> Iterator[FilterRule]:
+    """Rules of the active policy objects towards this machine that come before its zones, in order.
+
+    Those about types of ICMP are left out: firewalld has some of its own on every machine, and ours name no types.
+    """
+    policies = [(int((each.get("priority") or ["0"])[0]), name, each) for name, each in _listed_by_name(text).items()]
+    for priority, name, policy in sorted(policies, key=lambda each: each[0]):
+        if priority >= 0 or "active" not in policy["is"] or "HOST" not in policy.get("egress-zones", ()):
+            continue
+        target = _TARGETS.get(word := " ".join(policy.get("target", ())), word)
+        for rule in [*_rules_of(family, policy), FilterRule(family, "INPUT", 0, f"target {target}", target=target)]:
+            if rule.target in _ACTIONS.values() and _ICMP_TYPES.isdisjoint(_words(rule.text)):
+                yield replace(rule, text=f"policy {name} (priority {priority}): {rule.text}")
+
+
 def _zone_rules(family: Family, zone: Values) -> list[FilterRule]:
     own = {policy_rule(family, target) for target in _ACTIONS.values()}
-    heads = [(_HEAD.match(text), text) for text in zone.get("rich rules", ()) if text not in own]
+    return [rule for rule in _rules_of(family, zone) if rule.text not in own]
+
+
+def _rules_of(family: Family, zone: Values) -> list[FilterRule]:
+    heads = [(_HEAD.match(text), text) for text in zone.get("rich rules", ())]
     rich = [_rich(family, text) for head, text in heads if head and head[2] in {None, family}]
     listed = [_listed(family, word, value) for key, word in _LISTS.items() for value in zone.get(key, ())]
     return sorted(listed + rich, key=lambda rule: (priority_of(rule), _ORDER.get(rule.target, 2)))

@@ -111,37 +111,45 @@ base=/run; { [ -d /run ] && [ -w /run ]; } || base=/tmp
 dir=$base/mcp-ssh-firewall.$1
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
 begun() { [ -e "$dir/result" ] || [ -e "$dir/armed" ] || [ -e "$dir/fired" ]; }
+call_off() { begun || mv "$dir/waiting" "$dir/called_off" 2>/dev/null; }
 tell() {
-    [ ! -d "$dir" ] || begun || part starting
+    [ ! -d "$dir" ] || [ -e "$dir/called_off" ] || begun || part starting
     for family in ipv4 ipv6; do
         [ -e "$dir/$family.code" ] || continue
         part "${family}_code"; cat "$dir/$family.code"
         part "${family}_text"; cat "$dir/$family.text"
     done
-    for word in result changed unkept armed withdrawn torn disarmed fired undone; do
+    for word in result changed unkept called_off armed withdrawn torn disarmed fired undone; do
         [ ! -e "$dir/$word" ] || part "$word"
     done
+    [ ! -e "$dir/called_off" ] || rm -rf "$dir"
 }
 """
 
-# $1: a word for the folder. $2: the script. $3: seconds until the way back is taken; 0 where there is none.
+# $1: a word for the folder. $2: the script. $3: seconds until the way back is taken; 0 where there is none. `waiting`
+# is there once: the change takes it to begin, or it is called off, and then can never begin.
 _BEGIN = r"""
 for other in "$base"/mcp-ssh-firewall.*/armed; do [ ! -e "$other" ] || { part busy; break; }; done
 if [ -e "$other" ]; then :
-elif ! mkdir -m 700 "$dir"; then part no_folder
+elif [ ! -w "$base" ]; then part no_folder
+elif ! mkdir -m 700 "$dir"; then part no_room
+elif ! (printf "%s" "$2" >"$dir/change" && : >"$dir/waiting") 2>/dev/null; then
+    rm -rf "$dir"
+    part no_room
+elif [ "$3" = 0 ]; then
+    sh "$dir/change" "$dir" >/dev/null 2>&1 </dev/null
+    tell
+    rm -rf "$dir"
 else
-    printf "%s" "$2" >"$dir/change"
-    if [ "$3" = 0 ]; then
-        sh "$dir/change" "$dir" >/dev/null 2>&1 </dev/null
-    elif ! { [ -d /run/systemd/system ] && systemd-run --quiet --collect -- sh "$dir/change" "$dir" 2>/dev/null; }; then
+    if ! { [ -d /run/systemd/system ] && systemd-run --quiet --collect -- sh "$dir/change" "$dir" 2>/dev/null; }; then
         (unset MCP_SSH_CALL; setsid sh "$dir/change" "$dir" >/dev/null 2>&1 </dev/null &)
     fi
     left=600
     while ! begun && [ "$left" -gt 0 ]; do nap; left=$((left - 1)); done
+    call_off
     left=$((($3 + 5) * 20))
-    while [ ! -e "$dir/result" ] && [ "$left" -gt 0 ]; do nap; left=$((left - 1)); done
+    while begun && [ ! -e "$dir/result" ] && [ "$left" -gt 0 ]; do nap; left=$((left - 1)); done
     tell
-    [ "$3" != 0 ] || rm -rf "$dir"
 fi
 """
 
@@ -168,10 +176,21 @@ work() {
     ! grep -qvx 0 "$dir"/*.code 2>/dev/null || withdraw
     : >"$dir/result"
 }
-same ipv4 "$sum4" && same ipv6 "$sum6" || { : >"$dir/changed"; : >"$dir/result"; exit; }
+linger() {
+    passed=0
+    while [ -d "$dir" ] && [ "$passed" -lt 60 ]; do sleep 1; passed=$((passed + 1)); done
+    rm -rf "$dir"
+}
+leave() {
+    : >"$dir/$1"
+    : >"$dir/result"
+    [ "$seconds" = 0 ] || linger
+    exit
+}
+same ipv4 "$sum4" && same ipv6 "$sum6" || leave changed
 if [ "$seconds" = 0 ]; then work "$@"; exit; fi
-for family in $families; do keep "$family" || { : >"$dir/unkept"; : >"$dir/result"; exit; }; done
-: >"$dir/armed"
+for family in $families; do keep "$family" || leave unkept; done
+mv "$dir/waiting" "$dir/armed" || exit
 work "$@" & worker=$!
 passed=0
 while [ -e "$dir/armed" ] && [ "$passed" -lt "$seconds" ]; do sleep 1; passed=$((passed + 1)); done
@@ -180,14 +199,14 @@ if mv "$dir/armed" "$dir/fired" 2>/dev/null; then
     for family in $families; do undo "$family"; done
     : >"$dir/undone"
 fi
-passed=0
-while [ -d "$dir" ] && [ "$passed" -lt 60 ]; do sleep 1; passed=$((passed + 1)); done
-rm -rf "$dir"
+linger
 """
 
-# $1: the word. $2: "disarm" to have the change stay, if it is whole; else only to look.
+# $1: the word. $2: "disarm" to have the change stay, if it is whole; "call_off" to keep it from beginning; else only to
+# look.
 _ASK = r"""
 [ "$2" != disarm ] || [ ! -e "$dir/result" ] || mv "$dir/armed" "$dir/disarmed" 2>/dev/null
+[ "$2" != call_off ] || call_off
 left=200
 while [ -e "$dir/fired" ] && [ ! -e "$dir/undone" ] && [ "$left" -gt 0 ]; do nap; left=$((left - 1)); done
 tell
@@ -230,6 +249,10 @@ class Change:
         """Have the change stay if all its commands have ended, and say what became of it."""
         return ask_parts(_FOLDER + _ASK, [self.word, "disarm"])
 
-    def ask_end(self) -> PartsAsked:
-        """Say what became of it; where the old rules are coming back, once they are there."""
-        return ask_parts(_FOLDER + _ASK, [self.word, "look"])
+    def ask_end(self, *, late: bool = False) -> PartsAsked:
+        """Say what became of it; where the old rules are coming back, once they are there.
+
+        Args:
+            late: Call it off for good if it has not begun.
+        """
+        return ask_parts(_FOLDER + _ASK, [self.word, "call_off" if late else "look"])

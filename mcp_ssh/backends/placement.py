@@ -41,6 +41,11 @@ def place_of(wanted: FilterRule, table: Table) -> Place:
     return Place()
 
 
+def overruling(wanted: FilterRule, table: Table) -> FilterRule | None:
+    """What decides otherwise about some of a rule's packets, before any rule of the table can."""
+    return place_of(wanted, Table(rules=table.above)).before
+
+
 def _narrower(rule: FilterRule) -> bool:
     return rule.more or any(getattr(rule, each) for each in _OTHERS)
 

@@ -179,22 +179,24 @@ class Attempt:
             NetworkFailed: The machine did not say who it is in time.
         """
         connection: asyncssh.SSHClientConnection | None = None
+        taken = None
         try:
             async with anyio.create_task_group() as group, contextlib.AsyncExitStack() as stack:
                 group.start_soon(self._want_version, group.cancel_scope)
                 connection = await self._connected(check, await self._keys(stack))
                 group.cancel_scope.cancel()
+            taken = connection  # the group's end waits, so the caller can be cancelled with the connection just made
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         finally:
-            if connection is None:
+            if taken is None:
                 # asyncssh leaves a half-open connection to its own timers when it is cancelled.
                 for half_open in self._seen:
                     half_open.abort()
-        if connection is None:
+        if taken is None:
             raise NetworkFailed(f"{self.login.where} {self._silence()}")
         self._standing = True
-        return connection
+        return taken
 
     def _silence(self) -> str:
         if self._seen:

@@ -357,6 +357,11 @@ REQUIREMENTS = tuple(
             "A change that shuts us out is undone by the machine itself.",
         ),
         ("firewall.zones", "issue 5", "Firewalld's rules go into every zone that packets come in through, or none."),
+        (
+            "firewall.policy_objects",
+            "issue 5",
+            "Where firewalld's policy objects decide before a rule, a warning says so.",
+        ),
         ("firewall.keeping", "guide, POST /firewall/save", "Rules that were saved are there after a reboot."),
         ("firewall.rights", "issue 5", "The firewall needs root: sudo, or a refusal that says what to do."),
         ("setup.packages", "guide, POST /setup/requirements; issue 5", "Packages come, are renewed, go and are found."),

@@ -119,3 +119,87 @@ async def test_nothing_is_changed_while_another_change_is_being_proved(
         assert "192.0.2.9" not in await console(host, "iptables -S")
     finally:
         await console(host, "rm -r /run/mcp-ssh-firewall.other")
+
+
+# ---- a machine that does not begin -------------------------------------------------------------------------------
+
+HOLD = r"""
+rm -rf /run/mcp-ssh-firewall.*; mkfifo /run/hold; mkdir /run/real; path=$(command -v iptables-save)
+ln -s "$(readlink -f "$path")" /run/real/iptables-save; mv "$path" "$path.real"
+printf '#!/bin/sh\n[ ! -p /run/hold ] || cat /run/hold\nexec /run/real/iptables-save "$@"\n' >"$path"
+chmod +x "$path"
+"""
+GO_ON = "[ ! -p /run/hold ] || mv /run/hold /run/held; : <>/run/held"
+HOLD_NO_MORE = (
+    GO_ON
+    + """
+path=$(command -v iptables-save); mv "$path.real" "$path"; rm -rf /run/held /run/real /run/mcp-ssh-firewall.*
+"""
+)
+SOON = "left=10"
+CALLS_OFF = 'mv "$dir/waiting" "$dir/called_off"'
+
+
+@pytest.fixture
+async def holding(host: Host, on: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, Any]]:
+    """A machine whose change does not get past keeping the rules, and is waited for half a second."""
+    monkeypatch.setattr(firewalls, "_BEGIN", firewalls._BEGIN.replace("left=600", SOON))
+    monkeypatch.setattr("mcp_ssh.tools.firewall.guard.BEGIN_S", 0.5)
+    await console(host, HOLD)
+    yield {**on, "ip": "192.0.2.9"}
+    await console(host, HOLD_NO_MORE)
+
+
+@pytest.mark.requirement("firewall.way_back")
+@pytest.mark.parametrize("answer", ["heard", "lost"])
+async def test_a_change_that_the_machine_does_not_begin_is_called_off_for_good(
+    app: App, host: Host, holding: dict[str, Any], monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    if answer == "lost":  # whoever asks next calls it off
+        monkeypatch.setattr(firewalls, "_BEGIN", firewalls._BEGIN.replace("\n    call_off\n", "\n"))
+    before = await console(host, "iptables -S; ip6tables -S")
+    with pytest.raises(Fault) as refused:
+        await Direct(app).call(firewall.block_ip, {**holding, "rollback_s": 10 if answer == "heard" else 1})
+    assert refused.value.code == "remote_failed"
+    assert "nothing was changed, nor will be" in refused.value.payload["message"]
+    await console(host, GO_ON)
+    with anyio.fail_after(10):
+        while await processes(host, "mcp-ssh-firewall."):
+            await anyio.sleep(0.05)
+    assert await console(host, "iptables -S; ip6tables -S; ls -d /run/mcp-ssh-firewall.* || true") == before
+
+
+@pytest.mark.requirement("firewall.way_back")
+async def test_a_change_that_is_not_called_off_begins_after_its_answer(
+    app: App, host: Host, holding: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firewalls, "_FOLDER", firewalls._FOLDER.replace(CALLS_OFF, "false"))
+    monkeypatch.setattr("mcp_ssh.tools.firewall.guard.BACK_S", 0.5)
+    with pytest.raises(Fault) as late:
+        await Direct(app).call(firewall.block_ip, {**holding, "rollback_s": 1})
+    assert late.value.payload["details"] == {"rolled_back": "unknown"}
+    await console(host, GO_ON)
+    with anyio.fail_after(10):
+        while "192.0.2.9" not in await console(host, "iptables -S"):
+            await anyio.sleep(0.05)
+
+
+FULL = "dd if=/dev/zero of=/srv/small/full bs=1k 2>/dev/null || true"
+
+
+@pytest.mark.requirement("firewall.way_back")
+@pytest.mark.parametrize("tool", [firewall.block_ip, firewall.allow_ip], ids=["block", "allow"])
+async def test_a_machine_without_room_for_the_change_says_so_and_keeps_its_rules(
+    app: App, host: Host, on: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tool: AnyTool
+) -> None:
+    monkeypatch.setattr(firewalls, "_FOLDER", firewalls._FOLDER.replace("base=/run;", "base=/srv/small;"))
+    before = await console(host, "iptables -S; ip6tables -S")
+    await console(host, FULL)
+    try:
+        with pytest.raises(Fault) as refused:
+            await Direct(app).call(tool, {**on, "ip": "192.0.2.9"})
+        assert refused.value.code == "remote_failed"
+        assert "could not write the change down" in refused.value.payload["message"]
+        assert await console(host, "iptables -S; ip6tables -S; ls -d /srv/small/mcp-ssh* || true") == before
+    finally:
+        await console(host, "rm -f /srv/small/full")

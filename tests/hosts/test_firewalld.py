@@ -24,7 +24,7 @@ LISTENS = """
 systemctl is-active -q listens || systemd-run -q --unit listens python3 -m http.server 8080
 timeout 20 bash -c 'until (: </dev/tcp/127.0.0.1/8080) 2>/dev/null; do sleep 0.05; done'
 """
-CLEAN = "rm -rf /etc/firewalld/zones/*.xml /etc/firewalld/direct.xml; firewall-cmd --reload"
+CLEAN = "cd /etc/firewalld && rm -rf zones/*.xml policies/*.xml direct.xml; firewall-cmd --reload"
 
 
 async def connects(host: Host, expected: bool = True) -> bool:
@@ -53,6 +53,7 @@ async def test_what_is_allowed_gets_in_and_what_is_blocked_does_not(app: App, ro
     assert not await connects(rocky, expected=False)
     told = await way.call(firewall.allow_port, {**on, "port": 8080})
     assert (told["backend"], told["success"], told["changed"]) == ("firewalld", True, True)
+    assert "warning" not in told
     assert told["commands"] == planned["commands"]
     assert await connects(rocky)
     again = await way.call(firewall.allow_port, {**on, "port": 8080})

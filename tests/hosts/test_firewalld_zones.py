@@ -4,7 +4,7 @@ The tests' own packets come in by eth0, in zone internal; those of a second netw
 nothing comes in by the default zone, public.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -14,9 +14,11 @@ from mcp_ssh.backends import firewalls
 from mcp_ssh.backends.filter_rules import FilterRule, Table
 from mcp_ssh.backends.firewalld import FUNCTIONS, Firewalld
 from mcp_ssh.commandline import Command, command
+from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall
 from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
+from tests.hosts.machine import SOAK
 from tests.hosts.test_firewall_lockout import console, gets_in, patience
 from tests.hosts.test_firewalld import CLEAN, LISTED, LISTENS, connects
 from tests.hosts.test_system_reading import opened
@@ -188,3 +190,38 @@ async def test_a_rule_is_in_all_zones_or_in_none(
     assert told["changed"] == (name == "torn")
     assert ("the rules are as they were" in told["error"]) == (name == "withdrawn")
     assert ("could not be taken back" in told["error"]) == (name == "torn")
+
+
+# ---- policy objects ----------------------------------------------------------------------------------------------
+
+POLICY = """cat >/etc/firewalld/policies/guard.xml <<END
+<policy target="CONTINUE" priority="{}"><ingress-zone name="ANY"/><egress-zone name="HOST"/>{}</policy>
+END
+firewall-cmd --reload
+"""
+DROPS = '<rule><port port="8080" protocol="tcp"/><drop/></rule>'
+ACCEPTS = '<port port="8080" protocol="tcp"/>'
+OVERRULED: Mapping[str, tuple[int, str, AnyTool, bool, str | None]] = {
+    "what is allowed": (-1, DROPS, firewall.allow_port, False, "guard (priority -1): rule port"),
+    "what is blocked": (-1, ACCEPTS, firewall.block_port, True, "guard (priority -1): port 8080/tcp"),
+    "nothing": (1, DROPS, firewall.allow_port, True, None),
+}
+"""The policy object's priority and rules; a tool, whether packets get in after it, and of what it warns."""
+
+
+@pytest.mark.requirement("firewall.policy_objects")
+@pytest.mark.parametrize("name", OVERRULED if SOAK else ["what is allowed"])
+async def test_what_a_policy_object_overrules_is_told_with_a_warning(app: App, rocky: Host, name: str) -> None:
+    priority, content, tool, reached, warning = OVERRULED[name]
+    way = Direct(app)
+    await console(rocky, "rm -f /etc/firewalld/zones/*.xml" + LISTENS + POLICY.format(priority, content))
+    try:
+        on = await opened(way, app, rocky, "root")
+        told = await way.call(tool, {**on, "port": 8080, "ip_version": "ipv4"})
+        assert (told["success"], told["changed"]) == (True, True)
+        assert await connects(rocky, reached) == reached
+        listed = await way.call(firewall.rules, {**on, "chain": "INPUT"})
+        assert ("warning" in told, "warning" in listed) == (warning is not None, warning is not None)
+        assert (warning or "") in told.get("warning", "")
+    finally:
+        await console(rocky, CLEAN)

@@ -127,3 +127,55 @@ def test_what_would_have_no_effect_is_refused() -> None:
     for wanted in (accepted, replace(accepted, chain="FORWARD"), replace(WANTED, comment="a")):
         with pytest.raises(Unsupported):
             Firewalld().add(wanted, table if wanted.target == "ACCEPT" else parse("ipv4", HEAD + "=\n"))
+
+
+POLICIES = """allow-host-ipv6 (active)
+  priority: -15000
+  target: CONTINUE
+  ingress-zones: ANY
+  egress-zones: HOST
+  rich rules:\x20
+\trule family="ipv6" icmp-type name="redirect" accept
+behind (active)
+  priority: 1
+  target: DROP
+  ingress-zones: ANY
+  egress-zones: HOST
+guard (active)
+  priority: -1
+  target: DROP
+  ingress-zones: ANY
+  egress-zones: HOST
+  services: ssh
+  rich rules:\x20
+\trule priority="32767" family="ipv4" accept
+early (default, active)
+  priority: -2
+  target: CONTINUE
+  ingress-zones: public
+  egress-zones: HOST
+  ports: 81/tcp
+forwards (active)
+  priority: -1
+  target: DROP
+  ingress-zones: ANY
+  egress-zones: ANY
+idle
+  priority: -1
+  target: DROP
+  ingress-zones: home
+  egress-zones: HOST
+"""
+
+
+@pytest.mark.requirement("firewall.policy_objects")
+def test_policy_objects_that_decide_before_all_zones_are_told_in_order() -> None:
+    table = parse("ipv4", HEAD + DIRECT, POLICIES)
+    assert [(each.text, each.target, each.ports) for each in table.above] == [
+        ("policy early (priority -2): port 81/tcp", "ACCEPT", "81"),
+        ("policy guard (priority -1): service ssh", "ACCEPT", None),
+        ('policy guard (priority -1): rule priority="32767" family="ipv4" accept', "ACCEPT", None),
+        ("policy guard (priority -1): target DROP", "DROP", None),
+    ]
+    assert table.rules == parse("ipv4", HEAD + DIRECT).rules
+    assert [each.target for each in parse("ipv6", HEAD + DIRECT, POLICIES).above] == ["ACCEPT", "ACCEPT", "DROP"]

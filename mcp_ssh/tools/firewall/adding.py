@@ -30,7 +30,7 @@ async def add(host: Session, params: Changing, families: tuple[Family, ...], rul
             for each in firewall.add(rule.of(family), table)
         ]
 
-    return await change(host, params, families, rule.chain, plan)
+    return await change(host, params, families, rule.chain, plan, rule=rule)
 
 
 class OneRule(Changing):

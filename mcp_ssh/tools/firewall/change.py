@@ -7,14 +7,14 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from mcp_ssh.backends.filter_rules import Family, Table
+from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
 from mcp_ssh.backends.firewalls import Change, Firewall, choose
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, InvalidInput, PermissionDenied, RemoteFailed
 from mcp_ssh.params import Planned, Result
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tools.firewall.guard import Said, made
-from mcp_ssh.tools.firewall.rules import FAMILIES, Heard, IpVersion, code_in, heard_of
+from mcp_ssh.tools.firewall.rules import FAMILIES, Heard, IpVersion, code_in, heard_of, overruled
 
 
 def _network(text: str) -> str:
@@ -50,6 +50,9 @@ class Changed(Result):
     ipv4: Heard | None = Field(description="What IPv4's program said; null where it was not run.")
     ipv6: Heard | None = Field(description="What IPv6's program said; null where it was not run.")
     error: str | None = Field(description="Why it failed, else null.")
+    warning: str | None = Field(
+        default=None, description="Set where firewalld's policy objects decide before, so that it may have no effect."
+    )
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,23 @@ def families_of(ip_version: IpVersion, addresses: Mapping[str, str | None]) -> t
 
 
 async def change(
-    host: Session, params: Changing, families: tuple[Family, ...], chain: str | None, plan: Planner
+    host: Session,
+    params: Changing,
+    families: tuple[Family, ...],
+    chain: str | None,
+    plan: Planner,
+    *,
+    rule: FilterRule | None = None,
 ) -> Changed:
     """Read a chain, or all, plan with it, and make the change unless nothing is left to do.
+
+    Args:
+        host: Where.
+        params: What was asked for.
+        families: Whose rules are changed.
+        chain: Which chain is read; all of them if none.
+        plan: Says what is to be done, given the rules.
+        rule: The one that is to take effect, if that is the change.
 
     Raises:
         PermissionDenied: The rules may not be read.
@@ -124,7 +141,8 @@ async def change(
             ),
         )
         expect_done(said)
-    return _told(firewall, steps, failed, said)
+    told = _told(firewall, steps, failed, said)
+    return told.model_copy(update=overruled(tables, chain, rule))
 
 
 def _told(firewall: Firewall, steps: Sequence[Step], failed: Mapping[Family, Heard], said: Said) -> Changed:
@@ -176,6 +194,16 @@ def expect_done(said: Said) -> None:
         raise PermissionDenied("only root may change the firewall", hint="give become, or log in as root")
     if "unkept" in said:
         raise RemoteFailed("the rules could not be kept beforehand, so nothing was done")
+    if "no_room" in said:
+        raise RemoteFailed(
+            "the machine could not write the change down, so nothing was done",
+            hint="free some space in /run, or /tmp where there is no /run, then repeat",
+        )
+    if "called_off" in said:
+        raise RemoteFailed(
+            "the machine had not begun with the change when it was called off, so nothing was changed, nor will be",
+            hint="see with system_processes what keeps iptables-save or firewall-cmd waiting, then repeat",
+        )
     if "result" not in said and "fired" not in said:
         raise RemoteFailed(
             "the machine did not say what became of the change", hint="read the rules with firewall_rules"

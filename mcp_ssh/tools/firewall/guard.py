@@ -6,11 +6,13 @@ from collections.abc import Mapping
 import anyio
 
 from mcp_ssh.backends.firewalls import Change
-from mcp_ssh.errors import AuthFailed, ConnectFailed, ToolError
+from mcp_ssh.errors import AuthFailed, ConnectFailed, RemoteFailed, ToolError
 from mcp_ssh.ssh.session import Session
 
 MARGIN_S = 60.0
 """How long the machine may take beside the time it was given, before the connection it speaks on is cut anyway."""
+BEGIN_S = 30.0
+"""How long the machine may take to begin before the change is called off."""
 BACK_S = 30.0
 """How long the machine is waited for once its old rules must be back."""
 LOOK_S = 5.0
@@ -30,7 +32,7 @@ async def made(acting: Session, change: Change) -> Said:
 
     Raises:
         ConnectFailed: No new connection can be made, and nothing was changed; or the machine is not reached again.
-        ToolError: The machine could not begin; nothing was changed.
+        RemoteFailed: The machine began so late that its old rules are not back yet.
     """
     if not change.rollback_s:
         asked = change.ask()
@@ -39,7 +41,7 @@ async def made(acting: Session, change: Change) -> Said:
     if began is not None and not began.keys() & UNDER_WAY:
         return began
     said = await _proved(acting, change, until, whole=began is not None and "result" in began)
-    return said if said is not None else await _ended(acting, change)
+    return said if said is not None else await _ended(acting, change, until)
 
 
 async def _begun(acting: Session, change: Change) -> tuple[Said | None, float]:
@@ -80,17 +82,30 @@ async def _proved(acting: Session, change: Change, until: float, *, whole: bool)
     return None
 
 
-async def _ended(acting: Session, change: Change) -> Said:
-    with anyio.move_on_after(BACK_S):
+async def _ended(acting: Session, change: Change, until: float) -> Said:
+    """What became of it in the end. What has not begun in time is called off."""
+    said: Said = {}
+    begin_by = until - change.rollback_s + BEGIN_S
+    with anyio.move_on_after(BACK_S) as wait:
         while True:
-            asked = change.ask_end()
+            late, said = anyio.current_time() >= begin_by, {}
+            asked = change.ask_end(late=late)
             with contextlib.suppress(ToolError):
                 async with contextlib.AsyncExitStack() as stack:
                     new = await _new(stack, acting, LOOK_S)
                     said = asked.parts((await new.run(asked.command, timeout_s=LOOK_S + MARGIN_S)).stdout)
                 if not said.keys() & UNDER_WAY:
                     return said
+            if "starting" in said and not late:
+                wait.deadline = anyio.current_time() + change.rollback_s + BACK_S
             await anyio.sleep(PAUSE_S)
+    if said:
+        raise RemoteFailed(
+            "the machine was slow to make the change, and its old rules were not back when it was last asked; it puts"
+            f" them back by itself within {change.rollback_s} s",
+            hint="wait that long, then look with firewall_rules",
+            details={"rolled_back": "unknown"},
+        )
     raise ConnectFailed(
         "the machine could not be reached any more after the change; it puts its old rules back by itself, but nobody"
         " could see whether it did",

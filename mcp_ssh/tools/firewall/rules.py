@@ -10,6 +10,7 @@ from pydantic import Field
 from mcp_ssh.backends.filter_rules import Family, FilterRule, Table, Zone
 from mcp_ssh.backends.firewalls import choose
 from mcp_ssh.backends.iptables_kept import PROGRAMS
+from mcp_ssh.backends.placement import overruling
 from mcp_ssh.errors import PermissionDenied
 from mcp_ssh.params import Becoming, OnSession, Result
 from mcp_ssh.ssh.session import Session
@@ -102,6 +103,7 @@ class Listed(Result):
     zones: list[ZoneInUse] | None = Field(
         default=None, description="Of firewalld, the zones that packets come in through, the default one first."
     )
+    warning: str | None = Field(default=None, description="Set where firewalld's policy objects decide before.")
 
 
 @tool(Risk.READ)
@@ -117,15 +119,33 @@ async def rules(host: Session, params: Listing, call: Call) -> Listed:
     parts = asked.parts((await (await host.privileged()).run(asked.command)).stdout)
     heard = {family: heard_of(parts, family) for family in families}
     tables: dict[Family, Table] = {family: firewall.table(parts, family) for family in families}
-    return Listed(
+    listed = Listed(
         backend=firewall.name,
         success=all(each.exit_code == 0 for each in heard.values()),
         ipv4=heard.get("ipv4"),
         ipv6=heard.get("ipv6"),
         rules=[_shown(rule) for table in tables.values() for rule in table.rules],
         policies={family: dict(table.policies) for family, table in tables.items()},
-        **_zones(tables),
     )
+    return listed.model_copy(update={**_zones(tables), **overruled(tables, params.chain, None)})
+
+
+def overruled(tables: Mapping[Family, Table], chain: str | None, rule: FilterRule | None) -> dict[str, str]:
+    """The warning that a rule, or all of them, may not decide, as a field that is left out where there is none."""
+    if chain not in {None, "INPUT"}:
+        return {}
+    if rule:
+        found = [overruling(rule.of(family), table) for family, table in tables.items()]
+        texts = dict.fromkeys(each.text for each in found if each)
+    else:
+        texts = dict.fromkeys(each.text.partition(":")[0] for table in tables.values() for each in table.above)
+    if not texts:
+        return {}
+    what = "the rule, which may have no effect" if rule else "its zones"
+    return {
+        "warning": f"policy objects of firewalld decide before {what}: {'; '.join(texts)}"
+        " (to see all of them: firewall-cmd --list-all-policies, with command_exec)"
+    }
 
 
 def _zones(tables: Mapping[Family, Table]) -> dict[str, list[ZoneInUse]]:
