@@ -61,8 +61,8 @@ holding() {
     [ $? -lt 126 ]
 }
 for way in quick zero slow none; do [ -z "$(holding "$mark" "$$/cmdline")" ] || break; done
-# Adds to `found` and `targets` what a line of the table tells: `PID/stat:PID (NAME) STATE PARENT GROUP SESSION `. A name
-# may hold anything, a newline on old kernels too, so both ids must agree.
+# Adds to `found` and `targets` what a line of the table tells: `PID/stat:PID (NAME) STATE PARENT GROUP SESSION `. A
+# name may hold anything, a newline on old kernels too, so both ids must agree.
 weigh() {
     pid=${line%%/stat:*} rest=${line#*/stat:}
     [ "$pid" = "${rest%% *}" ] || return 0
