@@ -4,13 +4,16 @@ The block stands at the top of the file, since many an rc file returns early for
 """
 
 from mcp_ssh.commandline import quote, unquoted
-from mcp_ssh.probes.answers import BEGIN, WORDS, Asked, Words, ask, packed
+from mcp_ssh.errors import ToolError, Unsupported
+from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, packed
 from mcp_ssh.probes.parts import Parts, PartsAsked, ask_parts
 from mcp_ssh.probes.protected import GUARD, refused
 
 FIRST, LAST = "# >>> mcp-ssh environment >>>", "# <<< mcp-ssh environment <<<"
 
+# $2: the line, or nothing.
 _FILES = r"""
+case ${2:+${SHELL##*/}} in *csh | fish) stop unread "${SHELL##*/}" ;; esac
 files=$HOME/.profile
 case ${SHELL##*/} in
     bash) files="$files $HOME/.bashrc"; [ ! -e "$HOME/.bash_profile" ] || files="$files $HOME/.bash_profile" ;;
@@ -70,7 +73,15 @@ begin ok; printf %s "$done"; end
 """
 )
 
-_WORDS: Words = {**WORDS, "protected": refused}
+
+def _unread(answer: Answer) -> ToolError:
+    return Unsupported(
+        f"persist: the account's shell, {answer.text}, does not read what POSIX shells read at login",
+        hint="leave persist out, or add a line in that shell's own language to its rc file with file_write",
+    )
+
+
+_WORDS: Words = {**WORDS, "protected": refused, "unread": _unread}
 
 
 def ask_get(name: str) -> PartsAsked:

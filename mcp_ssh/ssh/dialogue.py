@@ -44,27 +44,57 @@ class Outcome:
     asking: Prompt | None = None
 
 
-async def execute(shell: Shell, command: str, *, fish: bool, timeout_s: float) -> Outcome:
+async def execute(host: "Session", shell: Shell, command: str, *, timeout_s: float) -> Outcome:
     """Type a command, and wait for its end, its question, or the deadline, after which it goes on.
 
     Raises:
         InvalidInput: It is longer than a shell takes in one line.
         Conflict: The shell is not at its prompt, or did not begin with the command.
+        Unsupported: It is csh that has the prompt.
     """
-    nonce = secrets.token_hex(8)
-    call = with_exit_code(command, nonce, fish=fish)
+    _typed(command, fish=host.account.shell == "fish")
+    if shell.turn.locked():
+        raise Conflict(f"another call waits for a command in the shell {shell.name!r}", hint="use another shell")
+    async with shell.turn:
+        await _at_prompt(shell)
+        call = _typed(command, fish=await _is_fish(host, shell))
+        outcome = await _Watch(shell, call, await shell.type(call.line)).outcome(anyio.current_time() + timeout_s)
+    shell.cursor = max(shell.cursor, shell.scrollback.total)
+    return outcome
+
+
+def _typed(command: str, *, fish: bool) -> Typed:
+    call = with_exit_code(command, secrets.token_hex(8), fish=fish)
     if len(call.line) > LONGEST_LINE:
         raise InvalidInput(
             f"command: too long for a shell on a terminal by {len(call.line) - LONGEST_LINE} characters as it is typed",
             hint="put it into a file with file_write, and run that with `. ./file`",
         )
-    if shell.turn.locked():
-        raise Conflict(f"another call waits for a command in the shell {shell.name!r}", hint="use another shell")
-    async with shell.turn:
-        await _at_prompt(shell)
-        outcome = await _Watch(shell, call, await shell.type(call.line)).outcome(anyio.current_time() + timeout_s)
-    shell.cursor = max(shell.cursor, shell.scrollback.total)
-    return outcome
+    return call
+
+
+# $1: the account's shell. The 8th field of stat is the group that has its terminal (proc(5)), named after its leader.
+_READER = r"""IFS= read -r line <"/proc/$1/stat" && set -- ${line##*) } && cat "/proc/$6/comm" """
+
+
+async def _is_fish(host: "Session", shell: Shell) -> bool:
+    """Whether fish is what reads a line now, be it the account's own shell or not; else it is one of the POSIX kind.
+
+    Accounts whose own shell is POSIX are not asked: it would cost every command a round trip.
+
+    Raises:
+        Unsupported: It is csh.
+    """
+    if host.account.shell not in {"fish", "other"} or shell.pid is None:
+        return False
+    output = await host.run(script(_READER, [str(shell.pid)]), timeout_s=PROMPT_LIMIT_S)
+    name = output.stdout.decode("utf-8", "replace").strip()
+    if name.endswith("csh"):
+        raise Unsupported(
+            f"{name} has the prompt of the shell {shell.name!r}, and cannot be given a command whose end is seen",
+            hint="start `sh` in it with shell_send and repeat this, or use command_exec",
+        )
+    return name == "fish"
 
 
 async def _at_prompt(shell: Shell) -> None:
@@ -135,7 +165,7 @@ class _Watch:
             if back or anyio.current_time() >= began_by:
                 raise Conflict(
                     "the shell did not begin with the command that was typed",
-                    hint="look with shell_screen what has the terminal; this works in POSIX shells and fish",
+                    hint="look with shell_screen what runs: it must be a POSIX shell, or the account's fish",
                 )
             return None
         if back:

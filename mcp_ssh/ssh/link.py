@@ -15,7 +15,7 @@ from mcp_ssh.ssh.become import Acting, Entry
 from mcp_ssh.ssh.kill import Stopped, look, parse, sweep
 from mcp_ssh.ssh.places import Strand, Turns
 from mcp_ssh.ssh.spare import Spares
-from mcp_ssh.ssh.wire import Shell, Wire, wire
+from mcp_ssh.ssh.wire import Shell, Wire, expect_fits, wire
 
 if TYPE_CHECKING:
     import asyncssh
@@ -232,9 +232,11 @@ class Link:
             NoRoom: `at_once`, and there is none.
             ConnectFailed: The connection is gone.
             Unsupported: The account may not run commands, or gets no terminal.
+            InvalidInput: The command is too long for the machine.
         """
         import asyncssh
 
+        self.expect_fits(text or "")
         self.spares.leave(self._turns.free)
         wait_s, refused, closed = 0.01, None, 0
         while True:
@@ -255,6 +257,14 @@ class Link:
             if wait_s >= LONG_WAIT_S:  # a shell may hold the only channel there is
                 self._widen()
             wait_s = min(wait_s * 2, LONG_WAIT_S)
+
+    def expect_fits(self, text: str) -> None:
+        """Return where the machine can be sent the text.
+
+        Raises:
+            InvalidInput: It is too long.
+        """
+        expect_fits(text, self.connection.get_extra_info("server_version", ""))
 
     def _roomiest(self) -> Strand:
         if not self.alive:

@@ -74,6 +74,7 @@ class Running:
 
     async def _sent(self, stdin: bytes | None, began: float) -> None:
         """Hand the command to a spare where there is one; else, or where that ended first, on a channel of its own."""
+        self._link.expect_fits(self._call.text)  # a spare takes longer ones, but there is not always one
         if self._call.line is not None and (spare := self._link.spares.take()) is not None:
             self._started = Started(self._call, spare)
             await self._on_channel(stdin, began)

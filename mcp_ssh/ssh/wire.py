@@ -15,13 +15,20 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mcp_ssh.commandline import quote
-from mcp_ssh.errors import Unsupported
+from mcp_ssh.errors import InvalidInput, Unsupported
 from mcp_ssh.ssh.become import Acting, entering
 
 COOKIE_VARIABLE = "MCP_SSH_CALL"
 
 LONGEST_LINE = 64 * 1024
 """The longest line a waiting shell is given, in bytes: it reads them one by one."""
+
+LONGEST_TEXT = 128 * 1024 - 1
+"""The longest text that sshd can hand to a shell: Linux takes no longer argument (MAX_ARG_STRLEN in execve(2)). From
+256 KiB on it would not even answer, but hang up on all sessions of the connection."""
+
+LONGEST_TEXT_FOR_DROPBEAR = 9000
+"""The longest it takes, and it hangs up on all sessions of a connection that sends it more."""
 
 POSIX_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "lksh", "zsh", "yash", "busybox"})
 
@@ -115,14 +122,33 @@ def wire(
     return Wire(_through_sh(body), cookie, settings)
 
 
-# What csh and fish leave alone between single quotes. csh would take a newline or `!` as its own, fish a backslash.
+# What csh and fish leave alone between single quotes. csh would take a newline or `!` as its own, fish a backslash that
+# stands before a quote or another backslash: neither `\n` nor `\0` is for any of them.
 _PLAIN = frozenset(b'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-+=,.:;/@%$(){}[]<>|&*?~#"`^')
+_ESCAPES = [chr(byte) if byte in _PLAIN else r"\n" if byte == 0x0A else f"\\0{byte:03o}" for byte in range(256)]
+_WORD = 1000
+"""Bytes of the script in one word: Debian's csh takes words of 8 KiB at most."""
+
+
+def expect_fits(text: str, server: str) -> None:
+    """Return where the server, by the version it told, can hand the text to a shell.
+
+    Raises:
+        InvalidInput: It is too long.
+    """
+    longest = LONGEST_TEXT_FOR_DROPBEAR if "dropbear" in server.lower() else LONGEST_TEXT
+    if (over := len(text.encode()) - longest) > 0:
+        raise InvalidInput(
+            f"the command line is {over} bytes too long: this machine takes {longest}, quoted for the account's shell",
+            hint="put the text into a file with file_write and run that, or give it as stdin",
+        )
 
 
 def _through_sh(script: str) -> str:
     """A line that has `sh` run the script, for a login shell whose quoting is not that of POSIX."""
-    octal = "".join(chr(byte) if byte in _PLAIN else f"\\0{byte:03o}" for byte in script.encode())
-    return f"""exec sh -c 'eval "$(printf %b "$1")"' sh '{octal}'"""
+    data = script.encode()
+    words = ("".join(_ESCAPES[byte] for byte in data[at : at + _WORD]) for at in range(0, len(data), _WORD))
+    return f"""exec sh -c 'eval "$(printf %b "$@")"' sh {" ".join(f"'{word}'" for word in words)}"""
 
 
 def interactive(*, shell: Shell, cwd: str | None = None, env: Mapping[str, str] | None = None) -> Wire:

@@ -96,6 +96,11 @@ REQUIREMENTS = tuple(
         ("exec.stdin", "design, exec", "Standard input is closed unless it is given."),
         ("exec.cwd", "issue 2", "A command runs in the folder it was given."),
         ("exec.env", "issue 2", "Environment values reach the command, and no process list."),
+        (
+            "exec.too_long",
+            "design, errors",
+            "A command that its machine could not run for its length is refused, and the connection stays.",
+        ),
         ("exec.bytes", "design, exec", "Bytes that are not UTF-8 are kept."),
         ("exec.output.capped", "design, exec", "Long output keeps its head and tail, and all of it in a blob."),
         ("exec.output.memory", "issue 2", "200 MB of output cost little memory, and the next call comes at once."),
@@ -185,7 +190,7 @@ REQUIREMENTS = tuple(
         ("quoting", "issue 2", "Every argument comes through dash, bash and ash unharmed."),
         ("families.matrix", "issue 5", "Every tool for machines works on a machine of every distribution family."),
         ("families.rights", "issue 5", "What needs root's rights is done with them, and refused without, with a hint."),
-        ("quoting.tools", "issue 5", "Every string a tool takes stands for itself on dash, bash and ash."),
+        ("quoting.tools", "issue 5", "Every string a tool takes stands for itself on dash, bash, ash, csh and fish."),
         ("quoting.hosts", "issue 2", "Hostile arguments of tools do nothing on real hosts."),
         (
             "behaviour",
@@ -380,7 +385,11 @@ REQUIREMENTS = tuple(
         ("shell.screen", "issue 5, shell", "Programs that draw the screen are shown as a person sees them."),
         ("shell.resize", "issue 5, shell", "A terminal has the size it was given, and programs are told of another."),
         ("shell.exec", "issue 5, shell", "A command in a shell's own state has its output and exit code told."),
-        ("shell.shells", "issue 5, shell", "bash, dash, BusyBox ash, zsh and fish do as well."),
+        (
+            "shell.shells",
+            "issue 5, shell",
+            "bash, dash, BusyBox ash, zsh and fish do as well; csh says what to do instead.",
+        ),
         (
             "shell.names",
             "issue 5, shell",

@@ -1,5 +1,6 @@
 """Whatever a caller gives reaches the other side unharmed and does nothing on the way."""
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,6 +28,7 @@ HOSTILE = (
     "\n touch /tmp/pwned\n", "'; touch /tmp/pwned; '", '"; touch /tmp/pwned; "', "-rf", "--help", "-", "--", "~",
     "~root", "*", "[a-z]", "{a,b}", "!!", "\\", "\\'", "$HOME", "${IFS}", "#", "%s%n", "\x1b[31m", "\r", "\t", " ",
     "a\\\nb", "ščř", "𝄞", "\u202e", "EOF\n", "$'\\x41'", "<(id)", ">/tmp/pwned",
+    "\\'\n touch /tmp/pwned\n'\\'",
 )  # fmt: skip
 
 words = st.one_of(
@@ -84,6 +86,16 @@ def test_environment_values_come_through_the_preamble_unchanged(shell: str, kind
     line = StartLine(prepared.started)
     assert line.feed(errors) == b""
     assert line.pid is not None
+
+
+@pytest.mark.requirement("quoting")
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_long_script_comes_through_in_words_that_csh_takes(shell: str) -> None:
+    """Debian's csh takes none of over 8 KiB."""
+    text = "'!\\\n\u010d" * 3000
+    line = wire(f"printf %s {quote(text)}", shell="other", ours=True).text  # noqa: S604 it starts nothing
+    assert max(map(len, shlex.split(line))) <= 8192
+    assert ran(shell, line).stdout.decode() == text
 
 
 @pytest.fixture

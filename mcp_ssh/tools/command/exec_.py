@@ -23,7 +23,7 @@ from mcp_ssh.tools.command.line import (
 
 class Exec(Becoming):
     command: ShellText = Field(
-        min_length=1, max_length=262_144, description="Command line, in the language of the account's login shell."
+        min_length=1, max_length=131_071, description="Command line, in the language of the account's login shell."
     )
     timeout: float = Field(
         default=30.0, ge=0.1, le=3600, description="Seconds until the command is ended, with all it started."

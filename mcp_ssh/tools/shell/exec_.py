@@ -38,11 +38,12 @@ class ExecutedInShell(Result):
 async def exec_(host: Session, params: ExecInShell, call: Call) -> ExecutedInShell:
     """Run a command in an interactive shell, with its folder, variables and account, and get output and exit code.
 
-    Works in whatever POSIX shell (or fish) has the prompt, such as one of `sudo -i` or of `ssh` to another machine.
+    Works in whatever POSIX shell has the prompt, such as one of `sudo -i` or of `ssh` to another machine, and in an
+    account's own fish. In csh start `sh` with shell_send first.
     What asks for something gives waiting_input; its exit code comes later, in a line `[… exit N]` of shell_read.
     """
     shell = await to_type_in(host, call, params.shell)
-    outcome = await execute(shell, params.command, fish=host.account.shell == "fish", timeout_s=params.timeout)
+    outcome = await execute(host, shell, params.command, timeout_s=params.timeout)
     host.renew_spares()
     shown = outcome.output[-output_limit(None, call.door, host.limits.output_bytes) :]
     result = ExecutedInShell(
