@@ -24,7 +24,10 @@ alone() {
     command -v flock >/dev/null 2>&1 && [ -r /etc/passwd ] || return 0
     exec 9</etc/passwd
     tries=0
-    until flock -n 9 || [ "$tries" = 100 ]; do tries=$((tries + 1)); sleep 0.1 2>/dev/null || sleep 1; done
+    until flock -n 9 || [ "$tries" -ge 100 ]; do
+        sleep 0.1 2>/dev/null || { sleep 1; tries=$((tries + 9)); }
+        tries=$((tries + 1))
+    done
 }
 [ "$who" != "$(id -un)" ] || who=
 if ! command -v crontab >/dev/null 2>&1; then
