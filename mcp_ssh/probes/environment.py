@@ -4,7 +4,8 @@ The block stands at the top of the file, since many an rc file returns early for
 """
 
 from mcp_ssh.commandline import quote, unquoted
-from mcp_ssh.probes.answers import BEGIN, WORDS, Asked, Words, ask, packed
+from mcp_ssh.errors import ToolError, Unsupported
+from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, packed
 from mcp_ssh.probes.parts import Parts, PartsAsked, ask_parts
 from mcp_ssh.probes.protected import GUARD, refused
 
@@ -35,6 +36,7 @@ _SAVE = packed(
     + GUARD
     + r"""
 need readlink cp mv
+case ${SHELL##*/}:$2 in fish:?* | csh:?* | tcsh:?*) stop shell "${SHELL##*/}" ;; esac
 [ -d "$HOME" ] || stop failed "$HOME: No such file or directory"
 [ -w "$HOME" ] || stop denied
 nl=$(printf "\nx")
@@ -75,7 +77,15 @@ begin ok; printf %s "$done"; end
 """
 )
 
-_WORDS: Words = {**WORDS, "protected": refused}
+
+def _shell(answer: Answer) -> ToolError:
+    return Unsupported(
+        f"persist: {answer.text}, the account's shell, does not read the files of POSIX shells; nothing was changed",
+        hint="leave persist out, or write to the shell's own file with file_write",
+    )
+
+
+_WORDS: Words = {**WORDS, "protected": refused, "shell": _shell}
 
 
 def ask_get(name: str) -> PartsAsked:

@@ -85,3 +85,14 @@ async def test_a_deadline_ends_what_runs_there(app: App, auth: Host, user: str) 
     ran = await dispatch(app, command.exec_, {"command": f"sleep {mine}\necho late", "timeout": 1}, who)
     assert (ran.status, ran.stopped) == ("timed_out", True)
     assert not await processes(auth, mine)
+
+
+@pytest.mark.requirement("system.env")
+@pytest.mark.parametrize("user", SHELLS)
+async def test_a_variable_that_the_shell_would_not_read_is_not_told_as_saved(app: App, auth: Host, user: str) -> None:
+    who = DirectCall(caller())
+    await folder_of(app, auth, user, who)
+    with pytest.raises(ToolError) as refused:
+        await dispatch(app, system.env_set, {"name": "OURS", "value": "x", "persist": True}, who)
+    assert (refused.value.code, user in refused.value.message) == ("unsupported", True)
+    assert "OURS" not in auth.console(["sh", "-c", f"cat /home/{user}/.profile"]).stdout
