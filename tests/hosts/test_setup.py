@@ -371,3 +371,22 @@ async def test_why_a_check_fails_is_told_on_every_family(app: App, every: Host) 
     on = await opened(way, app, every, "root")
     would = await way.call(setup.check, {**on, "packages": ["no-such-package"]})
     assert (would["success"], "no-such-package" in would["error"]) == (False, True)
+
+
+@pytest.mark.requirement("setup.packages")
+async def test_a_daemon_that_a_package_starts_lives_on_though_it_keeps_talking(
+    app: App, deb: Host, wrapped: Any
+) -> None:
+    way, file = Direct(app), "/tmp/package-talks"
+    talks = f"(while sleep 0.1; do echo tick; echo tick >>{file}; done) & echo $! >{file}.pid"
+    await wrapped("apt-get", f'[ -e {file} ] || {{ : >{file}; {talks}; }}; exec /usr/bin/apt-get "$@"')
+    try:
+        on = await opened(way, app, deb, "root")
+        with anyio.fail_after(60):
+            await way.call(setup.update, {**on, "index_only": True})
+        before = int((await outside(deb, f"wc -l <{file}")).stdout)
+        with anyio.fail_after(10):
+            while int((await outside(deb, f"wc -l <{file}")).stdout) < before + 3:
+                await anyio.sleep(0.1)
+    finally:
+        await outside(deb, f"kill $(cat {file}.pid); rm -f {file}*")

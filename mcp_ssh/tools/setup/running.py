@@ -25,8 +25,9 @@ OUTPUT_LIMIT = 1024 * 1024
 LOCK_POLL_S = 1.0
 
 # $1: what marks the exit code. The rest: the command. A daemon that a package starts may keep the pipe: so the end is
-# the mark, not the end of the pipe. Where the link is lost nobody reads on: the lines are dropped, and the manager,
-# which must not be torn out of its work, never notices.
+# the mark, not the end of the pipe, and what comes later is still read, for the daemon would end of a pipe without a
+# reader. Where the link is lost nobody reads on: the lines are dropped, and the manager, which must not be torn out of
+# its work, never notices.
 _FOLLOWED = r"""
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; export PATH
 mark=$1
@@ -38,6 +39,8 @@ shift
         case $line in "$mark "*) code=${line#* }; break ;; esac
         printf '%s\n' "$line" 2>/dev/null
     done
+    exec 3<&0
+    cat <&3 >/dev/null 2>&1 3<&- &
     exit "$code"
 }
 """
