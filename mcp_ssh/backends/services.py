@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from mcp_ssh.backends.detect import Platform
-from mcp_ssh.errors import Unsupported
+from mcp_ssh.errors import InvalidInput, RemoteFailed, Unsupported
 from mcp_ssh.probes.parts import PartsAsked, ask_parts
 
 Action = Literal["start", "stop", "restart", "reload", "status", "enable", "disable"]
@@ -53,14 +53,20 @@ class ServiceManager(Protocol):
         ...
 
 
-# $1: the service. $2: the action.
+# $1: the service. $2: the action. A unit whose file is gone is one as long as it runs. A template has no state of its
+# own, but can be enabled.
 _SYSTEMD = r"""
 unit=$1
-case $unit in *.service | *.socket | *.timer | *.target | *.path | *.mount) ;; *) unit=$unit.service ;; esac
+case $unit in
+    *.service | *.socket | *.timer | *.target | *.path | *.slice | *.scope) ;;
+    *.mount | *.automount | *.swap | *.device) ;;
+    *) unit=$unit.service ;;
+esac
 facts() { systemctl show -p LoadState -p ActiveState -p SubState -p UnitFileState -- "$unit" 2>/dev/null; }
-case $(facts) in
-    *LoadState=not-found*) part missing ;;
-    *)
+now=$(facts)
+case $2:$now in
+    *LoadState=not-found*ActiveState=inactive* | *ActiveState=inactive*LoadState=not-found*) part missing ;;
+    enable:* | disable:* | *:*LoadState=*)
         if [ "$2" = status ]; then
             said=$(systemctl status --no-pager --lines=10 -- "$unit" 2>&1); code=0
         else
@@ -68,20 +74,39 @@ case $(facts) in
         fi
         part code; echo "$code"
         part output; printf "%s\n" "$said"
-        part facts; facts
+        part facts; facts || printf "UnitFileState=%s\n" "$(systemctl is-enabled -- "$unit" 2>/dev/null)"
         ;;
+    *) part unclear; systemctl show -p LoadState -- "$unit" 2>&1 ;;
 esac
 """
 
-_OPENRC = r"""
-if [ ! -f "/etc/init.d/$1" ]; then
+# A daemon may keep the output open: so what an init script says ends with the mark, not with the pipe. What comes later
+# is still read, since the daemon would end of a pipe that nobody reads.
+_ACT = r"""
+act() {
+    { "$@" </dev/null 2>&1; printf "\n%s %s\n" "$mark" "$?"; } | {
+        while IFS= read -r line; do
+            case $line in "$mark "*) break ;; esac
+            printf "%s\n" "$line"
+        done
+        exec 3<&0
+        cat <&3 >/dev/null 2>&1 3<&- &
+        exit "${line#"$mark "}"
+    }
+}
+"""
+
+_OPENRC = (
+    _ACT
+    + r"""
+if [ ! -f "/etc/init.d/$1" ] || [ ! -x "/etc/init.d/$1" ]; then
     part missing
 else
     case $2 in
-        status) said=$(rc-service "$1" status 2>&1); code=0 ;;
+        status) said=$(act rc-service "$1" status); code=0 ;;
         enable) said=$(rc-update add "$1" default 2>&1); code=$? ;;
         disable) said=$(rc-update -a del "$1" 2>&1); code=$? ;;
-        *) said=$(rc-service "$1" "$2" 2>&1); code=$? ;;
+        *) said=$(act rc-service "$1" "$2"); code=$? ;;
     esac
     part code; echo "$code"
     part output; printf "%s\n" "$said"
@@ -90,19 +115,22 @@ else
     part state; echo "$code"
 fi
 """
+)
 
-_SYSV = r"""
+_SYSV = (
+    _ACT
+    + r"""
 levels() {
     if command -v update-rc.d >/dev/null 2>&1; then update-rc.d "$1" "$2"; else chkconfig "$1" "$3"; fi
 }
-if [ ! -f "/etc/init.d/$1" ]; then
+if [ ! -f "/etc/init.d/$1" ] || [ ! -x "/etc/init.d/$1" ]; then
     part missing
 else
     case $2 in
-        status) said=$(service "$1" status 2>&1); code=0 ;;
+        status) said=$(act service "$1" status); code=0 ;;
         enable) said=$({ levels "$1" defaults on && levels "$1" enable on; } 2>&1); code=$? ;;
         disable) said=$(levels "$1" disable off 2>&1); code=$? ;;
-        *) said=$(service "$1" "$2" 2>&1); code=$? ;;
+        *) said=$(act service "$1" "$2"); code=$? ;;
     esac
     part code; echo "$code"
     part output; printf "%s\n" "$said"
@@ -111,6 +139,7 @@ else
     part state; echo "$code"
 fi
 """
+)
 
 
 @dataclass(frozen=True)
@@ -124,9 +153,18 @@ class Systemd:
         return ask_parts(_SYSTEMD, [service, action])
 
     def parse(self, parts: Mapping[str, str]) -> ServiceState:
-        """What systemctl said."""
+        """What systemctl said.
+
+        Raises:
+            InvalidInput: The name is none that a unit can have.
+            RemoteFailed: systemd does not answer.
+        """
         if "missing" in parts:
             return MISSING
+        if said := parts.get("unclear", "").strip()[-300:]:
+            if "nit name" in said:
+                raise InvalidInput(f"service: {said}", hint="of a template name an instance, such as getty@tty1")
+            raise RemoteFailed(f"systemd does not answer: {said}", hint="see with command_exec what systemctl says")
         pairs = [line.partition("=") for line in parts["facts"].splitlines()]
         facts = {key: value for key, _, value in pairs}
         state = facts.get("ActiveState", "")
@@ -137,7 +175,7 @@ class Systemd:
             output=parts["output"].strip(),
             active=state in {"active", "reloading", "activating"},
             enabled=enabled.get(facts.get("UnitFileState", "")),
-            detail=f"{state} ({facts.get('SubState', '')})",
+            detail=f"{state} ({facts.get('SubState', '')})" if state else "template",
         )
 
 

@@ -92,11 +92,17 @@ umask 077
 
 # Where to: a folder, at the end of all links. Of what is missing the first folder is moved into place, with `$inner`.
 _WHERE = r"""
+# Another reason than rights, such as a disk that is mounted read-only, is told by who tries.
+may() {
+  [ -w "$1/." ] && [ -x "$1/." ] && return
+  why=$( (: >"$1/.mcp-ssh-$$") 2>&1) && rm -f "$1/.mcp-ssh-$$"
+  case $why in *"ermission denied"* | '') stop denied ;; *) stop failed "$why" ;; esac
+}
 case $p in ?*/) p=${p%/} ;; esac
 inner=''
 if [ -e "$p" ]; then
   [ -d "$p" ] || stop file
-  [ -w "$p/." ] && [ -x "$p/." ] || stop denied
+  may "$p"
   p=$(readlink -f "$p" && echo x) || stop denied
   p=${p%?x} there=1
   goal=$p room=$p
@@ -111,7 +117,7 @@ else
   done
   room=$p first=${rest#/}
   [ -d "$room" ] || stop unreachable "$room: Not a directory"
-  [ -w "$room/." ] && [ -x "$room/." ] || stop denied
+  may "$room"
   first=${first%%/*} inner=${rest#"/$first"}
   goal=$(readlink -f "$room/." && echo x) || stop denied
   p=${room%/}/$first goal=${goal%?x}

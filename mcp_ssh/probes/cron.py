@@ -9,12 +9,26 @@ from mcp_ssh.probes.parts import PartsAsked, ask_parts
 
 NAMED = ("@reboot", "@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
 
-# $1: list, add or remove. $2: the line. $3: whose table, empty for the account's own.
+BLANKS = " \t\r\v\f"
+
+# $1: list, add or remove. $2: the line. $3: whose table, empty for the account's own. Blanks around a line do not
+# count. A table that cannot be read is not an empty one. Who changes one holds a lock, where there is flock, since what
+# others write between reading and writing it would be lost; it waits for ten seconds at most.
 _CRON = r"""
-does=$1 line=$2 who=$3
+does=$1 line=$2 who=$3 unread=
 table() { if [ -n "$who" ]; then crontab -u "$who" "$@"; else crontab "$@"; fi; }
-same() { while IFS= read -r each; do if [ "$each" = "$line" ]; then echo 1; break; fi; done; }
-rest() { while IFS= read -r each; do [ "$each" = "$line" ] || printf "%s\n" "$each"; done; }
+bare() { bare=${1#"${1%%[![:space:]]*}"}; bare=${bare%"${bare##*[![:space:]]}"}; }
+same() { while IFS= read -r each; do bare "$each"; if [ "$bare" = "$line" ]; then echo 1; break; fi; done; }
+rest() { while IFS= read -r each; do bare "$each"; [ "$bare" = "$line" ] || printf "%s\n" "$each"; done; }
+alone() {
+    command -v flock >/dev/null 2>&1 && [ -r /etc/passwd ] || return 0
+    exec 9</etc/passwd
+    tries=0
+    until flock -n 9 || [ "$tries" -ge 100 ]; do
+        sleep 0.1 2>/dev/null || { sleep 1; tries=$((tries + 9)); }
+        tries=$((tries + 1))
+    done
+}
 [ "$who" != "$(id -un)" ] || who=
 if ! command -v crontab >/dev/null 2>&1; then
     part lacks
@@ -23,24 +37,33 @@ elif [ -n "$who" ] && ! id -u "$who" >/dev/null 2>&1; then
 elif [ -n "$who" ] && [ "$(id -u)" != 0 ]; then
     part denied
 else
-    old=$(table -l 2>/dev/null && echo x)
-    old=${old%x}
-    has=$(printf %s "$old" | same)
-    why= code=0
-    case $does$has in
-        add) why=$(printf "%s%s\n" "$old" "$line" | table - 2>&1); code=$? ;;
-        remove1) why=$(printf %s "$old" | rest | table - 2>&1); code=$? ;;
+    [ "$does" = list ] || alone
+    nl=$(printf "\nx")
+    nl=${nl%x}
+    old=$(table -l 2>/dev/null && echo x) || unread=$(table -l 2>&1)
+    case $unread in
+        '' | *"no crontab for"* | *"o such file or directory"*)
+            old=${old%x}
+            case $old in '' | *"$nl") ;; *) old=$old$nl ;; esac
+            has=$(printf %s "$old" | same)
+            why= code=0
+            case $does$has in
+                add) why=$(printf "%s%s\n" "$old" "$line" | table - 2>&1); code=$? ;;
+                remove1) why=$(printf %s "$old" | rest | table - 2>&1); code=$? ;;
+            esac
+            if [ "$code" != 0 ]; then part failed; printf "%s\n" "$why"; fi
+            part had; printf "%s\n" "$has"
+            part table; printf %s "$old"
+            ;;
+        *) part unread; printf "%s\n" "$unread" ;;
     esac
-    if [ "$code" != 0 ]; then part failed; printf "%s\n" "$why"; fi
-    part had; printf "%s\n" "$has"
-    part table; table -l 2>/dev/null
 fi
 """
 
 
 @dataclass(frozen=True)
 class Crontab:
-    """A table afterwards: its jobs and settings without comments, and whether it had the line before."""
+    """A table as it was: its jobs and settings without comments, and whether it had the line."""
 
     lines: list[str]
     had: bool
@@ -62,12 +85,12 @@ def parse_cron(parts: Mapping[str, str], user: str | None) -> Crontab:
         Unsupported: There is no cron.
         NotFound: There is no such account.
         PermissionDenied: The table is another account's, or the account may not use cron.
-        RemoteFailed: crontab refused the new table; the old one stands.
+        RemoteFailed: The table could not be read, or crontab refused the new one; the old one stands.
     """
     for word, make in _REFUSALS.items():
         if word in parts:
             raise make(user, parts[word])
-    lines = [line.strip() for line in parts["table"].splitlines()]
+    lines = [line.strip(BLANKS) for line in parts["table"].split("\n")]
     return Crontab([line for line in lines if line and not line.startswith("#")], bool(parts["had"].strip()))
 
 
@@ -84,15 +107,24 @@ def _denied(user: str | None, _said: str) -> ToolError:
 
 
 def _failed(_user: str | None, said: str) -> ToolError:
+    return _refused("crontab refused the new table", said)
+
+
+def _unread(_user: str | None, said: str) -> ToolError:
+    return _refused("crontab does not show the table", said)
+
+
+def _refused(what: str, said: str) -> ToolError:
     if re.search(r"not allowed|denied|you must", said, re.IGNORECASE):
         return PermissionDenied(f"crontab: {said.strip()[-300:]}", hint="see /etc/cron.allow and /etc/cron.deny there")
-    return RemoteFailed(f"crontab refused the new table: {said.strip()[-300:]}", hint="the old table stands")
+    return RemoteFailed(f"{what}: {said.strip()[-300:]}", hint="the old table stands; see what `crontab -l` says there")
 
 
 _REFUSALS: Mapping[str, Callable[[str | None, str], ToolError]] = {
     "lacks": _lacks,
     "nobody": _nobody,
     "denied": _denied,
+    "unread": _unread,
     "failed": _failed,
 }
 
@@ -149,8 +181,10 @@ def entry(schedule: str, job: str) -> str:
     """A line of a table.
 
     Raises:
-        InvalidInput: The command would be more than one line.
+        InvalidInput: The command would be more than one line, or nothing.
     """
     if "\n" in job or "\r" in job:
         raise InvalidInput("command: must be one line, at whose end cron ends the job", hint="put it into a script")
-    return f"{schedule} {job}"
+    if not job.strip(BLANKS):
+        raise InvalidInput("command: holds nothing but blanks", hint="give the command that is to run")
+    return f"{schedule} {job}".strip(BLANKS)

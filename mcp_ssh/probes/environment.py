@@ -21,11 +21,15 @@ case ${SHELL##*/} in
 esac
 """
 
-# $1: the name.
+_FIRST = """
+told=$(printenv "$3" && echo x)
+"""
+
+# $1: the name. $2, $3: the block's first and last line.
 _GET = r"""
-if value=$(printenv "$1" && echo x); then part value; printf %s "${value%?x}"; fi
+if [ -n "$told" ]; then part value; printf %s "${told%?x}"; fi
 part saved
-grep -h "^export $1=" "$HOME/.profile" 2>/dev/null | tail -n 1
+sed -n "/^$2\$/,/^$3\$/p" "$HOME/.profile" 2>/dev/null | grep "^export $1=" | tail -n 1
 """
 
 # $1: the name. $2: the line, or nothing. $3, $4: the block's first and last line.
@@ -34,7 +38,8 @@ _SAVE = packed(
     + GUARD
     + r"""
 need readlink cp mv
-[ -n "$HOME" ] && [ -d "$HOME" ] && [ -w "$HOME" ] || stop denied
+[ -d "$HOME" ] || stop failed "$HOME: No such file or directory"
+[ -w "$HOME" ] || stop denied
 nl=$(printf "\nx")
 nl=${nl%x}
 case $HOME in *[[:space:]]*) stop failed "$HOME: Invalid argument" ;; esac
@@ -47,7 +52,7 @@ for file in $files; do
   real=$(readlink -f "$file") || real=$file
   inside='' kept='' rest='' part=$real.mcp-ssh-$$
   if [ -e "$real" ]; then
-    why=$(cp -p "$real" "$part" 2>&1) || stop failed "$why"
+    why=$(cp -p "$real" "$part" 2>&1) || { rm -f "$part"; stop failed "$why"; }
     while IFS= read -r each || [ -n "$each" ]; do
       case $each in
         "$3") inside=1 ;;
@@ -62,7 +67,7 @@ for file in $files; do
     continue
   fi
   kept=$kept${2:+"$2$nl"}
-  { [ -z "$kept" ] || printf "%s\n%s%s\n" "$3" "$kept" "$4"; printf %s "$rest"; } >"$part" || {
+  { { [ -z "$kept" ] || printf "%s\n%s%s\n" "$3" "$kept" "$4"; } && printf %s "$rest"; } >"$part" || {
     rm -f "$part"
     stop failed "$part: No space left on device"
   }
@@ -86,7 +91,7 @@ _WORDS: Words = {**WORDS, "protected": refused, "unread": _unread}
 
 def ask_get(name: str) -> PartsAsked:
     """What is a variable's value for a command, and what was saved for later ones?"""
-    return ask_parts(_GET, [name])
+    return ask_parts(_GET, [name, FIRST, LAST], first=_FIRST)
 
 
 def parse_get(parts: Parts, name: str) -> tuple[str | None, str | None]:

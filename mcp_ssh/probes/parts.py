@@ -45,7 +45,10 @@ class PartsAsked:
         return found
 
 
-def ask_parts(text: str, arguments: Sequence[str] = ()) -> PartsAsked:
-    """A question: a script that says `part NAME` before each text. Its own arguments are `$1` and on."""
+def ask_parts(text: str, arguments: Sequence[str] = (), *, first: str = "") -> PartsAsked:
+    """A question: a script that says `part NAME` before each text. Its own arguments are `$1` and on.
+
+    What is `first` sees the environment as it is, before locale and path are set; its arguments begin at `$3`.
+    """
     halves = secrets.token_hex(8), secrets.token_hex(8)
-    return PartsAsked(script(packed(_BEGIN + text + _END), [*halves, *arguments]), "".join(halves))
+    return PartsAsked(script(packed(first + _BEGIN + text + _END), [*halves, *arguments]), "".join(halves))

@@ -1,7 +1,7 @@
 """Permissions and owners of paths: chmod(1) and chown(1), each in one script that looks first."""
 
 from mcp_ssh.errors import InvalidInput, PermissionDenied, ToolError
-from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, named, packed
+from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
 from mcp_ssh.probes.protected import GUARD, refused
 
 # Leaves the real path in `$r`. Nothing is changed before everything that is meant may be changed: with `-R` the first
@@ -28,7 +28,7 @@ _CHMOD = packed(
     + _LOOK
     + r"""
 [ "$me" = 0 ] || [ -z "$(only ! -user "$me")" ] || stop foreign
-why=$(chmod ${recursive:+"$recursive"} -- "$2" "$r" 2>&1) || stop failed "$why"
+why=$(chmod ${recursive:+"$recursive"} -- "$2" "$r" 2>&1) || stop ${recursive:+part}failed "$why"
 begin ok; stat -c %a "$r"; end
 """
 )
@@ -45,8 +45,8 @@ case $name in
 esac
 [ "$me" = 0 ] || stop foreign
 why=$(chown ${recursive:+"$recursive"} -h -- "$2" "$r" 2>&1) || {
-  case $why in *"invalid group"* | *"unknown group"*) stop unknown_group ;; esac
-  stop failed "$why"
+  case $why in *"invalid group"* | *"unknown group"* | *"unknown user/group"*) stop unknown_group ;; esac
+  stop ${recursive:+part}failed "$why"
 }
 begin ok; stat -c %U:%G "$r"; end
 """
@@ -75,6 +75,12 @@ def _foreign(answer: Answer) -> ToolError:
     )
 
 
+def _partly(answer: Answer) -> ToolError:
+    error = failure(answer.path, answer.body)
+    error.message += "; some of what is in it may have been changed before"
+    return error
+
+
 def _guarded(answer: Answer) -> ToolError:
     return InvalidInput(
         f"{named(answer.path)} is {answer.text}, a folder of the system; nothing was changed",
@@ -95,6 +101,7 @@ _WORDS: Words = {
     **WORDS,
     "protected": refused,
     "foreign": _foreign,
+    "partfailed": _partly,
     "guarded": _guarded,
     "unknown_user": _unknown_user,
     "unknown_group": _unknown_group,

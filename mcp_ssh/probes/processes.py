@@ -16,7 +16,7 @@ part stat; cat /proc/[0-9]*/stat 2>/dev/null
 part status; grep -H -e "^Uid:" -e "^VmRSS:" /proc/[0-9]*/status 2>/dev/null
 part commands
 if ps --version >/dev/null 2>&1; then
-    ps -ww -e -o pid= -o args=
+    LC_ALL=C.UTF-8 ps -ww -e -o pid= -o args=
 else
     for folder in /proc/[0-9]*; do
         line=$(tr "\0\n" "  " <"$folder/cmdline") 2>/dev/null && printf "%s %s\n" "${folder#/proc/}" "$line"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mcp_ssh.errors import InvalidInput
+from mcp_ssh.errors import InvalidInput, ToolError
 from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, ask, packed
 
 ANSWER_BYTES = 2 * 1024 * 1024
@@ -20,52 +20,73 @@ why=$(stat -L -c %f "$p" 2>&1) || stop failed "$why"
 [ -f "$p" ] || stop special
 [ -r "$p" ] || stop denied
 begin ok
-"$1" -n "$2" "$p" | "$1" -c "$3"
-end
+exec 3>&1
+why=$({ "$1" -n "$2" "$p" | "$1" -c "$3" >&3; } 2>&1)
+end "$why"
 """
 )
 
 # $1: pattern. $2: bytes. Then grep's options. With -Z, which not every grep has, a NUL ends the name of the file.
-# Without it each file gets a line of its own with its name between NULs, and is looked at for NULs, as GNU's grep does.
+# Without it each file gets a line of its own with its name between NULs, and is looked at for NULs, as GNU's grep does;
+# what has a newline in its path is looked for on its own. Complaints are read to their end, for one that nobody takes
+# would end the search; the last line says how many there were.
 _GREP = packed(
     BEGIN
     + r"""
-need stat grep head
+need stat grep head awk
 why=$(stat -L -c %f "$p" 2>&1) || stop failed "$why"
 [ -d "$p" ] || [ -r "$p" ] || stop denied
 pattern=$1 bytes=$2
+export pattern
 shift 2
-case " $* " in *" -r "*) ;; *) [ ! -d "$p" ] || stop folder ;; esac
-bytes_of() { head -c 32768 "$file" | "$@" | wc -c; }
-each() {
-    grep "$@" -l -e "$pattern" "$p" | while IFS= read -r file; do
-        if [ "$(bytes_of cat)" != "$(bytes_of tr -d "\\000")" ]; then echo "Binary file $file matches"; continue; fi
+case " $* " in *" -r "*) deep=1 ;; *) deep=''; [ ! -d "$p" ] || stop folder ;; esac
+why=$(echo x | grep "$@" -e "$pattern" - 2>&1 >/dev/null)
+[ $? -lt 2 ] || stop pattern "$why"
+line=$(printf "\nx")
+line=${line%x}
+look='
+    file=$1
+    shift
+    bytes_of() { head -c 32768 "$file" | "$@" | wc -c; }
+    if [ "$(bytes_of cat)" != "$(bytes_of tr -d "\\000")" ]; then echo "Binary file $file matches"; else
         printf "\\0%s\\0\n" "$file"
         grep "$@" -h -e "$pattern" "$file"
+    fi
+'
+eval "look() { $look
+}"
+each() {
+    if [ -z "$deep" ]; then ! grep "$@" -q -e "$pattern" "$p" || look "$p" "$@"; return; fi
+    grep "$@" -l -e "$pattern" "$p" | while IFS= read -r file; do
+        case $file in "$p"*) [ ! -f "$file" ] || look "$file" "$@" ;; esac
     done
+    find -H "$p" -type f -path "*$line*" -exec sh -c "$look" sh {} "$@" \; 2>/dev/null
 }
 all() { grep "$@" -H -Z -e "$pattern" "$p"; }
 search=each
 echo x | grep -qZ x 2>/dev/null && search=all
 begin ok
 exec 3>&1
-why=$({ "$search" "$@" | head -c "$bytes" >&3; } 2>&1 | head -c 2000)
+why=$({ "$search" "$@" | head -c "$bytes" >&3; } 2>&1 | awk '
+    { size += length($0) }
+    size < 262144
+    END { print NR }')
 end "$why"
 """
 )
 
-# $1: bytes. Then find's tests.
+# $1: bytes. Then find's tests. The trailer is the number of complaints.
 _FIND = packed(
     BEGIN
     + r"""
-need stat find head
+need stat find head wc
 why=$(stat -L -c %f "$p" 2>&1) || stop failed "$why"
 bytes=$1
 shift
 begin ok
 exec 3>&1
-why=$({ find -H "$p" "$@" -print0 | head -c "$bytes" >&3; } 2>&1 | head -c 2000)
-end "$why"
+count=$({ find -H "$p" "$@" -print0 | head -c "$bytes" >&3; } 2>&1 | wc -l)
+end "$count"
 """
 )
 
@@ -110,50 +131,45 @@ def ask_grep(
     options += ["-r"] if recursive else []
     options += ["-i"] if ignore_case else []
     options += ["-C", str(context)] if context else []
-    return ask(_GREP, path, [pattern, str(ANSWER_BYTES), *options], words=WORDS)
+    return ask(_GREP, path, [pattern, str(ANSWER_BYTES), *options], words={**WORDS, "pattern": _pattern})
+
+
+def _pattern(answer: Answer) -> ToolError:
+    return InvalidInput(
+        f"pattern: grep cannot read it: {answer.text.removeprefix('grep: ')[:200]}",
+        hint="it is an extended regular expression; set fixed: true to search for the text itself",
+    )
 
 
 # GNU's grep says the second on standard error since 3.5, others the first on standard output.
 _BINARY = re.compile(r"^(?:Binary file (.*) matches|grep: (.*): binary file matches)$")
-_OF_FILE = re.compile(r"^([^\0]*)\0(\d+)([:-])(.*)$")
-_HEADING = re.compile(r"^\0([^\0]+)\0$")
-_UNDER = re.compile(r"^()(\d+)([:-])(.*)$")
-# What is the file system's and not the pattern's fault.
-_FILES_FAULT = re.compile(
-    r": (Permission denied|No such file or directory|Is a directory|Input/output error|Operation not permitted"
-    r"|warning: .*|Too many levels of symbolic links|Invalid argument|No such device.*|Resource .*)$"
+# A heading with the name of a file, a line with or without one, or something else. Names may hold newlines.
+_OUTPUT = re.compile(
+    r"\0(?P<heading>[^\0]+)\0\n"
+    r"|(?:(?P<file>\.?/[^\0]*)\0)?(?P<number>\d+)(?P<sign>[:-])(?P<text>.*)\n"
+    r"|(?P<other>.*)\n"
 )
+_WARNING = re.compile(r"^grep: (?:.*: )?warning: ")
 
 
 def parse_grep(answer: Answer) -> Grepped:
-    """What grep said.
-
-    Raises:
-        InvalidInput: It could not read the pattern.
-    """
+    """What grep said."""
     whole = len(answer.body) < ANSWER_BYTES
     text = answer.body.decode("utf-8", "replace")
     found: list[Line] = []
     binary: list[str] = []
     heading = ""
-    for line in (text if whole else text.rpartition("\n")[0]).split("\n"):
-        if note := _BINARY.match(line):
-            binary.append(note[1] or note[2])
-        elif name := _HEADING.match(line):
-            heading = name[1]
-        elif parts := _OF_FILE.match(line) or (_UNDER.match(line) if heading else None):
-            found.append(Line(parts[1] or heading, int(parts[2]), parts[4], parts[3] == ":"))
-    said = answer.trailer.decode("utf-8", "replace").splitlines()
+    for part in _OUTPUT.finditer(text if whole else text[: text.rfind("\n") + 1]):
+        if part["heading"]:
+            heading = part["heading"]
+        elif part["number"] and (file := part["file"] or heading):
+            found.append(Line(file, int(part["number"]), part["text"], part["sign"] == ":"))
+        elif part["other"] and (note := _BINARY.match(part["other"])):
+            binary.append(note[1])
+    *said, count = answer.trailer.decode("utf-8", "replace").split("\n")
     binary += [note[2] for note in map(_BINARY.match, said) if note]
-    complaints = [line for line in said if not _BINARY.match(line)]
-    faults = [line for line in complaints if _FILES_FAULT.search(line)]
-    wrong = [line for line in complaints if not _FILES_FAULT.search(line)]
-    if wrong and not found and not binary:
-        raise InvalidInput(
-            f"pattern: grep cannot read it: {wrong[0].removeprefix('grep: ')[:200]}",
-            hint="it is an extended regular expression; set fixed: true to search for the text itself",
-        )
-    return Grepped(found, binary, len(faults), whole)
+    about_no_file = sum(1 for line in said if _BINARY.match(line) or _WARNING.match(line))
+    return Grepped(found, binary, int(count) - about_no_file, whole)
 
 
 def ask_find(path: str, tests: Sequence[str]) -> Asked:
@@ -167,7 +183,7 @@ def parse_find(answer: Answer) -> tuple[list[str], int, bool]:
     whole = len(answer.body) < ANSWER_BYTES
     found = [path.decode("utf-8", "replace") for path in paths]
     found += [rest.decode("utf-8", "replace")] if rest and whole else []
-    return found, len(answer.trailer.splitlines()), whole
+    return found, int(answer.trailer), whole
 
 
 _UNITS = {"": 512, "b": 512, "c": 1, "w": 2, "k": 1024, "M": 1024**2, "G": 1024**3}

@@ -165,8 +165,9 @@ def parse_network(parts: Parts) -> list[Interface]:
         words = line.split(" ")
         if len(words) == 6:
             name, mac, state, mtu, received, sent = words
-            # Loopbacks and tunnels do not say; they are up where they have an address, which is seen below.
-            status = {"up": "up", "down": "down"}.get(state, "unknown")
+            # Loopbacks and tunnels do not say; they are up where they have an address, which is seen below. Every
+            # other word, such as lowerlayerdown, says that nothing can pass.
+            status = "unknown" if state in {"unknown", "-"} else "up" if state == "up" else "down"
             mac = mac if mac != "-" else ""
             found[name] = Interface(name, mac, status, _number(mtu), _number(received), _number(sent))
     for name, address in _addresses(parts["addresses"]):

@@ -283,3 +283,16 @@ async def test_closed_folders_come_out_closed_and_an_ended_call_leaves_nothing(
     given = {**on, "archive": packed, "destination": f"{FOLDER}/ended", "timeout": 2}
     assert (await refused(way, system.extract, given)).code == "timed_out"
     assert await left(host, f"{FOLDER}/ended") == []
+
+
+@pytest.mark.requirement("system.extract")
+async def test_a_disk_that_is_mounted_read_only_is_no_matter_of_rights(app: App, host: Host) -> None:
+    await made(host, ": >a; tar -cf a.tar a; mkdir only")
+    await outside(host, f"mount -t tmpfs none {FOLDER}/only && mount -o remount,ro {FOLDER}/only")
+    try:
+        on = {**await opened(Direct(app), app, host, "root"), "archive": f"{FOLDER}/a.tar"}
+        for into in (f"{FOLDER}/only", f"{FOLDER}/only/new"):
+            fault = await refused(Direct(app), system.extract, {**on, "destination": into})
+            assert "mounted read-only" in str(fault)
+    finally:
+        await outside(host, f"umount {FOLDER}/only")

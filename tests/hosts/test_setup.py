@@ -320,3 +320,73 @@ async def test_another_manager_at_work_is_waited_for_and_named(app: App, tidy: H
                 got = await dispatch(app, setup.requirements, want, heard)
         assert got.model_dump()["installed"] == ["libfleet"]
         assert any(message.startswith("install libfleet") for message in heard.messages)
+
+
+DAMAGED = {
+    "deb": "/var/lib/dpkg/status", "sysv": "/var/lib/dpkg/status", "rocky": "/var/lib/rpm", "suse": "/var/lib/rpm",
+    "arch": "/var/lib/pacman/local", "alpine": "/lib/apk/db/installed",
+}  # fmt: skip
+
+
+@pytest.mark.requirement("setup.packages")
+async def test_what_cannot_be_listed_is_not_told_as_missing(app: App, every: Host) -> None:
+    way = Direct(app)
+    on = await opened(way, app, every, "root")
+    database = DAMAGED[every.name]
+    junk = ":" if every.name == "alpine" else "echo junk >"
+    await outside(every, f"mv {database} {database}.kept && {junk} {database}")
+    try:
+        for tool, more in ((setup.remove, {"packages": ["hello-fleet"]}), (setup.search, {"query": "hello"})):
+            with pytest.raises(Fault) as fault:
+                await way.call(tool, {**on, **more})
+            assert fault.value.code == "remote_failed"
+            assert "cannot be listed" in str(fault.value)
+    finally:
+        await outside(every, f"rm -rf {database} && mv {database}.kept {database}")
+
+
+@pytest.mark.requirement("setup.packages")
+async def test_a_package_with_triggers_to_come_is_there_and_names_are_names_only(app: App, deb: Host) -> None:
+    way = Direct(app)
+    on = {**await opened(way, app, deb, "root"), "packages": ["hello-fleet"]}
+    assert (await outside(deb, OLD["deb"])).returncode == 0
+    pending = "s/^Status: .*/Status: install ok triggers-pending\\nTriggers-Pending: ours/"
+    await outside(deb, f"sed -i '/^Package: hello-fleet$/,/^$/ {pending}' /var/lib/dpkg/status")
+    try:
+        for tool in (setup.remove, setup.update, setup.requirements):
+            with pytest.raises(Fault) as fault:
+                await way.call(tool, {**on, "packages": ["hello-fleet:amd64"]})
+            assert (fault.value.code, "'hello-fleet'" in fault.value.payload["hint"]) == ("invalid_input", True)
+        assert await version(deb, "hello-fleet") == "1.0"
+        gone = await way.call(setup.remove, on)
+        assert [(each["name"], each["action"]) for each in gone["changes"]] == [("hello-fleet", "remove")]
+        assert await version(deb, "hello-fleet") is None
+    finally:
+        await outside(deb, CLEAN["deb"])
+
+
+@pytest.mark.requirement("setup.packages")
+async def test_why_a_check_fails_is_told_on_every_family(app: App, every: Host) -> None:
+    way = Direct(app)
+    on = await opened(way, app, every, "root")
+    would = await way.call(setup.check, {**on, "packages": ["no-such-package"]})
+    assert (would["success"], "no-such-package" in would["error"]) == (False, True)
+
+
+@pytest.mark.requirement("setup.packages")
+async def test_a_daemon_that_a_package_starts_lives_on_though_it_keeps_talking(
+    app: App, deb: Host, wrapped: Any
+) -> None:
+    way, file = Direct(app), "/tmp/package-talks"
+    talks = f"(while sleep 0.1; do echo tick; echo tick >>{file}; done) & echo $! >{file}.pid"
+    await wrapped("apt-get", f'[ -e {file} ] || {{ : >{file}; {talks}; }}; exec /usr/bin/apt-get "$@"')
+    try:
+        on = await opened(way, app, deb, "root")
+        with anyio.fail_after(60):
+            await way.call(setup.update, {**on, "index_only": True})
+        before = int((await outside(deb, f"wc -l <{file}")).stdout)
+        with anyio.fail_after(10):
+            while int((await outside(deb, f"wc -l <{file}")).stdout) < before + 3:
+                await anyio.sleep(0.1)
+    finally:
+        await outside(deb, f"kill $(cat {file}.pid); rm -f {file}*")

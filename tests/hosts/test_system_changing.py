@@ -1,5 +1,6 @@
 """Permissions, owners, variables, jobs and removal on real hosts, read back by the system's own ssh."""
 
+import anyio
 import pytest
 
 from mcp_ssh.app import App
@@ -72,7 +73,8 @@ async def test_what_is_another_accounts_is_not_changed_without_rights(app: App, 
 async def test_variables_are_set_for_the_session_and_saved_once(way: Way, app: App, host: Host) -> None:
     await outside(
         host,
-        "printf '# mine\\n' >~/.profile; rm -f ~/.bashrc; echo 'case $- in *i*) ;; *) return;; esac' >~/.bashrc",
+        "printf '# mine\\nexport MINE=1\\n' >~/.profile; rm -f ~/.bashrc;"
+        "echo 'case $- in *i*) ;; *) return;; esac' >~/.bashrc",
         "dev",
     )
     on = await opened(way, app, host, "dev")
@@ -97,12 +99,115 @@ async def test_variables_are_set_for_the_session_and_saved_once(way: Way, app: A
     shown = await way.call(system.env_set, {**on, "name": "OTHER", "value": "x", "persist": True, "dry_run": True})
     assert shown["commands"]
     assert "OTHER" not in await outside(host, "cat ~/.profile", "dev")
+    assert "saved" not in await way.call(system.env_get, {**on, "name": "MINE"})
     await way.call(system.env_set, {**on, "name": "OURS", "value": None, "persist": True})
-    assert await outside(host, "cat ~/.profile", "dev") == "# mine\n"
+    assert await outside(host, "cat ~/.profile", "dev") == "# mine\nexport MINE=1\n"
     assert (await way.call(system.env_get, {**on, "name": "OURS"}))["value"] is None
     for wrong in ({"name": "A-B", "value": "x"}, {"name": "X", "value": "a\nb", "persist": True}):
         assert (await refused(way, system.env_set, {**on, **wrong})).status in {None, 400}
     assert (await outside(host, "ls /tmp/hit 2>&1 || true")).count("No such") == 1
+
+
+@pytest.mark.requirement("system.env")
+async def test_variables_that_our_scripts_need_are_told_as_commands_have_them(app: App, host: Host) -> None:
+    way = Direct(app)
+    on = await opened(way, app, host, "dev")
+    for name in ("PATH", "LC_ALL", "LANG", "HOME", "mark"):
+        seen = await way.call(command.exec_, {**on, "command": f'printf %s "${{{name}-unset}}"'})
+        told = (await way.call(system.env_get, {**on, "name": name}))["value"]
+        assert ("unset" if told is None else told) == seen["stdout"], name
+
+
+@pytest.mark.requirement("system.env")
+async def test_a_full_disk_leaves_the_rc_files_and_is_told(app: App, deb: Host) -> None:
+    home = "/srv/small/home"
+    full = "dd if=/dev/zero of=/srv/small/fill bs=1k 2>/dev/null"
+    await outside(
+        deb,
+        f"mkdir {home}; cp -a /home/dash/.ssh {home}; chown -R dash {home}; {full};"
+        f"sed -i s#:/home/dash:#:{home}:# /etc/passwd",
+    )
+    try:
+        way = Direct(app)
+        on = {**await opened(way, app, deb, "dash"), "name": "OURS", "value": "x" * 3000, "persist": True}
+        fault = await refused(way, system.env_set, on)
+        assert "disk full" in str(fault)
+        assert (await outside(deb, f"ls -A {home}")).split() == [".ssh"]
+        await outside(
+            deb, f"rm /srv/small/fill; echo '# mine' >{home}/.profile; chown dash {home}/.profile; {full}; true"
+        )
+        assert "disk full" in str(await refused(way, system.env_set, on))
+        assert (await outside(deb, f"ls -A {home}; cat {home}/.profile")).split() == [".profile", ".ssh", "#", "mine"]
+    finally:
+        await outside(deb, f"sed -i s#:{home}:#:/home/dash:# /etc/passwd && rm -rf /srv/small/*")
+
+
+async def spool(host: Host, text: str) -> None:
+    """Put dev's table there as it is, past crontab."""
+    folder = "/var/spool/cron/crontabs"
+    await outside(host, f"printf '{text}' >{folder}/dev; chown dev {folder}/dev; chmod 600 {folder}/dev")
+
+
+@pytest.mark.requirement("system.cron")
+async def test_a_table_that_was_written_by_hand_keeps_all_its_jobs(app: App, host: Host) -> None:
+    way = Direct(app)
+    on = await opened(way, app, host, "dev")
+    try:
+        await spool(host, "1 2 * * * /a\\n\\t3 4 * * * /b \\n5 6 * * * /c")
+        await way.call(system.cron_add, {**on, "schedule": "@daily", "command": "true"})
+        jobs = ["1 2 * * * /a", "3 4 * * * /b", "5 6 * * * /c", "@daily true"]
+        assert (await way.call(system.cron_list, on))["jobs"] == jobs
+        assert [each.strip() for each in (await outside(host, "crontab -l", "dev")).splitlines()] == jobs
+        for line in jobs[1::2]:
+            assert (await way.call(system.cron_remove, {**on, "entry": line}))["changed"] is True
+        await spool(host, "1 2 * * * /a\\n5 6 * * * /c")
+        assert (await way.call(system.cron_remove, {**on, "entry": jobs[0]}))["changed"] is True
+        assert (await outside(host, "crontab -l", "dev")).splitlines() == [jobs[2]]
+    finally:
+        await outside(host, "crontab -r", "dev")
+
+
+@pytest.mark.requirement("system.cron")
+async def test_jobs_that_are_added_at_once_are_all_there(app: App, host: Host) -> None:
+    way = Direct(app)
+    on = await opened(way, app, host, "dev")
+    try:
+        async with anyio.create_task_group() as group:
+            for each in range(8):
+                job = {**on, "schedule": "@daily", "command": f"job {each}"}
+                group.start_soon(way.call, system.cron_add, job)
+        assert sorted((await outside(host, "crontab -l", "dev")).splitlines()) == [f"@daily job {n}" for n in range(8)]
+    finally:
+        await outside(host, "crontab -r", "dev")
+
+
+@pytest.mark.requirement("system.cron")
+async def test_a_table_that_may_not_be_read_is_not_told_as_empty(app: App, deb: Host) -> None:
+    way = Direct(app)
+    on = await opened(way, app, deb, "dev")
+    assert (await way.call(system.cron_list, on))["jobs"] == []
+    await spool(deb, "1 2 * * * /a\\n")
+    await outside(deb, "echo dev >/etc/cron.deny")
+    try:
+        for tool, more in ((system.cron_list, {}), (system.cron_remove, {"entry": "1 2 * * * /a"})):
+            fault = await refused(way, tool, {**on, **more})
+            assert (fault.code, "cron.deny" in fault.payload["hint"]) == ("permission_denied", True)
+    finally:
+        await outside(deb, "rm /etc/cron.deny; crontab -u dev -r")
+
+
+@pytest.mark.requirement("system.chmod")
+async def test_a_change_that_ends_half_way_says_so(app: App, host: Host) -> None:
+    await made(host, "mkdir -p d/e; : >d/e/f")
+    way = Direct(app)
+    on = {**await opened(way, app, host, "dev"), "path": f"{FOLDER}/d"}
+    fault = await refused(way, system.chmod, {**on, "mode": "a-x", "recursive": True})
+    assert "may have been changed" in str(fault)
+    assert (await outside(host, f"stat -c %a {FOLDER}/d")).strip() == "644"
+    fault = await refused(way, system.chown, {**on, "owner": "dev:dev", "group": "ops"})
+    assert (fault.code, "group" in str(fault)) == ("invalid_input", True)
+    root = {**on, **await opened(way, app, host, "root")}
+    assert (await refused(way, system.chown, {**root, "owner": "dev", "group": "no-such"})).code == "invalid_input"
 
 
 @pytest.mark.requirement("system.cron", "system.dry_run")

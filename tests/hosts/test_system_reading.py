@@ -89,3 +89,30 @@ async def test_every_door_tells_them(way: Way, app: App, host: Host) -> None:
     on = await opened(way, app, host)
     for tool in READING:
         assert await way.call(tool, on)
+
+
+@pytest.mark.requirement("system.reading")
+async def test_an_interface_whose_other_end_is_down_is_not_up(app: App, host: Host) -> None:
+    way = Direct(app)
+    on = await opened(way, app, host)
+    await outside(
+        host, "ip link add ours0 type veth peer name ours1; ip addr add 10.99.0.1/24 dev ours0; ip link set ours0 up"
+    )
+    try:
+        found = {each["name"]: each for each in (await way.call(system.network, on))["interfaces"]}
+        assert (found["ours0"]["addresses"], found["ours0"]["status"]) == (["10.99.0.1/24"], "down")
+    finally:
+        await outside(host, "ip link del ours0")
+
+
+@pytest.mark.requirement("system.processes")
+async def test_command_lines_keep_their_letters(app: App, host: Host) -> None:
+    way = Direct(app)
+    on = await opened(way, app, host)
+    marked = number()
+    pid = int(await outside(host, f"sh -c 'sleep {marked}; :' größe >/dev/null 2>&1 & echo $!"))
+    try:
+        found = {each["pid"]: each for each in (await way.call(system.processes, on))["processes"]}
+        assert found[pid]["command"] == f"sh -c sleep {marked}; : größe"
+    finally:
+        await outside(host, f"kill {pid}")

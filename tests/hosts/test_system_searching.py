@@ -49,6 +49,10 @@ async def test_the_ends_of_a_file_are_read_through_every_door(way: Way, app: App
     with pytest.raises(Fault) as folder:
         await way.call(system.head, {**on, "path": f"{FOLDER}/folder"})
     assert folder.value.status in {None, 400}
+    for tool in (system.head, system.tail):
+        with pytest.raises(Fault) as broken:
+            await way.call(tool, {**on, "path": "/proc/self/mem"})
+        assert "/proc/self/mem" in str(broken.value)
 
 
 @pytest.mark.requirement("system.text")
@@ -154,8 +158,25 @@ async def test_no_name_and_no_pattern_does_anything_but_be_looked_for(app: App, 
         path = f"{FOLDER}/{name}"
         assert (await way.call(system.tail, {**on, "path": path}))["content"] == f"text of {name}\n"
         found = await way.call(system.grep, {**on, "path": FOLDER, "pattern": name, "fixed": True})
-        if "\n" not in name:
-            assert path in {each["file"] for each in found["matches"]}
+        assert path in {each["file"] for each in found["matches"]}
         pattern = name.replace("*", "[*]")
         assert (await way.call(system.find, {**on, "path": FOLDER, "name": pattern}))["files"] == [path]
     assert (await outside(host, f"find {FOLDER} -type f -exec printf x ';'")) == "x" * len(HARD)
+
+
+@pytest.mark.requirement("system.grep", "system.find")
+async def test_what_cannot_be_read_neither_ends_a_search_nor_is_the_patterns_fault(app: App, host: Host) -> None:
+    odd = "odd\nname"
+    await made(
+        host,
+        "for each in $(seq 200); do mkdir closed-$each found-$each; echo needle >found-$each/file; done",
+        f"chmod 000 closed-*; echo needle >'{odd}'; chmod 000 '{odd}'",
+    )
+    way = Direct(app)
+    where = {**await opened(way, app, host), "path": FOLDER, "max_results": 1000}
+    found = await way.call(system.grep, {**where, "pattern": "needle"})
+    assert (found["count"], len({each["file"] for each in found["matches"]})) == (200, 200)
+    assert found["unreadable"] >= 201
+    assert (await way.call(system.grep, {**where, "pattern": "no such"}))["matches"] == []
+    files = await way.call(system.find, {**where, "name": "file"})
+    assert (files["count"], files["unreadable"]) == (200, 200)

@@ -124,3 +124,55 @@ async def test_a_process_of_another_account_needs_its_rights(app: App, host: Hos
     assert len(await processes(host, marked)) == 1
     assert (await way.call(system.kill, {**await opened(way, app, host, "nopass"), "pid": pid}))["status"] == "sent"
     await ended(host, marked)
+
+
+@pytest.mark.requirement("system.service")
+async def test_units_of_every_kind_and_those_without_a_file_are_told_truly(app: App, deb: Host) -> None:
+    way = Direct(app)
+    on = await opened(way, app, deb, "root")
+    assert (await way.call(system.service, {**on, "service": "system.slice", "action": "status"}))["active"]
+    with pytest.raises(Fault) as template:
+        await way.call(system.service, {**on, "service": "getty@", "action": "status"})
+    assert (template.value.code, "instance" in template.value.payload["hint"]) == ("invalid_input", True)
+    enabled = await way.call(system.service, {**on, "service": "getty@", "action": "enable"})
+    assert (enabled["success"], enabled["enabled"]) == (True, True)
+    unit = "/etc/systemd/system/ours.service"
+    await outside(
+        deb,
+        f"printf '[Service]\\nExecStart=/bin/sleep 600\\n' >{unit}; systemctl daemon-reload; systemctl start ours;"
+        f"rm {unit}; systemctl daemon-reload",
+    )
+    gone = {**on, "service": "ours"}
+    assert (await way.call(system.service, {**gone, "action": "status"}))["active"]
+    assert (await way.call(system.service, {**gone, "action": "stop"}))["success"]
+    assert (await outside(deb, "systemctl is-active ours || true")).strip() == "inactive"
+    with pytest.raises(Fault) as unknown:
+        await way.call(system.service, {**gone, "action": "status"})
+    assert unknown.value.code == "not_found"
+
+
+TALKS = "(while sleep 0.1; do echo tick; echo tick >>{file}; done) & echo $! >{file}.pid"
+RC = "#!/sbin/openrc-run\nstart() {{ {0}; }}\nstop() {{ :; }}\n"
+SYSV = "#!/bin/sh\nstart() {{ {0}; }}\nstop() {{ :; }}\n$1\n"
+
+
+@pytest.mark.requirement("system.service")
+async def test_a_daemon_that_keeps_the_output_open_is_not_waited_for_and_lives_on(
+    app: App, sysv: Host, alpine: Host
+) -> None:
+    way = Direct(app)
+    for host, head in ((sysv, SYSV), (alpine, RC)):
+        file = f"/tmp/talks-{number()}"
+        put = "cat >/etc/init.d/talks; chmod 755 /etc/init.d/talks"
+        text = head.format(TALKS.format(file=file))
+        await anyio.to_thread.run_sync(functools.partial(host.console, ["sh", "-c", put], input=text))
+        try:
+            on = {**await opened(way, app, host, "root"), "service": "talks"}
+            with anyio.fail_after(20):
+                assert (await way.call(system.service, {**on, "action": "start"}))["success"]
+            before = int(await outside(host, f"wc -l <{file}"))
+            with anyio.fail_after(10):
+                while int(await outside(host, f"wc -l <{file}")) < before + 3:
+                    await anyio.sleep(0.1)
+        finally:
+            await outside(host, f"kill $(cat {file}.pid); rm -f /etc/init.d/talks {file}*")

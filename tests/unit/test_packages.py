@@ -106,3 +106,11 @@ def test_the_reason_of_a_failure_is_the_managers_line_of_error() -> None:
 def test_codes_of_zypper_from_a_hundred_on_are_no_failures_but_one() -> None:
     zypper = MANAGERS["zypper"]
     assert [code for code in (0, 1, 4, 7, 8, 102, 103, 104, 106) if zypper.worked(Said(code, ""))] == [0, 102, 103, 106]
+
+
+def test_the_names_that_apk_finds_may_have_numbers_in_them() -> None:
+    said = "font-misc-100dpi-1.0.3-r5 - X.org fonts\nlibfoo2-2.1_git20240101-r0 - a - b\n"
+    assert [(each.name, each.summary) for each in MANAGERS["apk"].found(said)] == [
+        ("font-misc-100dpi", "X.org fonts"),
+        ("libfoo2", "a - b"),
+    ]

@@ -9,7 +9,7 @@ from mcp_ssh.commandline import Command
 
 _PLANNED = re.compile(r"^\(\d+/\d+\) (\w+) (\S+) \((?:\S+ -> )?([^)\s]+)\)", re.MULTILINE)
 _UPGRADING = re.compile(r"^\(\d+/\d+\) Upgrading (\S+) \(\S+ -> ([^)\s]+)\)", re.MULTILINE)
-_FOUND = re.compile(r"^(\S+?)-\d\S*? - (.*)$", re.MULTILINE)
+_FOUND = re.compile(r"^(\S+)-\d[^-\s]*(?:-r\d+)? - (.*)$", re.MULTILINE)
 _KEPT = re.compile(r"not removed due to:\n((?: +\S.*\n?)+)")
 _WORDS = {"install": ("add",), "remove": ("del",), "update": ("upgrade",)}
 _DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
@@ -58,7 +58,7 @@ class Apk:
     def installed(self) -> Command:
         """Names, versions and flags of its database."""
         files = 'for file; do [ ! -r "$file" ] || exec sed -n "/^[PVf]:/p" "$file"; done'
-        return english("sh", "-c", files, "sh", *_DATABASES)
+        return english("sh", "-c", f'{files}; echo "no database" >&2; exit 1', "sh", *_DATABASES)
 
     def inventory(self, output: str) -> Inventory:
         """The flag s says that a script of the package failed."""

@@ -61,12 +61,12 @@ class Apt:
         return english("dpkg-query", "-W", "-f", r"${db:Status-Abbrev} ${Package} ${Version}\n")
 
     def inventory(self, output: str) -> Inventory:
-        """The second letter of the state: i is installed; F and H are half-way, U unpacked only."""
+        """The second letter of the state: i, and W and t with triggers to come, are installed; F, H and U half-way."""
         versions: dict[str, str] = {}
         broken: set[str] = set()
         for line in output.splitlines():
             words = line.split()
-            if len(words) == 3 and words[0][1:2] == "i":
+            if len(words) == 3 and words[0][1:2] in {"i", "W", "t"}:
                 versions[words[1]] = words[2]
             elif len(words) == 3 and words[0][1:2] in {"F", "H", "U"}:
                 broken.add(words[1])

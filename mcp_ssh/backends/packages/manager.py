@@ -1,5 +1,6 @@
 """What every package manager can be asked, and how its answers are told."""
 
+import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -147,6 +148,8 @@ _REASON = re.compile(r"^\s*(?:E:|W: Fail|dpkg: error|[Ee]rror\b|ERROR|No provide
 
 def reason(output: str) -> str:
     """Why a transaction failed: the manager's lines of error, else its last line."""
+    if output.startswith("<?xml"):
+        output = html.unescape(re.sub(r"</?[a-z][^>]*>", "\n", output.partition("\n")[2]))
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", output) if line.strip()]
     errors = [index for index, line in enumerate(lines) if _REASON.match(line)]
     if not errors:

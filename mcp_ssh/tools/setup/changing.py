@@ -1,5 +1,6 @@
 """Packages installed, removed and updated, with what became of each."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -11,12 +12,14 @@ from mcp_ssh.backends.packages import choose
 from mcp_ssh.backends.packages.manager import Action, Inventory, Said, reason
 from mcp_ssh.backends.packages.names import ESSENTIALS, resolve
 from mcp_ssh.commandline import Command
-from mcp_ssh.errors import Conflict
+from mcp_ssh.errors import Conflict, InvalidInput
 from mcp_ssh.params import Planned, Result
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.setup.running import Work
 from mcp_ssh.tools.setup.words import LOCK_WAIT, Change, PackageName, changes
+
+_ARCHITECTURE = re.compile(r":[a-z0-9-]+$|\.(?:noarch|x86_64|i[3-6]86|aarch64|armv7hl|ppc64le|s390x|riscv64)$")
 
 Status = Literal["completed", "partial", "failed", "planned"]
 
@@ -43,9 +46,17 @@ class Job:
         self.before = Inventory({})
         self.after = Inventory({})
 
-    async def look(self) -> None:
-        """See what the machine has."""
+    async def look(self, names: Sequence[str]) -> None:
+        """See what the machine has.
+
+        Raises:
+            InvalidInput: A name says the architecture, too, of a package that the machine has.
+        """
         self.before = self.after = await self._work.inventory()
+        for name in names:
+            base = _ARCHITECTURE.sub("", name)
+            if name not in self.before.versions and base in self.before.versions:
+                raise InvalidInput(f"packages: {name!r} is a name with an architecture", hint=f"name it {base!r}")
 
     async def with_rights(self) -> None:
         """From here on as root."""
@@ -157,7 +168,7 @@ async def requirements(host: Session, params: Requirements, call: Call) -> Insta
     job = Job(host, platform, call, params)
     manager = job.manager
     resolved = resolve(manager.name, params.packages or ESSENTIALS[manager.name])
-    await job.look()
+    await job.look(resolved.names)
     missing = [name for name in resolved.names if name not in job.before.versions]
     commands = [manager.refresh()] if params.update_first else []
     commands += [manager.change("install", missing)] if missing else []
@@ -212,7 +223,7 @@ async def remove(host: Session, params: Remove, call: Call) -> Changed:
     job = Job(host, await host.platform(), call, params)
     manager = job.manager
     resolved = resolve(manager.name, params.packages)
-    await job.look()
+    await job.look(resolved.names)
     present = [name for name in resolved.names if name in job.before.versions or name in job.before.broken]
     job.lines += [f"[SKIP] {name}: {manager.name} has no such package" for name in resolved.skipped]
     job.lines += [f"[SKIP] {name}: not installed" for name in resolved.names if name not in present]
@@ -264,7 +275,7 @@ async def update(host: Session, params: Update, call: Call) -> Changed:
     job = Job(host, await host.platform(), call, params)
     manager = job.manager
     resolved = resolve(manager.name, params.packages)
-    await job.look()
+    await job.look(resolved.names)
     present = [name for name in resolved.names if name in job.before.versions]
     absent = [name for name in resolved.names if name not in present]
     job.lines += [f"[SKIP] {name}: {manager.name} has no such package" for name in resolved.skipped]

@@ -11,7 +11,7 @@ import anyio
 from mcp_ssh.backends.packages import PackageManager
 from mcp_ssh.backends.packages.manager import Inventory, Said
 from mcp_ssh.commandline import Command, script
-from mcp_ssh.errors import Conflict, TimedOut
+from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
 from mcp_ssh.probes.answers import packed
 from mcp_ssh.probes.parts import ask_parts
 from mcp_ssh.ssh.capture import Capture
@@ -25,8 +25,9 @@ OUTPUT_LIMIT = 1024 * 1024
 LOCK_POLL_S = 1.0
 
 # $1: what marks the exit code. The rest: the command. A daemon that a package starts may keep the pipe: so the end is
-# the mark, not the end of the pipe. Where the link is lost nobody reads on: the lines are dropped, and the manager,
-# which must not be torn out of its work, never notices.
+# the mark, not the end of the pipe, and what comes later is still read, for the daemon would end of a pipe without a
+# reader. Where the link is lost nobody reads on: the lines are dropped, and the manager, which must not be torn out of
+# its work, never notices.
 _FOLLOWED = r"""
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; export PATH
 mark=$1
@@ -38,6 +39,8 @@ shift
         case $line in "$mark "*) code=${line#* }; break ;; esac
         printf '%s\n' "$line" 2>/dev/null
     done
+    exec 3<&0
+    cat <&3 >/dev/null 2>&1 3<&- &
     exit "$code"
 }
 """
@@ -46,7 +49,9 @@ shift
 _ASKED = r"""
 part said; eval "$1" </dev/null 2>&1; code=$?
 part code; echo "$code"
-part installed; eval "$2" </dev/null 2>/dev/null
+part installed; { complaint=$(eval "$2" 2>&1 >&3 </dev/null 3>&-); code=$?; } 3>&1
+part listed; echo "$code"
+part complaint; printf "%s\n" "$complaint" | tail -n 3
 """
 
 # $1: the process that the manager named, or nothing. The rest: the files that may be its lock.
@@ -116,16 +121,32 @@ class Work:
             nonlocal inventory
             parts = ask_parts(_ASKED, [question.line(), self.manager.installed().line()])
             answer = parts.parts((await self.host.run(parts.command, timeout_s=self._left_s())).stdout)
-            inventory = self.manager.inventory(answer["installed"])
+            inventory = self._listed(int(answer["listed"]), answer["installed"], answer["complaint"])
             return Said(int(answer["code"].strip() or 1), answer["said"])
 
         async with self._telling(f"asking {self.manager.name}"):
             return await self._unlocked(command, asked), inventory
 
     async def inventory(self) -> Inventory:
-        """All packages of the machine."""
+        """All packages of the machine.
+
+        Raises:
+            RemoteFailed: They cannot be listed: what is not known is not missing.
+        """
         output = await self.host.run(self.manager.installed(), timeout_s=self._left_s())
-        return self.manager.inventory(output.stdout.decode("utf-8", "replace"))
+        return self._listed(output.exit_code, output.stdout.decode("utf-8", "replace"), output.error_text)
+
+    def _listed(self, exit_code: int, listed: str, complaint: str) -> Inventory:
+        found = self.manager.inventory(listed)
+        lines = [line.strip() for line in complaint.splitlines()]
+        errors = [line for line in lines if line and not line.startswith("warning:")]
+        # pacman fails where there are none, too, and then only warns.
+        if exit_code != 0 and errors and not found.versions:
+            raise RemoteFailed(
+                f"{self.manager.name}: the packages of the machine cannot be listed: {' '.join(errors)[-500:]}",
+                hint="look with command_exec whether its database is damaged, or closed to this account",
+            )
+        return found
 
     def _left_s(self) -> float:
         return max(self._deadline - anyio.current_time(), 1.0)

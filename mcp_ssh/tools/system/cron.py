@@ -70,7 +70,7 @@ class JobRemoved(Result):
 @tool(Risk.CHANGE, idempotent=True)
 async def cron_remove(host: Session, params: JobLine, call: Call) -> JobRemoved:
     """Remove a scheduled job from a crontab, by its whole line."""
-    line = entry("", params.entry).lstrip()
+    line = entry("", params.entry)
     if params.dry_run:
         return JobRemoved(success=True, entry=line, commands=[f"crontab: remove {line}"])
     table = await _told(host, "remove", line, params.user)

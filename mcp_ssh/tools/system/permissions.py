@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from mcp_ssh.commandline import command
+from mcp_ssh.errors import InvalidInput
 from mcp_ssh.params import Planned, RemotePath, Result
 from mcp_ssh.probes.answers import Answer, Asked
 from mcp_ssh.probes.permissions import Foreign, ask_chmod, ask_chown
@@ -70,7 +71,9 @@ async def chown(host: Session, params: Chown, call: Call) -> OwnerChanged:
 
     Needs root: without become, sudo -n is tried.
     """
-    owner = f"{params.owner}:{params.group}" if params.group and ":" not in params.owner else params.owner
+    if params.group and ":" in params.owner:
+        raise InvalidInput("group: owner names one, too", hint="give owner without it, or leave group out")
+    owner = f"{params.owner}:{params.group}" if params.group else params.owner
     if params.dry_run:
         return OwnerChanged(success=True, path=params.path, owner=owner, commands=[_line("chown", owner, params)])
     answer = await _done(host, params, ask_chown(params.path, owner, recursive=params.recursive))

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mcp_ssh.errors import TooMany
 from mcp_ssh.params import Event, OnSession, RemotePath, Result
-from mcp_ssh.probes.answers import Answer
+from mcp_ssh.probes.answers import Answer, failure
 from mcp_ssh.probes.following import Position, Reason, ask_follow
 from mcp_ssh.probes.searching import ask_lines, cut
 from mcp_ssh.ssh.elapsing import elapsing
@@ -71,7 +71,10 @@ async def head(host: Session, params: Lines, call: Call) -> LinesRead:
 async def _read(host: Session, params: Lines, program: Literal["tail", "head"]) -> LinesRead:
     asked = ask_lines(params.path, program, params.lines, params.max_bytes)
     said = await host.run(asked.command)
-    return _told(asked.answer(said.stdout, said.stderr), program, params.max_bytes)
+    answer = asked.answer(said.stdout, said.stderr)
+    if answer.trailer:
+        raise failure(answer.path, answer.trailer)
+    return _told(answer, program, params.max_bytes)
 
 
 def _told(answer: Answer, kept: Literal["tail", "head"], limit: int) -> LinesRead:
