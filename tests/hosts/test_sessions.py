@@ -19,7 +19,7 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, Conflict, HostKeyUnconfirmed, InvalidInput, NotFound, Refused, TimedOut, TooMany
 from mcp_ssh.ssh.dial import Dialer
 from mcp_ssh.tool import Caller, Role
-from mcp_ssh.tools import command, hostkey, session
+from mcp_ssh.tools import command, hostkey, session, tunnel
 from tests.doors import DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected, login, number, processes, started, trust
@@ -334,6 +334,28 @@ async def test_revoking_a_token_ends_its_sessions_and_what_runs_on_them(app: App
     assert await processes(deb, n) == []
     owner = DirectCall(caller())
     assert list((await dispatch(app, session.list_, {}, owner)).sessions) == [stays]
+
+
+@pytest.mark.requirement("session.disconnect")
+async def test_a_disconnect_whose_caller_leaves_ends_the_session_all_the_same(app: App, deb: Host) -> None:
+    who, n = DirectCall(caller()), number()
+    on = {"session_id": await connected(app, deb, "dev", who)}
+    link = app.sessions.find(who.caller, on["session_id"]).link
+    leads = {"local_port": 0, "remote_host": "127.0.0.1", "remote_port": 22}
+    port = (await dispatch(app, tunnel.local, {**on, **leads}, who)).port
+
+    async def run() -> None:
+        with pytest.raises(Conflict):
+            await dispatch(app, command.exec_, {**on, "command": f"trap '' TERM; sleep {n}"}, who)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        await started(deb, n)
+        with anyio.move_on_after(0.1):  # TERM is waited for longer
+            await dispatch(app, session.disconnect, on, who)
+    assert (await processes(deb, n), link.alive, app.links._standing) == ([], False, {})
+    with pytest.raises(OSError, match="."):
+        await anyio.connect_tcp("127.0.0.1", port)
 
 
 @pytest.mark.requirement("server.stop")
