@@ -237,7 +237,8 @@ wait
 """
 )
 
-# $1, $2: offsets in output and error. $3: most bytes of each. $4: tenths of a second to wait for news.
+# $1, $2: offsets in output and error. $3: most bytes of each. $4: tenths of a second to wait for news. $5: how the
+# cookies of tasks begin that are none for whoever asks.
 LOOK = packed(
     _FOLDERS
     + _STATE
@@ -268,6 +269,9 @@ t_emit() {
 t_wait=$4
 while :; do
     t_look
+    for t_other in $5; do
+        case $t_cookie in "$t_other"*) t_stop missing ;; esac
+    done
     t_bounds output
     t_from "$1"
     t_out=$t_start t_out_total=$t_total
