@@ -129,7 +129,7 @@ def parse_start(answer: Answer) -> Began:
 
 
 def ask_look(
-    task_id: str, output: int, error: int, limit: int, wait_s: float = 0.0, others: Sequence[str] = ()
+    task_id: str, output: int, error: int, limit: int, wait_s: float = 0.0, *, others: Sequence[str] = ()
 ) -> Asked:
     """How is it, and what has it said from these offsets on? Negative ones count from the end.
 

@@ -150,7 +150,7 @@ class Tunnels:
 
 
 class _Noting:
-    """A connection that tells its tunnel of what goes through, for asyncssh's listeners leave that open when they end."""
+    """A connection that tells its tunnel what goes through: asyncssh's listeners leave that open when they end."""
 
     def __init__(self, connection: "asyncssh.SSHClientConnection", tunnel: Tunnel) -> None:
         self._connection: Any = connection
