@@ -19,7 +19,7 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, Conflict, HostKeyUnconfirmed, InvalidInput, NotFound, Refused, TimedOut, TooMany
 from mcp_ssh.ssh.dial import Dialer
 from mcp_ssh.tool import Caller, Role
-from mcp_ssh.tools import command, hostkey, session, tunnel
+from mcp_ssh.tools import command, connection, hostkey, session, tunnel
 from tests.doors import DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected, login, number, processes, started, trust
@@ -111,6 +111,20 @@ async def test_a_key_that_cannot_be_used_is_named_before_anything_is_sent(
         await dispatch(app, session.connect, {"host": deb.ip, "username": "dev", **how}, DirectCall(caller()))
     assert named in error.value.message
     assert error.value.hint
+
+
+@pytest.mark.parametrize("name", ["password", "key_content", "key_passphrase", "interactive_answers"])
+@pytest.mark.parametrize("text", ["-----BEGIN \ud800", "a\0b"])
+async def test_a_secret_that_cannot_be_sent_is_named_before_anything_is_done(
+    app: App, deb: Host, name: str, text: str
+) -> None:
+    given = {"host": deb.ip, "username": "dev", name: [text] if name == "interactive_answers" else text}
+    with pytest.raises(InvalidInput, match=rf"^{name}\S*: must ") as refused:
+        await dispatch(app, session.connect, given, DirectCall(caller()))
+    assert text not in str(refused.value)
+    if name != "interactive_answers":
+        with pytest.raises(InvalidInput, match=rf"^{name}: must "):
+            await dispatch(app, connection.add, {"name": "web", **given}, DirectCall(caller()))
 
 
 async def test_a_wrong_passphrase_is_said_to_be_wrong(app: App, deb: Host, tmp_path: Path) -> None:
