@@ -20,6 +20,7 @@ from mcp_ssh.ssh.link import lost
 from mcp_ssh.ssh.session import Output, Session
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command as room
+from mcp_ssh.tools import shell
 from tests.doors import DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected, login, number, outside, processes, started, trust
@@ -298,6 +299,22 @@ async def test_a_name_is_not_free_because_another_caller_asked_for_it(app: App, 
     with pytest.raises(Conflict):
         await dispatch(app, room.background, {**on["two"], **start, "command": "echo theirs"}, other)
     assert (await dispatch(app, room.task, {**on["one"], "task_id": "report"}, mine)).output == "mine\n"
+
+
+@pytest.mark.requirement("exec.cwd")
+async def test_a_folder_to_run_in_is_the_one_that_is_named(app: App, host: Host) -> None:
+    here = await directly(app, host)
+    await outside(host, "mkdir ./-", user="dev")
+    try:
+        for folder, wanted in (("~", "/home/dev\n"), ("~/-", "/home/dev/-\n"), ("-", "/home/dev/-\n")):
+            done = await here.way.call(room.exec_, here.given(command="pwd", cwd=folder))
+            assert done["stdout"] == wanted
+            output, _, _ = await here.follow(await here.start("pwd", cwd=folder))
+            assert output == wanted
+        await here.way.call(shell.open_, here.given(cwd="~/-"))
+        assert (await here.way.call(shell.exec_, here.given(command="pwd")))["output"] == wanted
+    finally:
+        await outside(host, "rmdir ./-", user="dev")
 
 
 @pytest.mark.requirement("task.clean_up")
