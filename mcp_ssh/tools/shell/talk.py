@@ -6,12 +6,12 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from mcp_ssh.errors import InvalidInput, Refused
 from mcp_ssh.params import OneLine, Result, ShellText, output_limit
-from mcp_ssh.probes.terminal import KEYS, Key, Prompt, plain, typed
+from mcp_ssh.probes.terminal import KEYS, Key, Prompt, typed
 from mcp_ssh.ssh.dialogue import asks_secretly
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.shell import Shell, State
 from mcp_ssh.tool import Call, Question, Risk, tool
-from mcp_ssh.tools.shell.which import OnShell, Waiting, to_type_in, waiting_for
+from mcp_ssh.tools.shell.which import OnShell, Waiting, as_text, to_type_in, waiting_for
 
 
 class Send(OnShell):
@@ -101,7 +101,7 @@ async def read(host: Session, params: ReadShell, call: Call) -> ShellRead:
     piece = await shell.read(params.offset, limit, params.wait_s)
     if piece.content:  # what ran since may have changed what the next login finds
         host.renew_spares()
-    text = piece.content.decode("utf-8", "replace") if params.raw else plain(piece.content)
+    text = piece.content.decode("utf-8", "replace") if params.raw else await as_text(piece.content)
     result = ShellRead(
         output=text, lines=text.count("\n"), offset=piece.start, next_offset=piece.end, status=shell.state
     )
