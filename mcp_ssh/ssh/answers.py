@@ -8,6 +8,8 @@ from pydantic import SecretStr
 
 SHOWN_CHARS = 200
 SHOWN_PROMPTS = 4
+LOOKED_AT_CHARS = 2000
+"""How much of a text of the machine is searched: for a longer one that could take minutes, in which nobody is served."""
 
 _PASSWORD = re.compile(r"pass(?!phrase)|contrase|senha|wachtwoord|has[lł]o|пароль|密码|密碼", re.I)
 _CHANGE = re.compile(
@@ -63,7 +65,7 @@ class Answers:
             said: What stands above the prompts.
             prompts: Each with whether what is typed may be seen.
         """
-        if any(_CHANGE.search(text) for text in (said, *(prompt for prompt, _ in prompts))):
+        if any(_CHANGE.search(text[:LOOKED_AT_CHARS]) for text in (said, *(prompt for prompt, _ in prompts))):
             self.wants_new_password = True
             return None
         replies = [self._answer(prompt, seen=seen) for prompt, seen in prompts]
