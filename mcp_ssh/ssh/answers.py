@@ -9,7 +9,7 @@ from pydantic import SecretStr
 SHOWN_CHARS = 200
 SHOWN_PROMPTS = 4
 LOOKED_AT_CHARS = 2000
-"""How much of a text of the machine is searched: for a longer one that could take minutes, in which nobody is served."""
+"""How much of a text of the machine is searched: a longer one could take minutes, in which nobody else is served."""
 
 _PASSWORD = re.compile(r"pass(?!phrase)|contrase|senha|wachtwoord|has[lł]o|пароль|密码|密碼", re.I)
 _CHANGE = re.compile(
