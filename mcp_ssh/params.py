@@ -70,6 +70,18 @@ RemotePath = Annotated[
 Method = Literal["sudo", "su", "doas"]
 
 
+def _some_text(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    _encodable(text)
+    return secret
+
+
+Secret = Annotated[SecretStr, AfterValidator(_some_text)]
+"""A secret that can be sent: no NUL, and encodable as UTF-8."""
+
+
 def _one_line(password: SecretStr) -> SecretStr:
     text = _encodable(password.get_secret_value())
     if not 0 < len(text) <= 500 or any(each in text for each in "\0\r\n"):

@@ -103,9 +103,16 @@ for t_tool in stat dd find tail head setsid mkfifo; do
     command -v "$t_tool" >/dev/null 2>&1 || t_stop lacks "$t_tool"
 done
 t_umask=$(umask) t_login=${PWD:-/}
+# A relative one gets a dot in front: to cd the name - means another folder.
+case $3 in
+    "" | /*) t_cwd=$3 ;;
+    "~") t_cwd=${HOME:-.} ;;
+    "~/"*) t_cwd=${HOME:-.}/${3#??} ;;
+    *) t_cwd=./$3 ;;
+esac
 umask 077
 t_settings=$(dd bs=1 count="$4" 2>/dev/null)
-[ -z "$3" ] || (CDPATH= cd -- "$3") >/dev/null 2>&1 || t_stop cwd
+[ -z "$t_cwd" ] || (CDPATH= cd -- "$t_cwd") >/dev/null 2>&1 || t_stop cwd
 t_home make || t_aside make || t_stop unsafe "$t_uid"
 if ! t_why=$(LC_ALL=C mkdir "./$t_id" 2>&1); then
     [ -d "./$t_id" ] || t_stop failed "$t_why"
@@ -142,7 +149,7 @@ esac
 t_setsid=$(command -v setsid)
 t_said=$(printf %s "$t_settings" | {
     exec 4<&0
-    $t_scope setsid sh -c "$8" sh "$t_setsid" "$t_shell" "$t_umask" "$t_login" "$3" "$1" \
+    $t_scope setsid sh -c "$8" sh "$t_setsid" "$t_shell" "$t_umask" "$t_login" "$t_cwd" "$1" \
         <&4 2>/dev/null 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
 })
 case $t_said in "started "*) ;; *) t_undo "$t_said" ;; esac
@@ -237,7 +244,8 @@ wait
 """
 )
 
-# $1, $2: offsets in output and error. $3: most bytes of each. $4: tenths of a second to wait for news.
+# $1, $2: offsets in output and error. $3: most bytes of each. $4: tenths of a second to wait for news. $5: how the
+# cookies of tasks begin that are none for whoever asks.
 LOOK = packed(
     _FOLDERS
     + _STATE
@@ -268,6 +276,9 @@ t_emit() {
 t_wait=$4
 while :; do
     t_look
+    for t_other in $5; do
+        case $t_cookie in "$t_other"*) t_stop missing ;; esac
+    done
     t_bounds output
     t_from "$1"
     t_out=$t_start t_out_total=$t_total

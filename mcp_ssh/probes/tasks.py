@@ -1,6 +1,6 @@
 """Background tasks in words: what is asked of the machine, and what its answers mean."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -128,9 +128,17 @@ def parse_start(answer: Answer) -> Began:
     return Began(float(at), "ends_with_login" in notes)
 
 
-def ask_look(task_id: str, output: int, error: int, limit: int, wait_s: float = 0.0) -> Asked:
-    """How is it, and what has it said from these offsets on? Negative ones count from the end."""
-    return ask(LOOK, task_id, [str(output), str(error), str(limit), str(round(wait_s * 10))], words=_WORDS)
+def ask_look(
+    task_id: str, output: int, error: int, limit: int, wait_s: float = 0.0, *, others: Sequence[str] = ()
+) -> Asked:
+    """How is it, and what has it said from these offsets on? Negative ones count from the end.
+
+    A task with one of the cookies in `others` is missing: it is not to be taken for one whose end was told.
+    """
+    # Of a cookie one half, so that this script is not among the processes that bear it.
+    halves = " ".join(each[: len(each) // 2] for each in others)
+    words = [str(output), str(error), str(limit), str(round(wait_s * 10)), halves]
+    return ask(LOOK, task_id, words, words=_WORDS)
 
 
 def parse_look(task_id: str, answer: Answer) -> Seen:

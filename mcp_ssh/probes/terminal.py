@@ -54,7 +54,9 @@ _LONGEST = 256
 def plain(data: bytes) -> str:
     """Output as text: without control sequences, each line as it looks after what was written over it."""
     text = _OTHERS.sub("", _SEQUENCE.sub("", data.decode("utf-8", "replace")))
-    return "\n".join(map(_overwritten, re.split(r"\r*\n", text)))
+    # A pattern with `\r*` before the line's end would look at each of many `\r` anew from every one of them.
+    *ended, last = text.split("\n")
+    return "\n".join(map(_overwritten, (*(line.rstrip("\r") for line in ended), last)))
 
 
 def _overwritten(line: str) -> str:

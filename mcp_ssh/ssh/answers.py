@@ -8,6 +8,8 @@ from pydantic import SecretStr
 
 SHOWN_CHARS = 200
 SHOWN_PROMPTS = 4
+LOOKED_AT_CHARS = 2000
+"""How much of a text of the machine is searched: a longer one could take minutes, in which nobody else is served."""
 
 # Of a password that counts once, too: "One-time password (OATH) for `ops':".
 _CODE = re.compile(
@@ -74,7 +76,7 @@ class Answers:
             said: What stands above the prompts.
             prompts: Each with whether what is typed may be seen.
         """
-        if any(_CHANGE.search(text) for text in (said, *(prompt for prompt, _ in prompts))):
+        if any(_CHANGE.search(text[:LOOKED_AT_CHARS]) for text in (said, *(prompt for prompt, _ in prompts))):
             self.wants_new_password = True
             return None
         replies = [self._answer(prompt, seen=seen) for prompt, seen in prompts]

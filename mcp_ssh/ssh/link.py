@@ -39,6 +39,9 @@ ANSWER_LIMIT_S = 3.0
 FEW = 2
 """Channels of a connection that are too few to open one ahead of need."""
 
+ENDLESS = 2**31
+"""More than ever wait."""
+
 MOST_STRANDS = 3
 """Connections of one link at most."""
 
@@ -107,7 +110,7 @@ class Link:
         self.ended: Callable[[], None] = lambda: None
         self.shell: Shell = "posix"
         self._strands = [Strand(connection)]
-        self._turns = Turns(lambda: sum(each.for_calls for each in self._strands))
+        self._turns = Turns(self._capacity)
         self._stop_places = anyio.Semaphore(2)
         self._channel_gone = anyio.Event()
         self._cleanups: set[asyncio.Future[Channel]] = set()
@@ -119,6 +122,10 @@ class Link:
     def alive(self) -> bool:
         """Whether the connection stands, as far as keepalives tell."""
         return not self.connection.is_closed()
+
+    def _capacity(self) -> int:
+        """How many calls may run at once. Where the connection is gone all may, so that those that wait are told."""
+        return sum(each.for_calls for each in self._strands) if self.alive else ENDLESS
 
     def join(self) -> bool:
         """One session more goes over it, unless it is not there any more; each that did leaves."""

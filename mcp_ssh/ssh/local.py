@@ -28,8 +28,13 @@ def trouble(error: OSError, shown: str) -> ToolError:
     """A failure of this machine's file system, about a path as the caller gave it."""
     about = f"local_path: {shown[:300]!r}"
     match error.errno:
-        case errno.ENOENT | errno.ENOTDIR:
+        case errno.ENOENT:
             return NotFound(f"{about} does not exist on this server's machine", hint="make its folder first")
+        case errno.ENOTDIR:
+            return InvalidInput(
+                f"{about} would have to be a folder on this server's machine, or lie in one, and a file is in the way",
+                hint="choose another local path",
+            )
         case errno.EACCES | errno.EPERM:
             return PermissionDenied(f"{about} is not open to this server", hint="choose another local path")
         case errno.ELOOP:

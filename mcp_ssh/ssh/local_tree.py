@@ -114,6 +114,8 @@ def _file(folder: int, name: str, path: str, tally: Tally) -> Generator[bytes]:
         handle = os.open(name, _FILE, dir_fd=folder)
     except PermissionError as error:
         raise PermissionDenied(f"local_path: {path[2:]!r} in it is not open to this server") from error
+    except FileNotFoundError as error:
+        raise Conflict(f"local_path: {path[2:]!r} in it was removed meanwhile", hint="try again") from error
     try:
         facts = os.fstat(handle)
         yield _header(path, facts, tarfile.REGTYPE, size=facts.st_size)

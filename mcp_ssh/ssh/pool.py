@@ -134,9 +134,9 @@ class Sessions:
                 del self._turns[key]
 
     async def close(self, session: Session) -> None:
-        """Forget a session and end its connection."""
-        self._sessions.pop(session.id, None)
-        await session.close()
+        """Forget a session and end its connection, unless somebody is at that already."""
+        if self._sessions.pop(session.id, None) is not None:
+            await session.close()
 
     async def close_of(self, caller_id: str) -> None:
         """End all sessions of one caller, as when its token is revoked."""

@@ -284,8 +284,12 @@ class Session:
         return guarded(command, self.rules.protected)
 
     async def close(self) -> None:
-        """End what runs on the session, then its connection, unless other sessions go over it."""
-        await self.calls.close()
-        await self.shells.close_all()
-        await self.tunnels.close_all()
-        await self.link.leave()
+        """End what runs on the session, then its connection, unless other sessions go over it.
+
+        Nobody can find the session any more, so a caller that leaves meanwhile does not leave the rest of it behind.
+        """
+        with anyio.CancelScope(shield=True):
+            await self.calls.close()
+            await self.shells.close_all()
+            await self.tunnels.close_all()
+            await self.link.leave()

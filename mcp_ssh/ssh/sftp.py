@@ -22,7 +22,7 @@ from mcp_ssh.probes.answers import denied, named
 from mcp_ssh.probes.file_write import Outcome
 from mcp_ssh.probes.files import Entry, Facts, Page
 from mcp_ssh.probes.protected import is_protected, may_hold, refusal
-from mcp_ssh.ssh.link import Link, lost
+from mcp_ssh.ssh.link import FULL, LONG_WAIT_S, Link, lost
 from mcp_ssh.ssh.session import Session
 
 if TYPE_CHECKING:
@@ -138,6 +138,16 @@ async def opened(host: Session) -> AsyncGenerator[Sftp]:
 
 
 async def _started(link: Link) -> "asyncssh.SFTPClient":
+    """A client, as soon as the machine gives a channel for it; the caller's call has a deadline."""
+    wait_s = 0.01
+    while (client := await _if_room(link)) is None:
+        link.spares.leave(0)
+        await anyio.sleep(wait_s)
+        wait_s = min(wait_s * 2, LONG_WAIT_S)
+    return client
+
+
+async def _if_room(link: Link) -> "asyncssh.SFTPClient | None":
     import asyncssh
 
     starting = asyncio.ensure_future(link.connection.start_sftp_client(path_encoding=None))
@@ -149,6 +159,8 @@ async def _started(link: Link) -> "asyncssh.SFTPClient":
     except (asyncssh.Error, OSError) as error:
         if not link.alive:
             raise lost() from error
+        if isinstance(error, asyncssh.ChannelOpenError) and error.code in FULL:
+            return None
         raise Unsupported(
             "this account has neither a shell nor SFTP", hint="log in with an account that has one of them"
         ) from error
@@ -320,7 +332,7 @@ async def write(
             target = await Target.at(sftp, path)
             shown = await sftp.shown(path)
             old = b""
-            if target.old is not None and (mode != "overwrite" or expected):
+            if target.old is not None and (mode != "overwrite" or expected is not None):
                 if (target.old.size or 0) > WHOLE_LIMIT:
                     raise TooLarge(f"{named(path)} is too large to be changed over SFTP", hint="use file_upload")
                 async with sftp.client.open(target.real, "rb") as file:

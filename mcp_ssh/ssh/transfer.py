@@ -123,11 +123,12 @@ async def upload(host: Session, wish: Wish, source: Source, progress: Progress) 
 
 
 async def _upload(host: Session, wish: Wish, source: Source, progress: Progress) -> Transferred:
-    # What is too small to be resumed is sent before the machine asks for it.
-    at_once, sha256 = source.size <= BLOCK, None
-    if at_once:
+    # What is too small to be resumed is sent before the machine asks for it, unless it is being written to just now.
+    sha256 = None
+    if source.size <= BLOCK:
         await passed_over(source, source.size)
-        sha256 = await in_thread(source.sha256, SOURCE)
+        sha256 = await in_thread(source.sha256, SOURCE) or None
+    at_once = sha256 is not None
     asked = ask_receive(
         wish.path, source.size, source.identity, permissions=wish.permissions, usual=wish.usual, sha256=sha256
     )

@@ -5,7 +5,8 @@ import contextlib
 import errno
 import secrets
 import socket
-from collections.abc import Coroutine
+import weakref
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,9 +43,21 @@ class Tunnel:
     life: Life = field(default_factory=Life)
     id: str = ""
     listener: "asyncssh.SSHListener | None" = field(default=None, repr=False)
+    _flows: "weakref.WeakSet[Any]" = field(default_factory=weakref.WeakSet[Any], repr=False)
 
     def __post_init__(self) -> None:
         self.id = self.id or f"{self.type}_{secrets.token_hex(4)}"
+
+    def carry(self, flow: Any) -> None:
+        """A connection goes through it now, for as long as the tunnel is there."""
+        self._flows.add(flow)
+        if self.life.state == "closed":
+            asyncio.get_running_loop().call_soon(flow.close)
+
+    def drop(self) -> None:
+        """End the connections through it."""
+        for flow in list(self._flows):
+            flow.close()
 
 
 class Tunnels:
@@ -131,8 +144,39 @@ class Tunnels:
         tunnel.life = after(tunnel.life, Close())
         if tunnel.listener is not None:
             tunnel.listener.close()
+            tunnel.drop()
             with anyio.CancelScope(shield=True), anyio.move_on_after(2), contextlib.suppress(Exception):
                 await tunnel.listener.wait_closed()
+
+
+class _Noting:
+    """A connection that tells its tunnel what goes through: asyncssh's listeners leave that open when they end."""
+
+    def __init__(self, connection: "asyncssh.SSHClientConnection", tunnel: Tunnel) -> None:
+        self._connection: Any = connection
+        self._tunnel = tunnel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def create_connection(self, make: Callable[[], Any], *ends: Any) -> Any:
+        def made() -> Any:
+            flow = make()
+            self._tunnel.carry(flow)
+            return flow
+
+        return await self._connection.create_connection(made, *ends)
+
+
+def _leading_here(link: Link, tunnel: Tunnel) -> Callable[[str, int], Any]:
+    """What takes a connection to the remote machine's port."""
+
+    async def accepted(_host: str, _port: int) -> Any:
+        flow = await link.connection.forward_connection(tunnel.target_host, tunnel.target_port)
+        tunnel.carry(flow)
+        return flow
+
+    return accepted
 
 
 async def _listen(link: Link, tunnel: Tunnel) -> "asyncssh.SSHListener":
@@ -141,8 +185,9 @@ async def _listen(link: Link, tunnel: Tunnel) -> "asyncssh.SSHListener":
     ends = (tunnel.bind_address, tunnel.port, tunnel.target_host, tunnel.target_port)
     try:
         if tunnel.type == "local":
-            return await link.connection.forward_local_port(*ends)
-        return await link.connection.forward_remote_port(*ends)
+            noting: Any = _Noting(link.connection, tunnel)
+            return await asyncssh.SSHClientConnection.forward_local_port(noting, *ends)
+        return await link.connection.create_server(_leading_here(link, tunnel), tunnel.bind_address, tunnel.port)
     except asyncssh.ChannelListenError as error:
         raise Conflict(
             f"the machine refused to listen on {where(tunnel)}",

@@ -1,8 +1,8 @@
 """What a caller gives to be connected to a machine: the arguments of `session_connect`, or what a name stands for."""
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 
-from mcp_ssh.params import Params, ShellText
+from mcp_ssh.params import Params, Secret, ShellText
 
 
 class Connect(Params):  # noqa: D101 what stands here would be sent with every list of tools
@@ -11,8 +11,8 @@ class Connect(Params):  # noqa: D101 what stands here would be sent with every l
     )
     port: int | None = Field(default=None, ge=1, le=65535, description="TCP port of its SSH server. Default 22.")
     username: ShellText | None = Field(default=None, max_length=255, description="Account to log in as.")
-    password: SecretStr | None = Field(default=None, description="Password of that account.")
-    interactive_answers: list[SecretStr] | None = Field(
+    password: Secret | None = Field(default=None, description="Password of that account.")
+    interactive_answers: list[Secret] | None = Field(
         default=None,
         max_length=16,
         description="Answers to what the machine asks at login beside the password, in order, such as a one-time code.",
@@ -22,8 +22,8 @@ class Connect(Params):  # noqa: D101 what stands here would be sent with every l
         max_length=4096,
         description="Private key file on the machine this server runs on; its certificate (-cert.pub) is used too.",
     )
-    key_passphrase: SecretStr | None = Field(default=None, description="Passphrase of an encrypted private key.")
-    key_content: SecretStr | None = Field(default=None, description="A private key itself, its file encoded as base64.")
+    key_passphrase: Secret | None = Field(default=None, description="Passphrase of an encrypted private key.")
+    key_content: Secret | None = Field(default=None, description="A private key itself, its file encoded as base64.")
     use_agent: bool = Field(default=False, description="Log in with the keys of this server's ssh-agent.")
     use_config: bool = Field(
         default=True, description="False: do not look into ~/.ssh/config (only ever read for its owner and admins)."

@@ -109,7 +109,8 @@ def wire(
     steps: list[str] = []
     if settings:
         steps.append(f'eval "$(dd bs=1 count={len(settings)} 2>/dev/null)"')
-    folder = [] if cwd is None else [f'CDPATH= cd -- {quote(cwd)} || {{ echo "${COOKIE_VARIABLE} cwd" >&2; exit 1; }}']
+    missing = f'{{ echo "${COOKIE_VARIABLE} cwd" >&2; exit 1; }}'
+    folder = [] if cwd is None else [f"CDPATH= cd -- {_folder(cwd)} || {missing}"]
     steps += folder
     if acting is not None:
         text = "; ".join([*start, entering(acting, cookie, steps, command, ours=ours)])
@@ -120,6 +121,13 @@ def wire(
         return Wire(f"{preamble}\n{command}", cookie, settings, line=line)
     body = f"{preamble}\n{command}" if ours else f'{preamble}; exec "${{SHELL:-sh}}" -c {quote(command)}'
     return Wire(_through_sh(body), cookie, settings)
+
+
+def _folder(cwd: str) -> str:
+    """A folder as a word of sh: `~` is the home, and `-`, by which cd means another folder, a name like others."""
+    if cwd == "~" or cwd.startswith("~/"):
+        return f'"${{HOME:-.}}"{quote(cwd[1:])}'
+    return quote(cwd if cwd.startswith("/") else f"./{cwd}")
 
 
 # What csh and fish leave alone between single quotes. csh would take a newline or `!` as its own, fish a backslash that

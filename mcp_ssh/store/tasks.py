@@ -62,6 +62,14 @@ class Tasks:
         )
         return TaskRow.model_validate(dict(rows[0])) if rows else None
 
+    async def of_others(self, task_id: str, caller_id: str) -> list[str]:
+        """The cookies of other callers' tasks of this name, on whatever machine: the last hundred."""
+        rows = await self._database.read(
+            "SELECT cookie FROM tasks WHERE task_id = ? AND owner <> ? ORDER BY rowid DESC LIMIT 100",
+            (task_id, caller_id),
+        )
+        return [str(row["cookie"]) for row in rows]
+
     async def owners(self, cookies: Iterable[str]) -> dict[str, str]:
         """The owners of those of these tasks that are known."""
         wanted = list(cookies)

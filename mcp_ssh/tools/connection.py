@@ -6,7 +6,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from mcp_ssh.app import App
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.params import Params, Result, ShellText
+from mcp_ssh.params import Params, Result, Secret, ShellText
 from mcp_ssh.policy import may_use_identities
 from mcp_ssh.ssh import keys
 from mcp_ssh.store.connections import MAX_NAME_CHARS, Account, SavedConnection, SecretName
@@ -29,12 +29,12 @@ class Add(Params):
     category: ShellText | None = Field(
         default=None, min_length=1, max_length=255, description="What to file it under, such as prod/web."
     )
-    password: SecretStr | None = Field(default=None, description="Password of that account.")
+    password: Secret | None = Field(default=None, description="Password of that account.")
     key_path: ShellText | None = Field(
         default=None, max_length=4096, description="Private key file on the machine this server runs on."
     )
-    key_passphrase: SecretStr | None = Field(default=None, description="Passphrase of an encrypted private key.")
-    key_content: SecretStr | None = Field(default=None, description="A private key itself, its file encoded as base64.")
+    key_passphrase: Secret | None = Field(default=None, description="Passphrase of an encrypted private key.")
+    key_content: Secret | None = Field(default=None, description="A private key itself, its file encoded as base64.")
     use_agent: bool = Field(default=False, description="Log in with the keys of this server's ssh-agent.")
     replace: bool = Field(
         default=False, description="True: overwrite all of a connection with this name, its secrets included."

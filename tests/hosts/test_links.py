@@ -12,7 +12,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.errors import AuthFailed, HostKeyUnconfirmed, ToolError
+from mcp_ssh.errors import AuthFailed, ConnectFailed, HostKeyUnconfirmed, ToolError
 from mcp_ssh.ssh import link
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Role
@@ -32,6 +32,7 @@ async def more_sshd(host: Host, app: App, most: int) -> AsyncGenerator[dict[str,
     in_thread = functools.partial(anyio.to_thread.run_sync)
     started = await in_thread(functools.partial(host.console, ["/usr/sbin/sshd", *options]))
     assert started.returncode == 0, started.stderr
+    await _listens(host.ip)
     await trust(app, host)
     for line in host.public_keys:
         key_type, blob = line.split()[:2]
@@ -42,6 +43,16 @@ async def more_sshd(host: Host, app: App, most: int) -> AsyncGenerator[dict[str,
         yield {**login(host, "dev"), "port": PORT}
     finally:
         await in_thread(functools.partial(host.console, ["sh", "-c", f"kill $(cat {pid_file})"]))
+
+
+async def _listens(address: str) -> None:
+    """Wait for sshd, which goes into the background before it listens."""
+    with anyio.fail_after(10):
+        while True:
+            with contextlib.suppress(OSError):
+                await (await anyio.connect_tcp(address, PORT)).aclose()
+                return
+            await anyio.sleep(0.02)
 
 
 async def opened(app: App, who: DirectCall, arguments: dict[str, Any]) -> Session:
@@ -83,6 +94,28 @@ async def test_a_machine_that_gives_few_channels_refuses_no_call_and_its_calls_a
         ended = await run(app, owner, f"sleep {mark}", timeout=0.3)
         assert (ended.status, ended.stopped) == ("timed_out", True)
         assert await processes(deb, mark) == []
+
+
+@pytest.mark.requirement("speed.limiter")
+async def test_calls_that_wait_are_told_at_once_that_the_connection_is_lost(
+    app: App, owner: DirectCall, deb: Host
+) -> None:
+    async with more_sshd(deb, app, 2) as arguments:
+        where = await opened(app, owner, arguments)
+        where.link._widens = False
+        heard = list[tuple[list[str], list[ToolError]]]()
+
+        async def many() -> None:
+            heard.append(await all_run(app, owner, 12, "sleep 60"))
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(many)
+                while len(where.link._turns) < 2:
+                    await anyio.sleep(0.02)
+                where.link.connection.abort()
+    [(said, refused)] = heard
+    assert (said, [type(each) for each in refused]) == ([], [ConnectFailed] * 12)
 
 
 @pytest.mark.requirement("speed.limiter")
@@ -169,6 +202,19 @@ async def test_sessions_that_log_in_alike_go_over_one_connection_which_ends_with
     await dispatch(app, session.disconnect, {"session_id": other}, owner)
     assert shared.connection.is_closed()
     assert app.links._standing == {}
+
+
+@pytest.mark.requirement("speed.shared")
+async def test_a_session_that_two_end_at_once_takes_no_other_session_with_it(
+    app: App, owner: DirectCall, deb: Host
+) -> None:
+    """As when somebody disconnects while it is ended for being idle."""
+    one, other = [await connected(app, deb, "dev", owner) for _ in range(2)]
+    ending = app.sessions.find(owner.caller, one)
+    async with anyio.create_task_group() as group:
+        group.start_soon(app.sessions.close, ending)
+        group.start_soon(app.sessions.close, ending)
+    assert await way_of(app, owner, other)
 
 
 @pytest.mark.requirement("speed.shared")

@@ -19,7 +19,7 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, Conflict, HostKeyUnconfirmed, InvalidInput, NotFound, Refused, TimedOut, TooMany
 from mcp_ssh.ssh.dial import Dialer
 from mcp_ssh.tool import Caller, Role
-from mcp_ssh.tools import command, hostkey, session
+from mcp_ssh.tools import command, connection, hostkey, session, tunnel
 from tests.doors import DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected, login, number, processes, started, trust
@@ -111,6 +111,20 @@ async def test_a_key_that_cannot_be_used_is_named_before_anything_is_sent(
         await dispatch(app, session.connect, {"host": deb.ip, "username": "dev", **how}, DirectCall(caller()))
     assert named in error.value.message
     assert error.value.hint
+
+
+@pytest.mark.parametrize("name", ["password", "key_content", "key_passphrase", "interactive_answers"])
+@pytest.mark.parametrize("text", ["-----BEGIN \ud800", "a\0b"])
+async def test_a_secret_that_cannot_be_sent_is_named_before_anything_is_done(
+    app: App, deb: Host, name: str, text: str
+) -> None:
+    given = {"host": deb.ip, "username": "dev", name: [text] if name == "interactive_answers" else text}
+    with pytest.raises(InvalidInput, match=rf"^{name}\S*: must ") as refused:
+        await dispatch(app, session.connect, given, DirectCall(caller()))
+    assert text not in str(refused.value)
+    if name != "interactive_answers":
+        with pytest.raises(InvalidInput, match=rf"^{name}: must "):
+            await dispatch(app, connection.add, {"name": "web", **given}, DirectCall(caller()))
 
 
 async def test_a_wrong_passphrase_is_said_to_be_wrong(app: App, deb: Host, tmp_path: Path) -> None:
@@ -334,6 +348,28 @@ async def test_revoking_a_token_ends_its_sessions_and_what_runs_on_them(app: App
     assert await processes(deb, n) == []
     owner = DirectCall(caller())
     assert list((await dispatch(app, session.list_, {}, owner)).sessions) == [stays]
+
+
+@pytest.mark.requirement("session.disconnect")
+async def test_a_disconnect_whose_caller_leaves_ends_the_session_all_the_same(app: App, deb: Host) -> None:
+    who, n = DirectCall(caller()), number()
+    on = {"session_id": await connected(app, deb, "dev", who)}
+    link = app.sessions.find(who.caller, on["session_id"]).link
+    leads = {"local_port": 0, "remote_host": "127.0.0.1", "remote_port": 22}
+    port = (await dispatch(app, tunnel.local, {**on, **leads}, who)).port
+
+    async def run() -> None:
+        with pytest.raises(Conflict):
+            await dispatch(app, command.exec_, {**on, "command": f"trap '' TERM; sleep {n}"}, who)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        await started(deb, n)
+        with anyio.move_on_after(0.1):  # TERM is waited for longer
+            await dispatch(app, session.disconnect, on, who)
+    assert (await processes(deb, n), link.alive, app.links._standing) == ([], False, {})
+    with pytest.raises(OSError, match="All connection attempts failed"):
+        await anyio.connect_tcp("127.0.0.1", port)
 
 
 @pytest.mark.requirement("server.stop")

@@ -13,10 +13,12 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App
+from mcp_ssh.dispatch import dispatch
 from mcp_ssh.tools import file, session
-from tests.doors import Direct
+from tests.doors import Direct, DirectCall, caller
 from tests.fleet.hosts import Host
 from tests.hosts.machine import login, trust
+from tests.hosts.test_links import more_sshd
 from tests.hosts.test_transfer_trees import FACTS, planted
 from tests.hosts.transfers import FOLDER, SUMS, On, facts, noise, opened, refused, sha256
 
@@ -54,7 +56,8 @@ async def test_files_are_written_looked_at_and_read(on: Jailed) -> None:
     assert await on.outside("cat f; stat -c '%a %U' f; ls -A") == "one\ntwo\nthree\n640 sftponly\nf\n"
     assert (last["sha256"], last["permissions"]) == (await on.sha256("f"), "0640")
     await refused("conflict", 409, on.call(file.write, path="f", content="x", expected_sha256="0" * 64))
-    await refused("conflict", 409, on.call(file.write, path="f", content="x", expected_sha256=""))
+    there = await refused("conflict", 409, on.call(file.write, path="f", content="x", expected_sha256=""))
+    assert there.payload["details"]["actual_sha256"] == last["sha256"]
     await on.call(file.write, path="f", content="4", expected_sha256=last["sha256"])
     assert (await on.call(file.read, path="f"))["content"] == "4"
     await on.outside("ln -s f link; mkdir d; printf x > \"$(printf 'd/\\377')\"")
@@ -67,6 +70,20 @@ async def test_files_are_written_looked_at_and_read(on: Jailed) -> None:
                              (file.stat, "gone", "not_found"), (file.list_, "f", "invalid_input")):  # fmt: skip
         await refused(code, 400 if code == "invalid_input" else 404, on.call(tool, path=path))
     await refused("permission_denied", 403, on.call(file.write, path="/new", content="x"))
+
+
+async def test_calls_wait_for_their_turn_where_the_machine_gives_few_channels(app: App, auth: Host) -> None:
+    owner, heard = DirectCall(caller()), list[str]()
+    async with more_sshd(auth, app, 2) as arguments:
+        await dispatch(app, session.connect, {**login(auth, "sftponly"), "port": arguments["port"]}, owner)
+
+        async def look() -> None:
+            heard.append((await dispatch(app, file.stat, {"path": "."}, owner)).type)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(12):
+                group.start_soon(look)
+    assert heard == ["dir"] * 12
 
 
 async def test_folders_and_files_are_made_moved_and_removed(on: Jailed) -> None:

@@ -14,12 +14,13 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.commandline import Command, command
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.errors import NotFound
+from mcp_ssh.errors import Conflict, NotFound
 from mcp_ssh.probes import tasks as probe
 from mcp_ssh.ssh.link import lost
 from mcp_ssh.ssh.session import Output, Session
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command as room
+from mcp_ssh.tools import shell
 from tests.doors import DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected, login, number, outside, processes, started, trust
@@ -281,6 +282,39 @@ async def test_a_task_is_its_callers_and_the_admins(app: App, deb: Host) -> None
     assert await admin.names() == []
     assert await admin.names(all_on_host=True) == [task.task_id]
     assert (await admin.cancel(task.task_id))["stopped"] is True
+
+
+@pytest.mark.requirement("task.owner")
+async def test_a_name_is_not_free_because_another_caller_asked_for_it(app: App, deb: Host) -> None:
+    app.config.security.allow_server_identities.append("*")
+    mine, other = (DirectCall(caller(name, Role.OPERATOR, owner=False)) for name in ("one", "two"))
+    on = {each.caller.id: {"session_id": await connected(app, deb, "dev", each)} for each in (mine, other)}
+    start = {"task_name": "report", "command": "echo mine"}
+    await dispatch(app, room.background, {**on["one"], **start}, mine)
+    with anyio.fail_after(10):
+        while not (await outside(deb, f"ls {FOLDER}/report/end 2>/dev/null || true", user="dev")):
+            await anyio.sleep(0.02)
+    with pytest.raises(NotFound):
+        await dispatch(app, room.task, {**on["two"], "task_id": "report"}, other)
+    with pytest.raises(Conflict):
+        await dispatch(app, room.background, {**on["two"], **start, "command": "echo theirs"}, other)
+    assert (await dispatch(app, room.task, {**on["one"], "task_id": "report"}, mine)).output == "mine\n"
+
+
+@pytest.mark.requirement("exec.cwd")
+async def test_a_folder_to_run_in_is_the_one_that_is_named(app: App, host: Host) -> None:
+    here = await directly(app, host)
+    await outside(host, "mkdir ./-", user="dev")
+    try:
+        for folder, wanted in (("~", "/home/dev\n"), ("~/-", "/home/dev/-\n"), ("-", "/home/dev/-\n")):
+            done = await here.way.call(room.exec_, here.given(command="pwd", cwd=folder))
+            assert done["stdout"] == wanted
+            output, _, _ = await here.follow(await here.start("pwd", cwd=folder))
+            assert output == wanted
+        await here.way.call(shell.open_, here.given(cwd="~/-"))
+        assert (await here.way.call(shell.exec_, here.given(command="pwd")))["output"] == wanted
+    finally:
+        await outside(host, "rmdir ./-", user="dev")
 
 
 @pytest.mark.requirement("task.clean_up")

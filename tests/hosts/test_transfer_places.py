@@ -34,6 +34,9 @@ async def test_relative_paths_are_in_the_transfers_folder(on: On, mcp_home: Path
     kept = mcp_home / "transfers/deep/er/f"
     assert kept.read_text() == "1\n"
     assert (mcp_home / "transfers").stat().st_mode & 0o777 == 0o700
+    for tool, path in ((file.upload, "deep/er/f/x"), (file.download, "deep/er/f"), (file.download, "deep/er/f/x")):
+        error = await refused("invalid_input", 400, on.call(tool, remote_path=f"{FOLDER}/t", local_path=path))
+        assert "a file is in the way" in str(error.payload)
     await on.call(file.upload, remote_path=f"{FOLDER}/back", local_path="deep/er/f")
     assert await on.sha256("back") == sha256(kept)
     got = await on.call(file.download, remote_path=f"{FOLDER}/t", local_path="tree")

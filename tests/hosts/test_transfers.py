@@ -245,6 +245,27 @@ async def test_a_source_that_is_rewritten_while_it_is_sent_replaces_nothing(
     assert await direct.sha256("f") != sha256(there)
 
 
+@pytest.mark.requirement("file.upload")
+async def test_a_small_source_that_is_rewritten_while_it_is_read_is_sent_as_it_is_now(
+    direct: On, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, original, texts = tmp_path / "there", local.Source.sha256, [b"newest", b"newer!"]
+    there.write_bytes(b"oldest")
+    os.utime(there, (0, 0))
+
+    def rewritten_first(source: local.Source) -> str:
+        if texts:
+            there.write_bytes(texts.pop())
+        return original(source)
+
+    monkeypatch.setattr(local.Source, "sha256", rewritten_first)
+    sent = {"remote_path": f"{FOLDER}/f", "local_path": str(there)}
+    # Written to before each of the two times that its end was reached.
+    await refused("conflict", 409, direct.call(file.upload, **sent))
+    assert (await direct.call(file.upload, **sent))["sha256"] == sha256(there)
+    assert await direct.outside("cat f; ls -A") == "newestf\n"
+
+
 @pytest.mark.requirement("file.upload", "file.download", "file.transfer.tree")
 async def test_where_openssl_is_missing_the_machine_sums_up_with_sha256sum(
     app: App, deb: Host, wrapped: Any, tmp_path: Path

@@ -1,6 +1,7 @@
 """Tunnels lead where they say, both ways, carry every byte, and end when they should."""
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import os
@@ -160,6 +161,45 @@ async def test_tunnels_end_with_their_session(app: App, deb: Host) -> None:
     made = await way.call(tunnel.local, {**on, "local_port": 0, "remote_host": "127.0.0.1", "remote_port": 22})
     await way.call(session.disconnect, on)
     assert await refuses("127.0.0.1", made["port"])
+
+
+@pytest.mark.requirement("tunnel.close")
+@pytest.mark.parametrize("ends", ["tunnel", "session"])
+async def test_connections_through_a_tunnel_end_with_it_and_with_its_session(app: App, deb: Host, ends: str) -> None:
+    way = Direct(app)
+    on, beside = await opened(way, app, deb), await opened(way, app, deb)
+    # The connection to the machine stays, so it is not what ends them.
+    assert len({app.sessions.find(caller(), each["session_id"]).link for each in (on, beside)}) == 1
+    came, heard = anyio.Event(), list[str]()
+    asks = "exec 3<>/dev/tcp/127.0.0.1/{}; head -c 5 <&3; echo here >&3; cat <&3"
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        await reader.readline()
+        came.set()
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        out = await way.call(tunnel.local, {**on, "local_port": 0, "remote_host": "127.0.0.1", "remote_port": 22})
+        back = await way.call(tunnel.remote, {**on, "remote_port": 0, "local_port": port})
+
+        async def ask() -> None:
+            heard.append(await outside(deb, f"bash -c '{asks.format(back['port'])}'"))
+
+        with anyio.fail_after(20):
+            async with await anyio.connect_tcp("127.0.0.1", out["port"]) as stream, anyio.create_task_group() as group:
+                assert await stream.receive(4) == b"SSH-"
+                group.start_soon(ask)
+                await came.wait()
+                await way.call(*((tunnel.close_all, on) if ends == "tunnel" else (session.disconnect, on)))
+                with pytest.raises(anyio.EndOfStream):
+                    while True:
+                        await stream.receive()
+    assert heard == ["hello"]
+    assert app.sessions.find(caller(), beside["session_id"]).connected
 
 
 @pytest.mark.requirement("tunnel.list")

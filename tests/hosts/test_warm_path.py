@@ -14,7 +14,7 @@ from mcp_ssh.ssh import spare, wire
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.session import Session
-from mcp_ssh.tools import command, session
+from mcp_ssh.tools import command, session, shell
 from mcp_ssh.tools.file import content
 from tests.doors import DirectCall, Way, caller
 from tests.fleet.hosts import Host
@@ -201,6 +201,27 @@ async def test_a_change_made_through_us_is_seen_by_the_next_command(app: App, de
             else:
                 await on.run(f"echo export FRESH={n} >~/.bashrc")
             assert (await on.run("echo $FRESH")).stdout == f"{n}\n".encode()
+
+
+@pytest.mark.requirement("exec.warm.fresh")
+@pytest.mark.parametrize("way", ["task", "key"])
+async def test_a_change_made_behind_a_call_is_seen_once_that_is_told(app: App, deb: Host, way: str) -> None:
+    on = await warm(app, deb, "dev")
+    who, where = DirectCall(caller()), {"session_id": on.session.id}
+    change = "echo export FRESH=1 >~/.bashrc"
+    async with rc_file(deb, "dev", "export FRESH=0\n"):
+        if way == "task":
+            begun = await dispatch(app, command.background, {**where, "command": f"sleep 0.5; {change}"}, who)
+            asked = {**where, "task_id": begun.task_id, "wait_s": 20}
+            assert (await dispatch(app, command.task, asked, who)).status == "completed"
+        else:
+            await dispatch(app, shell.send, {**where, "command": f"{change}; echo do''ne", "enter": False}, who)
+            await on.ready()
+            await dispatch(app, shell.key, {**where, "key": "enter"}, who)
+            with anyio.fail_after(10):
+                while "done" not in (await dispatch(app, shell.read, where, who)).output:
+                    await on.ready()
+        assert (await on.run("echo $FRESH")).stdout == b"1\n"
 
 
 async def test_without_renewal_it_would_see_the_old(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What a login says when it is asked."""
 
 import re
+import time
 
 import pytest
 from pydantic import SecretStr
@@ -111,3 +112,10 @@ def test_questions_of_a_strange_machine_are_shown_short_and_plain() -> None:
     assert answers.reply("", [("\x1b[31mgive\n" + "x" * 10_000, False)] * 50) is None
     assert len(answers.unanswered) == 4
     assert all(len(each) <= 200 and each.isprintable() for each in answers.unanswered)
+
+
+def test_no_text_of_a_machine_takes_long_to_be_searched() -> None:
+    """All of one that a packet can hold took two minutes, in which a server answered nobody."""
+    began = time.process_time()
+    Answers(None, ()).reply("new " * 2**16, [("new " * 2**16, False)])
+    assert time.process_time() - began < 5

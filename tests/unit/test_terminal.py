@@ -1,5 +1,6 @@
 """What comes from a terminal is read as a person reads it, whatever it is."""
 
+import time
 from typing import get_args
 
 import asyncssh
@@ -65,6 +66,14 @@ def test_pieces_end_where_nothing_is_cut(data: bytes, size: int) -> None:
         pieces.append(plain(data[at:end]))
         at = end
     assert "".join(pieces) == plain(data)
+
+
+@pytest.mark.parametrize("output", [b"\r" * 2**20, b"\r" * 2**20 + b"x", b"\x1b[" * 2**19, b"a\b" * 2**19])
+def test_no_output_takes_long_to_be_made_into_text(output: bytes) -> None:
+    """With `\r*` in a pattern the first of these took more than ten minutes, in which a server answered nobody."""
+    began = time.process_time()
+    plain(output)
+    assert time.process_time() - began < 20
 
 
 def test_what_was_written_over_is_gone() -> None:

@@ -19,7 +19,9 @@ Stdin = Annotated[
     str | None,
     Field(max_length=4_194_304, repr=False, description="Text for standard input, which is closed without it."),
 ]
-Folder = Annotated[ShellText | None, Field(min_length=1, max_length=4096, description="Folder to run in.")]
+Folder = Annotated[
+    ShellText | None, Field(min_length=1, max_length=4096, description="Folder to run in; `~` is the account's home.")
+]
 Environment = Annotated[
     dict[VariableName, ShellText] | None,
     Field(

@@ -69,6 +69,7 @@ async def background(host: Session, params: Background, call: Call) -> Begun:
         stdin=stdin_bytes(params.stdin) or b"",
         timeout_s=params.time_limit_s() - 15.0,
     )
+    host.renew_spares()
     begun = Begun(task_id=started.id, status="started", start_time=started.began.at)
     if started.began.ends_with_login:
         begun.warning = (
@@ -138,6 +139,8 @@ async def task(host: Session, params: Poll, call: Call) -> Polled:
         limit=output_limit(params.max_output_bytes, call.door, host.limits.output_bytes),
         wait_s=params.wait_s,
     )
+    if seen.status != "running":  # it may have changed what the next login finds, while a shell waited
+        host.renew_spares()
     output, output_next = _said(seen, seen.output, params.encoding)
     error, error_next = _said(seen, seen.error, params.encoding)
     polled = Polled(
@@ -261,6 +264,7 @@ async def task_cancel(host: Session, params: Cancel, call: Call) -> Cancelled:
     They get TERM, and KILL shortly after. What they said before stays readable with command_task.
     """
     stopped, seen = await engine.cancel(host, call.caller, params.task_id)
+    host.renew_spares()
     cancelled = Cancelled(task_id=seen.id, status=seen.status, stopped=stopped.shown())
     if stopped.survivors:
         cancelled.survivors = stopped.survivors

@@ -3,11 +3,10 @@
 from pydantic import Field
 
 from mcp_ssh.params import Result, ShellText, output_limit
-from mcp_ssh.probes.terminal import plain
 from mcp_ssh.ssh.dialogue import Status, execute
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
-from mcp_ssh.tools.shell.which import OnShell, Waiting, to_type_in, waiting_for
+from mcp_ssh.tools.shell.which import OnShell, Waiting, as_text, to_type_in, waiting_for
 
 
 class ExecInShell(OnShell):
@@ -49,7 +48,7 @@ async def exec_(host: Session, params: ExecInShell, call: Call) -> ExecutedInShe
     result = ExecutedInShell(
         status=outcome.status,
         command=params.command,
-        output=plain(shown),
+        output=await as_text(shown),
         exit_code=outcome.exit_code,
         output_offset=outcome.start,
     )

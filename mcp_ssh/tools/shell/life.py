@@ -16,7 +16,9 @@ class OpenShell(OnSession):
     shell: ShellName = Field(default=DEFAULT, description="Name for it, free to choose.")
     columns: Columns = 80
     rows: Rows = 24
-    cwd: ShellText | None = Field(default=None, min_length=1, max_length=4096, description="Folder to start in.")
+    cwd: ShellText | None = Field(
+        default=None, min_length=1, max_length=4096, description="Folder to start in; `~` is the account's home."
+    )
 
 
 class ShellOpened(Result):

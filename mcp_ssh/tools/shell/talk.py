@@ -6,12 +6,12 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from mcp_ssh.errors import InvalidInput, Refused
 from mcp_ssh.params import OneLine, Result, ShellText, output_limit
-from mcp_ssh.probes.terminal import KEYS, Key, Prompt, plain, typed
+from mcp_ssh.probes.terminal import KEYS, Key, Prompt, typed
 from mcp_ssh.ssh.dialogue import asks_secretly
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.shell import Shell, State
 from mcp_ssh.tool import Call, Question, Risk, tool
-from mcp_ssh.tools.shell.which import OnShell, Waiting, to_type_in, waiting_for
+from mcp_ssh.tools.shell.which import OnShell, Waiting, as_text, to_type_in, waiting_for
 
 
 class Send(OnShell):
@@ -54,6 +54,7 @@ async def key(host: Session, params: PressKey, call: Call) -> KeySent:
     """Press a key in an interactive shell, such as ctrl+c to end a program, tab, or an arrow."""
     shell = await to_type_in(host, call, params.shell)
     offset = await shell.type(KEYS[params.key])
+    host.renew_spares()
     return KeySent(status="sent", key=params.key, offset=offset)
 
 
@@ -98,7 +99,9 @@ async def read(host: Session, params: ReadShell, call: Call) -> ShellRead:
     limit = output_limit(params.max_output_bytes, call.door, host.limits.output_bytes)
     wanted = shell.cursor if params.offset is None else params.offset
     piece = await shell.read(params.offset, limit, params.wait_s)
-    text = piece.content.decode("utf-8", "replace") if params.raw else plain(piece.content)
+    if piece.content:  # what ran since may have changed what the next login finds
+        host.renew_spares()
+    text = piece.content.decode("utf-8", "replace") if params.raw else await as_text(piece.content)
     result = ShellRead(
         output=text, lines=text.count("\n"), offset=piece.start, next_offset=piece.end, status=shell.state
     )
@@ -168,6 +171,7 @@ async def secret(host: Session, params: TypeSecret, call: Call) -> SecretSent:
     if await asks_secretly(host, shell) != asked:
         raise Refused("the prompt has changed meanwhile", hint="look with shell_read, and call again")
     offset = await shell.type(given.get_secret_value().encode() + KEYS["enter"])
+    host.renew_spares()
     return SecretSent(status="sent", prompt=asked.text, offset=offset)
 
 

@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
+import anyio.to_thread
 from pydantic import BaseModel, Field
 
 from mcp_ssh.params import OnSession
-from mcp_ssh.probes.terminal import Kind, Prompt
+from mcp_ssh.probes.terminal import Kind, Prompt, plain
 from mcp_ssh.ssh.link import Terminal
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.shell import Shell
@@ -14,6 +15,9 @@ from mcp_ssh.tool import Call
 
 DEFAULT = "default"
 """The shell of a session that nobody has to name or to open."""
+
+AT_ONCE = 16 * 1024
+"""Bytes of output that are made into text in a few ms, whatever they are."""
 
 ShellName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
 Columns = Annotated[int, Field(ge=20, le=500, description="Width of the terminal in characters.")]
@@ -42,6 +46,11 @@ _NEXT: dict[Kind, str] = {
 def waiting_for(asked: Prompt) -> Waiting:
     """What a shell waits for, as answers tell it."""
     return Waiting(kind=asked.kind, prompt=asked.text, next=_NEXT[asked.kind])
+
+
+async def as_text(output: bytes) -> str:
+    """Output as text; in a thread where it takes longer than other calls should wait."""
+    return plain(output) if len(output) <= AT_ONCE else await anyio.to_thread.run_sync(plain, output)
 
 
 async def to_type_in(host: Session, call: Call, name: str) -> Shell:
