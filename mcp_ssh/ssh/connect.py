@@ -14,8 +14,9 @@ from mcp_ssh.config import Config
 from mcp_ssh.errors import ConnectFailed, TimedOut, Unsupported
 from mcp_ssh.policy import Rules, matches, rules_for
 from mcp_ssh.ssh.dial import Dialer, NetworkFailed, new_password_wanted
+from mcp_ssh.ssh.failures import lost
 from mcp_ssh.ssh.hostkeys import HostKeys
-from mcp_ssh.ssh.link import Link, lost
+from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.links import Links, Standing
 from mcp_ssh.ssh.login import Login, Logins, Resolver
 from mcp_ssh.ssh.session import Account, Limits, Session

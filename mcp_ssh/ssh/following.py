@@ -8,7 +8,7 @@ import anyio
 from mcp_ssh.errors import RemoteFailed, TimedOut
 from mcp_ssh.probes.answers import Asked, named
 from mcp_ssh.probes.following import SILENT_S, Followed, Over, Position
-from mcp_ssh.ssh.link import lost
+from mcp_ssh.ssh.failures import lost
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.streaming import Stream, streaming
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import anyio
 
 from mcp_ssh.commandline import Command
-from mcp_ssh.errors import ConnectFailed, ToolError, Unsupported
+from mcp_ssh.errors import ToolError
 from mcp_ssh.ssh.become import Acting, Entry
+from mcp_ssh.ssh.failures import lost, no_commands, no_terminal
 from mcp_ssh.ssh.kill import Stopped, look, parse, sweep
 from mcp_ssh.ssh.places import Strand, Turns
 from mcp_ssh.ssh.spare import Spares
@@ -471,36 +472,3 @@ async def close_channel(channel: "Channel") -> None:
     with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT_S):
         channel.close()
         await channel.wait_closed()
-
-
-def lost() -> ConnectFailed:
-    """The error of a connection that is gone."""
-    return ConnectFailed(
-        "the connection to the machine is lost",
-        hint="open a new session with session_connect; a command that was running may still run: look before repeating",
-    )
-
-
-def unknown_whether_run() -> ConnectFailed:
-    """The error of a connection that was gone before the machine said that it began with the command."""
-    return ConnectFailed(
-        "the connection to the machine was lost as the command was handed over; whether it ran is unknown",
-        hint="open a new session with session_connect, and look at the machine before repeating",
-        details={"ran": "unknown"},
-    )
-
-
-def no_commands() -> Unsupported:
-    """The error of an account that may not run commands."""
-    return Unsupported(
-        "this account may not run commands: the machine refused the request",
-        hint="log in with an account that has a shell",
-    )
-
-
-def no_terminal() -> Unsupported:
-    """The error of an account that gets no terminal."""
-    return Unsupported(
-        "the machine gives this account no terminal (PermitTTY in sshd_config, or no-pty in authorized_keys)",
-        hint="use command_exec or command_background, which need none",
-    )

@@ -8,8 +8,9 @@ import anyio
 
 from mcp_ssh.errors import NotFound
 from mcp_ssh.ssh.capture import Capture
+from mcp_ssh.ssh.failures import lost, unknown_whether_run
 from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.link import Link, lost, unknown_whether_run
+from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.streaming import BLOCK, Started, on_channel
 from mcp_ssh.ssh.wire import Wire
 

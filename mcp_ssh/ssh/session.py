@@ -22,7 +22,8 @@ from mcp_ssh.probes.protected import guarded
 from mcp_ssh.ssh.become import Acting, acting_as
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.capture import Capture
-from mcp_ssh.ssh.link import Link, lost
+from mcp_ssh.ssh.failures import lost
+from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.run import Ended, Running
 from mcp_ssh.ssh.shell import Shells
 from mcp_ssh.ssh.spare import only_looks

@@ -22,7 +22,8 @@ from mcp_ssh.probes.answers import denied, named
 from mcp_ssh.probes.file_write import Outcome
 from mcp_ssh.probes.files import Entry, Facts, Page
 from mcp_ssh.probes.protected import is_protected, may_hold, refusal
-from mcp_ssh.ssh.link import FULL, LONG_WAIT_S, Link, lost
+from mcp_ssh.ssh.failures import lost
+from mcp_ssh.ssh.link import FULL, LONG_WAIT_S, Link
 from mcp_ssh.ssh.session import Session
 
 if TYPE_CHECKING:

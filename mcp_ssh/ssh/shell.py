@@ -17,8 +17,9 @@ import anyio.to_thread
 from mcp_ssh.errors import Conflict, ConnectFailed, NotFound, RemoteFailed, TimedOut, ToolError, TooMany
 from mcp_ssh.probes.screen import FEED_LIMIT, Screen
 from mcp_ssh.probes.terminal import Prompt, plain, prompt, unfinished
+from mcp_ssh.ssh.failures import lost
 from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.link import Link, Terminal, close_channel, lost
+from mcp_ssh.ssh.link import Link, Terminal, close_channel
 from mcp_ssh.ssh.scrollback import Scrollback
 from mcp_ssh.ssh.wire import StartLine, Wire
 

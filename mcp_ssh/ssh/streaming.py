@@ -10,8 +10,9 @@ import anyio
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.ssh.become import Acting, Entry
+from mcp_ssh.ssh.failures import lost
 from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.link import Link, close_channel, lost
+from mcp_ssh.ssh.link import Link, close_channel
 from mcp_ssh.ssh.spare import Spare
 from mcp_ssh.ssh.wire import StartLine, Wire, wire
 

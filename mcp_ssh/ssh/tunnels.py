@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, PermissionDenied, TimedOut, ToolError, TooMany
-from mcp_ssh.ssh.link import Link, lost
+from mcp_ssh.ssh.failures import lost
+from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.tunnel_state import Close, Life, LinkLost, Listening, after
 
 if TYPE_CHECKING:

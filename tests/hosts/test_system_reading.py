@@ -95,9 +95,9 @@ async def test_every_door_tells_them(way: Way, app: App, host: Host) -> None:
 async def test_an_interface_whose_other_end_is_down_is_not_up(app: App, host: Host) -> None:
     way = Direct(app)
     on = await opened(way, app, host)
-    await outside(
-        host, "ip link add ours0 type veth peer name ours1; ip addr add 10.99.0.1/24 dev ours0; ip link set ours0 up"
-    )
+    made = "ip link add ours0 type veth peer name ours1; ip addr add 10.99.0.1/24 dev ours0; ip link set ours0 up"
+    seen = "cat /sys/class/net/ours0/operstate"  # the kernel tells a moment later
+    await outside(host, f"{made}; timeout 20 sh -c 'until [ $({seen}) = lowerlayerdown ]; do sleep 0.05; done'")
     try:
         found = {each["name"]: each for each in (await way.call(system.network, on))["interfaces"]}
         assert (found["ours0"]["addresses"], found["ours0"]["status"]) == (["10.99.0.1/24"], "down")

@@ -16,7 +16,7 @@ from mcp_ssh.commandline import Command, command
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, NotFound
 from mcp_ssh.probes import tasks as probe
-from mcp_ssh.ssh.link import lost
+from mcp_ssh.ssh.failures import lost
 from mcp_ssh.ssh.session import Output, Session
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command as room

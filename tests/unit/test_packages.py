@@ -108,6 +108,13 @@ def test_codes_of_zypper_from_a_hundred_on_are_no_failures_but_one() -> None:
     assert [code for code in (0, 1, 4, 7, 8, 102, 103, 104, 106) if zypper.worked(Said(code, ""))] == [0, 102, 103, 106]
 
 
+def test_what_was_broken_before_is_no_failure_of_apks() -> None:
+    count = "1 error; 67.8 MiB in 60 packages\n"
+    assert [MANAGERS["apk"].worked(Said(1, said)) for said in (count, "ERROR: no such\n" + count, "")] == [
+        True, False, False,
+    ]  # fmt: skip
+
+
 def test_the_names_that_apk_finds_may_have_numbers_in_them() -> None:
     said = "font-misc-100dpi-1.0.3-r5 - X.org fonts\nlibfoo2-2.1_git20240101-r0 - a - b\n"
     assert [(each.name, each.summary) for each in MANAGERS["apk"].found(said)] == [

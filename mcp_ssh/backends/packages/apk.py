@@ -10,6 +10,7 @@ from mcp_ssh.commandline import Command
 _PLANNED = re.compile(r"^\(\d+/\d+\) (\w+) (\S+) \((?:\S+ -> )?([^)\s]+)\)", re.MULTILINE)
 _UPGRADING = re.compile(r"^\(\d+/\d+\) Upgrading (\S+) \(\S+ -> ([^)\s]+)\)", re.MULTILINE)
 _FOUND = re.compile(r"^(\S+)-\d[^-\s]*(?:-r\d+)? - (.*)$", re.MULTILINE)
+_COUNT = re.compile(r"^\d+ errors?; ", re.MULTILINE)
 _KEPT = re.compile(r"not removed due to:\n((?: +\S.*\n?)+)")
 _WORDS = {"install": ("add",), "remove": ("del",), "update": ("upgrade",)}
 _DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
@@ -45,8 +46,8 @@ class Apk:
         return [Planned(name, None if word == "Purging" else version) for word, name, version in lines]
 
     def worked(self, said: Said) -> bool:
-        """Exit code 0."""
-        return said.exit_code == 0
+        """Exit code 0; or nothing but the count of packages that were broken before, which is an error of each call."""
+        return said.exit_code == 0 or (bool(_COUNT.search(said.output)) and "ERROR:" not in said.output)
 
     def dependents(self, output: str, names: Sequence[str]) -> list[str]:
         """Those for whose sake a package is not removed."""

@@ -79,7 +79,7 @@ async def upgradable(host: Session, params: Looking, call: Call) -> Upgradable:
     manager = choose(await host.platform())
     said, inventory = await _work(host, manager, call, params).ask(manager.upgradable())
     newer = manager.newer(said.output)
-    if not newer and said.exit_code != 0 and "rror" in said.output:
+    if not newer and not manager.worked(said) and "rror" in said.output:
         raise RemoteFailed(f"{manager.name} failed: {reason(said.output)}", hint="see with command_exec what it says")
     changes = [change_of(name, inventory, version) for name, version in sorted(newer.items())]
     return Upgradable(packages=changes, count=len(changes), package_manager=manager.name)

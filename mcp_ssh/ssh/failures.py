@@ -1,0 +1,36 @@
+"""The errors of a connection that is gone, and of an account that may not do as asked."""
+
+from mcp_ssh.errors import ConnectFailed, Unsupported
+
+
+def lost() -> ConnectFailed:
+    """The error of a connection that is gone."""
+    return ConnectFailed(
+        "the connection to the machine is lost",
+        hint="open a new session with session_connect; a command that was running may still run: look before repeating",
+    )
+
+
+def unknown_whether_run() -> ConnectFailed:
+    """The error of a connection that was gone before the machine said that it began with the command."""
+    return ConnectFailed(
+        "the connection to the machine was lost as the command was handed over; whether it ran is unknown",
+        hint="open a new session with session_connect, and look at the machine before repeating",
+        details={"ran": "unknown"},
+    )
+
+
+def no_commands() -> Unsupported:
+    """The error of an account that may not run commands."""
+    return Unsupported(
+        "this account may not run commands: the machine refused the request",
+        hint="log in with an account that has a shell",
+    )
+
+
+def no_terminal() -> Unsupported:
+    """The error of an account that gets no terminal."""
+    return Unsupported(
+        "the machine gives this account no terminal (PermitTTY in sshd_config, or no-pty in authorized_keys)",
+        hint="use command_exec or command_background, which need none",
+    )
