@@ -1,24 +1,19 @@
 """One key of `config.json` read, or changed in the file: the whole is checked before anything is written."""
 
 import difflib
-import fcntl
 import json
 import os
-import secrets
-import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from mcp_ssh.config import Config, load
-from mcp_ssh.errors import InvalidInput, NotFound, RemoteFailed, TimedOut
+from mcp_ssh.errors import InvalidInput, NotFound, RemoteFailed
+from mcp_ssh.rewriting import replace, turn_at
 
 MASK = "***"
-LOCK_LIMIT_S = 5.0
-_LOCK_POLL_S = 0.01
 
 AT_START = (
     "server", "logging", "security.confirm_tools", "security.host_keys", "security.reject_unknown_hosts",
@@ -87,18 +82,21 @@ def set_key(folder: Path, key: str, value: Any, expect: Callable[[Config], None]
         raise InvalidInput(
             f"value: {MASK} stands for a secret and is none", hint="give the secret, or leave its key out"
         )
-    with _turn(folder):
-        changed, path, text = _changed(folder, key, value)
-        if expect is not None:
-            expect(changed)
-        _write(path, text)
-        return changed
-
-
-def _changed(folder: Path, key: str, value: Any) -> tuple[Config, Path, str]:
-    """The config with the change, and what then stands in which file."""
-    value_of(load(folder), key)  # the file is right, and there is such a key
     path = Path(os.path.realpath(folder / "config.json"))  # a link stays one
+    try:
+        with turn_at(path, "config.json"):
+            changed, text = _changed(folder, path, key, value)
+            if expect is not None:
+                expect(changed)
+            replace(path, text.encode())
+    except OSError as error:
+        raise RemoteFailed(f"config.json cannot be written: {error.strerror}", hint="the old file stands") from error
+    return changed
+
+
+def _changed(folder: Path, path: Path, key: str, value: Any) -> tuple[Config, str]:
+    """The config with the change, and what then stands in the file."""
+    value_of(load(folder), key)  # the file is right, and there is such a key
     text = path.read_text("utf-8") if path.exists() else "{}"
     raw: dict[str, Any] = json.loads(text)
     *areas, name = key.split(".")
@@ -114,7 +112,7 @@ def _changed(folder: Path, key: str, value: Any) -> tuple[Config, Path, str]:
         raise InvalidInput(
             f"value: {where}: {first['msg']}", hint="config_get shows the value it has; config.example.json every key"
         ) from None
-    return changed, path, json.dumps(raw, indent=2) + "\n"
+    return changed, json.dumps(raw, indent=2) + "\n"
 
 
 def running(now: Config, wanted: Config) -> Config:
@@ -133,41 +131,6 @@ def _masked(value: Any) -> bool:
     if isinstance(value, dict):
         return any(_masked(each) for each in cast("dict[str, Any]", value).values())
     return value == MASK
-
-
-@contextmanager
-def _turn(folder: Path) -> Generator[None]:
-    held = os.open(folder / "config.json.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        ends = time.monotonic() + LOCK_LIMIT_S
-        while True:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= ends:
-                    raise TimedOut(
-                        f"another process has held config.json for {LOCK_LIMIT_S:g} s; nothing was changed",
-                        hint="try again",
-                    ) from None
-                time.sleep(_LOCK_POLL_S)
-        yield
-    finally:
-        os.close(held)
-
-
-def _write(path: Path, text: str) -> None:
-    new = path.with_name(f".config.{secrets.token_hex(4)}.new")
-    try:
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        raise RemoteFailed(f"config.json cannot be written: {error.strerror}", hint="the old file stands") from error
 
 
 def differences(old: BaseModel, new: BaseModel, before: str = "") -> list[str]:

@@ -5,14 +5,12 @@ make the whole file useless, names are compared without case as OpenSSH does, an
 """
 
 import base64
-import fcntl
 import hashlib
 import hmac
 import io
 import os
 import re
 import stat
-import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +18,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from mcp_ssh.errors import Refused, TimedOut
+from mcp_ssh.errors import Refused
+from mcp_ssh.rewriting import replace, turn_at
 
 Marker = Literal["", "@cert-authority", "@revoked"]
 Verdict = Literal["trusted", "unknown", "changed", "revoked"]
 
 MAX_FILE_BYTES = 16 * 2**20
-LOCK_TIMEOUT_S = 10.0
-_LOCK_POLL_S = 0.01
 _MARKERS: dict[str, Marker] = {"@cert-authority": "@cert-authority", "@revoked": "@revoked"}
 _BLANKS = " \t"
 _HASHED = "|1|"
@@ -374,48 +371,10 @@ def rewrite(path: Path, source: str, change: Callable[[bytes], bytes]) -> bool:
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(target.with_name(target.name + ".lock"), source):
+    with turn_at(target, source):
         before = read(target, source)
         after = change(before)
         if after == before:
             return False
-        _replace(target, after)
+        replace(target, after)
         return True
-
-
-@contextmanager
-def _locked(lock: Path, source: str) -> Generator[None]:
-    held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        ends = time.monotonic() + LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= ends:
-                    raise TimedOut(
-                        f"another process has held {source} for {LOCK_TIMEOUT_S:.0f} s; nothing was changed",
-                        hint="try again",
-                    ) from None
-                time.sleep(_LOCK_POLL_S)
-        yield
-    finally:
-        os.close(held)
-
-
-def _replace(target: Path, data: bytes) -> None:
-    # One fixed name serves: the lock is held, and what a crash left behind is overwritten by the next writer.
-    fresh = target.with_name(target.name + ".new")
-    written = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(written, "wb") as file:
-        os.fchmod(written, 0o600)
-        file.write(data)
-        file.flush()
-        os.fsync(written)
-    fresh.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

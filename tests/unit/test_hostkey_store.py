@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from mcp_ssh import rewriting
 from mcp_ssh.errors import Conflict, Internal, InvalidInput, TimedOut
 from mcp_ssh.ssh import known_hosts
 from mcp_ssh.ssh.hostkeys import HostKeys
@@ -221,7 +222,7 @@ async def test_a_folder_that_cannot_be_written_is_reported_without_its_path(tmp_
 async def test_a_lock_that_another_process_keeps_ends_the_wait_and_leaves_the_loop_free(
     host_keys: HostKeys, managed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known_hosts, "LOCK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(rewriting, "LOCK_LIMIT_S", 0.3)
     await accept(host_keys, "web1", 22, KEYS[0])
     with managed.with_name("known_hosts.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
