@@ -91,6 +91,27 @@ async def test_without_the_way_back_nobody_gets_in(app: App, deb: Host, monkeypa
 
 
 @pytest.mark.requirement("firewall.way_back")
+async def test_a_login_that_is_refused_meanwhile_is_not_repeated(app: App, deb: Host) -> None:
+    on = {**await opened(Direct(app), app, deb, "root"), "rollback_s": 2, "port": 22}
+    keys = "/root/.ssh/authorized_keys"
+    refusals = "journalctl -o cat --no-pager | grep -c 'authenticating user root' || true"
+    before = int(await console(deb, refusals))
+
+    async def take_the_key_away() -> None:
+        armed = "until [ -e /run/mcp-ssh-firewall.*/armed ]; do sleep 0.02; done"
+        await console(deb, f"timeout 20 sh -c '{armed}'; mv {keys} {keys}.away")
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(take_the_key_away)
+            told = await Direct(app).call(firewall.block_port, on)
+        assert (told["rolled_back"], told["changed"]) == (True, False)
+        assert int(await console(deb, refusals)) - before == 1
+    finally:
+        await console(deb, f"{OPEN}; mv {keys}.away {keys}")
+
+
+@pytest.mark.requirement("firewall.way_back")
 async def test_what_leaves_us_in_stays(app: App, host: Host, on: dict[str, Any]) -> None:
     way = Direct(app)
     await console(host, "iptables -A INPUT -p tcp --dport 22 -j ACCEPT")

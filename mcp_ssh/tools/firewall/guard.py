@@ -7,6 +7,7 @@ import anyio
 
 from mcp_ssh.backends.firewalls import Change
 from mcp_ssh.errors import AuthFailed, ConnectFailed, RemoteFailed, ToolError
+from mcp_ssh.probes.parts import PartsAsked
 from mcp_ssh.ssh.session import Session
 
 MARGIN_S = 60.0
@@ -85,15 +86,17 @@ async def _proved(acting: Session, change: Change, until: float, *, whole: bool)
 async def _ended(acting: Session, change: Change, until: float) -> Said:
     """What became of it in the end. What has not begun in time is called off."""
     said: Said = {}
-    begin_by = until - change.rollback_s + BEGIN_S
+    begin_by, refused = until - change.rollback_s + BEGIN_S, False
     with anyio.move_on_after(BACK_S) as wait:
         while True:
             late, said = anyio.current_time() >= begin_by, {}
             asked = change.ask_end(late=late)
             with contextlib.suppress(ToolError):
-                async with contextlib.AsyncExitStack() as stack:
-                    new = await _new(stack, acting, LOOK_S)
-                    said = asked.parts((await new.run(asked.command, timeout_s=LOOK_S + MARGIN_S)).stdout)
+                try:
+                    said = await _looked(acting, asked, anew=not refused)
+                except AuthFailed:  # another try could lock the account; to look, what is open already will do
+                    refused = True
+                    continue
                 if not said.keys() & UNDER_WAY:
                     return said
             if "starting" in said and not late:
@@ -112,6 +115,12 @@ async def _ended(acting: Session, change: Change, until: float) -> Said:
         hint="connect anew and look with firewall_rules",
         details={"rolled_back": "unknown"},
     )
+
+
+async def _looked(acting: Session, asked: PartsAsked, *, anew: bool) -> Said:
+    async with contextlib.AsyncExitStack() as stack:
+        by = await _new(stack, acting, LOOK_S) if anew else acting
+        return asked.parts((await by.run(asked.command, timeout_s=LOOK_S + MARGIN_S)).stdout)
 
 
 async def _new(stack: contextlib.AsyncExitStack, acting: Session, limit_s: float) -> Session:
