@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 LOOK_S = 5.0
 """How often idle sessions and revoked tokens are looked for."""
 
+MOST_LOST = 20
+"""Sessions of a caller whose connection was lost, and which are remembered so that calls on them are told so."""
+
 
 class Sessions:
     """All sessions, in the order they were opened."""
@@ -55,6 +58,9 @@ class Sessions:
             if not self._opening[caller.id]:
                 del self._opening[caller.id]
         self._sessions[session.id] = session
+        lost = [each for each in self._sessions.values() if each.caller_id == caller.id and not each.connected]
+        for each in lost[:-MOST_LOST]:
+            await self.close(each)
         return session
 
     def find(self, caller: Caller, name: str | None) -> Session:

@@ -17,6 +17,7 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.config import AuthConfig, Config, SecurityConfig, SshConfig
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, Conflict, HostKeyUnconfirmed, InvalidInput, NotFound, Refused, TimedOut, TooMany
+from mcp_ssh.ssh import pool
 from mcp_ssh.ssh.dial import Dialer
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import command, connection, hostkey, session, tunnel
@@ -300,6 +301,22 @@ async def test_no_more_sessions_than_configured(mcp_home: Path, deb: Host) -> No
             await dispatch(app, session.connect, login(deb, "dev"), who)
         await dispatch(app, session.disconnect, {"session_id": first}, who)
         assert (await dispatch(app, session.connect, login(deb, "dev"), who)).status == "connected"
+
+
+@pytest.mark.requirement("session.list")
+async def test_of_lost_sessions_only_the_last_are_remembered(
+    app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "MOST_LOST", 2)
+    who, opened = DirectCall(caller()), list[str]()
+    for _ in range(4):
+        opened.append(await connected(app, deb, "dev", who))
+        await in_thread(deb.console, ["pkill", "-KILL", "-u", "dev", "sshd"])
+        with anyio.fail_after(10):
+            while (await dispatch(app, session.status, {"session_id": opened[-1]}, who)).connected:
+                await anyio.sleep(0.02)
+    opened.append(await connected(app, deb, "dev", who))
+    assert list((await dispatch(app, session.list_, {}, who)).sessions) == opened[-3:]
 
 
 @pytest.mark.requirement("session.keepalive")
