@@ -16,7 +16,7 @@ from tests.hosts.machine import SOAK, login, trust
 from tests.hosts.servers import stdio
 from tests.hosts.test_firewall_changing import ONLY_WHO_IS_IN
 from tests.hosts.test_firewall_lockout import LOCK_OUTS, OPEN, console, gets_in
-from tests.hosts.test_firewalld import CLEAN, LISTENS, connects
+from tests.hosts.test_firewalld import CLEAN, LISTENS, connects, done
 from tests.hosts.test_system_reading import opened
 
 # ---- legacy tables -----------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ systemctl restart firewalld; firewall-cmd --state
 @pytest.mark.soak
 async def test_firewalld_on_iptables_is_changed_and_put_back_alike(app: App, rocky: Host) -> None:
     way = Direct(app)
-    await console(rocky, CLEAN + LISTENS + BACKEND.format("iptables"))
+    await done(rocky, CLEAN + LISTENS + BACKEND.format("iptables"))
     try:
         on = await opened(way, app, rocky, "root")
         assert "IN_public" in await console(rocky, "iptables -S")

@@ -21,10 +21,14 @@ from tests.hosts.test_system_reading import opened
 
 LISTED = "firewall-cmd --list-all-zones; firewall-cmd --direct --get-all-rules"
 LISTENS = """
-systemctl is-active -q listens || systemd-run -q --unit listens python3 -m http.server 8080
+begin() { systemctl is-active -q listens || systemd-run -q --unit listens python3 -m http.server 8080; }
+until begin; do sleep 0.1; done
 timeout 20 bash -c 'until (: </dev/tcp/127.0.0.1/8080) 2>/dev/null; do sleep 0.05; done'
 """
-CLEAN = "cd /etc/firewalld && rm -rf zones/*.xml policies/*.xml direct.xml; firewall-cmd --reload"
+CLEAN = """
+cd /etc/firewalld && rm -rf zones/*.xml policies/*.xml direct.xml
+until firewall-cmd --reload; do sleep 0.1; done
+"""
 
 
 async def connects(host: Host, expected: bool = True) -> bool:
@@ -37,9 +41,15 @@ async def connects(host: Host, expected: bool = True) -> bool:
     return True
 
 
+async def done(host: Host, text: str) -> None:
+    """Have the machine do this, all of it."""
+    ran = await anyio.to_thread.run_sync(functools.partial(host.console, ["sh", "-ec", text], timeout=60))
+    assert ran.returncode == 0, ran.stderr
+
+
 @pytest.fixture
 async def on(app: App, rocky: Host) -> AsyncIterator[dict[str, Any]]:
-    await console(rocky, CLEAN + LISTENS)
+    await done(rocky, CLEAN + LISTENS)
     yield await opened(Direct(app), app, rocky, "root")
     await console(rocky, CLEAN)
 
@@ -161,7 +171,7 @@ async def test_rules_that_were_saved_are_there_after_a_reboot_and_a_restore(
     assert "192.0.2.7" not in await console(rocky, LISTED)
     assert await connects(rocky)
     await anyio.to_thread.run_sync(functools.partial(rocky.reboot))
-    await console(rocky, LISTENS)
+    await done(rocky, LISTENS)
     listed = await way.call(firewall.rules, {**await opened(way, app, rocky, "root"), "chain": "INPUT"})
     assert [each["ports"] for each in listed["rules"] if "8080" in each["text"]] == ["8080", "8080"]
     assert await connects(rocky)

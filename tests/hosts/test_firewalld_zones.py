@@ -20,7 +20,7 @@ from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
 from tests.hosts.machine import SOAK
 from tests.hosts.test_firewall_lockout import console, gets_in, patience
-from tests.hosts.test_firewalld import CLEAN, LISTED, LISTENS, connects
+from tests.hosts.test_firewalld import CLEAN, LISTED, LISTENS, connects, done
 from tests.hosts.test_system_reading import opened
 
 ZONES = """
@@ -50,7 +50,7 @@ async def peer_connects(host: Host, expected: bool = True) -> bool:
 
 @pytest.fixture
 async def on(app: App, rocky: Host) -> AsyncIterator[dict[str, Any]]:
-    await console(rocky, NO_ZONES + CLEAN + LISTENS + ZONES)
+    await done(rocky, NO_ZONES + CLEAN + LISTENS + ZONES)
     yield {**await opened(Direct(app), app, rocky, "root"), "rollback_s": 25}
     await console(rocky, NO_ZONES + CLEAN)
 
