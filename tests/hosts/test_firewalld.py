@@ -32,13 +32,20 @@ until firewall-cmd --reload; do sleep 0.1; done
 
 
 async def connects(host: Host, expected: bool = True) -> bool:
-    """Whether a connection gets in. A dropped packet has no answer, so where none is expected the wait is short."""
-    try:
-        with anyio.fail_after(patience(expected)):
-            await (await anyio.connect_tcp(host.ip, 8080)).aclose()
-    except (OSError, TimeoutError):
-        return False
-    return True
+    """Whether a connection gets in. Where one is expected it is tried for a while, and what is in its way printed."""
+    why: OSError | None = None
+    with anyio.move_on_after(patience(expected)):
+        while expected or why is None:
+            try:
+                await (await anyio.connect_tcp(host.ip, 8080)).aclose()
+            except OSError as error:
+                why = error
+            else:
+                return True
+            await anyio.sleep(0.1)
+    if expected:
+        print(repr(why), await console(host, f"{LISTED}; ss -ltn; systemctl status listens || true; nft list ruleset"))
+    return False
 
 
 async def done(host: Host, text: str) -> None:
