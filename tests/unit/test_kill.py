@@ -107,10 +107,10 @@ def with_grep(folder: Path, text: str) -> str:
     return f"{folder}:/usr/bin:/bin"
 
 
+# BusyBox has a grep of its own inside, whatever the PATH is.
+@pytest.mark.parametrize("shell", [each for each in SHELLS if each[0] != "busybox"], ids=" ".join)
 @pytest.mark.parametrize("grep", GREPS)
 def test_a_grep_that_cannot_see_makes_nobody_say_that_it_ended(shell: list[str], tmp_path: Path, grep: str) -> None:
-    if shell[0] == "busybox":
-        return  # this one has a grep of its own inside
     cookie = secrets.token_hex(16)
     with running("sh", "-c", "echo up; sleep 1000", cookie=cookie) as call:
         assert call.stdout
