@@ -6,6 +6,8 @@ Sources: `guide` and `viewer` are the API documents, `facts` their digest, `desi
 
 from dataclasses import dataclass
 
+from tests.contract.faults import FAULTS
+
 
 @dataclass(frozen=True)
 class Requirement:
@@ -489,4 +491,4 @@ REQUIREMENTS = tuple(
         ("speed.shared", "design, session names", "Sessions of one caller that log in alike share one connection."),
         ("speed.widening", "issue 4, speed", "A call that waits long gets another connection, where that asks nobody."),
     )
-)
+) + tuple(Requirement(f"fault.{name}", "briefs/faults.md", sentence) for name, sentence in FAULTS.items())

@@ -1,0 +1,1 @@
+"""Hostile input, and what another caller waits for while it is handled."""
