@@ -224,6 +224,7 @@ class Link:
         *,
         at_once: bool = False,
         terminal: Terminal | None = None,
+        begun: Callable[["asyncio.Future[Channel]"], None] | None = None,
     ) -> "Channel":
         """Start a command, or a subsystem, on a channel of its own; the caller sets the deadline.
 
@@ -235,6 +236,8 @@ class Link:
             subsystem: Instead of a command.
             at_once: Do not wait for a channel to be closed where the machine is known to give no more.
             terminal: What it gets for standard input, output and error.
+            begun: Is given each open that the machine was asked for. The caller then closes the channel of one that
+                comes through after a cancellation.
 
         Raises:
             NoRoom: `at_once`, and there is none.
@@ -252,7 +255,7 @@ class Link:
             if at_once and strand.room < 1:
                 raise NoRoom
             try:
-                return await self._on(strand, text, subsystem, terminal)
+                return await self._on(strand, text, subsystem, terminal, begun)
             except asyncssh.ChannelOpenError as error:
                 self._try_later(strand, error)
             except (asyncssh.Error, OSError) as error:
@@ -280,13 +283,21 @@ class Link:
         return max((each for each in self._strands if each.alive), key=lambda each: each.room)
 
     async def _on(
-        self, strand: Strand, text: str | None, subsystem: str | None = None, terminal: Terminal | None = None
+        self,
+        strand: Strand,
+        text: str | None,
+        subsystem: str | None = None,
+        terminal: Terminal | None = None,
+        begun: Callable[["asyncio.Future[Channel]"], None] | None = None,
     ) -> "Channel":
         opening: asyncio.Future[Channel] = asyncio.ensure_future(self._answered(strand, text, subsystem, terminal))
+        if begun is not None:
+            begun(opening)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            self._close_when_open(opening)
+            if begun is None:
+                self.close_when_open(opening)
             raise
 
     def _try_later(self, strand: Strand, refusal: "asyncssh.ChannelOpenError") -> None:
@@ -358,7 +369,9 @@ class Link:
             raise
         return channel
 
-    def _close_when_open(self, opening: "asyncio.Future[Channel]") -> None:
+    def close_when_open(self, opening: "asyncio.Future[Channel]") -> None:
+        """Close a channel as soon as it opens."""
+
         def close(done: "asyncio.Future[Channel]") -> None:
             self._cleanups.discard(done)
             if not done.cancelled() and done.exception() is None:

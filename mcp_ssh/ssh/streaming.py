@@ -1,8 +1,10 @@
 """A command on its channel until its end is certain, and commands of our own that are spoken with while they run."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 BLOCK = 256 * 1024
 DRAIN_S = 1.0
 """After a call's processes ended, how long their last output is waited for."""
+BEGIN_S = 2.0
+"""After its deadline, how long a command that was sent is waited for to begin, so that its processes can be found."""
 STDERR_LIMIT = 64 * 1024
 ANSWER_LIMIT = 1024 * 1024
 
@@ -46,13 +50,43 @@ class Started:
         self.spare = spare
         self.channel: Channel | None = spare.channel if spare else None
         self.finished = False
-        # Where no channel was opened in time nothing ever ran.
         self.stopped = Stopped(ended=True)
+        self.begun = anyio.Event()
+        """Set once the shell said which process it is, or nothing more can come."""
+        self._opening: asyncio.Future[Channel] | None = None
 
     @property
     def pid(self) -> int | None:
         """Process id of its shell, where that is known."""
         return self.spare.pid if self.spare else self.start_line.pid
+
+    @property
+    def sent(self) -> bool:
+        """Whether the machine was sent the command, so that it may run."""
+        return self.channel is not None or self._opening is not None
+
+    async def open(self, link: Link) -> "Channel":
+        """Send the command on a channel of its own."""
+        self.channel = await link.open(self.call.text, begun=self._has_begun)
+        self._opening = None
+        return self.channel
+
+    def _has_begun(self, opening: "asyncio.Future[Channel]") -> None:
+        self._opening = opening
+
+    async def arrive(self) -> None:
+        """Wait for the channel that was asked for before its caller gave up; a refusal leaves none."""
+        if self._opening is None:
+            return
+        await asyncio.wait([self._opening])
+        if not self._opening.cancelled() and self._opening.exception() is None:
+            self.channel = self._opening.result()
+        self._opening = None
+
+    def leave(self, link: Link) -> None:
+        """Have the channel closed when it opens, where that is still to come."""
+        if self._opening is not None:
+            link.close_when_open(self._opening)
 
     @property
     def never_ran(self) -> bool:
@@ -63,7 +97,10 @@ class Started:
 
     def errors(self, chunk: bytes) -> bytes:
         """What of these bytes of standard error is the command's."""
-        return self.entry.err(self.start_line.feed(chunk))
+        passed = self.start_line.feed(chunk)
+        if self.pid is not None:
+            self.begun.set()
+        return self.entry.err(passed)
 
 
 @contextlib.asynccontextmanager
@@ -80,7 +117,8 @@ async def on_channel(
     """
     try:
         if started.channel is None:
-            started.channel = await link.open(started.call.text)
+            await started.open(link)
+        assert started.channel is not None  # noqa: S101 it is a spare's, or has just been opened
         yield started.channel
     finally:
         if not started.finished:
@@ -92,19 +130,50 @@ async def on_channel(
 async def _end(
     link: Link, started: Started, drain: Callable[["Channel"], Awaitable[None]], elapsed_s: float
 ) -> Stopped:
-    """End the command's processes, then take in the output they still had."""
+    """End the command's processes, and take in the output they still had."""
+    if not started.sent:
+        return Stopped(ended=True)
     if not link.alive:
         return Stopped(ended=None)
-    if started.channel is not None and not started.entry.began:
-        # Neither the login account nor root can be sure to end a sudo that waits for a password: the end of input does.
-        with contextlib.suppress(OSError):
-            started.channel.write_eof()
+    with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(BEGIN_S):
+            await started.arrive()
+        if started.channel is None:
+            started.leave(link)
+            # Without a channel the command can still begin once the machine answers, unless it refused.
+            return Stopped(ended=None) if started.sent else Stopped(ended=True)
+        if not started.entry.began:
+            # Neither the login account nor root can be sure to end a sudo that waits for a password: the end of input
+            # does.
+            with contextlib.suppress(OSError):
+                started.channel.write_eof()
+        async with anyio.create_task_group() as group:
+            group.start_soon(_drained, drain, started)
+            if started.pid is None and link.shell != "forced":
+                with anyio.move_on_after(BEGIN_S):
+                    await started.begun.wait()
+            started.stopped = await _stop(link, started, elapsed_s)
+            group.cancel_scope.deadline = anyio.current_time() + DRAIN_S
+    log.info("a command was ended before its time; its processes ended: %s", started.stopped.shown())
+    return started.stopped
+
+
+async def _stop(link: Link, started: Started, elapsed_s: float) -> Stopped:
+    """End the processes of a command. One that has not begun can still do so, and is not known to have ended."""
     stopped = await link.stop(started.call, started.pid, elapsed_s, entered=started.entry.began)
-    log.info("a command was ended before its time; its processes ended: %s", stopped.shown())
-    if started.channel is not None:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S), contextlib.suppress(Exception):
+    channel = started.channel
+    ended = channel is not None and (channel.exit_status is not None or channel.exit_signal is not None)
+    unseen = started.pid is None and not ended
+    return Stopped(ended=None) if stopped.ended and unseen else stopped
+
+
+async def _drained(drain: Callable[["Channel"], Awaitable[None]], started: Started) -> None:
+    try:
+        with contextlib.suppress(Exception):
+            assert started.channel is not None  # noqa: S101 the caller saw it
             await drain(started.channel)
-    return stopped
+    finally:
+        started.begun.set()
 
 
 class Stream:
@@ -238,7 +307,7 @@ async def streaming(link: Link, command: Command, acting: Acting | None = None) 
     began = anyio.current_time()
     started = Started(wire(command.line(), shell=link.shell, acting=acting, ours=True))
     try:
-        async with link.place(), on_channel(link, started, _drop, began) as channel:
+        async with link.place(), on_channel(link, started, partial(_drop, started), began) as channel:
             stream = Stream(channel, started)
             async with anyio.create_task_group() as group:
                 group.start_soon(stream.take_errors)
@@ -251,6 +320,16 @@ async def streaming(link: Link, command: Command, acting: Acting | None = None) 
         raise errors.exceptions[0] from errors
 
 
-async def _drop(channel: "Channel") -> None:
-    while await channel.read():
-        pass
+async def _drop(started: Started, channel: "Channel") -> None:
+    """Read what comes, for the start line alone."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(_drop_errors, started, channel)
+        while await channel.read():
+            pass
+
+
+async def _drop_errors(started: Started, channel: "Channel") -> None:
+    from mcp_ssh.ssh.channel import STDERR
+
+    while chunk := await channel.read(STDERR):
+        started.errors(chunk)
