@@ -43,6 +43,10 @@ class ToolError(Exception):
         self.hint = hint
         self.details = details or {}
 
+    def __str__(self) -> str:
+        """The message as it is now: it may have been made more precise since the error was raised."""
+        return self.message
+
     def payload(self) -> dict[str, Any]:
         """The error as every door shows it: `code`, `message`, and where there are any `hint` and `details`."""
         shown: dict[str, Any] = {"code": self.code, "message": self.message}

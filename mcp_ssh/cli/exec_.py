@@ -2,10 +2,11 @@
 
 import argparse
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from mcp_ssh.cli import logs
-from mcp_ssh.cli.machine import HELP, login_arguments, session_on
+from mcp_ssh.cli.machine import HELP, SUDO_HELP, login_arguments, session_on
 from mcp_ssh.cli.terminal import Failure, print_json, say, usage
 from mcp_ssh.commandline import command
 from mcp_ssh.errors import ToolError
@@ -27,9 +28,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "COMMAND in one word is a line for the account's shell; several are a program and its arguments."
     parser.add_argument("machine", metavar="MACHINE", help=HELP)
     parser.add_argument("misplaced", nargs="*", help=argparse.SUPPRESS)
-    login_arguments(parser)
-    parser.add_argument("--sudo", action="store_true", help="run it as root, where sudo asks for no password")
-    parser.add_argument("--stdin", action="store_true", help="pass on our standard input; without it, it gets none")
+    login_arguments(parser, "-k")
+    parser.add_argument("--sudo", action="store_true", help=SUDO_HELP)
+    parser.add_argument(
+        "-i", "--stdin", action="store_true", help="pass what is typed here on to it; a pipe or a file is always passed"
+    )
+    parser.add_argument("-n", "--no-stdin", action="store_true", help="pass no standard input on, not even a pipe's")
     parser.add_argument("--cwd", metavar="FOLDER", help="folder to run in")
     parser.add_argument(
         "--timeout", type=float, default=LONGEST_S, metavar="SECONDS", help="end it, with all it started, after so long"
@@ -43,7 +47,7 @@ def run(parsed: argparse.Namespace) -> int:
 
     logs.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
     if not parsed.theirs or parsed.misplaced:
-        raise usage("the command stands after --", "such as mcp-ssh exec web1 -- uptime")
+        raise usage("the command stands after --", "such as mcp-ssh exec web1 -- uptime; -k FILE gives the key")
     job = _Job(parsed)
     try:
         interrupted = run_async(job.run)
@@ -73,15 +77,22 @@ class _Job:
         self.exit_code = 0
         self.reader_left = False
 
+    @property
+    def _passes_input(self) -> bool:
+        """Whether the command gets our standard input: a pipe or a file always, a terminal only with --stdin."""
+        if sys.stdin is None or self._parsed.no_stdin:
+            return False
+        return bool(self._parsed.stdin) or not sys.stdin.isatty()
+
     async def run(self) -> None:
         """Log in and run it."""
-        from mcp_ssh.cli.passing import standard_input
+        from mcp_ssh.cli.passing import whole_input
         from mcp_ssh.dispatch import dispatch
         from mcp_ssh.tools import REGISTRY
 
         parsed, tool = self._parsed, REGISTRY["command_exec"]
-        if parsed.stdin:
-            self._stdin = await standard_input()
+        if self._passes_input and parsed.json:
+            self._stdin = await whole_input(parsed.timeout)
         async with session_on(parsed, parsed.machine) as (app, call, session_id):
             given = {**self._given(), "session_id": session_id}
             if parsed.json:
@@ -113,14 +124,15 @@ class _Job:
 
     async def _as_it_comes(self, host: "Session", params: "Exec", call: "Call") -> "Executed":
         """What `command_exec` does, each chunk of output passed on at once."""
-        from mcp_ssh.cli.passing import Passing
+        from mcp_ssh.cli.passing import Passing, standard_input
         from mcp_ssh.tools.command import Executed
 
         del call
         out, err = Passing(1), Passing(2)
+        stdin = standard_input() if self._passes_input else None
         try:
             ended = await host.execute(
-                params.command, timeout_s=params.timeout, stdout=out, stderr=err, stdin=self._stdin, cwd=params.cwd
+                params.command, timeout_s=params.timeout, stdout=out, stderr=err, stdin=stdin, cwd=params.cwd
             )
         except BrokenPipeError:
             # Whoever read our output has enough; what ran has been ended.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 KEY_FIELDS = ("host", "port", "key_type", "public_key", "fingerprint_sha256")
 """What `hostkey_accept` takes of the `details.host_key` of a refused connection."""
 
-TRUST = {"trust": {"type": "boolean", "title": "Is this the machine's own fingerprint?"}}
-
 
 def _owner() -> "Caller":
     from mcp_ssh.tool import Caller, Role
@@ -43,7 +41,7 @@ class TerminalCall:
 
 
 async def connect(app: "App", arguments: Mapping[str, Any], call: TerminalCall) -> str:
-    """Open a session; whoever sits at the terminal may accept an unknown host key on the way.
+    """Open a session; the person at the terminal is asked once about an unknown host key.
 
     Returns:
         The session's id.
@@ -52,22 +50,9 @@ async def connect(app: "App", arguments: Mapping[str, Any], call: TerminalCall) 
         HostKeyUnconfirmed: The key is unknown or changed, and nobody accepted it.
     """
     from mcp_ssh.dispatch import dispatch, lookup
-    from mcp_ssh.errors import HostKeyUnconfirmed
     from mcp_ssh.tools import REGISTRY
 
-    session_connect = lookup(REGISTRY, "session_connect")
-    try:
-        opened = await dispatch(app, session_connect, arguments, call)
-    except HostKeyUnconfirmed as refusal:
-        key = refusal.details["host_key"]
-        if key["reason"] != "unknown" or not has_person():
-            raise
-        answer = await ask(refusal.message, TRUST)
-        if not (answer and answer["trust"]):
-            raise
-        accepted = {name: key[name] for name in KEY_FIELDS} | {"confirm": True}
-        await dispatch(app, lookup(REGISTRY, "hostkey_accept"), accepted, call)
-        opened = await dispatch(app, session_connect, arguments, call)
+    opened = await dispatch(app, lookup(REGISTRY, "session_connect"), arguments, call)
     return str(opened.model_dump()["session_id"])
 
 

@@ -13,16 +13,22 @@ if TYPE_CHECKING:
     from mcp_ssh.cli.here import TerminalCall
 
 HELP = "a saved connection, an alias of ~/.ssh/config, or [user@]host[:port]"
-PASSWORD = {"password": {"type": "string", "title": "password", "writeOnly": True}}
+SUDO_HELP = "as root, by sudo; its password is asked for at the terminal where it needs one"
+PASSWORD = {"password": {"type": "string", "title": "password"}}
 
 _ADDRESS = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]@\s,/]+))(?::(?P<port>\d{1,5}))?")
 
 
-def login_arguments(parser: argparse.ArgumentParser) -> None:
-    """What a command takes that logs in to a machine by itself."""
+def login_arguments(parser: argparse.ArgumentParser, *key_options: str) -> None:
+    """Add what a command takes that logs in to a machine by itself.
+
+    Args:
+        parser: The command's parser.
+        key_options: Short options for the private key.
+    """
     parser.add_argument("-l", "--login", metavar="USER", help="account to log in as")
     parser.add_argument("-p", "--port", type=int, metavar="PORT", help="TCP port of the SSH server")
-    parser.add_argument("-i", "--key", metavar="FILE", help="private key to log in with")
+    parser.add_argument(*key_options, "--key", metavar="FILE", help="private key to log in with")
     parser.add_argument("--ask-password", action="store_true", help="ask for the password at the terminal")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import select
+from collections.abc import AsyncGenerator
 
 import anyio
 import anyio.to_thread
@@ -10,6 +11,7 @@ from mcp_ssh.cli.terminal import usage
 from mcp_ssh.ssh.capture import Capture
 
 KEPT_BYTES = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 MAX_INPUT_BYTES = 64 * 1024 * 1024
 
 
@@ -48,22 +50,31 @@ async def write(descriptor: int, data: bytes) -> None:
         rest = rest[written:]
 
 
-async def standard_input() -> bytes:
-    """All of our standard input.
-
-    Raises:
-        Failure: It is larger than this program holds in memory.
-    """
-    taken = bytearray()
+async def standard_input() -> AsyncGenerator[bytes]:
+    """Our standard input, as it comes."""
     while True:
         try:
             await anyio.wait_readable(0)
-        except PermissionError:
-            chunk = await anyio.to_thread.run_sync(os.read, 0, 1024 * 1024)
+        except PermissionError:  # a plain file
+            chunk = await anyio.to_thread.run_sync(os.read, 0, CHUNK_BYTES)
         else:
-            chunk = os.read(0, 1024 * 1024)
+            chunk = os.read(0, CHUNK_BYTES)
         if not chunk:
-            return bytes(taken)
-        taken += chunk
-        if len(taken) > MAX_INPUT_BYTES:
-            raise usage("standard input is larger than 64 MiB", "upload it as a file first: mcp-ssh upload")
+            return
+        yield chunk
+
+
+async def whole_input(limit_s: float) -> bytes:
+    """All of our standard input.
+
+    Raises:
+        Failure: It is larger than this program holds in memory, or does not end in time.
+    """
+    taken = bytearray()
+    with anyio.move_on_after(limit_s):
+        async for chunk in standard_input():
+            taken += chunk
+            if len(taken) > MAX_INPUT_BYTES:
+                raise usage("standard input is larger than 64 MiB", "upload it as a file first: mcp-ssh upload")
+        return bytes(taken)
+    raise usage(f"standard input did not end within {limit_s:g} s", "close it, or pass none with -n")

@@ -122,6 +122,8 @@ def has_person() -> bool:
 async def ask(message: str, fields: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     """Have the person at the terminal fill in a form of flat fields; `None` where they leave it (Ctrl-D).
 
+    Free text is a password, a passphrase or a code in every question of ours, so the terminal does not show it.
+
     Args:
         message: What it is about.
         fields: JSON Schema of each field.
@@ -129,7 +131,8 @@ async def ask(message: str, fields: Mapping[str, Mapping[str, Any]]) -> dict[str
     say(message)
     answer: dict[str, Any] = {}
     for name, schema in fields.items():
-        typed = await _line(f"{schema.get('title') or name}{_choices(schema)} ", secret=bool(schema.get("writeOnly")))
+        hidden = schema.get("type") == "string" and "enum" not in schema
+        typed = await _line(f"{schema.get('title') or name}{_choices(schema)} ", secret=hidden)
         if typed is None:
             return None
         answer[name] = _value(typed, str(schema.get("type")))

@@ -10,14 +10,14 @@ from mcp_ssh.cli import logs
 from mcp_ssh.cli.bars import Bar, readable
 from mcp_ssh.cli.findings import short
 from mcp_ssh.cli.here import TerminalCall
-from mcp_ssh.cli.machine import login_arguments, session_on
+from mcp_ssh.cli.machine import SUDO_HELP, login_arguments, session_on
 from mcp_ssh.cli.terminal import print_json, say
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What both take beside machine and paths."""
-    login_arguments(parser)
-    parser.add_argument("--sudo", action="store_true", help="as root of the machine, where sudo asks for no password")
+    login_arguments(parser, "-i", "-k")
+    parser.add_argument("--sudo", action="store_true", help=SUDO_HELP)
     parser.add_argument(
         "--timeout", type=float, default=3600.0, metavar="SECONDS", help="for everything (default: 3600)"
     )
@@ -37,7 +37,9 @@ class _Watched(TerminalCall):
             self.bar.move(done, total)
 
 
-def transfer(parsed: argparse.Namespace, tool: str, arguments: Mapping[str, Any], title: str) -> int:
+def transfer(
+    parsed: argparse.Namespace, tool: str, arguments: Mapping[str, Any], title: str, *, quiet: bool = False
+) -> int:
     """Call the tool, show how far it is, and return the exit code."""
     from mcp_ssh.cli.running import run_async
 
@@ -45,10 +47,16 @@ def transfer(parsed: argparse.Namespace, tool: str, arguments: Mapping[str, Any]
     given: dict[str, Any] = {**arguments, "timeout": parsed.timeout}
     if parsed.sudo:
         given["become"] = {}
-    return run_async(_transfer, parsed, tool, given, title)
+    return run_async(_transfer, parsed, tool, given, title, quiet)
 
 
-async def _transfer(parsed: argparse.Namespace, tool: str, given: Mapping[str, Any], title: str) -> None:
+async def _transfer(
+    parsed: argparse.Namespace,
+    tool: str,
+    given: Mapping[str, Any],
+    title: str,
+    quiet: bool,  # noqa: FBT001
+) -> None:
     from mcp_ssh.dispatch import dispatch
     from mcp_ssh.tools import REGISTRY
 
@@ -59,9 +67,9 @@ async def _transfer(parsed: argparse.Namespace, tool: str, given: Mapping[str, A
             result = await dispatch(app, REGISTRY[tool], {**given, "session_id": session_id}, call)
             body = result.model_dump(mode="json", exclude_unset=True)
             call.bar.move(body["size"], body["size"])
-        if parsed.json:
+        if parsed.json and not quiet:
             print_json(body)
-        else:
+        elif not quiet:
             say(_said(body, given, time.monotonic() - began))
 
 

@@ -1,6 +1,9 @@
 """Upload a file or folder to a machine, with a progress bar; after a cut the same command goes on."""
 
 import argparse
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 from mcp_ssh.cli.machine import HELP
@@ -11,7 +14,7 @@ from mcp_ssh.cli.transfer_commands import options, transfer
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What `mcp-ssh upload` takes."""
     parser.add_argument("machine", metavar="MACHINE", help=HELP)
-    parser.add_argument("local", metavar="LOCAL", help="file or folder here")
+    parser.add_argument("local", metavar="LOCAL", help="file or folder here; - is standard input")
     parser.add_argument(
         "remote", metavar="REMOTE", nargs="?", help="path there; ending in /, a folder to put it in (default: its name)"
     )
@@ -21,6 +24,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Upload, and return the exit code."""
+    if parsed.local == "-":
+        return _from_standard_input(parsed)
     local = Path(parsed.local).expanduser()
     if not local.exists():
         raise Failure(f"{parsed.local}: no such file or folder", "check the path")
@@ -29,6 +34,21 @@ def run(parsed: argparse.Namespace) -> int:
     if not remote:
         raise usage("the root folder has no name", "give REMOTE, the folder there")
     goal = f"{remote}{name}" if remote.endswith("/") else remote
-    given = {"local_path": str(local.absolute()), "remote_path": goal}
+    return _upload(parsed, local.absolute(), goal, name)
+
+
+def _from_standard_input(parsed: argparse.Namespace) -> int:
+    """Take in all of standard input, then upload it, so that input that breaks off changes nothing there."""
+    remote = parsed.remote or ""
+    if not remote or remote.endswith("/"):
+        raise usage("standard input has no name", "give REMOTE, the path of the file there")
+    with tempfile.NamedTemporaryFile(prefix="mcp-ssh-") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        return _upload(parsed, Path(file.name), remote, remote)
+
+
+def _upload(parsed: argparse.Namespace, local: Path, remote: str, title: str) -> int:
+    given = {"local_path": str(local), "remote_path": remote}
     permissions = {"permissions": parsed.permissions} if parsed.permissions else {}
-    return transfer(parsed, "file_upload", {**given, **permissions}, name)
+    return transfer(parsed, "file_upload", {**given, **permissions}, title)

@@ -1,8 +1,9 @@
 """Running one command on a link within a deadline, with its output bounded and its end certain."""
 
 import contextlib
+from collections.abc import AsyncIterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import anyio
 
@@ -37,6 +38,10 @@ class Ended:
     stopped: Stopped | None
 
 
+Stdin = bytes | AsyncIterable[bytes] | None
+"""What a command gets for standard input: all of it, or what comes while the command runs."""
+
+
 class Running:
     """One command on its channel."""
 
@@ -47,7 +52,7 @@ class Running:
         self._stderr = stderr
         self._started = Started(call)
 
-    async def run(self, stdin: bytes | None, timeout_s: float) -> Ended:
+    async def run(self, stdin: Stdin, timeout_s: float) -> Ended:
         """Open, run, read, and where the deadline or a cancellation comes first, end what runs.
 
         Raises:
@@ -73,7 +78,7 @@ class Running:
             if self._call.line is not None:
                 self._link.spares.answered()
 
-    async def _sent(self, stdin: bytes | None, began: float) -> None:
+    async def _sent(self, stdin: Stdin, began: float) -> None:
         """Hand the command to a spare where there is one; else, or where that ended first, on a channel of its own."""
         self._link.expect_fits(self._call.text)  # a spare takes longer ones, but there is not always one
         if self._call.line is not None and (spare := self._link.spares.take()) is not None:
@@ -86,28 +91,33 @@ class Running:
             self._started = Started(self._call)
         await self._on_channel(stdin, began)
 
-    async def _on_channel(self, stdin: bytes | None, began: float) -> None:
+    async def _on_channel(self, stdin: Stdin, began: float) -> None:
         async with on_channel(self._link, self._started, self._drain, began) as channel:
             await self._pump(channel, stdin)
             self._started.finished = True
 
-    async def _pump(self, channel: "Channel", stdin: bytes | None) -> None:
+    async def _pump(self, channel: "Channel", stdin: Stdin) -> None:
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._write, channel, self._started.call.stdin + (stdin or b""))
-                group.start_soon(self._read_errors, channel)
-                await self._read(channel)
+            async with anyio.create_task_group() as feeding:
+                feeding.start_soon(self._write, channel, stdin)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._read_errors, channel)
+                    await self._read(channel)
+                await channel.wait_closed()
+                feeding.cancel_scope.cancel()
         except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
-        await channel.wait_closed()
+            raise _first(errors) from errors
 
-    async def _write(self, channel: "Channel", data: bytes) -> None:
+    async def _write(self, channel: "Channel", stdin: Stdin) -> None:
         # A command need not read what it is given; that it closed its side is no error.
         with contextlib.suppress(OSError):
             if not await self._started.entry.admitted(channel):
                 return
-            for start in range(0, len(data), BLOCK):
-                await channel.write(data[start : start + BLOCK])
+            given = stdin if isinstance(stdin, bytes) else b""
+            await _write_blocks(channel, self._started.call.stdin + given)
+            if stdin is not None and not isinstance(stdin, bytes):
+                async for chunk in stdin:
+                    await _write_blocks(channel, chunk)
             channel.write_eof()
 
     async def _read(self, channel: "Channel") -> None:
@@ -149,6 +159,17 @@ class Running:
         if channel.exit_signal is not None:
             return Ended("completed", 128 + _signal_number(channel.exit_signal), channel.exit_signal, duration_s, None)
         return Ended("completed", channel.exit_status, None, duration_s, None)
+
+
+async def _write_blocks(channel: "Channel", data: bytes) -> None:
+    for start in range(0, len(data), BLOCK):
+        await channel.write(data[start : start + BLOCK])
+
+
+def _first(errors: BaseException) -> BaseException:
+    while isinstance(errors, BaseExceptionGroup):
+        errors = cast("BaseExceptionGroup[BaseException]", errors).exceptions[0]
+    return errors
 
 
 def _signal_number(name: str) -> int:

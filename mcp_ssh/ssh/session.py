@@ -24,7 +24,7 @@ from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.failures import lost
 from mcp_ssh.ssh.link import Link
-from mcp_ssh.ssh.run import Ended, Running
+from mcp_ssh.ssh.run import Ended, Running, Stdin
 from mcp_ssh.ssh.shell import Shells
 from mcp_ssh.ssh.spare import only_looks
 from mcp_ssh.ssh.tunnels import Tunnels
@@ -218,7 +218,7 @@ class Session:
         timeout_s: float,
         stdout: Capture,
         stderr: Capture,
-        stdin: bytes | None = None,
+        stdin: Stdin = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         exact: bool = False,
@@ -226,7 +226,7 @@ class Session:
         """Run a caller's command as the account's shell reads it; output goes to the captures.
 
         At the deadline, and when the call is cancelled, every process of the command is ended first. `exact` has it
-        run on a channel of its own even where a spare waits.
+        run on a channel of its own even where a spare waits, as does standard input that comes while it runs.
 
         Raises:
             ConnectFailed: The link is gone.
@@ -235,7 +235,8 @@ class Session:
             PermissionDenied: The session acts as an account it may not become.
         """
         env = {**self.environment, **(env or {})}
-        prepared = wire(command, shell=self.account.shell, cwd=cwd, env=env, acting=self.acting, exact=exact)
+        streams = stdin is not None and not isinstance(stdin, bytes)
+        prepared = wire(command, shell=self.account.shell, cwd=cwd, env=env, acting=self.acting, exact=exact or streams)
         try:
             return await self._sent(prepared, stdin, timeout_s, stdout, stderr)
         finally:
@@ -246,9 +247,7 @@ class Session:
         """Have no shell wait any longer that knows nothing of what may have changed, as the next login would."""
         self.link.spares.renew()
 
-    async def _sent(
-        self, prepared: Wire, stdin: bytes | None, timeout_s: float, stdout: Capture, stderr: Capture
-    ) -> Ended:
+    async def _sent(self, prepared: Wire, stdin: Stdin, timeout_s: float, stdout: Capture, stderr: Capture) -> Ended:
         if not self.connected:
             raise lost()
         return await Running(self.link, prepared, stdout, stderr).run(stdin, timeout_s)

@@ -29,7 +29,7 @@ async def test_exec_is_what_ssh_is(host: Host, tmp_path: Path) -> None:
     assert (done.code, done.err) == (5, "err\n")
     assert done.out == await outside(host, "id -un; hostname", "ops")
     by_key = await run(
-        "exec", "-i", str(host.key_path), f"nopass@{host.ip}", "--sudo", "--", "id", "-un", home=tmp_path
+        "exec", "-k", str(host.key_path), f"nopass@{host.ip}", "--sudo", "--", "id", "-un", home=tmp_path
     )
     assert (by_key.code, by_key.out, by_key.err) == (0, "root\n", "")
     (tmp_path / "person/.ssh/config").write_text(

@@ -127,9 +127,22 @@ async def running(*words: str, home: Path, env: Mapping[str, str] | None = None)
 
 
 def on_terminal(
-    words: Sequence[str], *, home: Path, typed: bytes = b"", env: Mapping[str, str] | None = None
+    words: Sequence[str],
+    *,
+    home: Path,
+    typed: bytes = b"",
+    after: bytes = b"",
+    env: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
-    """Run a command on a terminal, with everything typed ahead; its exit code, and what the terminal shows."""
+    """Run a command on a terminal; its exit code, and what the terminal shows.
+
+    Args:
+        words: The command line.
+        home: The folder of its person and its state.
+        typed: What is typed, at once or after a prompt.
+        after: The end of that prompt.
+        env: Changes to its environment.
+    """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, *words],
@@ -140,10 +153,14 @@ def on_terminal(
         env=environment(home, TERM="xterm", COLUMNS="120", **(env or {})),
     )
     os.close(theirs)
-    os.write(ours, typed)
-    shown = b""
+    shown, waits = b"", after
+    if not waits:
+        os.write(ours, typed)
     with contextlib.suppress(OSError):  # what Linux says when the other side of a terminal has closed
         while chunk := os.read(ours, 65536):
             shown += chunk
+            if waits and waits in shown:
+                waits = b""
+                os.write(ours, typed)
     os.close(ours)
     return process.wait(LIMIT_S), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")

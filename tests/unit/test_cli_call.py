@@ -131,6 +131,7 @@ async def test_a_signal_ends_the_remote_command_first(
         assert call.said == {"out": "", "err": ""}
 
 
+@pytest.mark.requirement("fault.N13")
 async def test_a_person_is_shown_the_fingerprint_and_asked(host: DemoHost, tmp_path: Path) -> None:
     words = ["call", "command_exec", '{"command": "echo hello"}', "--connect", login(host)]
 
@@ -141,6 +142,8 @@ async def test_a_person_is_shown_the_fingerprint_and_asked(host: DemoHost, tmp_p
     assert code == 1
     assert host.fingerprint in shown
     assert "[y/N]" in shown
+    code, shown = await anyio.to_thread.run_sync(answered, b"\x04")
+    assert (code, shown.count("[y/N]")) == (1, 1)
     code, shown = await anyio.to_thread.run_sync(answered, b"y\n")
     assert code == 0
     assert '"stdout": "hello\\n"' in shown

@@ -42,11 +42,34 @@ async def test_several_words_reach_the_program_as_they_are(host: DemoHost, tmp_p
     assert done.out == "".join(f"<{word}>" for word in words[2:])
 
 
-async def test_standard_input_is_passed_on_only_when_asked_for(host: DemoHost, tmp_path: Path) -> None:
-    closed = await run("exec", "web1", "--", "cat", home=tmp_path, stdin="not for it")
-    assert (closed.code, closed.out) == (0, "")
-    passed = await run("exec", "--stdin", "web1", "--", "cat", home=tmp_path, stdin="for it\n")
+@pytest.mark.requirement("fault.N13")
+async def test_a_pipe_is_passed_on_and_n_keeps_it_back(host: DemoHost, tmp_path: Path) -> None:
+    passed = await run("exec", "web1", "--", "cat", home=tmp_path, stdin="for it\n")
     assert (passed.code, passed.out) == (0, "for it\n")
+    kept = await run("exec", "-n", "web1", "--", "cat", home=tmp_path, stdin="not for it")
+    assert (kept.code, kept.out) == (0, "")
+    told = await run("exec", "--json", "web1", "--", "cat", home=tmp_path, stdin="for it\n")
+    assert json.loads(told.out)["stdout"] == "for it\n"
+
+
+@pytest.mark.requirement("fault.N13")
+async def test_input_that_never_ends_keeps_no_command_waiting(host: DemoHost, tmp_path: Path) -> None:
+    async with running("exec", "web1", "--", "head -n 1; echo done", home=tmp_path) as command:
+        assert command.process.stdin is not None
+        await command.process.stdin.send(b"first\n")
+        assert await command.ended() == 0
+        assert command.said["out"] == "first\ndone\n"
+
+
+@pytest.mark.requirement("fault.N13")
+async def test_what_is_typed_reaches_the_command_with_i_alone(host: DemoHost, tmp_path: Path) -> None:
+    def typed(*options: str) -> tuple[int, str]:
+        return on_terminal(["exec", *options, "web1", "--", "sed s/^/got-/"], home=tmp_path, typed=b"abc\n\x04")
+
+    code, shown = await anyio.to_thread.run_sync(typed, "-i")
+    assert (code, "got-abc" in shown) == (0, True)
+    code, shown = await anyio.to_thread.run_sync(typed)
+    assert (code, "got-" in shown) == (0, False)
 
 
 async def test_output_of_any_size_and_any_bytes_comes_whole(host: DemoHost, tmp_path: Path) -> None:
@@ -136,10 +159,21 @@ async def test_an_unknown_host_key_is_shown_with_the_command_that_trusts_it(host
 async def test_on_a_terminal_a_password_is_asked_for_and_not_shown(host: DemoHost, tmp_path: Path) -> None:
     words = ["exec", "--ask-password", f"{host.username}@{host.host}:{host.port}", "--", "echo done"]
     code, shown = await anyio.to_thread.run_sync(
-        lambda: on_terminal(words, home=tmp_path, typed=f"{host.password}\n".encode())
+        lambda: on_terminal(words, home=tmp_path, typed=f"{host.password}\n".encode(), after=b"password: ")
     )
     assert code == 0, shown
     assert "done" in shown
+    assert host.password not in shown
+
+
+@pytest.mark.requirement("fault.N13")
+async def test_a_password_that_a_tool_asks_for_is_not_shown(host: DemoHost, tmp_path: Path) -> None:
+    words = ["exec", f"{host.username}@{host.host}:{host.port}", "--", "echo done"]
+    code, shown = await anyio.to_thread.run_sync(
+        lambda: on_terminal(words, home=tmp_path, typed=f"{host.password}\n".encode(), after=b"Password: ")
+    )
+    assert (code, "Password" in shown, "done" in shown) == (0, True, True), shown
+    assert host.password not in shown
 
 
 async def test_it_is_on_record(host: DemoHost, tmp_path: Path) -> None:

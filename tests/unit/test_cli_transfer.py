@@ -90,3 +90,18 @@ async def test_what_is_not_there_is_one_line(host: DemoHost, tmp_path: Path) -> 
     nameless = await run("download", "web1", "/", home=tmp_path)
     assert nameless.code == 2
     assert "LOCAL" in nameless.failure
+
+
+@pytest.mark.requirement("fault.N13")
+async def test_a_dash_is_standard_input_and_output(host: DemoHost, file: Path, tmp_path: Path) -> None:
+    up = await run("upload", "web1", "-", "from-pipe", home=tmp_path, stdin="piped\n")
+    assert (up.code, (host.home / "from-pipe").read_text()) == (0, "piped\n")
+    down = await run("download", "web1", "from-pipe", "-", home=tmp_path)
+    assert (down.code, down.out) == (0, "piped\n")
+    assert not Path("-").exists()
+    nameless = await run("upload", "web1", "-", home=tmp_path, stdin="piped\n")
+    assert nameless.code == 2
+    assert "has no name" in nameless.failure
+    (host.home / "folder").mkdir()
+    folder = await run("download", "web1", "folder", "-", home=tmp_path)
+    assert (folder.code, folder.out) == (2, "")
