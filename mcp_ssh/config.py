@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from mcp_ssh.commandline import words
 from mcp_ssh.errors import InvalidInput
+from mcp_ssh.hosts import check_patterns
 
 
 def _command_patterns(patterns: list[str] | None) -> list[str] | None:
@@ -27,6 +28,10 @@ def _path_patterns(patterns: list[str]) -> list[str]:
         if not each.startswith(("/", "*")) or not each.strip("/*") or not each.isprintable() or "\\" in each:
             raise ValueError(f"{each!r} must be a path from / on, or start with `*`, and name something")
     return patterns
+
+
+def _host_patterns(patterns: list[str]) -> list[str]:
+    return [*check_patterns(patterns)]
 
 
 class Area(BaseModel):
@@ -157,6 +162,7 @@ class HostRule(Area):
         default_factory=list, description="More paths that tools do not change, as in `security.protected_paths`."
     )
 
+    _hosts = field_validator("hosts")(_host_patterns)
     _commands = field_validator("allow_commands", "deny_commands")(_command_patterns)
     _paths = field_validator("protected_paths")(_path_patterns)
 
@@ -180,6 +186,7 @@ class SecurityConfig(Area):
         description="Host patterns (`*.example.org`) for which HTTP callers below admin may use"
         " key files and the agent of this server's owner.",
     )
+    _identities = field_validator("allow_server_identities")(_host_patterns)
     confirm_tools: list[str] = Field(
         default_factory=list,
         description="Tools that need `confirm: true` through every door, REST included.",

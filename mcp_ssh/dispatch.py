@@ -15,7 +15,8 @@ from pydantic import SecretStr, ValidationError
 from mcp_ssh.app import App
 from mcp_ssh.errors import Internal, InvalidInput, NotFound, PermissionDenied, Refused, TimedOut, ToolError
 from mcp_ssh.params import Become, Becoming, OnSession, Params, Result
-from mcp_ssh.policy import allow, expect_reach, expect_target, needs_confirmation
+from mcp_ssh.policy import allow, needs_confirmation
+from mcp_ssh.ssh.machines import expect_host, expect_target
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.store.history import HistoryRow, arguments_text, redact
@@ -55,7 +56,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
             allow(tool, call.caller, read_only=app.read_only)
             place, target = await _place(app, tool, params, call)
             if isinstance(place, Session):
-                expect_target(call.caller, params)
+                params = await expect_target(call.caller, app.config.security, params)
                 place.rules.expect_call(tool, params)
             if needs_confirmation(tool, app.config.security, door_confirms=call.confirms) and not confirmed:
                 await consent(tool, params.model_dump(mode="json", exclude_none=True), call)
@@ -135,7 +136,7 @@ async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[A
         host = getattr(params, "host", None)
         # What session_connect is given may be an alias; there the machine it stands for is looked at.
         if host and not isinstance(params, Connect):
-            expect_reach(call.caller, str(host))
+            await expect_host(call.caller, app.config.security, str(host))
         return app, str(host) if host else None
     name = params.session_id if isinstance(params, OnSession) else None
     session = await app.sessions.find_or_open(call.caller, name, app.resolvers, partial(_connected, app, call))

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from mcp_ssh.errors import InvalidInput
+from mcp_ssh.hosts import canonical_host
 
 
 class Params(BaseModel):
@@ -46,6 +47,10 @@ def _encodable(text: str) -> str:
 
 ShellText = Annotated[str, AfterValidator(_no_nul), AfterValidator(_encodable)]
 """Text that can reach a remote shell: no NUL, and encodable as UTF-8."""
+
+
+Host = Annotated[ShellText, Field(min_length=1, max_length=255), AfterValidator(canonical_host)]
+"""A host name or address, made canonical."""
 
 
 class OnSession(Params):

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_type_hint
 
 from pydantic import BaseModel
 
-from mcp_ssh.hosts import matches
+from mcp_ssh.hosts import Machine, admits
 from mcp_ssh.params import Event, Params, Result
 
 
@@ -42,9 +42,11 @@ class Caller:
     owner: bool = False
     hosts: tuple[str, ...] | None = None
 
-    def reaches(self, host: str) -> bool:
-        """Whether it may reach, and see, this machine."""
-        return self.hosts is None or matches(host, self.hosts)
+    def reaches(self, machine: Machine | str) -> bool:
+        """Whether it may reach, and see, this machine; a name alone is judged without its addresses."""
+        if self.hosts is None:
+            return True
+        return admits(Machine.of([machine]) if isinstance(machine, str) else machine, self.hosts)
 
     @property
     def oversees(self) -> bool:

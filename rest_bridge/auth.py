@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from mcp_ssh.config import ServerConfig
 from mcp_ssh.errors import InvalidInput, Unauthenticated
-from mcp_ssh.hosts import is_loopback
+from mcp_ssh.hosts import binds_loopback
 from mcp_ssh.server import CALLER_KEY
 from mcp_ssh.tool import Caller, Role
 
@@ -130,7 +130,7 @@ def identify_for(server: ServerConfig, tokens: Tokens, bound: str) -> Identify:
     """
     if server.auth_mode == "token":
         return by_token(tokens)
-    if not is_loopback(bound) or server.behind_proxy:
+    if not binds_loopback(bound) or server.behind_proxy:
         raise InvalidInput(
             "server.auth_mode none lets anybody in, so it is for a loopback address without a proxy in front",
             hint='set server.auth_mode to "token", or listen on 127.0.0.1 without behind_proxy',

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mcp_ssh.app import App
 from mcp_ssh.errors import Conflict, InvalidInput
-from mcp_ssh.hosts import is_loopback
+from mcp_ssh.hosts import binds_loopback
 from mcp_ssh.surface import Surface
 from mcp_ssh.tool import Registry
 from rest_bridge.app import build
@@ -241,7 +241,7 @@ async def listen(host: str, port: int, *, open_to_all: bool) -> list[socket.sock
         Conflict: The port is taken.
     """
     found = await _addresses(host)
-    if not open_to_all and (open_to := [each for _, each in found if not is_loopback(each)]):
+    if not open_to_all and (open_to := [each for _, each in found if not binds_loopback(each)]):
         raise InvalidInput(
             f"{open_to[0]} can be reached from other machines, and what passes there would be readable",
             hint="listen on 127.0.0.1, or give --tls-cert and --tls-key, or a TLS proxy in front and --behind-proxy",

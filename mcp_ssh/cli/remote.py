@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from mcp_ssh.cli.terminal import Failure, usage
-from mcp_ssh.hosts import is_loopback
+from mcp_ssh.hosts import leads_here
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -72,7 +72,7 @@ async def connected(
         timeout=httpx2.Timeout(CONNECT_LIMIT_S, read=CALL_LIMIT_S),
         event_hooks={"response": [note]},
         # A proxy of the environment must not see what stays on this machine.
-        trust_env=not is_loopback(urlsplit(address).hostname or ""),
+        trust_env=not leads_here(urlsplit(address).hostname or ""),
     )
     try:
         async with http:

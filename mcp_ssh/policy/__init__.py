@@ -2,11 +2,12 @@
 
 import difflib
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mcp_ssh.config import AuthConfig, SecurityConfig
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.hosts import is_loopback, matches
+from mcp_ssh.hosts import Machine, admits, judges_addresses, literal_names
 from mcp_ssh.policy.limits import CallLimits
 from mcp_ssh.policy.rules import Rules, rules_for
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
@@ -14,9 +15,9 @@ from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 __all__ = [
     "CallLimits",
     "Rules",
+    "address_matters",
     "allow",
     "expect_reach",
-    "expect_target",
     "expect_tools",
     "local_place",
     "may_use_defaults",
@@ -44,28 +45,31 @@ def allow(tool: AnyTool, caller: Caller, *, read_only: bool) -> None:
         )
 
 
-def expect_reach(caller: Caller, host: str) -> None:
+def expect_reach(caller: Caller, machine: Machine) -> None:
     """Let the caller go on to this machine, or say why not.
 
     Raises:
         Refused: Its token is for other machines.
     """
-    if not caller.reaches(host):
+    if not caller.reaches(machine):
         raise Refused(
-            f"this token is not for the machine {host[:255]}",
+            f"this token is not for the machine {str(machine)[:255]}",
             hint=f"it is for {', '.join(caller.hosts or ())}; mcp-ssh token add NAME --host PATTERN makes another",
+        )
+    unsure = literal_names(caller.hosts or (), excluding=True) & {*machine.unsure}
+    if unsure:
+        raise Refused(
+            f"this token excludes {', '.join(sorted(unsure))}, which cannot be looked up now, so that it may be the"
+            f" machine {str(machine)[:255]}",
+            hint="try again when names can be looked up, or make a token that excludes the address as well",
         )
 
 
-def expect_target(caller: Caller, params: object) -> None:
-    """See that a tunnel leads to the machine it goes through, or to another the caller may reach.
-
-    Raises:
-        Refused: It leads elsewhere.
-    """
-    target = getattr(params, "remote_host", None)
-    if isinstance(target, str) and not is_loopback(target):
-        expect_reach(caller, target)
+def address_matters(caller: Caller, machine: Machine) -> bool:
+    """Whether the verdict on a machine that has a name depends on where the name leads."""
+    if caller.hosts is None:
+        return False
+    return judges_addresses(caller.hosts, excluding=True) or not admits(replace(machine, addresses=()), caller.hosts)
 
 
 def needs_confirmation(tool: AnyTool, security: SecurityConfig, *, door_confirms: bool) -> bool:
@@ -86,9 +90,12 @@ def expect_tools(security: SecurityConfig, tools: Collection[str]) -> None:
             raise InvalidInput(f"security.confirm_tools: there is no tool {name[:80]!r}", hint=hint)
 
 
-def may_use_identities(caller: Caller, host: str, security: SecurityConfig) -> bool:
-    """Whether the caller may log in to the host with key files or the agent of this server's owner."""
-    return caller.owner or caller.role is Role.ADMIN or matches(host, security.allow_server_identities)
+def may_use_identities(caller: Caller, machine: Machine, security: SecurityConfig) -> bool:
+    """Whether the caller may log in to the machine with key files or the agent of this server's owner."""
+    if caller.owner or caller.role is Role.ADMIN:
+        return True
+    unsure = literal_names(security.allow_server_identities, excluding=True) & {*machine.unsure}
+    return not unsure and admits(machine, security.allow_server_identities)
 
 
 def may_use_defaults(host: str | None, username: str | None, auth: AuthConfig) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mcp_ssh.config import SecurityConfig
 from mcp_ssh.errors import Refused
-from mcp_ssh.hosts import any_matches
+from mcp_ssh.hosts import Machine, restricts
 from mcp_ssh.params import Become
 from mcp_ssh.policy.commands import MAX_LINE, allows, denied_by, denied_program
 from mcp_ssh.tool import AnyTool, Risk
@@ -105,10 +105,10 @@ def _denied(what: str, pattern: str) -> Refused:
     return Refused(f"{what} is denied on this machine by the pattern {pattern!r}", hint=_HINT)
 
 
-def rules_for(names: Iterable[str], security: SecurityConfig) -> Rules:
-    """What counts for a machine that is known by these names and addresses."""
-    known = [name for name in names if name]
-    fitting = [each for each in security.hosts if any_matches(known, each.hosts)]
+def rules_for(machine: Machine | Iterable[str], security: SecurityConfig) -> Rules:
+    """What counts for a machine, or for one that is known by these names and addresses."""
+    known = machine if isinstance(machine, Machine) else Machine.of(machine)
+    fitting = [each for each in security.hosts if restricts(known, each.hosts)]
     return Rules(
         read_only=any(each.read_only for each in fitting),
         allow_lists=tuple(tuple(each.allow_commands) for each in fitting if each.allow_commands is not None),

@@ -20,6 +20,7 @@ from mcp import MCPError, types
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch, internal
 from mcp_ssh.errors import InvalidInput, NotFound, TooLarge, ToolError
+from mcp_ssh.hosts import Machine
 from mcp_ssh.policy import may_use_identities
 from mcp_ssh.server.call import McpCall
 from mcp_ssh.ssh.ssh_config_aliases import alias_names
@@ -114,7 +115,7 @@ class Resources:
         aliases = [
             each
             for each in await anyio.to_thread.run_sync(alias_names)
-            if may_use_identities(caller, each, self._app.config.security) and caller.reaches(each)
+            if may_use_identities(caller, Machine.of([each]), self._app.config.security) and caller.reaches(each)
         ]
         return [*dict.fromkeys(each for each in (*live, *saved, *aliases) if each)]
 

@@ -8,7 +8,7 @@ a transport before them that joins writes.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 READ_BYTES = 64 * 1024
@@ -26,12 +26,14 @@ class Way:
 
     Args:
         socket: A socket that is connected already.
-        options: Of the address family and the local address, where there is none.
+        addresses: Otherwise, where to connect to: the first address that answers. No name is looked up.
+        local_address: The address of this machine to connect from.
     """
 
-    def __init__(self, socket: Any = None, **options: Any) -> None:
+    def __init__(self, socket: Any = None, addresses: Sequence[str] = (), local_address: str | None = None) -> None:
         self._socket = socket
-        self._options = options
+        self._addresses = addresses
+        self._options: dict[str, Any] = {"local_addr": (local_address, 0)} if local_address else {}
 
     async def create_connection(
         self, factory: Callable[[], asyncio.Protocol], host: str, port: int
@@ -41,11 +43,22 @@ class Way:
         Raises:
             OSError: It cannot be reached.
         """
+        del host
         protocol = factory()
-        loop = asyncio.get_running_loop()
-        where: dict[str, Any] = {"sock": self._socket} if self._socket else {"host": host, "port": port}
-        transport, _ = await loop.create_connection(lambda: _Relay(protocol), **where, **self._options)
-        return transport, protocol
+        if self._socket is not None:
+            return await _connected(protocol, sock=self._socket)
+        refusal: OSError | None = None
+        for address in self._addresses:
+            try:
+                return await _connected(protocol, host=address, port=port, **self._options)
+            except OSError as error:
+                refusal = error
+        raise refusal or OSError("there is no address to connect to")
+
+
+async def _connected(protocol: asyncio.Protocol, **where: Any) -> tuple[asyncio.Transport, asyncio.Protocol]:
+    transport, _ = await asyncio.get_running_loop().create_connection(lambda: _Relay(protocol), **where)
+    return transport, protocol
 
 
 class _Relay(asyncio.Protocol):

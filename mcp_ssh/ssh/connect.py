@@ -6,15 +6,16 @@ import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import anyio
 
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ConnectFailed, TimedOut, Unsupported
-from mcp_ssh.policy import Rules, matches, rules_for
-from mcp_ssh.ssh.dial import Dialer, NetworkFailed, new_password_wanted
-from mcp_ssh.ssh.failures import lost
+from mcp_ssh.hosts import restricts
+from mcp_ssh.policy import rules_for
+from mcp_ssh.ssh.dial import Dialer, new_password_wanted
+from mcp_ssh.ssh.failures import NetworkFailed, lost
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.links import Links, Standing
@@ -26,10 +27,9 @@ from mcp_ssh.store.blobs import Blobs
 from mcp_ssh.store.tasks import Tasks
 from mcp_ssh.tool import Caller
 
-if TYPE_CHECKING:
-    import asyncssh
-
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FEATURES = ("sftp", "shell", "exec", "background_tasks", "tunnels")
 
@@ -73,7 +73,8 @@ async def open_session(
     where = f"{wanted.host or config.auth.default_host}"
     try:
         with anyio.fail_after(timeout_s):
-            login, alias = await Logins(caller, config, host_keys, named).wanted(wanted)
+            logins = Logins(caller, config, host_keys, named)
+            login, alias = await _persistently(partial(logins.wanted, wanted), wanted)
             where = login.where
             standing = await links.take(caller.id, login, partial(_linked, login, config, wanted))
     except TimeoutError as error:
@@ -82,6 +83,7 @@ async def open_session(
             hint="check host and port, and that a firewall lets this machine through; raise `timeout` for a slow link",
         ) from error
     link, account = standing.link, standing.account
+    called = tuple(each for each in (wanted.host, login.host_key_alias) if each)
     session = Session(
         caller_id=caller.id,
         host=login.host,
@@ -100,17 +102,12 @@ async def open_session(
         tasks=tasks,
         expires=not caller.owner,
         login_password=login.password,
-        rules=_rules(link, login, wanted, config),
+        rules=rules_for(login.machine.called(*called), config.security),
+        machine=login.machine,
+        called=called,
     )
     session.alias = alias
     return session
-
-
-def _rules(link: Link, login: Login, wanted: Connect, config: Config) -> Rules:
-    """What counts for the machine by any of its names: as given, as looked up, and its address."""
-    peer: Any = link.connection.get_extra_info("peername")
-    address = str(peer[0]) if peer else ""
-    return rules_for([wanted.host or "", login.host, login.host_key_alias or "", address], config.security)
 
 
 async def _linked(login: Login, config: Config, wanted: Connect) -> Standing:
@@ -121,7 +118,9 @@ async def _linked(login: Login, config: Config, wanted: Connect) -> Standing:
             link = Link(connection, dialer.dial, dialer.closed, widens=login.asks_nobody)
             account = await _account(link, login)
             link.shell = account.shell
-            link.spares.allowed = account.shell == "posix" and not matches(login.host, config.ssh.plain_exec_hosts)
+            link.spares.allowed = account.shell == "posix" and not restricts(
+                login.machine.called(wanted.host or ""), config.ssh.plain_exec_hosts
+            )
             return Standing(link, account, await login.host_keys.load())
         except BaseException:
             connection.abort()
@@ -132,13 +131,11 @@ async def _linked(login: Login, config: Config, wanted: Connect) -> Standing:
         raise
 
 
-async def _persistently(
-    dial: Callable[[], Awaitable["asyncssh.SSHClientConnection"]], wanted: Connect
-) -> "asyncssh.SSHClientConnection":
+async def _persistently(attempt: Callable[[], Awaitable[T]], wanted: Connect) -> T:
     delay_s = wanted.retry_delay
     for left in reversed(range(wanted.retries)):
         try:
-            return await dial()
+            return await attempt()
         except NetworkFailed as failure:
             if not left or not failure.passing:
                 raise ConnectFailed(failure.message, hint=failure.hint) from failure

@@ -3,8 +3,8 @@
 import contextlib
 import copy
 import os
-import socket
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,6 +13,7 @@ from mcp_ssh.config import Config
 from mcp_ssh.errors import AuthFailed, ConnectFailed, InvalidInput, ToolError
 from mcp_ssh.ssh.answers import Answers
 from mcp_ssh.ssh.coalesce import Way
+from mcp_ssh.ssh.failures import NetworkFailed
 from mcp_ssh.ssh.hostkeys import HostKeyCheck
 from mcp_ssh.ssh.login import Agent, Login
 from mcp_ssh.ssh.proxy import Proxy
@@ -56,14 +57,6 @@ PROHIBITED = 1
 CLOSE_LIMIT_S = 2.0
 
 
-class NetworkFailed(ToolError):
-    """The network came in the way; `passing` says whether it may be better in a moment."""
-
-    def __init__(self, message: str, *, passing: bool = True) -> None:
-        super().__init__(message, hint="check host and port, and that the machine is up")
-        self.passing = passing
-
-
 class Dialer:
     """Makes connections for one login, each over its own hops, with every host key verified.
 
@@ -92,11 +85,21 @@ class Dialer:
             for hop in self._login.hops:
                 tunnel = await self._hop(hop, tunnel)
                 self._hops.add(tunnel)
-            return await self._one(self._login, tunnel)
+            connection = await self._one(self._login, tunnel)
+            self._stay_with(connection)
         except BaseException:
             if tunnel is not None:
                 tunnel.abort()
             raise
+        else:
+            return connection
+
+    def _stay_with(self, connection: "asyncssh.SSHClientConnection") -> None:
+        """Connect to this address from now on: a name with several addresses may stand for several machines."""
+        addresses = self._login.machine.addresses
+        peer: Any = connection.get_extra_info("peername")
+        if len(addresses) > 1 and peer and (address := str(peer[0])) in addresses:
+            self._login = replace(self._login, machine=replace(self._login.machine, addresses=(address,)))
 
     async def _hop(self, hop: Login, tunnel: "asyncssh.SSHClientConnection | None") -> "asyncssh.SSHClientConnection":
         try:
@@ -231,10 +234,9 @@ class Attempt:
         elif self.proxy is not None:
             options["tunnel"] = Way(self.proxy.socket)
         else:
-            local = (login.bind_address, 0) if login.bind_address else None
-            options["tunnel"] = Way(family=login.family, local_addr=local)
+            options["tunnel"] = Way(addresses=login.machine.addresses, local_address=login.bind_address)
         return await asyncssh.connect(
-            login.host,
+            login.through or login.host,
             login.port,
             username=login.username,
             client_keys=keys or None,
@@ -320,8 +322,6 @@ def new_password_wanted(login: Login) -> AuthFailed:
 
 
 def _unreachable(error: Exception, login: Login) -> ToolError:
-    if isinstance(error, socket.gaierror):
-        return NetworkFailed(f"the name {login.host} is not known", passing=error.errno == socket.EAI_AGAIN)
     if isinstance(error, UnicodeError):
         return InvalidInput(
             "host: not a host name or address", hint="give a name such as web1.example.org, or an address"

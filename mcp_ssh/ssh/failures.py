@@ -3,6 +3,14 @@
 from mcp_ssh.errors import ConnectFailed, Unsupported
 
 
+class NetworkFailed(ConnectFailed):
+    """The network came in the way; `passing` says whether it may be better in a moment."""
+
+    def __init__(self, message: str, *, passing: bool = True) -> None:
+        super().__init__(message, hint="check host and port, and that the machine is up")
+        self.passing = passing
+
+
 def lost() -> ConnectFailed:
     """The error of a connection that is gone."""
     return ConnectFailed(

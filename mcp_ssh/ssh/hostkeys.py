@@ -23,13 +23,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import anyio
 import anyio.to_thread
 
 from mcp_ssh.errors import Conflict, ConnectFailed, Internal, InvalidInput, Refused, TimedOut
 from mcp_ssh.ssh import hostkey_check, known_hosts
+from mcp_ssh.ssh.coalesce import Way
 from mcp_ssh.ssh.hostkey_check import ALGORITHMS, HostKeyCheck, OfferedKey
 from mcp_ssh.ssh.known_hosts import Entry, KnownHost, Trust, fingerprint, lookup_name
 
@@ -231,10 +232,18 @@ class HostKeys:
 
         return await anyio.to_thread.run_sync(self._rewrite, change)
 
-    async def scan(self, host: str, port: int, timeout_s: float) -> list[OfferedKey]:
+    async def scan(
+        self, host: str, port: int, timeout_s: float, addresses: Sequence[str] | None = None
+    ) -> list[OfferedKey]:
         """Ask a machine for its key of every type, and say what each is to us; nothing is stored.
 
         One handshake a type, one after the other: sshd drops or punishes who opens many at once.
+
+        Args:
+            host: The machine, by the name under which its keys are known.
+            port: Its port.
+            timeout_s: The longest that it may take.
+            addresses: Where to connect to; by default `host`, which is an address then.
 
         Raises:
             InvalidInput: No such host name is possible.
@@ -248,7 +257,7 @@ class HostKeys:
         with anyio.move_on_after(timeout_s) as scope:
             refusals: list[str] = []
             for algorithms in ALGORITHMS.values():
-                key = await _shown(host, port, algorithms, refusals)
+                key = await _shown(host, port, addresses or (host,), algorithms, refusals)
                 if key:
                     found.append(OfferedKey.of(host, port, key, trust)[0])
             if not found:
@@ -270,7 +279,9 @@ class HostKeys:
         return [*known_hosts.rows(files.parsed[self._managed][1])]
 
 
-async def _shown(host: str, port: int, algorithms: Sequence[str], refusals: list[str]) -> "asyncssh.SSHKey | None":
+async def _shown(
+    host: str, port: int, addresses: Sequence[str], algorithms: Sequence[str], refusals: list[str]
+) -> "asyncssh.SSHKey | None":
     """A machine's key for some algorithms; `None` and one refusal more where it has none.
 
     Raises:
@@ -282,9 +293,15 @@ async def _shown(host: str, port: int, algorithms: Sequence[str], refusals: list
     options = await anyio.to_thread.run_sync(
         partial(asyncssh.SSHClientConnectionOptions, config=None, client_keys=None, agent_path=None, known_hosts=None)
     )
+    way: Any = Way(addresses=addresses)
     try:
         return await asyncssh.get_server_host_key(
-            host, port, config=None, options=options, server_host_key_algs=[*algorithms]
+            host,
+            port,
+            tunnel=way,
+            config=None,
+            options=options,
+            server_host_key_algs=[*algorithms],
         )
     except (asyncssh.KeyExchangeFailed, ConnectionResetError, asyncssh.ConnectionLost) as error:
         # A machine without such a key says so and hangs up; where our own words are still on the way, it resets.

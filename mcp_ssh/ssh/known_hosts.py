@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from mcp_ssh.errors import Refused
+from mcp_ssh.hosts import pattern_matches
 from mcp_ssh.rewriting import replace, turn_at
 
 Marker = Literal["", "@cert-authority", "@revoked"]
@@ -122,25 +123,6 @@ def list_matches(patterns: str, name: str) -> bool:
                 return False
             found = True
     return found
-
-
-def pattern_matches(pattern: str, name: str) -> bool:
-    """Match `*` and `?`; every other sign, brackets too, stands for itself. Never slower than pattern times name."""
-    at, star, resume = 0, -1, 0
-    position = 0
-    while position < len(name):
-        if at < len(pattern) and pattern[at] == "*":
-            star, resume = at, position
-            at += 1
-        elif at < len(pattern) and pattern[at] in ("?", name[position]):
-            at += 1
-            position += 1
-        elif star >= 0:
-            resume += 1
-            at, position = star + 1, resume
-        else:
-            return False
-    return not pattern[at:].strip("*")
 
 
 def _lines(data: bytes) -> list[bytes]:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,10 +12,12 @@ from pydantic import SecretStr
 
 from mcp_ssh.config import Config
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.policy import expect_reach, may_use_defaults, may_use_identities
+from mcp_ssh.hosts import Machine, is_address, judges_addresses, known_name
+from mcp_ssh.policy import address_matters, expect_reach, may_use_defaults, may_use_identities
 from mcp_ssh.ssh import keys
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.keys import Identities, Offered
+from mcp_ssh.ssh.machines import address_unknown, addresses_if_known, host_of, identify, look_up
 from mcp_ssh.ssh.ssh_config import DEFAULT_IDENTITIES, Jump, Settings, local_user, settings
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.tool import Caller
@@ -54,6 +55,8 @@ class Login:
     """One machine to log in to.
 
     Attributes:
+        machine: What it is known by; a connection from here goes to these addresses alone.
+        through: The address that the machine before it connects to, where the name alone was not enough to judge by.
         keys: Keys to offer.
         answers: For what the machine asks at login.
         agent: Where more keys may be.
@@ -70,6 +73,8 @@ class Login:
     port: int
     username: str
     host_keys: HostKeys = field(repr=False)
+    machine: Machine = field(default_factory=Machine)
+    through: str | None = None
     password: SecretStr | None = None
     answers: tuple[SecretStr, ...] = ()
     keys: tuple[Offered, ...] = field(default=(), repr=False)
@@ -81,7 +86,6 @@ class Login:
     connect_timeout_s: float | None = None
     keepalive_s: float = 0.0
     bind_address: str | None = None
-    family: socket.AddressFamily = socket.AF_UNSPEC
 
     @property
     def account(self) -> str:
@@ -102,6 +106,16 @@ class Login:
     def asks_nobody(self) -> bool:
         """Whether it can be repeated unasked: no code that counts once, no agent that may want a finger on a key."""
         return not self.answers and self.agent is None and all(each.asks_nobody for each in self.hops)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A machine that this caller may reach, what the owner's config says of it, and whether its identities log in."""
+
+    found: Settings
+    machine: Machine
+    through: str | None = None
+    owned: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,30 +148,83 @@ class Logins:
         host = wanted.host or auth.default_host
         if not host:
             raise InvalidInput("host: is required", hint="give host, or set auth.default_host in config.json")
-        owned = may_use_identities(self.caller, host, self.config.security)
+        given = wanted.username or (None if wanted.host else auth.default_username or None)
+        target = await self._target(host, wanted, given)
+        found, owned = target.found, target.owned
         if (wanted.key_path or wanted.use_agent) and not owned:
             raise Refused(
                 "key_path and use_agent log in as this server's owner, which your role may not for this host",
                 hint="send the key as key_content, or have the owner add the host to security.allow_server_identities",
             )
-        given = wanted.username or (None if wanted.host else auth.default_username or None)
-        found = Settings(host, host)
-        if owned and wanted.use_config:
-            found = await self._settings(host, username=given, port=wanted.port)
-        expect_reach(self.caller, found.hostname)
         username = given or found.username or auth.default_username or (local_user() if found.named else "")
         if not username:
             raise InvalidInput(
                 "username: is required", hint="give username, or set auth.default_username in config.json"
             )
         port = wanted.port or found.port or self.config.ssh.default_port
-        login = await self._with_secrets(self._bare(found, username, port), wanted, found, owned=owned)
+        login = await self._with_secrets(self._bare(target, username, port), wanted, found, owned=owned)
         if not wanted.keepalive:
             login = replace(login, keepalive_s=0.0)
         if wanted.jump is not None:
             hops = await self._named_hops(wanted.jump)
             return replace(login, hops=hops, proxy_command=None), host if found.named else None
         return await self._on_its_way(login, found), host if found.named else None
+
+    async def _target(self, host: str, wanted: Connect, username: str | None) -> _Target:
+        """The machine that a host name means, with the owner's config where this caller may use it.
+
+        Raises:
+            InvalidInput: The host is neither a name nor an address.
+            NetworkFailed: Its name cannot be looked up.
+            Refused: This caller may not reach it.
+        """
+        if wanted.use_config and await self._offers_identities(host):
+            found = await self._settings(host, username=username, port=wanted.port)
+            target = await self._judged(found, host, from_here=wanted.jump is None)
+            # Judged once more: with the addresses that are connected to, and with the alias's own host.
+            if may_use_identities(self.caller, target.machine.called(host), self.config.security):
+                return replace(target, owned=True)
+        target = await self._judged(Settings(host, host), host, from_here=wanted.jump is None)
+        return replace(target, owned=may_use_identities(self.caller, target.machine, self.config.security))
+
+    async def _offers_identities(self, host: str) -> bool:
+        """Whether the owner's config may be read for this caller and host."""
+        security = self.config.security
+        machine = Machine.of([host])
+        if may_use_identities(self.caller, machine, security):
+            return True
+        if machine.addresses or not judges_addresses(security.allow_server_identities, excluding=False):
+            return False
+        addresses = await addresses_if_known(known_name(host))
+        return may_use_identities(self.caller, replace(machine, addresses=addresses), security)
+
+    async def _judged(self, found: Settings, host: str, *, from_here: bool) -> _Target:
+        """A machine after its one look-up, judged by its name and all its addresses.
+
+        Args:
+            found: What the owner's config says of it.
+            host: The name that the caller gave.
+            from_here: No other machine is on the way to it, unless `found` names one.
+        """
+        if found.raw_proxy_command is None:
+            found = replace(found, hostname=host_of(found.hostname))
+        name = known_name(found.hostname)
+        direct = from_here and not found.jumps and found.raw_proxy_command is None
+        security, caller = self.config.security, self.caller
+        if direct:
+            addresses = await look_up(name, found.family)
+        elif caller.hosts is None and not security.hosts and (caller.owner or not security.allow_server_identities):
+            addresses = (name,) if is_address(name) else ()
+        else:
+            addresses = await addresses_if_known(name)
+        machine = await identify(caller, security, [name], addresses)
+        expect_reach(caller, machine)
+        through = None
+        if not direct and not is_address(name) and address_matters(caller, machine):
+            if not addresses or found.raw_proxy_command is not None:
+                raise address_unknown(host, "host")
+            through = addresses[0]
+        return _Target(found, machine, through)
 
     async def _named_hops(self, name: str) -> tuple[Login, ...]:
         """The logins on the way by a name, which has its own secrets and may have a way of its own.
@@ -178,7 +245,7 @@ class Logins:
         """Whether a name is one of ~/.ssh/config, and this caller may use it. What reads as a session's id is none."""
         if not _NAME.fullmatch(name) or _SESSION_ID.fullmatch(name):
             return False
-        if not may_use_identities(self.caller, name, self.config.security):
+        if not may_use_identities(self.caller, Machine.of([name]), self.config.security):
             return False
         return (await self._settings(name)).named
 
@@ -188,9 +255,12 @@ class Logins:
         read = partial(settings, username=username, port=port, without_proxy=without_proxy)
         return await anyio.to_thread.run_sync(partial(read, host, may_exec=self.caller.owner))
 
-    def _bare(self, found: Settings, username: str, port: int) -> Login:
+    def _bare(self, target: _Target, username: str, port: int) -> Login:
+        found = target.found
         return Login(
             host=found.hostname,
+            machine=target.machine,
+            through=target.through,
             port=port,
             username=username,
             host_keys=self.host_keys.reading(found.known_hosts(username, port), strict=found.strict),
@@ -200,7 +270,6 @@ class Logins:
             connect_timeout_s=found.connect_timeout_s,
             keepalive_s=found.alive_interval_s or self.config.ssh.keepalive_interval,
             bind_address=found.bind_address,
-            family=found.family,
         )
 
     async def _with_secrets(self, login: Login, wanted: Connect, found: Settings, *, owned: bool) -> Login:
@@ -269,9 +338,10 @@ class Logins:
                     hint="correct ProxyJump",
                 )
             found = await self._settings(jump.host, username=jump.username, port=jump.port, without_proxy=index > 0)
-            expect_reach(self.caller, found.hostname)
+            target = await self._judged(found, jump.host, from_here=index == 0)
+            found = target.found
             username = found.username or local_user()
-            bare = self._bare(found, username, found.port or self.config.ssh.default_port)
+            bare = self._bare(target, username, found.port or self.config.ssh.default_port)
             login, _ = await self._with_identities(bare, found, None, alone=True)
             hops += [*await self._hops(found.jumps, (*behind, jump.host)), login]
         return hops

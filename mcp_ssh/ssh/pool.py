@@ -180,7 +180,7 @@ class Sessions:
 
 
 def _may_see(caller: Caller, session: Session) -> bool:
-    return (session.caller_id == caller.id or caller.role is Role.ADMIN) and caller.reaches(session.host)
+    return (session.caller_id == caller.id or caller.role is Role.ADMIN) and caller.reaches(session.machine)
 
 
 def _none(name: str | None, mine: list[Session]) -> NotFound:

@@ -16,6 +16,7 @@ from mcp_ssh.backends import detect
 from mcp_ssh.backends.detect import Platform
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
+from mcp_ssh.hosts import Machine
 from mcp_ssh.params import Become
 from mcp_ssh.policy import Rules
 from mcp_ssh.probes.protected import guarded
@@ -102,10 +103,15 @@ class Session:
         expires: bool,
         login_password: SecretStr | None = None,
         rules: Rules = UNBOUND,
+        machine: Machine | None = None,
+        called: tuple[str, ...] = (),
     ) -> None:
         self.id = secrets.token_hex(6)
         self.caller_id = caller_id
         self.host = host
+        self.machine = machine or Machine.of([host])
+        self.called = called
+        """Names by which the machine was asked for, which `security.hosts` may use beside its own."""
         self.port = port
         self.username = username
         self.account = account

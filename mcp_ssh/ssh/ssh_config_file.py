@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mcp_ssh.errors import InvalidInput, Unsupported
-from mcp_ssh.ssh.known_hosts import list_matches, pattern_matches
+from mcp_ssh.hosts import pattern_matches
+from mcp_ssh.ssh.known_hosts import list_matches
 
 DEEPEST = 16
 LARGEST = 4 * 1024 * 1024

@@ -13,6 +13,7 @@ import aiosqlite
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
+from mcp_ssh.hosts import check_patterns
 from mcp_ssh.store.database import Database, Statement, iso, utc_now
 from mcp_ssh.tool import Role
 
@@ -219,12 +220,12 @@ def _check_hosts(hosts: Sequence[str] | None) -> None:
         raise InvalidInput(
             "hosts: name no machine", hint="give at least one pattern such as *.example.org that does not start with !"
         )
-    for each in hosts:
-        if not each.isprintable() or any(sign in each for sign in " ,/@") or not each.lstrip("!") or len(each) > 255:
-            raise InvalidInput(
-                f"hosts: {each[:80]!r} is no pattern of host names or addresses",
-                hint="such as *.example.org, 10.1.2.* or !db1.example.org; no accounts, no lists in one word",
-            )
+    try:
+        check_patterns(hosts)
+    except ValueError as error:
+        raise InvalidInput(
+            f"hosts: {error}", hint="give each pattern as a word of its own, without accounts and ports"
+        ) from None
 
 
 def _check_name(name: str) -> None:

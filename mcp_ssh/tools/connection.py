@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from mcp_ssh.app import App
 from mcp_ssh.errors import InvalidInput, Refused
+from mcp_ssh.hosts import Machine
 from mcp_ssh.params import Params, Result, Secret, ShellText
 from mcp_ssh.policy import may_use_identities
 from mcp_ssh.ssh import keys
@@ -115,7 +116,7 @@ async def _check_login(app: App, params: Add, call: Call) -> None:
         InvalidInput: No way at all, or a key that cannot be used.
         Refused: The owner's identities, and they are not for this caller.
     """
-    owned = may_use_identities(call.caller, params.host, app.config.security)
+    owned = may_use_identities(call.caller, Machine.of([params.host]), app.config.security)
     if (params.key_path or params.use_agent) and not owned:
         raise Refused(
             "key_path and use_agent log in as this server's owner, which your role may not for this host",

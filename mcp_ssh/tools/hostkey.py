@@ -6,6 +6,7 @@ from pydantic import Field
 
 from mcp_ssh.app import App
 from mcp_ssh.params import Params, Result, ShellText
+from mcp_ssh.ssh.machines import find_machine
 from mcp_ssh.tool import Call, Risk, tool
 
 # Plain `str`: the pattern of a type with validators of its own does not reach the schema.
@@ -138,10 +139,11 @@ async def scan(app: App, params: Scan, call: Call) -> Scanned:
 
     An answer over the network proves nothing by itself: whoever stands in between can give it.
     """
-    del call
-    keys = await app.hostkeys.scan(params.host, params.port, params.timeout)
+    machine = await find_machine(call.caller, app.config.security, params.host)
+    host = str(machine)
+    keys = await app.hostkeys.scan(host, params.port, params.timeout, machine.addresses)
     return Scanned(
-        host=params.host,
+        host=host,
         port=params.port,
         keys=[Shown.model_validate(each, from_attributes=True) for each in keys],
     )

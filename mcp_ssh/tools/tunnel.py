@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mcp_ssh.errors import Refused
-from mcp_ssh.hosts import is_loopback
-from mcp_ssh.params import OnSession, Result, ShellText
+from mcp_ssh.hosts import binds_loopback
+from mcp_ssh.params import Host, OnSession, Result, ShellText
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.tunnel_state import State
 from mcp_ssh.ssh.tunnels import Tunnel
@@ -14,21 +14,21 @@ from mcp_ssh.tool import Call, Caller, Risk, Role, tool
 
 Listen = Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")]
 Target = Annotated[int, Field(ge=1, le=65535, description="Port to lead to.")]
-Host = Annotated[ShellText, Field(min_length=1, max_length=255)]
+Bind = Annotated[ShellText, Field(min_length=1, max_length=255)]
 
 
 class OpenLocal(OnSession):
     local_port: Listen
     remote_host: Host = Field(description="Where it leads, as the remote machine sees it, such as 127.0.0.1 or db1.")
     remote_port: Target
-    bind_address: Host = Field(default="127.0.0.1", description="Address of this server's machine to listen on.")
+    bind_address: Bind = Field(default="127.0.0.1", description="Address of this server's machine to listen on.")
 
 
 class OpenRemote(OnSession):
     remote_port: Listen
     local_host: Host = Field(default="127.0.0.1", description="Where it leads, as this server's machine sees it.")
     local_port: Target
-    bind_address: Host = Field(
+    bind_address: Bind = Field(
         default="127.0.0.1", description="Address of the remote machine to listen on; sshd may allow loopback only."
     )
 
@@ -78,7 +78,7 @@ async def _open(host: Session, tunnel: Tunnel) -> TunnelOpened:
 def _may_bind(caller: Caller, address: str) -> None:
     if caller.owner or caller.role is Role.ADMIN:
         return
-    if not is_loopback(address):
+    if not binds_loopback(address):
         raise Refused(
             "bind_address: only admins may listen beyond this server's machine itself",
             hint="use 127.0.0.1 or ::1, or a token with the role admin",

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mcp_ssh.commandline import script
 from mcp_ssh.config import HostRule, SecurityConfig
-from mcp_ssh.hosts import any_matches, matches
+from mcp_ssh.hosts import Machine, admits, matches, restricts
 from mcp_ssh.policy.commands import allows, denied_by, plain_words
 from mcp_ssh.policy.rules import rules_for
 from mcp_ssh.probes.protected import OPEN, guarded, is_protected
@@ -46,8 +46,9 @@ def test_a_host_fits_or_does_not(host: str, patterns: list[str], fits: bool) -> 
 
 @pytest.mark.requirement("policy.hosts")
 def test_an_exception_counts_for_a_machine_by_any_of_its_names() -> None:
-    assert any_matches(["web", "web1.example.org"], ["*.example.org"])
-    assert not any_matches(["web", "db.example.org"], ["web", "!db*"])
+    for judge in (admits, restricts):
+        assert judge(Machine.of(["web", "web1.example.org"]), ["*.example.org"])
+        assert not judge(Machine.of(["web", "db.example.org"]), ["web", "!db*"])
 
 
 # ---- allowed commands --------------------------------------------------------------------------------------------
