@@ -30,17 +30,32 @@ class Role(IntEnum):
     ADMIN = 2
 
 
+OWNER_ID = "stdio"
+"""The id under which the store keeps what the server's owner saves, over stdio or on the command line."""
+
+
 @dataclass(frozen=True)
 class Caller:
     """Who calls: `id` owns sessions and blobs; `owner` says it is the server's own user (stdio, command line).
 
-    `hosts` are the patterns of the machines it may reach; `None` sets no bounds.
+    `hosts` are the patterns of the machines it may reach; `None` sets no bounds. A caller with patterns is at most an
+    operator, whatever role its token names: an admin decides about all machines.
     """
 
     id: str
     role: Role
     owner: bool = False
     hosts: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Limit the role of a caller that is bound to hosts."""
+        if self.hosts is not None and self.role > Role.OPERATOR:
+            object.__setattr__(self, "role", Role.OPERATOR)
+
+    @property
+    def owner_id(self) -> str:
+        """The id under which the store keeps what it saves: the server's owner has one for both transports."""
+        return OWNER_ID if self.owner else self.id
 
     def reaches(self, machine: Machine | str) -> bool:
         """Whether it may reach, and see, this machine; a name alone is judged without its addresses."""
@@ -51,7 +66,7 @@ class Caller:
     @property
     def oversees(self) -> bool:
         """Whether it sees what other callers have, wherever that is from."""
-        return self.role is Role.ADMIN and self.hosts is None
+        return self.role is Role.ADMIN
 
 
 Door = Literal["stdio", "mcp", "rest", "cli", "direct"]

@@ -69,7 +69,7 @@ async def _of_machines(parsed: argparse.Namespace) -> "AsyncIterator[Finding]":
     async with open_app() as app:
         words = parsed.machines
         if parsed.all:
-            words = [each.name for each in await app.store.connections.query(TerminalCall().caller)]
+            words = await app.store.connections.own_names(TerminalCall().caller)
         for word in words:
             for finding in await looked_at(word, functools.partial(check_machine.findings, app, parsed, word)):
                 yield finding

@@ -110,8 +110,9 @@ class Resources:
         return types.Completion(values=[])
 
     async def _machines(self, caller: Caller) -> list[str]:
-        live = [each for one in self._app.sessions.seen_by(caller) for each in (one.alias, one.name, one.id)]
-        saved = [each.name for each in await self._app.store.connections.query(caller) if caller.reaches(each.host)]
+        own = [each for one in self._app.sessions.own(caller) for each in (one.alias, one.name)]
+        live = [*own, *(one.id for one in self._app.sessions.seen_by(caller))]
+        saved = await self._app.store.connections.own_names(caller)
         aliases = [
             each
             for each in await anyio.to_thread.run_sync(alias_names)

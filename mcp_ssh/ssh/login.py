@@ -11,7 +11,7 @@ import anyio.to_thread
 from pydantic import SecretStr
 
 from mcp_ssh.config import Config
-from mcp_ssh.errors import InvalidInput, Refused
+from mcp_ssh.errors import InvalidInput, Refused, ToolError
 from mcp_ssh.hosts import Machine, is_address, judges_addresses, known_name
 from mcp_ssh.policy import address_matters, expect_reach, may_use_defaults, may_use_identities
 from mcp_ssh.ssh import keys
@@ -19,6 +19,7 @@ from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.keys import Identities, Offered
 from mcp_ssh.ssh.machines import address_unknown, addresses_if_known, host_of, identify, look_up
 from mcp_ssh.ssh.ssh_config import DEFAULT_IDENTITIES, Jump, Settings, local_user, settings
+from mcp_ssh.ssh.ssh_config_aliases import alias_names
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.tool import Caller
 
@@ -345,6 +346,16 @@ class Logins:
             login, _ = await self._with_identities(bare, found, None, alone=True)
             hops += [*await self._hops(found.jumps, (*behind, jump.host)), login]
         return hops
+
+
+async def is_owners_alias(name: str) -> bool:
+    """Whether a name is an alias of the owner's ~/.ssh/config; no `Match exec` runs to find out."""
+    if not _NAME.fullmatch(name):
+        return False
+    try:
+        return (await anyio.to_thread.run_sync(settings, name)).named
+    except ToolError:  # the file cannot be used for this machine, which does not free the name
+        return name in await anyio.to_thread.run_sync(alias_names)
 
 
 def aliases(config: Callable[[], Config], host_keys: HostKeys) -> Resolver:

@@ -9,10 +9,10 @@ from typing import Any
 
 import anyio
 
-from mcp_ssh.errors import NotFound, TooMany
+from mcp_ssh.errors import InvalidInput, NotFound, TooMany
 from mcp_ssh.ssh.login import Resolver
 from mcp_ssh.ssh.session import Session
-from mcp_ssh.tool import Caller, Role
+from mcp_ssh.tool import OWNER_ID, Caller, Role
 
 log = logging.getLogger(__name__)
 
@@ -63,23 +63,54 @@ class Sessions:
             await self.close(each)
         return session
 
+    def own(self, caller: Caller) -> list[Session]:
+        """The caller's own sessions, on machines its token is for: those that a name can mean."""
+        return [each for each in self.seen_by(caller) if each.caller_id == caller.id]
+
     def find(self, caller: Caller, name: str | None) -> Session:
-        """The session a call means: by id, by `user@host[:port]`, by an alias, or the caller's first connected one.
+        """The session a call means: by id, or one of the caller's own by name, or its first connected one.
+
+        A name is `user@host[:port]`, a saved connection or an alias. Another caller's session is reached by id only.
 
         Raises:
             NotFound: None fits; `details` list those that would.
         """
-        mine = self.seen_by(caller)
-        if name is None:
-            own = [each for each in mine if each.caller_id == caller.id]
-            chosen = next((each for each in own if each.connected), None)
-        else:
-            fitting = [each for each in mine if name in {each.id, each.name, f"{each.name}:{each.port}"}]
-            fitting += [each for each in mine if name == each.alias and each.caller_id == caller.id]
-            chosen = next((each for each in fitting if each.connected), fitting[0] if fitting else None)
+        known = None if name is None else self._sessions.get(name)
+        if known is not None and _may_see(caller, known):
+            return known
+        fitting = [each for each in self.own(caller) if name is None or name in _names(each)]
+        chosen = next((each for each in fitting if each.connected), None)
+        if chosen is None and name is not None and fitting:
+            chosen = fitting[0]
         if chosen is None:
-            raise _none(name, mine)
+            raise _none(name, self.seen_by(caller))
         return chosen
+
+    def expect_one_place(self, caller: Caller) -> None:
+        """Let a call without a session id go on, or say why not: it would have to guess where to make a change.
+
+        Raises:
+            InvalidInput: The caller has sessions on several machines or accounts; names them.
+        """
+        open_ones = [each for each in self.own(caller) if each.connected]
+        if len({each.name for each in open_ones}) > 1:
+            shown = ", ".join(f"{each.id} ({each.name})" for each in open_ones[:20])
+            raise InvalidInput(
+                "session_id: is required, since several machines or accounts are open",
+                hint=f"give one of your sessions: {shown}",
+                details={"sessions": [each.id for each in open_ones[:20]]},
+            )
+
+    def forget_name(self, owner_id: str, *names: str) -> None:
+        """Take names away from the open sessions of those whose names they are; the sessions keep their ids.
+
+        Args:
+            owner_id: Whose names they are, as `Caller.owner_id` has it.
+            names: What no longer means the machine it meant.
+        """
+        for each in self._sessions.values():
+            if each.alias in names and owner_id == (each.caller_id if each.expires else OWNER_ID):
+                each.alias = None
 
     async def find_or_open(
         self,
@@ -181,6 +212,10 @@ class Sessions:
 
 def _may_see(caller: Caller, session: Session) -> bool:
     return (session.caller_id == caller.id or caller.role is Role.ADMIN) and caller.reaches(session.machine)
+
+
+def _names(session: Session) -> set[str | None]:
+    return {session.name, f"{session.name}:{session.port}", session.alias}
 
 
 def _none(name: str | None, mine: list[Session]) -> NotFound:

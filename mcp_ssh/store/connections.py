@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
 from mcp_ssh.store.database import NAME, Database, Statement, iso, utc_now
 from mcp_ssh.store.secrets import Seal
-from mcp_ssh.tool import Caller, Role
+from mcp_ssh.tool import OWNER_ID, Caller, Role
 
 SecretName = Literal["password", "key_content", "key_passphrase"]
 SECRET_NAMES: tuple[SecretName, ...] = get_args(SecretName)
@@ -59,7 +59,11 @@ class SavedConnection(Account):
 
 
 class Connections:
-    """The saved connections of a state folder. Callers below admin see those they saved themselves."""
+    """The saved connections of a state folder.
+
+    Callers below admin see those they saved themselves. A name means the caller's own connection, also to an admin:
+    another caller's is reached by its uuid or number only.
+    """
 
     def __init__(self, database: Database, seal: Seal, now: Callable[[], datetime] = utc_now) -> None:
         self._database = database
@@ -69,7 +73,7 @@ class Connections:
     async def add(
         self, caller: Caller, account: Account, secrets: Mapping[SecretName, SecretStr], *, replace: bool = False
     ) -> SavedConnection:
-        """Save a connection, or replace all of the one with this name; number and uuid stay then.
+        """Save a connection, or replace all of the caller's own with this name; number and uuid stay then.
 
         Raises:
             InvalidInput: A name that reads as something else.
@@ -83,37 +87,38 @@ class Connections:
         async with self._database.writing() as connection:
             rows = list(
                 await connection.execute_fetchall(
-                    "SELECT id, owner, host FROM connections WHERE name = ?", (account.name,)
+                    "SELECT id, owner, host FROM connections WHERE owner = ? AND name = ?",
+                    (caller.owner_id, account.name),
                 )
             )
             if not rows:
                 await connection.execute(
                     "INSERT INTO connections (category, host, port, username, key_path, use_agent, secrets, sealed,"
                     " owner, updated_at, uuid, name, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (*plain, names, sealed, caller.id, now, str(uuid.uuid4()), account.name, now),
+                    (*plain, names, sealed, caller.owner_id, now, str(uuid.uuid4()), account.name, now),
                 )
             elif replace and _may_see(caller, rows[0]):
-                # The new owner is who replaced it: nobody gets to use secrets that another caller gave.
                 await connection.execute(
                     "UPDATE connections SET category = ?, host = ?, port = ?, username = ?, key_path = ?,"
-                    " use_agent = ?, secrets = ?, sealed = ?, owner = ?, updated_at = ?, last_used_at = NULL"
-                    " WHERE id = ?",
-                    (*plain, names, sealed, caller.id, now, rows[0]["id"]),
+                    " use_agent = ?, secrets = ?, sealed = ?, updated_at = ?, last_used_at = NULL WHERE id = ?",
+                    (*plain, names, sealed, now, rows[0]["id"]),
                 )
             else:
                 raise _taken(account.name, mine=_may_see(caller, rows[0]))
-            [row] = await connection.execute_fetchall(f"{_SELECT} WHERE name = ?", (account.name,))
+            [row] = await connection.execute_fetchall(
+                f"{_SELECT} WHERE owner = ? AND name = ?", (caller.owner_id, account.name)
+            )
         return _saved(row)
 
     async def find(self, caller: Caller, which: str) -> SavedConnection:
-        """The connection with this name, number or uuid.
+        """The caller's own connection of this name, or the one with this number or uuid that it may see.
 
         Raises:
-            NotFound: There is none that this caller may see.
+            NotFound: There is none.
         """
         if (found := await self._found(caller, which)) is not None:
             return found
-        known = [each.name for each in await self.query(caller)]
+        known = await self.own_names(caller)
         hint = f"there are {', '.join(known[:20])}" if known else "save one with connection_add"
         raise NotFound(f"there is no saved connection {which[:80]!r}", hint=hint)
 
@@ -127,6 +132,10 @@ class Connections:
             if _fits(each.name, name) and (category is None or _fits(each.category or "", category))
         ]
 
+    async def own_names(self, caller: Caller) -> list[str]:
+        """The names that mean a saved connection to this caller."""
+        return [each.name for each in await self.query(caller) if each.owner == caller.owner_id]
+
     async def remove(self, caller: Caller, which: str) -> SavedConnection:
         """Forget a connection and its secrets.
 
@@ -139,7 +148,9 @@ class Connections:
         return found
 
     async def resolve(self, caller: Caller, name: str) -> Mapping[str, Any] | None:
-        """What `session_connect` takes to log in through the connection of this name or uuid; `None` if there is none.
+        """What `session_connect` takes to log in through the connection that this word means; `None` if there is none.
+
+        A word is the name of one of the caller's own connections, or the uuid of any that it may see.
 
         Raises:
             Conflict: Its secrets cannot be opened.
@@ -170,23 +181,25 @@ class Connections:
 
     async def _found(self, caller: Caller, which: str) -> SavedConnection | None:
         rows = await self._database.read(
-            f"{_SELECT} WHERE name = ?1 OR uuid = lower(?1) OR CAST(id AS TEXT) = ?1", (which,)
+            f"{_SELECT} WHERE (owner = ?2 AND name = ?1) OR uuid = lower(?1) OR CAST(id AS TEXT) = ?1",
+            (which, caller.owner_id),
         )
         return next((_saved(row) for row in rows if _may_see(caller, row)), None)
 
 
 def saved_names(folder: Path) -> list[str]:
-    """The names of all saved connections, for a shell that completes a word: read only, at once, and never failing."""
+    """The names the server's owner saved, for a shell that completes a word: read only, at once, and never failing."""
     try:
         with closing(sqlite3.connect(f"{(folder / NAME).absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)) as db:
-            return [str(name) for (name,) in db.execute("SELECT name FROM connections ORDER BY name")]
+            owned = "SELECT name FROM connections WHERE owner IN (?, 'cli') ORDER BY name"
+            return [str(name) for (name,) in db.execute(owned, (OWNER_ID,))]
     except (sqlite3.Error, ValueError):
         return []
 
 
 def _may_see(caller: Caller, row: sqlite3.Row) -> bool:
     """Its owner may, and admins, as far as their tokens are for the machine."""
-    return (caller.role is Role.ADMIN or caller.id == row["owner"]) and caller.reaches(str(row["host"]))
+    return (caller.role is Role.ADMIN or caller.owner_id == row["owner"]) and caller.reaches(str(row["host"]))
 
 
 def _fits(text: str, pattern: str) -> bool:

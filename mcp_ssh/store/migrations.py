@@ -91,5 +91,44 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX tasks_name ON tasks (target, task_id)",
     ),
+    (
+        # The name of a saved connection is its owner's: another caller may use the same name for another machine.
+        """
+        CREATE TABLE named_connections (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            uuid TEXT NOT NULL UNIQUE,
+            name TEXT NOT NULL,
+            category TEXT,
+            host TEXT NOT NULL,
+            port INTEGER,
+            username TEXT NOT NULL,
+            key_path TEXT,
+            use_agent INTEGER NOT NULL,
+            secrets TEXT NOT NULL,
+            sealed BLOB,
+            owner TEXT NOT NULL,
+            created_at TEXT NOT NULL,
+            updated_at TEXT NOT NULL,
+            last_used_at TEXT,
+            UNIQUE (owner, name)
+        )
+        """,
+        # The server's owner is one caller, at the command line and over stdio.
+        """
+        INSERT INTO named_connections (id, uuid, name, category, host, port, username, key_path, use_agent, secrets,
+            sealed, owner, created_at, updated_at, last_used_at)
+        SELECT id, uuid, name, category, host, port, username, key_path, use_agent, secrets,
+            sealed, CASE owner WHEN 'cli' THEN 'stdio' ELSE owner END, created_at, updated_at, last_used_at
+        FROM connections
+        """,
+        # A number is never given twice, also where the connection that had the highest one is gone.
+        "DELETE FROM sqlite_sequence WHERE name = 'named_connections'",
+        """
+        INSERT INTO sqlite_sequence (name, seq)
+        SELECT 'named_connections', seq FROM sqlite_sequence WHERE name = 'connections'
+        """,
+        "DROP TABLE connections",
+        "ALTER TABLE named_connections RENAME TO connections",
+    ),
 )
 """Migration N (counted from 1) brings a database from `PRAGMA user_version` N-1 to N."""

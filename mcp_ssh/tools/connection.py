@@ -5,16 +5,22 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 
 from mcp_ssh.app import App
-from mcp_ssh.errors import InvalidInput, Refused
+from mcp_ssh.errors import Conflict, InvalidInput, Refused
 from mcp_ssh.hosts import Machine
 from mcp_ssh.params import Params, Result, Secret, ShellText
 from mcp_ssh.policy import may_use_identities
 from mcp_ssh.ssh import keys
+from mcp_ssh.ssh.login import is_owners_alias
 from mcp_ssh.store.connections import MAX_NAME_CHARS, Account, SavedConnection, SecretName
 from mcp_ssh.tool import Call, Risk, tool
 
 Which = Annotated[
-    ShellText, Field(min_length=1, max_length=MAX_NAME_CHARS, description="Name, number or uuid of the connection.")
+    ShellText,
+    Field(
+        min_length=1,
+        max_length=MAX_NAME_CHARS,
+        description="Name of one of your connections, or number or uuid of any you may see.",
+    ),
 ]
 
 
@@ -74,8 +80,9 @@ async def add(app: App, params: Add, call: Call) -> Connection:
 
     The name then works as session_id of every tool and connects on first use. Nothing is sent to the machine. Secrets
     are sealed and never shown again. Without any, the server owner's keys and ~/.ssh/config log in. Only the caller
-    that saved it and admins see and use it.
+    that saved it uses it by name; admins see it, and use it by uuid.
     """
+    await _check_alias(call, params.name)
     await _check_login(app, params, call)
     given: dict[SecretName, SecretStr | None] = {
         "password": params.password,
@@ -96,15 +103,20 @@ async def add(app: App, params: Add, call: Call) -> Connection:
         {name: value for name, value in given.items() if value is not None},
         replace=params.replace,
     )
-    _forget_sessions(app, call, saved.name)
+    app.sessions.forget_name(saved.owner, saved.name, saved.uuid)
     return _shown(app, saved)
 
 
-def _forget_sessions(app: App, call: Call, name: str) -> None:
-    """Open sessions keep their ids, and lose the name: it means another machine now, or none."""
-    for session in app.sessions.seen_by(call.caller):
-        if session.alias == name:
-            session.alias = None
+async def _check_alias(call: Call, name: str) -> None:
+    """Refuse a name that already means a machine to the server's owner and to admins.
+
+    Raises:
+        Conflict: It is an alias of ~/.ssh/config, and the caller is not the owner.
+    """
+    if not call.caller.owner and await is_owners_alias(name):
+        raise Conflict(
+            f"name: {name!r} is an alias in the ssh_config of this server's owner", hint="choose another name"
+        )
 
 
 async def _check_login(app: App, params: Add, call: Call) -> None:
@@ -177,7 +189,7 @@ async def remove(app: App, params: One, call: Call) -> Removed:
     Sessions that are open through it stay open under their ids.
     """
     gone = await app.store.connections.remove(call.caller, params.connection)
-    _forget_sessions(app, call, gone.name)
+    app.sessions.forget_name(gone.owner, gone.name, gone.uuid)
     return Removed(status="removed", id=gone.id, uuid=gone.uuid, name=gone.name)
 
 

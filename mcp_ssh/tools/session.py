@@ -22,7 +22,7 @@ class ById(Params):
     session_id: ShellText = Field(
         min_length=1,
         max_length=512,
-        description="Session id, user@host[:port] of a live session, or the name it was opened by.",
+        description="Session id, or user@host[:port] or the name of one of your own sessions.",
     )
 
 

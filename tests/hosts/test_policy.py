@@ -56,10 +56,8 @@ async def both(app: App, fleet: Fleet) -> tuple[Host, Host]:
 
 
 @pytest.mark.requirement("policy.hosts")
-async def test_a_token_reaches_sees_and_uses_its_machines_only(
-    app: App, both: tuple[Host, Host], owner: DirectCall
-) -> None:
-    """The twin is in it: the same admin without patterns does all of it."""
+async def test_a_token_reaches_sees_and_uses_its_machines_only(app: App, both: tuple[Host, Host]) -> None:
+    """The twin is in it: an admin without patterns does all of it."""
     mine, other = both
     bound = DirectCall(Caller("bound", Role.ADMIN, hosts=(mine.ip,)))
     free = DirectCall(Caller("free", Role.ADMIN))
@@ -72,10 +70,12 @@ async def test_a_token_reaches_sees_and_uses_its_machines_only(
                 return error.code
             return "ok"
 
-        sessions = {host.name: await connected(app, host, "dev", free) for host in both}
+        before = DirectCall(Caller(who.caller.id, Role.ADMIN))  # what was open and saved when nothing bound it
+        sessions = {host.name: await connected(app, host, "dev", before) for host in both}
         yes, no, hidden = ("ok", "ok", "ok") if reaches_other else ("ok", "refused", "not_found")
         for host, answer, unseen in ((mine, yes, yes), (other, no, hidden)):
-            assert await tried(session.connect, **login(host, "dev")) == answer
+            by_password = {"host": host.ip, "username": "ops", "password": host.password}
+            assert await tried(session.connect, **by_password) == answer
             assert await tried(hostkey.scan, host=host.ip, port=host.port) == answer
             assert await tried(hostkey.remove, host=host.ip, port=host.port, key_type="ssh-rsa") == answer
             given = {"name": f"{who.caller.id}-{host.name}", "host": host.ip, "username": "dev", "password": "x"}
@@ -89,7 +89,7 @@ async def test_a_token_reaches_sees_and_uses_its_machines_only(
                 "username": "dev",
                 "key_content": mine.key_path.read_text(),
             }
-            await dispatch(app, connection.add, saved, owner)
+            await dispatch(app, connection.add, saved, before)
             assert await tried(connection.info, connection=str(saved["name"])) == unseen
             assert await tried(command.exec_, session_id=str(saved["name"]), command="true") == unseen
         through = {"session_id": sessions[mine.name], "local_port": 0, "remote_port": 22}
@@ -106,7 +106,7 @@ async def test_a_token_reaches_sees_and_uses_its_machines_only(
 
 @pytest.mark.requirement("policy.hosts")
 async def test_an_alias_and_a_jump_host_are_judged_by_the_machines_they_lead_to(
-    app: App, bastion: Host, inner: Host, mcp_home: Path
+    bastion: Host, inner: Host, mcp_home: Path
 ) -> None:
     ssh = Path(mcp_home.parent, "home/.ssh")
     ssh.mkdir(mode=0o700)
@@ -115,23 +115,24 @@ async def test_an_alias_and_a_jump_host_are_judged_by_the_machines_they_lead_to(
         f"Host over\n HostName {bastion.ip}\n User dev\n"
         f"Host *\n IdentityFile {bastion.key_path}\n UserKnownHostsFile {bastion.known_hosts_path}\n"
     )
-    for patterns, answer in (
-        ((inner.ip, bastion.ip), None),
-        ((inner.ip,), Refused),
-        ((bastion.ip,), Refused),
-        (("in", "over"), Refused),
-    ):
-        who = DirectCall(Caller("admin", Role.ADMIN, hosts=patterns))
-        for tool, arguments in (
-            (session.connect, {"host": "in"}),
-            (command.exec_, {"session_id": "in", "command": "true"}),
+    async with ruled(mcp_home, allow_server_identities=["*"]) as app:
+        for patterns, answer in (
+            ((inner.ip, bastion.ip), None),
+            ((inner.ip,), Refused),
+            ((bastion.ip,), Refused),
+            (("in", "over"), Refused),
         ):
-            if answer is None:
-                await dispatch(app, tool, arguments, who)
-            else:
-                with pytest.raises(answer):
+            who = DirectCall(Caller("bound", Role.OPERATOR, hosts=patterns))
+            for tool, arguments in (
+                (session.connect, {"host": "in"}),
+                (command.exec_, {"session_id": "in", "command": "true"}),
+            ):
+                if answer is None:
                     await dispatch(app, tool, arguments, who)
-        await app.sessions.close_all()
+                else:
+                    with pytest.raises(answer):
+                        await dispatch(app, tool, arguments, who)
+            await app.sessions.close_all()
 
 
 @pytest.mark.requirement("policy.hosts")

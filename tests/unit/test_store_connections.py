@@ -16,6 +16,7 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, Refused
 from mcp_ssh.store import Store
 from mcp_ssh.store.connections import Account, saved_names
+from mcp_ssh.store.migrations import MIGRATIONS
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import connection
 from tests.doors import DirectCall, caller, open_way
@@ -101,12 +102,64 @@ async def test_a_connection_is_for_who_saved_it_and_for_admins(tmp_path: Path) -
         for forbidden in (saved.find(BERT, "annas"), saved.find(BERT, "1"), saved.remove(BERT, "annas")):
             with pytest.raises(NotFound):
                 await forbidden
-        with pytest.raises(Conflict) as caught:
-            await saved.add(BERT, account("annas"), {}, replace=True)
-        assert "replace" not in (caught.value.hint or "")
-        # Secrets an admin gave are not for the caller whose connection they replace.
-        await saved.add(ADMIN, account("annas"), {"password": SecretStr("the admin's")}, replace=True)
-        assert await saved.resolve(ANNA, "annas") is None
+
+
+@pytest.mark.requirement("fault.S1")
+async def test_a_name_means_the_callers_own_connection_and_others_go_by_uuid_or_number(tmp_path: Path) -> None:
+    """Each caller has names of its own; an admin sees all of them and means none by name."""
+    async with stored(tmp_path / "s") as store:
+        saved = store.connections
+        annas = await saved.add(ANNA, account("prod-db", host="192.0.2.66"), {"password": SecretStr(PASSWORD)})
+        for which in ("prod-db",):
+            assert await saved.resolve(ADMIN, which) is None
+            with pytest.raises(NotFound):
+                await saved.find(ADMIN, which)
+            with pytest.raises(NotFound):
+                await saved.remove(ADMIN, which)
+        for which in (str(annas.id), annas.uuid):
+            assert await saved.find(ADMIN, which) == annas
+        assert (await saved.resolve(ADMIN, annas.uuid) or {})["host"] == "192.0.2.66"
+        # The name is not taken for anybody else, and replacing one's own leaves Anna's as it was.
+        for replace in (False, True):
+            admins = await saved.add(ADMIN, account("prod-db", host="192.0.2.1"), {}, replace=replace)
+            assert (await saved.resolve(ADMIN, "prod-db") or {})["host"] == "192.0.2.1"
+            assert (await saved.resolve(ANNA, "prod-db") or {})["host"] == "192.0.2.66"
+        assert await saved.own_names(ADMIN) == saved_names(tmp_path / "s") == ["prod-db"]
+        assert await saved.remove(ADMIN, "prod-db") == admins
+        assert await saved.query(ADMIN) == [annas]
+
+
+@pytest.mark.requirement("fault.S1")
+async def test_the_owner_has_the_same_names_over_stdio_and_on_the_command_line(tmp_path: Path) -> None:
+    async with stored(tmp_path / "s") as store:
+        made = await store.connections.add(Caller("cli", Role.ADMIN, owner=True), account(), {})
+        assert await store.connections.find(ADMIN, "web1") == made
+        with pytest.raises(NotFound):
+            await store.connections.find(Caller("token", Role.ADMIN), "web1")
+
+
+@pytest.mark.requirement("fault.S1")
+async def test_connections_saved_by_an_older_version_stay_their_owners(tmp_path: Path) -> None:
+    before = MIGRATIONS[:4]
+    folder = tmp_path / "s"
+    folder.mkdir(mode=0o700)
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        for statement in (each for step in before for each in step):
+            db.execute(statement)
+        for number, owner in ((3, "cli"), (7, "anna"), (9, "stdio")):
+            db.execute(
+                "INSERT INTO connections (id, uuid, name, host, username, use_agent, secrets, owner, created_at,"
+                " updated_at) VALUES (?, ?, ?, 'h', 'u', 1, '', ?, 'x', 'x')",
+                (number, f"u{number}", f"n{number}", owner),
+            )
+        db.execute("DELETE FROM connections WHERE id = 9")
+        db.execute(f"PRAGMA user_version = {len(before)}")
+        db.commit()
+    (folder / "state.db").chmod(0o600)
+    async with stored(folder) as store:
+        assert (await store.connections.find(ADMIN, "n3")).id == 3
+        assert (await store.connections.find(ANNA, "n7")).id == 7
+        assert (await store.connections.add(ANNA, account(), {})).id == 10  # a number is never given twice
 
 
 @pytest.mark.requirement("connection.saved")
