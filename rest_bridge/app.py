@@ -17,10 +17,11 @@ from mcp_ssh import __version__
 from mcp_ssh.app import App
 from mcp_ssh.errors import NotFound
 from mcp_ssh.surface import Surface
-from mcp_ssh.tool import Registry
+from mcp_ssh.tool import Registry, Risk
 from rest_bridge.answers import Answer, refusal
 from rest_bridge.auth import identify_for
 from rest_bridge.binding import Endpoint, body_limit
+from rest_bridge.browsers import ActingGets
 from rest_bridge.dialects import WrongMethod
 from rest_bridge.gate import Gate, Names, OpenRequests
 from rest_bridge.guide import guide, llms, prompts_page
@@ -55,6 +56,20 @@ def build(
     settings = app.config.server
     mcp = McpEndpoints(app, registry, surface or Surface(read_only=app.read_only), body_limit(app))
     plain, patterns = _endpoints(app, families)
+    pages = [
+        _health(),
+        _document(document(families, app.config)),
+        *page_routes(),
+        *text_routes(
+            {
+                "/guide": partial(guide, registry, families, app.config),
+                "/prompts": prompts_page,
+                "/llms.txt": llms,
+            }
+        ),
+        *mcp.routes(),
+    ]
+    every = [route for family in families for route in family.routes]
     gate = Middleware(
         Gate,
         plain=plain,
@@ -62,23 +77,12 @@ def build(
         identify=identify_for(settings, app.store.tokens, bound),
         limit_bytes=body_limit(app),
         open_requests=open_requests or OpenRequests(),
-        streams=frozenset(route.path for family in families for route in family.routes if route.stream),
+        slashless=frozenset(each.path for each in pages),
+        streams=frozenset(route.path for route in every if route.stream),
+        acting=ActingGets(each.path for each in every if each.method == "GET" and each.tool.risk is not Risk.READ),
     )
     starlette = Starlette(
-        routes=[
-            *patterns,
-            _health(),
-            _document(document(families, app.config)),
-            *page_routes(),
-            *text_routes(
-                {
-                    "/guide": partial(guide, registry, families, app.config),
-                    "/prompts": prompts_page,
-                    "/llms.txt": llms,
-                }
-            ),
-            *mcp.routes(),
-        ],
+        routes=[*patterns, *pages],
         middleware=[gate],
         exception_handlers={HTTPException: _astray(families)},
         lifespan=lambda _: mcp.running(),

@@ -56,6 +56,10 @@ class WrongHost(Refused):
     code = "misdirected"
 
 
+class BadFraming(Malformed):
+    """Where the body of the request ends can be read in two ways, so what follows on its connection is unknown."""
+
+
 class SlowRequest(TimedOut):
     """The body did not arrive in time."""
 
@@ -78,7 +82,7 @@ STATUS: Mapping[type[ToolError], int] = {
     WrongMediaType: 415,
     WrongHost: 421,
     TooMany: 429,
-    ConnectFailed: 500,
+    ConnectFailed: 502,
     RemoteFailed: 500,
     Internal: 500,
     ShuttingDown: 503,

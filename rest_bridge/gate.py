@@ -1,4 +1,4 @@
-"""What every request passes first, /mcp included: Host, Origin, size, token; and what every answer carries."""
+"""What every request passes first, /mcp included: framing, Host, Origin, token, size; and what every answer carries."""
 
 import ipaddress
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -11,9 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcp_ssh.dispatch import internal
 from mcp_ssh.errors import Refused, ToolError
 from rest_bridge.answers import refusal
-from rest_bridge.auth import Identify, admit, is_public, token_of_query
-from rest_bridge.dialects import WrongHost
-from rest_bridge.reading import check_announced
+from rest_bridge.auth import Identify, admit, anybody, is_public, token_of_query
+from rest_bridge.browsers import ActingGets, refuse_other_sites, refuse_pages_without_token
+from rest_bridge.dialects import BadFraming, SlowRequest, WrongHost
+from rest_bridge.reading import announces_body, check_announced
+from rest_bridge.targets import check_encoding, check_framing, settle_target
 
 STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _OURS = (
@@ -22,6 +24,9 @@ _OURS = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 _REPLACED = frozenset({b"cache-control", *(name for name, _ in _OURS)})
+BODY_LIMIT_S = 60.0
+"""How long a request body may take to arrive."""
+
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -32,7 +37,7 @@ class Names:
         own = {*_LOOPBACK_NAMES} if _is_wildcard(bound) else {*_LOOPBACK_NAMES, bound.lower()}
         self._own = frozenset(own)
         self._hosts = frozenset(each.lower() for each in hosts)
-        self._origins = frozenset(each.lower().rstrip("/") for each in origins)
+        self.origins = frozenset(each.lower().rstrip("/") for each in origins)
 
     def check(self, headers: Headers, scheme: str = "http") -> None:
         """Refuse a request that was meant for another server, or that a foreign page makes.
@@ -49,7 +54,7 @@ class Names:
             )
         for origin in headers.getlist("origin"):
             same = self._is_own(hosts[0]) and origin.lower() == f"{scheme}://{hosts[0]}"
-            if not same and origin.lower() not in self._origins:
+            if not same and origin.lower() not in self.origins:
                 raise Refused(
                     "pages of this Origin may not call this server",
                     hint="have its owner add the origin to server.allowed_origins",
@@ -107,7 +112,9 @@ class Gate:
         identify: Who calls.
         limit_bytes: The largest body.
         open_requests: Where answers are noted while they are on their way.
+        slashless: The paths that are the same with a final slash.
         streams: Paths where the token may be in the address.
+        acting: Where a GET acts.
     """
 
     def __init__(
@@ -119,11 +126,15 @@ class Gate:
         identify: Identify,
         limit_bytes: int,
         open_requests: OpenRequests,
-        streams: frozenset[str] = frozenset(),
+        slashless: frozenset[str],
+        streams: frozenset[str],
+        acting: ActingGets,
     ) -> None:
         self._app = app
         self._plain = plain
+        self._slashless = slashless
         self._streams = streams
+        self._acting = acting
         self._names = names
         self._identify = identify
         self._limit_bytes = limit_bytes
@@ -140,39 +151,101 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        endpoint = self._plain.get(path)
-        if endpoint is not None and path not in self._streams:
+        endpoint = self._plain.get(scope["path"])
+        if endpoint is not None and scope["path"] not in self._streams:
             # It answers at once and whole, so there is never anything of it to cut off.
-            await self._admitted(endpoint, scope, receive, _Sending(send))
+            await self._admitted(scope, receive, _Sending(send))
             return
         cancel = anyio.CancelScope()
         answer = _Watched(send, self._open_requests, cancel)
         try:
             with cancel:
-                await self._admitted(endpoint or self._app, scope, receive, answer)
+                await self._admitted(scope, receive, answer)
         finally:
             self._open_requests.discard(cancel)
         if cancel.cancelled_caught:
             await answer.finish()
 
-    async def _admitted(self, endpoint: ASGIApp, scope: Scope, receive: Receive, answer: "_Sending") -> None:
+    async def _admitted(self, scope: Scope, receive: Receive, answer: "_Sending") -> None:
         try:
             await self._check(scope)
-            await endpoint(scope, receive, answer)
+            endpoint = self._plain.get(scope["path"], self._app)
+            if announces_body(Headers(scope=scope)):
+                await _within_limit(endpoint, scope, receive, answer)
+            else:
+                await endpoint(scope, receive, answer)
         except ToolError as error:
-            await refusal(scope["path"], error)(scope, receive, answer)
+            # What follows on the connection of such a request may be the rest of its body.
+            closing = {"Connection": "close"} if isinstance(error, BadFraming | SlowRequest) else None
+            await refusal(scope["path"], error, closing)(scope, receive, answer)
         except Exception as error:  # noqa: BLE001 whatever it is, the client gets an answer and the log the rest
             fault = internal(error, f"{scope['method']} request")
             if not answer.started:
                 await refusal(scope["path"], fault)(scope, receive, answer)
 
     async def _check(self, scope: Scope) -> None:
+        """Judge a request of either scope type; a WebSocket begins as a GET."""
+        check_framing(scope)
+        settle_target(scope, self._slashless)
         headers = Headers(scope=scope)
+        path = scope["path"]
         self._names.check(headers, scope["scheme"])
-        if not is_public(scope["path"]):
-            admit(scope, await self._identify(token_of_query(scope) if scope["path"] in self._streams else headers))
+        refuse_other_sites(headers, self._names.origins)
+        if not is_public(path):
+            if self._identify is anybody:
+                refuse_pages_without_token(scope.get("method", "GET"), path, headers, self._acting)
+            admit(scope, await self._identify(token_of_query(scope) if path in self._streams else headers))
+        check_encoding(scope)
         check_announced(headers, self._limit_bytes)
+
+
+async def _within_limit(endpoint: ASGIApp, scope: Scope, receive: Receive, answer: "_Sending") -> None:
+    """Answer a request whose body arrives in time; its application sees one that does not as a client that left.
+
+    Raises:
+        SlowRequest: The body did not arrive in time, and no answer has begun.
+    """
+    body = _Body(receive)
+    waiting = _UnlessLate(answer, body)
+    try:
+        await endpoint(scope, body, waiting)
+    except Exception:
+        if not body.late:
+            raise
+    if body.late and not answer.started:
+        raise SlowRequest(f"the request body did not arrive within {BODY_LIMIT_S:g} s")
+
+
+class _Body:
+    """The messages of a request whose body has a deadline."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._deadline = anyio.current_time() + BODY_LIMIT_S
+        self._complete = False
+        self.late = False
+
+    async def __call__(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        with anyio.CancelScope(deadline=self._deadline):
+            message = await self._receive()
+            self._complete = not message.get("more_body", False)
+            return message
+        self.late = self._complete = True
+        return {"type": "http.disconnect"}
+
+
+class _UnlessLate:
+    """Sends what an application answers, but not what it says of a body that was late."""
+
+    def __init__(self, answer: "_Sending", body: _Body) -> None:
+        self._answer = answer
+        self._body = body
+
+    async def __call__(self, message: Message) -> None:
+        if self._answer.started or not self._body.late:
+            await self._answer(message)
 
 
 class _Sending:

@@ -8,12 +8,15 @@ from mcp.server import Server
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
-from starlette.routing import BaseRoute, Route
+from starlette.datastructures import Headers
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_ssh.app import App
 from mcp_ssh.server import build_server
 from mcp_ssh.surface import Surface, toolsets
 from mcp_ssh.tool import Registry
+from rest_bridge.reading import ClientGone, announces_body, read_body
 
 MAX_SESSIONS = 1000
 """Handshakes of older clients that one endpoint remembers at once; newer clients have none."""
@@ -23,6 +26,7 @@ class McpEndpoints:
     """Every MCP path of this server."""
 
     def __init__(self, app: App, registry: Registry, surface: Surface, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
         surfaces = {
             "/mcp": surface,
             "/mcp/all": Surface(("all",), app.read_only),
@@ -33,10 +37,10 @@ class McpEndpoints:
             path: _manager(build_server(app, registry, surface), limit_bytes) for path, surface in surfaces.items()
         }
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """One route a path, where the SDK finds the user to whom it binds requests that are continued."""
         return [
-            Route(path, AuthContextMiddleware(StreamableHTTPASGIApp(manager)))
+            Route(path, _Whole(AuthContextMiddleware(StreamableHTTPASGIApp(manager)), self._limit_bytes))
             for path, manager in self._managers.items()
         ]
 
@@ -47,6 +51,34 @@ class McpEndpoints:
             for manager in self._managers.values():
                 await stack.enter_async_context(manager.run())
             yield
+
+
+class _Whole:
+    """Takes the whole body before the SDK sees the request: to the SDK a client that left is an error with a traceback.
+
+    Args:
+        app: The endpoint of the SDK.
+        limit_bytes: The largest body.
+    """
+
+    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+        self._app = app
+        self._limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not announces_body(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await read_body(receive, self._limit_bytes)
+        except ClientGone:
+            return
+        arrived: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def again() -> Message:
+            return arrived.pop() if arrived else await receive()
+
+        await self._app(scope, again, send)
 
 
 def _manager(server: Server[Any], limit_bytes: int) -> StreamableHTTPSessionManager:

@@ -238,7 +238,8 @@ _MEANING: Mapping[int, str] = {
     421: "The Host header names another server.",
     422: "Fields break a rule; nothing was changed.",
     429: "A limit on calls or sessions is reached.",
-    500: "The machine could not be reached, or failed; with code `internal`: a fault of this server.",
+    500: "The machine failed; with code `internal`: a fault of this server.",
+    502: "The machine refuses the connection, has no address or no route, or the link to it was lost.",
     503: "This server is stopping.",
     504: "The deadline passed.",
 }

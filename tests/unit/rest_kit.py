@@ -150,6 +150,7 @@ FAMILIES = (
             Route("GET", "/session/run", say, only=("text", "count"), rename={"cmd": "text", "times": "count"}),
             Route("POST", "/session/fixed", say, fixed={"text": "always"}, shape=Shape(Short, _shorter)),
             Route("POST", "/session/change", change),
+            Route("GET", "/session/act", change, only=("text",)),
             Route("POST", "/session/fail", fail),
             Route("GET", "/session/hang", hang),
             Route("POST", "/session/hang", hang),

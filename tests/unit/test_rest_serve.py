@@ -28,7 +28,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_ssh.app import open_app
 from mcp_ssh.config import Config
 from mcp_ssh.errors import Conflict, InvalidInput
-from rest_bridge import binding, reading
+from rest_bridge import binding, gate
 from rest_bridge.serve import Tls, listen, serve
 from tests.unit import rest_kit
 from tests.unit.rest_kit import FAMILIES, REGISTRY, Served, serving
@@ -124,7 +124,7 @@ async def test_the_head_of_an_answer_leaves_with_its_body(served: Served) -> Non
 
 
 async def test_a_body_that_does_not_arrive_is_408(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "BODY_LIMIT_S", 0.2)
+    monkeypatch.setattr(gate, "BODY_LIMIT_S", 0.2)
     head = REQUESTS["post"].partition("{{}}")[0].replace("Content-Length: 2", "Content-Length: 20")
     stream = await raw(served, head + "{{")
     with anyio.fail_after(20):
