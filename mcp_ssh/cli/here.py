@@ -51,8 +51,9 @@ async def connect(app: "App", arguments: Mapping[str, Any], call: TerminalCall) 
     Raises:
         HostKeyUnconfirmed: The key is unknown or changed, and nobody accepted it.
     """
-    from mcp_ssh.dispatch import dispatch, lookup
+    from mcp_ssh.dispatch import dispatch
     from mcp_ssh.errors import HostKeyUnconfirmed
+    from mcp_ssh.surface import lookup
     from mcp_ssh.tools import REGISTRY
 
     session_connect = lookup(REGISTRY, "session_connect")
