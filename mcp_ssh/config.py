@@ -6,7 +6,7 @@ The six areas and their first keys are the documented ones; the file lies in the
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from mcp_ssh.commandline import words
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.hosts import check_patterns
+from mcp_ssh.tool import plain_schema
+from mcp_ssh.validation import explain, told
 
 
 def _command_patterns(patterns: list[str] | None) -> list[str] | None:
@@ -256,13 +258,17 @@ def load(folder: Path) -> Config:
             f"config.json is not JSON: line {error.lineno}, column {error.colno}: {error.msg}", hint=f"correct {path}"
         ) from error
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}"
-            for each in error.errors(include_url=False, include_input=False)
-        )
+        wrong, near = explain(error, config_schema(), "a key of config.json")
+        meant = f"did you mean {', '.join(near)}? " if near else ""
         raise InvalidInput(
-            f"config.json: {wrong}", hint=f"correct {path}; config.example.json has every key"
+            f"config.json: {told(wrong, error.error_count())}",
+            hint=f"{meant}correct {path}; config.example.json has every key",
         ) from error
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema of `config.json`."""
+    return plain_schema(Config.model_json_schema())
 
 
 def example() -> str:

@@ -1,6 +1,5 @@
 """One key of `config.json` read, or changed in the file: the whole is checked before anything is written."""
 
-import difflib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -9,9 +8,11 @@ from typing import Any, cast
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from mcp_ssh.config import Config, load
+from mcp_ssh.config import Config, config_schema, load
 from mcp_ssh.errors import InvalidInput, NotFound, RemoteFailed
 from mcp_ssh.rewriting import replace, turn_at
+from mcp_ssh.suggestions import LONGEST, suggest
+from mcp_ssh.validation import explain, told
 
 MASK = "***"
 
@@ -57,9 +58,20 @@ def value_of(config: Config, key: str) -> Any:
 
 
 def _no_key(config: Config, key: str) -> NotFound:
-    near = difflib.get_close_matches(key, list(keys(config)), n=3, cutoff=0.5)
+    near = suggest_key(config, key)
     hint = f"did you mean {', '.join(near)}?" if near else "config_get lists all keys"
-    return NotFound(f"Key {key[:100]!r} not found", hint=hint)
+    return NotFound(f"Key {key[:LONGEST]!r} not found", hint=hint)
+
+
+def suggest_key(config: Config, key: str) -> list[str]:
+    """Return the keys that an unknown key may mean: spelled nearly like it, or with its last word in another area."""
+    known = list(keys(config))
+    word = key.rpartition(".")[2]
+    by_word: dict[str, list[str]] = {}
+    for each in known:
+        by_word.setdefault(each.rpartition(".")[2], []).append(each)
+    near = [each for last in suggest(word, by_word, most=3) for each in by_word[last]]
+    return list(dict.fromkeys([*suggest(key, known), *near]))[:3]
 
 
 def set_key(folder: Path, key: str, value: Any, expect: Callable[[Config], None] | None = None) -> Config:
@@ -107,10 +119,11 @@ def _changed(folder: Path, path: Path, key: str, value: Any) -> tuple[Config, st
     try:
         changed = Config.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        wrong, near = explain(error, config_schema(), "a key of config.json")
+        meant = f"did you mean {', '.join(near)}? " if near else ""
         raise InvalidInput(
-            f"value: {where}: {first['msg']}", hint="config_get shows the value it has; config.example.json every key"
+            f"value: {told(wrong, error.error_count())}",
+            hint=f"{meant}config_get shows the value it has; config.example.json every key",
         ) from None
     return changed, json.dumps(raw, indent=2) + "\n"
 

@@ -1,6 +1,5 @@
 """The one path of every call: validate, policy, session, confirm, run within the deadline, history row."""
 
-import difflib
 import logging
 import math
 import secrets
@@ -13,31 +12,19 @@ import anyio
 from pydantic import SecretStr, ValidationError
 
 from mcp_ssh.app import App
-from mcp_ssh.errors import Internal, InvalidInput, NotFound, PermissionDenied, Refused, TimedOut, ToolError
+from mcp_ssh.errors import Internal, InvalidInput, PermissionDenied, Refused, TimedOut, ToolError
 from mcp_ssh.params import Become, Becoming, OnSession, Params, Result
 from mcp_ssh.policy import allow, needs_confirmation
 from mcp_ssh.ssh.machines import expect_host, expect_target
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.store.history import HistoryRow, arguments_text, redact
-from mcp_ssh.tool import AnyTool, Asked, Call, Door, Question, Registry, Risk, model_fields
+from mcp_ssh.tool import AnyTool, Asked, Call, Door, Question, Risk, model_fields
+from mcp_ssh.validation import explain, told
 
 log = logging.getLogger(__name__)
 
 CONFIRM = {"confirm": {"type": "boolean", "title": "Go ahead?", "description": "Whether this may be done."}}
-
-
-def lookup(registry: Registry, name: str) -> AnyTool:
-    """The tool of that name.
-
-    Raises:
-        NotFound: There is none; names those that are spelled nearly so.
-    """
-    if (tool := registry.get(name)) is not None:
-        return tool
-    near = difflib.get_close_matches(name, list(registry), n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else "list the tools to see their names"
-    raise NotFound(f"there is no tool {name[:80]!r}", hint=hint)
 
 
 async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) -> Result:
@@ -105,29 +92,10 @@ def validate(tool: AnyTool, arguments: Mapping[str, Any]) -> Params:
     try:
         return tool.params.model_validate(dict(arguments))
     except ValidationError as error:
-        errors = [
-            {"field": ".".join(map(str, each["loc"])) or "arguments", "rule": _rule(each["type"], each["msg"])}
-            for each in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
-        message = "; ".join(f"{each['field']}: {each['rule']}" for each in errors[:8])
-        raise InvalidInput(message, hint=_known(tool, errors), details={"errors": errors[:8]}) from None
-
-
-def _rule(kind: str, message: str) -> str:
-    return {"missing": "is required", "extra_forbidden": "is not an argument of this tool"}.get(
-        kind, message.removeprefix("Value error, ")
-    )
-
-
-def _known(tool: AnyTool, errors: list[dict[str, str]]) -> str:
-    fields = model_fields(tool.params)
-    near = [
-        f"{each['field']} → {match[0]}"
-        for each in errors
-        if each["field"] not in fields and (match := difflib.get_close_matches(each["field"], fields, n=1))
-    ]
-    named = f"; did you mean {', '.join(near)}?" if near else ""
-    return f"{tool.name} takes {', '.join(fields) or 'no arguments'}{named}"
+        errors, near = explain(error, tool.input_schema, "an argument of this tool")
+        named = f"; did you mean {', '.join(near)}?" if near else ""
+        hint = f"{tool.name} takes {', '.join(model_fields(tool.params)) or 'no arguments'}{named}"
+        raise InvalidInput(told(errors, error.error_count()), hint=hint, details={"errors": errors}) from None
 
 
 async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[App | Session, str | None]:

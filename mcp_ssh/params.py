@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.hosts import canonical_host
@@ -51,6 +51,15 @@ ShellText = Annotated[str, AfterValidator(_no_nul), AfterValidator(_encodable)]
 
 Host = Annotated[ShellText, Field(min_length=1, max_length=255), AfterValidator(canonical_host)]
 """A host name or address, made canonical."""
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+NumberAsText = BeforeValidator(_number_as_text, json_schema_input_type=str | int)
+"""For text that may be all digits, such as a mode: clients send it as a number, too."""
+
+LARGEST_NUMBER = 2**53 - 1
+"""The largest whole number that every JSON reader keeps exactly; schemas name none beyond it."""
 
 
 class OnSession(Params):

@@ -5,7 +5,6 @@ table `[arguments.<name>]` for each place `{{name}}` in the text, with a `descri
 left out. A wheel carries the files in `mcp_ssh/_prompts`; in a checkout they are read where they stand.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -16,6 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_ssh.errors import InvalidInput, NotFound
+from mcp_ssh.suggestions import suggest
 
 VALUE_LIMIT = 2000
 """The most characters of one argument."""
@@ -97,7 +97,7 @@ def find(name: str) -> Prompt:
     known = load()
     if (prompt := known.get(name)) is not None:
         return prompt
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    near = suggest(name, known, most=2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
     raise NotFound(f"there is no prompt {name[:80]!r}", hint=hint)
 

@@ -1,7 +1,7 @@
 """The whole HTTP application: documented routes, documentation, MCP endpoints, behind one gate."""
 
-import difflib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from starlette.routing import Route as HttpRoute
 from mcp_ssh import __version__
 from mcp_ssh.app import App
 from mcp_ssh.errors import NotFound
-from mcp_ssh.surface import Surface
+from mcp_ssh.surface import Surface, suggest_tools
 from mcp_ssh.tool import Registry, Risk
 from rest_bridge.answers import Answer, refusal
 from rest_bridge.auth import identify_for
@@ -132,15 +132,23 @@ def _document(content: Mapping[str, Any]) -> HttpRoute:
 
 def _astray(families: Iterable[Family]) -> Callable[[Request, Exception], Awaitable[Response]]:
     """Answer for paths without a route, and for methods a page does not have."""
-    paths = sorted({route.path for family in families for route in family.routes})
+    routes = [route for family in families for route in family.routes]
 
     async def answer(request: Request, error: Exception) -> Response:
         path = request.scope["path"]
         if isinstance(error, HTTPException) and error.status_code == 405:
             allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
             return refusal(path, WrongMethod(f"this path takes {allowed}", hint=f"use {allowed}"), {"Allow": allowed})
-        near = difflib.get_close_matches(str(path), paths, n=1, cutoff=0.7)
+        near = _suggest_paths(str(path), routes)
         hint = f"did you mean {near[0]}?" if near else "/openapi.json lists the routes, /docs shows them"
         return refusal(path, NotFound("there is no such path", hint=hint))
 
     return answer
+
+
+def _suggest_paths(path: str, routes: Iterable[Route]) -> list[str]:
+    """Return the paths that an unknown one may mean, as tools are suggested: a path is named and judged like a tool."""
+    by_path = {
+        each.path: replace(each.tool, name=each.path) for each in sorted(routes, key=lambda each: each.tool.risk)
+    }
+    return [each.name for each in suggest_tools(Registry(by_path.values()), path, most=1)]

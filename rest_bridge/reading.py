@@ -1,9 +1,9 @@
 """From bytes to raw arguments: query and body, read strictly and within bounds."""
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
@@ -11,6 +11,8 @@ from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from mcp_ssh.errors import InvalidInput, TooLarge
+from mcp_ssh.suggestions import LONGEST, MOST_NAMES, suggest_each
+from mcp_ssh.validation import told
 from rest_bridge.dialects import Malformed, WrongMediaType
 from rest_bridge.routes import Field
 
@@ -191,15 +193,16 @@ def refuse_unknown(given: Iterable[str], known: Mapping[str, Field], what: str, 
     """Refuse names that this address does not take there.
 
     Raises:
-        InvalidInput: Names each, and the nearest known one.
+        InvalidInput: Names the first of them, and near known ones.
     """
-    wrong: dict[str, str] = {}
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            wrong[name[:80]] = f"is not a {what} here" + (f"; did you mean {near[0]}?" if near else "")
-    if wrong:
-        raise invalid(wrong, hint)
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        near = suggest_each(unknown, known)
+        wrong = {
+            name[:LONGEST]: f"is not a {what} here" + (f"; did you mean {near[name]}?" if name in near else "")
+            for name in unknown[:MOST_NAMES]
+        }
+        raise invalid(wrong, hint, count=len(unknown))
 
 
 def takes(address: str, fields: Mapping[str, Field]) -> str:
@@ -208,11 +211,13 @@ def takes(address: str, fields: Mapping[str, Field]) -> str:
     return f"{address} takes {listed or 'no arguments'}"
 
 
-def invalid(wrong: Mapping[str, str], hint: str) -> InvalidInput:
-    """The error of fields that break a rule."""
-    shown = list(wrong.items())[:8]
-    return InvalidInput(
-        "; ".join(f"{name}: {rule}" for name, rule in shown),
-        hint=hint,
-        details={"errors": [{"field": name, "rule": rule} for name, rule in shown]},
-    )
+def invalid(wrong: Mapping[str, str], hint: str, count: int = 0) -> InvalidInput:
+    """The error of fields that break a rule.
+
+    Args:
+        wrong: The rules by field.
+        hint: What to do next.
+        count: How many fields break one, where that is more than are named.
+    """
+    errors = [{"field": name, "rule": rule} for name, rule in islice(wrong.items(), MOST_NAMES)]
+    return InvalidInput(told(errors, max(count, len(wrong))), hint=hint, details={"errors": errors})

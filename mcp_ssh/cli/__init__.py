@@ -4,7 +4,6 @@ Nothing heavy is imported before a subcommand needs it: `--help` and a mistyped 
 """
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from mcp_ssh.cli import (
 )
 from mcp_ssh.cli.terminal import Failure, Parser, say_failure, usage
 from mcp_ssh.errors import ToolError
+from mcp_ssh.suggestions import suggest
 
 COMMANDS = {
     "stdio": stdio,
@@ -119,7 +119,7 @@ def _with_command(argv: list[str]) -> list[str] | None:
             return argv
         return None if sys.stdin is not None and sys.stdin.isatty() else ["stdio", *argv]
     if word not in COMMANDS:
-        near = difflib.get_close_matches(word, COMMANDS, n=2)
+        near = suggest(word, COMMANDS, most=2)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(COMMANDS)}"
         raise usage(f"there is no command {word[:40]!r}", hint)
     return argv

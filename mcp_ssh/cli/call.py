@@ -68,9 +68,10 @@ def run(parsed: argparse.Namespace) -> int:
 async def _here(name: str, given: Mapping[str, Any], connect: Mapping[str, Any] | None) -> None:
     """Call the tool in this process, as the owner of the machine it runs on."""
     from mcp_ssh.app import open_app
-    from mcp_ssh.dispatch import dispatch, lookup
+    from mcp_ssh.dispatch import dispatch
     from mcp_ssh.errors import HostKeyUnconfirmed
     from mcp_ssh.ssh.session import Session
+    from mcp_ssh.surface import lookup
     from mcp_ssh.tools import REGISTRY
 
     tool = lookup(REGISTRY, name)

@@ -49,7 +49,8 @@ async def connect(app: "App", arguments: Mapping[str, Any], call: TerminalCall) 
     Raises:
         HostKeyUnconfirmed: The key is unknown or changed, and nobody accepted it.
     """
-    from mcp_ssh.dispatch import dispatch, lookup
+    from mcp_ssh.dispatch import dispatch
+    from mcp_ssh.surface import lookup
     from mcp_ssh.tools import REGISTRY
 
     opened = await dispatch(app, lookup(REGISTRY, "session_connect"), arguments, call)

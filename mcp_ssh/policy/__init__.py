@@ -1,6 +1,5 @@
 """May this caller do this? Asked once for every call, whichever door it came through."""
 
-import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from mcp_ssh.errors import InvalidInput, Refused
 from mcp_ssh.hosts import Machine, admits, judges_addresses, literal_names
 from mcp_ssh.policy.limits import CallLimits
 from mcp_ssh.policy.rules import Rules, rules_for
+from mcp_ssh.suggestions import suggest
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 
 __all__ = [
@@ -85,7 +85,7 @@ def expect_tools(security: SecurityConfig, tools: Collection[str]) -> None:
     """
     for name in security.confirm_tools:
         if name not in tools:
-            near = difflib.get_close_matches(name, tools, n=3, cutoff=0.5)
+            near = suggest(name, tools, most=3)
             hint = f"did you mean {', '.join(near)}?" if near else "mcp-ssh tools lists them"
             raise InvalidInput(f"security.confirm_tools: there is no tool {name[:80]!r}", hint=hint)
 

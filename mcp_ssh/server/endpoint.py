@@ -16,7 +16,7 @@ from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 
 from mcp_ssh import __version__
 from mcp_ssh.app import App
-from mcp_ssh.dispatch import dispatch, internal, lookup, validate
+from mcp_ssh.dispatch import dispatch, internal, validate
 from mcp_ssh.errors import ToolError, Unauthenticated
 from mcp_ssh.params import Result
 from mcp_ssh.server.answers import failed, succeeded
@@ -25,7 +25,7 @@ from mcp_ssh.server.listing import listed
 from mcp_ssh.server.prompts import Prompts
 from mcp_ssh.server.resources import Resources, guarded
 from mcp_ssh.store import HistoryRow, arguments_text
-from mcp_ssh.surface import Reach, Surface, argument_schema, brought, decoded
+from mcp_ssh.surface import Reach, Surface, argument_schema, brought, decoded, lookup
 from mcp_ssh.tool import AnyTool, Asked, Caller, Registry
 
 NAME = "mcp-ssh"
@@ -99,6 +99,7 @@ class _Endpoint:
         self._surface = surface
         self._shown = Registry([*surface.tools(registry).values(), *brought(surface).values()])
         self._reached = surface.reached(registry)
+        self._callable = Registry([*self._reached.values(), *brought(surface).values()])
         self._resources = Resources(app, self._reached)
         self._caller = caller
         app.live.tools = registry
@@ -221,7 +222,7 @@ class _Endpoint:
         known = self._registry.get(name)
         if known is not None and (hidden := self._surface.hides(known)) is not None:
             raise hidden
-        return lookup(self._shown, name)
+        return lookup(self._shown, name, self._callable)
 
     async def _record(
         self, call: McpCall, name: str, arguments: Mapping[str, Any], outcome: str, duration_ms: float = 0

@@ -2,6 +2,7 @@
 
 from mcp_ssh.surface.arguments import argument_schema, decoded
 from mcp_ssh.surface.choice import CORE, PRESETS, Surface, parse, toolsets
+from mcp_ssh.surface.search import lookup, suggest_tools
 from mcp_ssh.surface.tool import TOOLS, Reach, Silent, brought
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "argument_schema",
     "brought",
     "decoded",
+    "lookup",
     "parse",
+    "suggest_tools",
     "toolsets",
 ]

@@ -5,10 +5,10 @@ most work needs, in a list that costs a model little. Both bring the tools of `t
 `core` finds and calls every other tool.
 """
 
-import difflib
 from dataclasses import dataclass
 
 from mcp_ssh.errors import InvalidInput, Refused, ToolError
+from mcp_ssh.suggestions import suggest_each
 from mcp_ssh.tool import AnyTool, Registry, Risk
 
 PRESETS = ("all", "core")
@@ -97,8 +97,8 @@ def parse(text: str, registry: Registry | None = None, *, read_only: bool = Fals
     chosen = sorted({each.strip().lower() for each in text.split(",")} - {""})
     unknown = [each for each in chosen if each not in known]
     if unknown or not chosen:
-        near = [match for each in unknown for match in difflib.get_close_matches(each, known, n=2, cutoff=0.5)]
-        named = ", ".join(repr(each[:40]) for each in unknown)
+        near = list(suggest_each(unknown, known).values())
+        named = ", ".join(repr(each[:40]) for each in unknown[:8])
         wrong = f"there is no toolset {named}" if unknown else "no toolset is named"
         meant = f"did you mean {', '.join(dict.fromkeys(near))}? " if near else ""
         raise InvalidInput(wrong, hint=f"{meant}there are {', '.join(known)}", details={"toolsets": known})

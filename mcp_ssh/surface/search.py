@@ -1,12 +1,17 @@
 """Finding tools by words: what they are called, what they do, what they take."""
 
-import difflib
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from mcp_ssh.tool import AnyTool, Registry, model_fields
+from mcp_ssh.errors import NotFound
+from mcp_ssh.suggestions import LONGEST, spelled_like, suggest
+from mcp_ssh.tool import AnyTool, Registry, Risk, model_fields
+
+_CUTOFF = 0.8
+_SURE = 0.9
+_LONG = 5
 
 _WORD = re.compile(r"[a-z0-9]+")
 _NAME, _SENTENCE, _ARGUMENT, _TEXT = 4.0, 2.0, 1.5, 1.0
@@ -14,8 +19,6 @@ _NAME, _SENTENCE, _ARGUMENT, _TEXT = 4.0, 2.0, 1.5, 1.0
 
 _NEAR = 0.6
 """What a word of the tools is worth that is only spelled nearly so, or means nearly the same."""
-
-_CUTOFF = 0.8
 
 _SAME = (
     "delete remove rm rmdir erase forget unlink",
@@ -63,6 +66,51 @@ def _similar() -> dict[str, frozenset[str]]:
 _SIMILAR = _similar()
 
 
+def lookup(registry: Registry, name: str, among: Registry | None = None) -> AnyTool:
+    """Return the tool of that name.
+
+    Args:
+        registry: The tools that may be named.
+        name: What the caller said.
+        among: The tools that may be suggested, where they are others.
+
+    Raises:
+        NotFound: It does not exist; names tools that do what its words say.
+    """
+    if (tool := registry.get(name)) is not None:
+        return tool
+    near = [each.name for each in suggest_tools(registry if among is None else among, name)]
+    hint = f"did you mean {', '.join(near)}?" if near else "list the tools to see their names"
+    raise NotFound(f"there is no tool {name[:LONGEST]!r}", hint=hint)
+
+
+def suggest_tools(registry: Registry, name: str, most: int = 3) -> list[AnyTool]:
+    """Return the tools that an unknown name may mean: those that say all its words, are spelled so, or say some words.
+
+    A tool that destroys is only among the first: what is merely spelled alike may do something else.
+    """
+    if len(name) > LONGEST:
+        return []
+    sought = words(name)
+    fitting = list(ranked(registry, name))
+    harmless = {each.name: each for each in registry.values() if each.risk is not Risk.DESTROY}
+    meant = [each for each in fitting if _says_all(each, sought)]
+    spelled = [harmless[near] for near in suggest(name, harmless, most)]
+    partly = [each for each in fitting if each.name in harmless]
+    return list({each.name: each for each in (*meant, *spelled, *partly)}.values())[:most]
+
+
+def _says_all(tool: AnyTool, sought: Iterable[str]) -> bool:
+    """Whether name and summary of a tool have each of the words, or one that means the same."""
+    said = set(words(f"{tool.name.replace('_', ' ')} {tool.description.partition(chr(10))[0]}"))
+    return all(not said.isdisjoint({word, *_SIMILAR.get(word, ()), *_mistyped(word, said)}) for word in sought)
+
+
+def _mistyped(word: str, known: Iterable[str]) -> list[str]:
+    """Return the word that lacks a letter here; short words differ by one from words that mean something else."""
+    return spelled_like(word, known, cutoff=_SURE) if len(word) >= _LONG else []
+
+
 def words(text: str) -> list[str]:
     """The words of a text, small, plurals made singular."""
     found: list[str] = _WORD.findall(text.lower())
@@ -90,7 +138,7 @@ def ranked(registry: Registry, query: str) -> Iterator[AnyTool]:
 def _meant(word: str, known: Iterable[str]) -> dict[str, float]:
     """Words of the tools that a sought word may mean, and how surely."""
     meant = {near: _NEAR for similar in _SIMILAR.get(word, ()) for near in words(similar)}
-    meant |= dict.fromkeys(difflib.get_close_matches(word, known, n=3, cutoff=_CUTOFF), _NEAR)
+    meant |= dict.fromkeys(spelled_like(word, known, most=3, cutoff=_CUTOFF), _NEAR)
     return meant | {word: 1.0}
 
 

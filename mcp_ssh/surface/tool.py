@@ -14,13 +14,13 @@ import anyio
 from pydantic import ConfigDict, Field
 
 from mcp_ssh.app import App
-from mcp_ssh.dispatch import consent, dispatch, lookup, validate
+from mcp_ssh.dispatch import consent, dispatch, validate
 from mcp_ssh.errors import InvalidInput, NotFound, Refused, ToolError
 from mcp_ssh.params import MODEL_OUTPUT, OnSession, Params, Result, ShellText
 from mcp_ssh.policy import needs_confirmation
 from mcp_ssh.surface.arguments import argument_schema, decoded
 from mcp_ssh.surface.choice import Surface
-from mcp_ssh.surface.search import ranked
+from mcp_ssh.surface.search import lookup, ranked
 from mcp_ssh.tool import AnyTool, Call, Door, Question, Registry, Risk, tool
 
 MOST_SESSIONS = 64

@@ -155,8 +155,8 @@ async def test_text_that_is_no_fitting_json_is_a_wrong_argument(app: App, wrong:
     ("arguments", "message", "hint"),
     [
         ({"text": "x", "tiems": 2}, "tiems: is not an argument of this tool", "did you mean tiems → times?"),
-        ({"text": "x", "times": 99}, "times: Input should be less than or equal to 9", "toys_echo takes text"),
-        ({"text": 5}, "text: Input should be a valid string", "toys_echo takes text"),
+        ({"text": "x", "times": 99}, "times: must be at most 9", "toys_echo takes text"),
+        ({"text": 5}, 'text: must be text, such as "value"', "toys_echo takes text"),
         ({}, "text: is required", "toys_echo takes text"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from mcp_ssh.params import Becoming, Result, ShellText, output_limit
+from mcp_ssh.params import LARGEST_NUMBER, Becoming, Result, ShellText, output_limit
 from mcp_ssh.probes.tasks import Piece, Seen, TaskStatus
 from mcp_ssh.ssh import tasks as engine
 from mcp_ssh.ssh.session import Session
@@ -85,9 +85,12 @@ async def background(host: Session, params: Background, call: Call) -> Begun:
 class Poll(Becoming):
     task_id: TaskId
     output_offset: int = Field(
-        default=0, ge=-(2**62), le=2**62, description="First byte of output to return; negative: from its end."
+        default=0,
+        ge=-LARGEST_NUMBER,
+        le=LARGEST_NUMBER,
+        description="First byte of output to return; negative: from its end.",
     )
-    error_offset: int = Field(default=0, ge=-(2**62), le=2**62, description="The same of error.")
+    error_offset: int = Field(default=0, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, description="The same of error.")
     wait_s: float = Field(
         default=0.0, ge=0, le=300, description="Seconds to wait for output behind the offsets or the end."
     )

@@ -9,7 +9,7 @@ import anyio
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from mcp_ssh.errors import InvalidInput, RemoteFailed, TooLarge
-from mcp_ssh.params import Becoming, OnSession, RemotePath, Result
+from mcp_ssh.params import LARGEST_NUMBER, Becoming, OnSession, RemotePath, Result
 from mcp_ssh.probes.file_write import Outcome, ask_write, parse_write
 from mcp_ssh.probes.files import (
     Entry,
@@ -172,7 +172,7 @@ async def _facts(host: Session, params: Stat) -> tuple[str, Facts]:
 
 class Read(OnSession):
     path: RemotePath = Field(description="File; `~` is the account's home.")
-    offset: int = Field(default=0, ge=0, lt=2**63, description="First byte to return, counted from 0.")
+    offset: int = Field(default=0, ge=0, le=LARGEST_NUMBER, description="First byte to return, counted from 0.")
     length: int | None = Field(
         default=None, ge=1, le=LARGEST_PAGE, description="Bytes to return. Default 64 KiB for models, 1 MiB over REST."
     )

@@ -7,7 +7,9 @@ from pydantic import Field
 from mcp_ssh.backends.packages.manager import Inventory
 from mcp_ssh.params import Result
 
-PackageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9+._:-]*[A-Za-z0-9+])?$", max_length=200)]
+PackageName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9+._:-]*[A-Za-z0-9+])?$", max_length=200, examples=["nginx"])
+]
 """No sign that a manager reads as more than a name: neither globs nor versions, groups or files."""
 
 LOCK_WAIT: Any = Field(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.params import OneLine, Result, ShellText, output_limit
+from mcp_ssh.params import LARGEST_NUMBER, OneLine, Result, ShellText, output_limit
 from mcp_ssh.probes.terminal import KEYS, Key, Prompt, typed
 from mcp_ssh.ssh.dialogue import asks_secretly
 from mcp_ssh.ssh.session import Session
@@ -61,8 +61,8 @@ async def key(host: Session, params: PressKey, call: Call) -> KeySent:
 class ReadShell(OnShell):
     offset: int | None = Field(
         default=None,
-        ge=-(2**53),
-        le=2**53,
+        ge=-LARGEST_NUMBER,
+        le=LARGEST_NUMBER,
         description="First byte to return; negative: from the end. Omitted: on from the last read without offset.",
     )
     wait_s: float = Field(default=0.5, ge=0, le=300, description="Seconds to wait for output.")

@@ -1,10 +1,12 @@
 """Permissions and owners of files and folders."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from mcp_ssh.commandline import command
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.params import Planned, RemotePath, Result
+from mcp_ssh.params import NumberAsText, Planned, RemotePath, Result
 from mcp_ssh.probes.answers import Answer, Asked
 from mcp_ssh.probes.permissions import Foreign, ask_chmod, ask_chown
 from mcp_ssh.ssh.session import Session
@@ -24,10 +26,10 @@ class _Slow(Planned):
 
 
 class Chmod(_Slow):
-    mode: str = Field(
+    mode: Annotated[str, NumberAsText] = Field(
         max_length=64,
         pattern=r"^(?:[0-7]{1,4}|[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+(?:,[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+)*)$",
-        description='Octal digits, such as "644", or symbols, such as "u+x" and "g=rX,o-w".',
+        description='Octal digits, such as 644, or symbols, such as "u+x" and "g=rX,o-w".',
     )
 
 
@@ -54,8 +56,12 @@ async def chmod(host: Session, params: Chmod, call: Call) -> ModeChanged:
 
 
 class Chown(_Slow):
-    owner: str = Field(pattern=rf"^{_NAME}(?::{_NAME})?$", description="Account name or number, also `owner:group`.")
-    group: str | None = Field(default=None, pattern=f"^{_NAME}$", description="Group name or number.")
+    owner: Annotated[str, NumberAsText] = Field(
+        pattern=rf"^{_NAME}(?::{_NAME})?$", description="Account name or number, also `owner:group`."
+    )
+    group: Annotated[str | None, NumberAsText] = Field(
+        default=None, pattern=f"^{_NAME}$", description="Group name or number."
+    )
 
 
 class OwnerChanged(Result):

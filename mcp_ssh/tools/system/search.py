@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mcp_ssh.params import OnSession, RemotePath, Result, ShellText
+from mcp_ssh.params import NumberAsText, OnSession, RemotePath, Result, ShellText
 from mcp_ssh.probes.searching import ask_find, ask_grep, parse_find, parse_grep, size_tests
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
@@ -95,12 +95,12 @@ class Find(_Searching):
     )
     type: Literal["f", "d", "l"] | None = Field(default=None, description="f files, d folders, l links.")
     max_depth: int | None = Field(default=None, ge=1, le=20, description="Levels below path to look at.")
-    size: str | None = Field(
+    size: Annotated[str | None, NumberAsText] = Field(
         default=None,
         pattern=r"^[+-]?\d{1,15}[bcwkMG]?$",
         description="Size as find has it: +10M over, -4k under; c bytes, k KiB, M MiB, G GiB.",
     )
-    mtime: str | None = Field(
+    mtime: Annotated[str | None, NumberAsText] = Field(
         default=None, pattern=r"^[+-]?\d{1,6}$", description="Days since it was changed: -1 less, +30 more."
     )
     max_results: MaxResults = 100

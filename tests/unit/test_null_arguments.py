@@ -1,0 +1,83 @@
+"""Null for an argument that is not required means that it is left out, over MCP, at any depth."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from mcp_ssh.app import App, open_app
+from mcp_ssh.config import Config
+from mcp_ssh.server import build_server
+from mcp_ssh.surface import TOOLS, Surface, argument_schema, decoded
+from mcp_ssh.tool import Registry
+from mcp_ssh.tools import REGISTRY as ALL
+from tests.unit.rest_kit import rest_server
+from tests.unit.toy_kit import OWNER, REGISTRY, error
+
+pytestmark = pytest.mark.requirement("fault.R5")
+
+EVERY = Registry([*ALL.values(), *TOOLS.values()])
+UNSET = {"times": None, "title": None, "tags": None, "place": None, "password": None}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_tool_takes_null_for_each_argument_that_is_not_required(name: str) -> None:
+    schema = argument_schema(EVERY[name], [name])
+    optional = [each for each in schema["properties"] if each not in schema.get("required", ())]
+    assert "confirm" in optional
+    assert decoded(schema, dict.fromkeys(optional)) == {}
+
+
+def test_null_inside_an_object_or_a_list_of_objects_is_left_out_too() -> None:
+    schema = argument_schema(ALL["command_exec"], [])
+    given = {"command": "id", "become": {"user": "root", "method": None, "password": None}, "env": None}
+    assert decoded(schema, given) == {"command": "id", "become": {"user": "root"}}
+    inner = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {}}, "required": ["b"]}
+    listed = {"type": "object", "properties": {"all": {"type": "array", "items": inner}}}
+    assert decoded(listed, {"all": [{"a": None, "b": None}, None, {"a": 1, "b": 2}]}) == {
+        "all": [{"b": None}, None, {"a": 1, "b": 2}]
+    }
+
+
+def test_null_stays_where_it_is_a_value_or_an_unknown_name() -> None:
+    assert decoded(argument_schema(ALL["config_set"], []), {"key": "x", "value": None}) == {"key": "x", "value": None}
+    assert decoded(argument_schema(ALL["command_exec"], []), {"commnad": None}) == {"commnad": None}
+    env = {"command": "id", "env": {"A": None}}
+    assert decoded(argument_schema(ALL["command_exec"], []), env) == env
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> Any:
+    async with open_app(tmp_path, Config()) as opened:
+        yield opened
+
+
+async def test_a_client_that_sends_every_property_can_call_a_tool(app: App, mode: str) -> None:
+    server = build_server(app, REGISTRY, Surface(("all",)), caller=OWNER)
+    async with Client(server, mode=mode) as client:
+        itself = await client.call_tool("toys_echo", {"text": "x", **UNSET})
+        through = await client.call_tool("tool_call", {"name": "toys_echo", "arguments": {"text": "x", **UNSET}})
+        neither = error(await client.call_tool("toys_echo", {"text": None, **UNSET}))
+    assert itself.structured_content == through.structured_content == {"text": "x", "title": "", "tags": []}
+    assert neither["message"].startswith("text: must be text")
+
+
+async def test_arguments_of_many_calls_may_be_null(app: App) -> None:
+    server = build_server(app, ALL, Surface(("all",)), caller=OWNER)
+    given = {"name": "command_exec", "sessions": ["nosuch"], "at_once": None, "arguments": {"command": "id"}}
+    nulls = {"timeout": None, "cwd": None, "env": None, "become": None, "session_id": None, "exact": None}
+    async with Client(server) as client:
+        plain = await client.call_tool("tool_call_many", given)
+        filled = await client.call_tool("tool_call_many", {**given, "arguments": {"command": "id", **nulls}})
+    assert plain.structured_content is not None
+    assert plain.structured_content["failed"] == 1
+    assert filled.structured_content == plain.structured_content
+
+
+async def test_rest_takes_null_as_its_document_says(tmp_path: Path) -> None:
+    async with rest_server(tmp_path / "rest") as rest, rest.client() as client:
+        documented = await client.post("/session/say", json={"text": "x", "ratio": None})
+        other = await client.post("/session/say", json={"text": "x", "count": None})
+    assert (documented.status_code, other.status_code) == (200, 400)
+    assert other.json()["detail"].startswith("count: must be a whole number")
