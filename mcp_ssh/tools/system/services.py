@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from mcp_ssh.backends.services import Action, choose
+from mcp_ssh.backends.services import Action, ServiceState, choose, find_problem
 from mcp_ssh.commandline import script
 from mcp_ssh.errors import NotFound, PermissionDenied
 from mcp_ssh.params import Becoming, Result
@@ -30,41 +30,54 @@ class ServiceAction(Becoming):
 class ServiceTold(Result):
     service: str = Field(description="The service.")
     action: str = Field(description="What was done.")
-    success: bool = Field(description="Whether the action worked; of `status`, always true.")
+    success: bool = Field(description="Whether the service is now as the action asks; of `status`, always true.")
     output: str = Field(description="What the service manager said.")
-    error: str | None = Field(description="The same where it failed, else null.")
-    active: bool = Field(description="Whether it runs now.")
+    error: str | None = Field(description="Why it is not, with the last lines of its log, else null.")
+    active: bool | None = Field(
+        description="Whether it runs; false while it restarts in a loop, null where its init script cannot tell."
+    )
     enabled: bool | None = Field(description="Whether it starts with the machine; null where that cannot be told.")
     state: str = Field(description="The service manager's own word for its state.")
+    restarts: int | None = Field(
+        default=None, description="How often its manager restarted it by itself; omitted: never, or not counted."
+    )
 
 
 @tool(Risk.CHANGE)
 async def service(host: Session, params: ServiceAction, call: Call) -> ServiceTold:
     """Start, stop, restart, reload, enable or disable a service, or look at its status.
 
-    Works with systemd, OpenRC and System V init. A stopped service is a result of status, not an error. Other actions
-    need root: without become, sudo -n is tried.
+    Works with systemd, OpenRC and System V init. After a start it looks again a second later: a service that dies or
+    restarts in a loop fails. A stopped service is a result of status, not an error. Other actions need root: without
+    become, sudo -n is tried.
     """
     manager = choose(await host.platform())
     acting = host if params.action == "status" else await host.privileged()
     asked = manager.ask(params.service, params.action)
-    told = manager.parse(asked.parts((await acting.run(asked.command, timeout_s=140.0)).stdout))
-    if not told.exists:
+    state = manager.parse(asked.parts((await acting.run(asked.command, timeout_s=140.0)).stdout))
+    if not state.exists:
         raise NotFound(
             f"service: {manager.name} knows no {params.service!r}",
             hint="list services with command_exec: systemctl list-unit-files, rc-service -l, or ls /etc/init.d",
         )
-    success = told.exit_code == 0
-    return ServiceTold(
+    problem = find_problem(params.action, state)
+    result = ServiceTold(
         service=params.service,
         action=params.action,
-        success=success,
-        output=told.output,
-        error=None if success else told.output or f"exit code {told.exit_code}",
-        active=told.active,
-        enabled=told.enabled,
-        state=told.detail,
+        success=problem is None,
+        output=state.output,
+        error=None if problem is None else _explain(params, state, problem),
+        active=state.active,
+        enabled=state.enabled,
+        state=state.detail,
     )
+    return result.model_copy(update={"restarts": state.restarts}) if state.restarts else result
+
+
+def _explain(params: ServiceAction, state: ServiceState, problem: str) -> str:
+    """What the manager said, what was seen, and the end of the service's log."""
+    lines = [state.output, f"{params.service}: {problem}", state.log and f"Its log ends with:\n{state.log}"]
+    return "\n".join(line for line in lines if line)
 
 
 # ---- system_kill -------------------------------------------------------------------------------------------------
