@@ -1,6 +1,7 @@
 """How many channels a machine gives one connection, learned from what it refuses, and whose turn it is."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -87,8 +88,8 @@ class Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
-        """How many wait."""
-        return len(self._waiting)
+        """How many wait; one that was cancelled does not, though it may still stand in the queue."""
+        return sum(1 for each in self._waiting if not each.done())
 
     @property
     def free(self) -> int:
@@ -98,7 +99,7 @@ class Turns:
     @property
     def full(self) -> bool:
         """Whether one who comes now has to wait."""
-        return bool(self._waiting) or self._taken >= self._capacity()
+        return self._taken >= self._capacity() or not all(each.done() for each in self._waiting)
 
     async def enter(self) -> None:
         """Wait for a turn; whoever got one leaves."""
@@ -109,11 +110,12 @@ class Turns:
         self._waiting.append(turn)
         try:
             await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiting.remove(turn)
-            else:  # the turn came in the same moment
+        except BaseException:
+            if turn.done() and not turn.cancelled():  # the turn came in the same moment
                 self.leave()
+            else:
+                with contextlib.suppress(ValueError):  # `admit` may have dropped it already
+                    self._waiting.remove(turn)
             raise
 
     def leave(self) -> None:
@@ -122,7 +124,9 @@ class Turns:
         self.admit()
 
     def admit(self) -> None:
-        """Let in who may, now that there may be room."""
+        """Let in those that may enter now; skip a waiter that was cancelled in this turn of the loop."""
         while self._waiting and self._taken < self._capacity():
-            self._taken += 1
-            self._waiting.popleft().set_result(None)
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._taken += 1
+                turn.set_result(None)

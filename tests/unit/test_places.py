@@ -14,7 +14,8 @@ from mcp_ssh.ssh.places import ASSUMED, CALLS, Strand, Turns
 class Queue:
     """Turns, and who has one, with every event played by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool) -> None:
+        self.at_once = at_once
         self.capacity = 3
         self.turns = Turns(lambda: self.capacity)
         self.waiting: list[asyncio.Task[None]] = []
@@ -42,9 +43,10 @@ class Queue:
             return
         task = still[index % len(still)]
         task.cancel()
-        await asyncio.wait([task])
-        if task.cancelled():
-            self.came.remove(int(task.get_name()))
+        if not self.at_once:  # else what comes next happens before the task has heard of it
+            await asyncio.wait([task])
+        if (number := int(task.get_name())) in self.came:
+            self.came.remove(number)
 
     async def leave(self) -> None:
         if self.running:
@@ -75,7 +77,7 @@ def test_turns_come_in_order_and_never_stay_empty_while_somebody_waits(
     events: list[tuple[str, int]], at_once: bool
 ) -> None:
     async def play() -> None:
-        queue = Queue()
+        queue = Queue(at_once=at_once)
         for name, value in events:
             if name == "come":
                 await queue.come()
@@ -94,6 +96,41 @@ def test_turns_come_in_order_and_never_stay_empty_while_somebody_waits(
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(play())
+
+
+@pytest.mark.requirement("fault.C1")
+def test_a_caller_that_gives_up_as_another_leaves_takes_no_turn_with_it() -> None:
+    async def play() -> None:
+        turns = Turns(lambda: 1)
+        await turns.enter()
+        gives_up, waits = asyncio.ensure_future(turns.enter()), asyncio.ensure_future(turns.enter())
+        await asyncio.sleep(0)
+        gives_up.cancel()  # it learns of that in the next turn of the loop only
+        turns.leave()
+        await asyncio.wait([gives_up, waits], timeout=5)
+        assert gives_up.cancelled()
+        assert waits.done()
+        assert waits.exception() is None
+        assert (len(turns), turns.free) == (0, 0)
+        turns.leave()
+        assert turns.free == 1
+
+    asyncio.run(play())
+
+
+@pytest.mark.requirement("fault.C1")
+def test_a_caller_that_gets_its_turn_and_gives_up_at_once_passes_it_on() -> None:
+    async def play() -> None:
+        turns = Turns(lambda: 1)
+        await turns.enter()
+        gives_up, waits = asyncio.ensure_future(turns.enter()), asyncio.ensure_future(turns.enter())
+        await asyncio.sleep(0)
+        turns.leave()
+        gives_up.cancel()
+        await asyncio.wait([gives_up, waits], timeout=5)
+        assert (gives_up.cancelled(), waits.done(), waits.cancelled()) == (True, True, False)
 
     asyncio.run(play())
 
