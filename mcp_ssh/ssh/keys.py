@@ -3,21 +3,27 @@
 import base64
 import binascii
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, TypeVar, Union
 
-import anyio.to_thread
+import anyio
 from pydantic import SecretStr
 
 from mcp_ssh.errors import InvalidInput
+from mcp_ssh.ssh.key_cost import expect_bounded_work
+from mcp_ssh.ssh.local_read import in_abandonable_thread, read_file
 
 if TYPE_CHECKING:
     import asyncssh
 
 LARGEST = 64 * 1024
 KEPT = 64
+READ_S = 20.0
+"""How long reading and decrypting keys may take."""
+
+T = TypeVar("T")
 
 Offered = Union["asyncssh.SSHKey", tuple["asyncssh.SSHKey", "asyncssh.SSHCertificate"]]
 """What asyncssh takes as a key: alone, or with a certificate, when it offers both."""
@@ -31,28 +37,39 @@ async def from_path(path: str, passphrase: SecretStr | None) -> "asyncssh.SSHKey
     Parsing an RSA key takes 150 ms of arithmetic, so it runs in a thread.
 
     Raises:
-        InvalidInput: No such file, not readable, not a private key, or the passphrase is wrong or missing.
+        InvalidInput: No private key can be read there, which does not say why, or the passphrase is wrong or missing.
     """
-    return await anyio.to_thread.run_sync(_from_path, path, passphrase)
+    return await _within_deadline(lambda: _from_path(path, passphrase), unreadable_key)
+
+
+async def _within_deadline(work: Callable[[], T], failed: Callable[[], InvalidInput]) -> T:
+    """Read or parse in a thread that can be abandoned: a file system may not answer, a key may demand endless work."""
+    try:
+        with anyio.fail_after(READ_S):
+            return await in_abandonable_thread(work)
+    except (OSError, TimeoutError) as error:
+        raise failed() from error
+
+
+def unreadable_key() -> InvalidInput:
+    """The error of a `key_path` that holds no private key. It does not say whether a file exists there."""
+    return InvalidInput(
+        "key_path: no private key can be read from this path",
+        hint="name a private key file in OpenSSH, PEM or PKCS#8 form, not its .pub file, that the server's account may"
+        f" read: a regular file of at most {LARGEST // 1024} KiB; or send the key itself as key_content",
+    )
 
 
 def _from_path(path: str, passphrase: SecretStr | None) -> "asyncssh.SSHKey":
-    file = Path(path).expanduser()
     try:
-        state = file.stat()
-        secret = passphrase.get_secret_value() if passphrase else ""
-        mark = (str(file), state.st_mtime_ns, state.st_size, hash(secret))
-        if (key := _read.get(mark)) is not None:
-            return key
-        if state.st_size > LARGEST:
-            raise InvalidInput("key_path: the file is too large for a private key")
-        data = file.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
-        raise InvalidInput(
-            f"key_path: the key file cannot be read: {reason}",
-            hint="give the path of a private key that this server may read, or send the key itself as key_content",
-        ) from error
+        file = Path(path).expanduser()
+        data, state = read_file(file, LARGEST)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise unreadable_key() from error
+    secret = passphrase.get_secret_value() if passphrase else ""
+    mark = (str(file), state.st_mtime_ns, state.st_size, hash(secret))
+    if (key := _read.get(mark)) is not None:
+        return key
     key = parse(data, passphrase, field="key_path")
     _read[mark] = key
     while len(_read) > KEPT:
@@ -76,7 +93,10 @@ async def from_content(content: SecretStr, passphrase: SecretStr | None) -> "asy
             raise InvalidInput(
                 "key_content: not base64", hint="send the private key file encoded with `base64`"
             ) from error
-    return await anyio.to_thread.run_sync(lambda: parse(data, passphrase, field="key_content"))
+    return await _within_deadline(
+        lambda: parse(data, passphrase, field="key_content"),
+        lambda: InvalidInput("key_content: this key takes too long to decrypt", hint="encrypt it with fewer rounds"),
+    )
 
 
 def parse(data: bytes, passphrase: SecretStr | None, *, field: str) -> "asyncssh.SSHKey":
@@ -88,6 +108,8 @@ def parse(data: bytes, passphrase: SecretStr | None, *, field: str) -> "asyncssh
     import asyncssh
 
     secret = passphrase.get_secret_value() if passphrase else None
+    if secret is not None:
+        expect_bounded_work(data)
     try:
         return asyncssh.import_private_key(data, secret)
     except asyncssh.KeyEncryptionError as error:
@@ -102,6 +124,8 @@ def parse(data: bytes, passphrase: SecretStr | None, *, field: str) -> "asyncssh
                 hint="give key_passphrase",
                 details={"wants": "key_passphrase"},
             ) from error
+        if field == "key_path":
+            raise unreadable_key() from error
         raise InvalidInput(
             f"{field}: not a private key in OpenSSH, PEM or PKCS#8 form",
             hint="give the private key, not its .pub file",
@@ -127,13 +151,15 @@ class Identities:
 
 async def with_certificate(path: str, key: "asyncssh.SSHKey") -> Offered:
     """A key with the certificate beside its file, where there is a fitting one."""
-    fitting = await anyio.to_thread.run_sync(lambda: _certificates([Path(f"{Path(path).expanduser()}-cert.pub")]))
+    fitting = await _within_deadline(
+        lambda: _certificates([Path(f"{Path(path).expanduser()}-cert.pub")]), unreadable_key
+    )
     return next(((key, each) for each in fitting if each.key.public_data == key.public_data), key)
 
 
 async def identities(files: Sequence[Path], certificates: Sequence[Path], passphrase: SecretStr | None) -> Identities:
     """Read the keys of a config as OpenSSH does: what is missing or cannot be opened is passed over."""
-    return await anyio.to_thread.run_sync(_identities, files, certificates, passphrase)
+    return await _within_deadline(lambda: _identities(files, certificates, passphrase), unreadable_key)
 
 
 def _identities(files: Sequence[Path], certificates: Sequence[Path], passphrase: SecretStr | None) -> Identities:
@@ -184,6 +210,6 @@ def _public(file: Path) -> set[bytes]:
 
 def _small(file: Path) -> bytes | None:
     try:
-        return file.read_bytes() if file.stat().st_size <= LARGEST else None
-    except OSError:
+        return read_file(file, LARGEST)[0]
+    except (OSError, ValueError):
         return None

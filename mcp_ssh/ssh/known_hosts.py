@@ -5,6 +5,7 @@ make the whole file useless, names are compared without case as OpenSSH does, an
 """
 
 import base64
+import errno
 import hashlib
 import hmac
 import io
@@ -21,6 +22,7 @@ from typing import Literal
 from mcp_ssh.errors import Refused
 from mcp_ssh.hosts import pattern_matches
 from mcp_ssh.rewriting import replace, turn_at
+from mcp_ssh.ssh.local_read import read_file
 
 Marker = Literal["", "@cert-authority", "@revoked"]
 Verdict = Literal["trusted", "unknown", "changed", "revoked"]
@@ -319,13 +321,13 @@ def read(path: Path, source: str) -> bytes:
         return b""
     with _readable(source):
         try:
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
+            return read_file(path, MAX_FILE_BYTES)[0]
         except FileNotFoundError:
             return b""
-    if len(data) > MAX_FILE_BYTES:
-        raise Refused(f"{source} is larger than {MAX_FILE_BYTES // 2**20} MiB, so it is not read", hint="shorten it")
-    return data
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+    raise Refused(f"{source} is larger than {MAX_FILE_BYTES // 2**20} MiB, so it is not read", hint="shorten it")
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 import glob
 from pathlib import Path
 
+from mcp_ssh.ssh.local_read import read_file
+
 DEEPEST_INCLUDE = 4
 LARGEST_CONFIG = 1024 * 1024
 
@@ -16,9 +18,7 @@ def _aliases(path: Path, deepest: int) -> set[str]:
     """Those of one file; a file that cannot be read has none."""
     found: set[str] = set()
     try:
-        if path.stat().st_size > LARGEST_CONFIG:
-            return found
-        text = path.read_text("utf-8", "replace")
+        text = read_file(path, LARGEST_CONFIG)[0].decode("utf-8", "replace")
     except OSError:
         return found
     for line in text.splitlines():

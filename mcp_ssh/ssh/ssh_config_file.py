@@ -17,6 +17,7 @@ from pathlib import Path
 from mcp_ssh.errors import InvalidInput, Unsupported
 from mcp_ssh.hosts import pattern_matches
 from mcp_ssh.ssh.known_hosts import list_matches
+from mcp_ssh.ssh.local_read import read_file
 
 DEEPEST = 16
 LARGEST = 4 * 1024 * 1024
@@ -293,20 +294,19 @@ def _names(pattern: str) -> bool:
 
 
 def _text(path: Path, *, checked: bool) -> str:
+    if path == Path(os.devnull):
+        return ""
     try:
-        with path.open("rb") as file:
-            state = os.fstat(file.fileno())
-            if checked and (state.st_uid not in {0, os.getuid()} or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
-                raise InvalidInput(
-                    f"{called(path)} can be written by others, so it is not obeyed", hint="chmod 600 the file"
-                )
-            return file.read(LARGEST).decode("utf-8", "surrogateescape")
+        text, state = read_file(path, LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as error:
         raise InvalidInput(
             f"{called(path)} cannot be read: {error.strerror}", hint="correct its permissions"
         ) from error
+    if checked and (state.st_uid not in {0, os.getuid()} or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+        raise InvalidInput(f"{called(path)} can be written by others, so it is not obeyed", hint="chmod 600 the file")
+    return text.decode("utf-8", "surrogateescape")
 
 
 def called(path: Path) -> str:
