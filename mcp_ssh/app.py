@@ -1,7 +1,7 @@
 """The long-lived objects of one server process, opened together and closed in the right order. It has no verbs."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import anyio
 from mcp_ssh import config as configuration
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ShuttingDown
-from mcp_ssh.policy import CallLimits, expect_tools
+from mcp_ssh.policy import CallLimits, Rate, expect_tools
 from mcp_ssh.ssh.asking import Asking
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.connect import open_session
@@ -43,6 +43,10 @@ async def _sweep(blobs: Blobs) -> None:
 
 def _stopping() -> ShuttingDown:
     return ShuttingDown("this server is stopping", hint="look at the machine before repeating the call")
+
+
+def _scan_rate(per_minute: Callable[[], int]) -> Rate:
+    return Rate("scans or connections without a login", "security.max_scans_per_minute", per_minute)
 
 
 @dataclass
@@ -86,6 +90,7 @@ class App:
     links: Links = field(default_factory=Links)
     resolvers: list[Resolver] = field(default_factory=list[Resolver])
     limits: CallLimits = field(default_factory=lambda: CallLimits(64, 0))
+    scans: Rate = field(default_factory=lambda: _scan_rate(lambda: 30))
     calls: Calls = field(default_factory=lambda: Calls(_stopping))
 
     @property
@@ -158,6 +163,7 @@ async def open_app(
         sessions=Sessions(settings.ssh.max_concurrent_connections, settings.ssh.idle_minutes * 60),
         read_only=read_only,
         limits=CallLimits(settings.security.max_calls_at_once, settings.security.max_calls_per_minute),
+        scans=_scan_rate(lambda: live.config.security.max_scans_per_minute),
         resolvers=[store.connections.resolve, aliases(lambda: live.config, hostkeys)],
     )
     try:

@@ -205,6 +205,16 @@ class SecurityConfig(Area):
     max_calls_per_minute: int = Field(
         default=0, ge=0, description="Calls one caller may start within a minute; 0 sets no bounds."
     )
+    max_scans_per_minute: int = Field(
+        default=30,
+        ge=1,
+        description="Host key scans, and connections that come to no login, that one HTTP caller may make in a minute.",
+    )
+    allow_local_targets: bool = Field(
+        default=False,
+        description="Let HTTP callers below admin connect to and scan loopback and link-local addresses of this"
+        " server's own machine. A token that names such an address may do so without it.",
+    )
     max_output_kb: int = Field(default=1024, ge=1, le=16384, description="Ceiling in KiB of each stream in one answer.")
 
     _paths = field_validator("protected_paths")(_path_patterns)

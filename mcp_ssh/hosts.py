@@ -334,6 +334,13 @@ def matches(host: str, patterns: Sequence[str]) -> bool:
     return admits(Machine.of([host]), patterns)
 
 
+def names_outright(machine: Machine, patterns: Sequence[str]) -> bool:
+    """Whether an allow list names a machine by a name, an address or a block, and not by a wildcard alone."""
+    allowed = [each for each in _parsed(patterns) if not each.excludes and each.glob is None]
+    by_name = any(each.fits_name(name) for each in allowed for name in machine.names)
+    return by_name or any(each.fits_address(address) for each in allowed for address in machine.addresses)
+
+
 def literal_names(patterns: Sequence[str], *, excluding: bool) -> set[str]:
     """The names without wildcards in the patterns that exclude, or in those that do not."""
     return {each.name for each in _parsed(patterns) if each.name and each.excludes is excluding}

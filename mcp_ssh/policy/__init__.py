@@ -6,17 +6,27 @@ from pathlib import Path
 
 from mcp_ssh.config import AuthConfig, SecurityConfig
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.hosts import Machine, admits, judges_addresses, literal_names
-from mcp_ssh.policy.limits import CallLimits
+from mcp_ssh.hosts import (
+    Machine,
+    admits,
+    is_link_local,
+    judges_addresses,
+    leads_here,
+    literal_names,
+    names_outright,
+)
+from mcp_ssh.policy.limits import CallLimits, Rate
 from mcp_ssh.policy.rules import Rules, rules_for
 from mcp_ssh.suggestions import suggest
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 
 __all__ = [
     "CallLimits",
+    "Rate",
     "Rules",
     "address_matters",
     "allow",
+    "expect_not_local",
     "expect_reach",
     "expect_tools",
     "local_place",
@@ -62,6 +72,25 @@ def expect_reach(caller: Caller, machine: Machine) -> None:
             f"this token excludes {', '.join(sorted(unsure))}, which cannot be looked up now, so that it may be the"
             f" machine {str(machine)[:255]}",
             hint="try again when names can be looked up, or make a token that excludes the address as well",
+        )
+
+
+def expect_not_local(caller: Caller, machine: Machine, security: SecurityConfig) -> None:
+    """See that a caller from elsewhere does not look around on the machine that this server runs on.
+
+    Raises:
+        Refused: The machine is this one, or a link-local address such as a metadata service, and neither the config nor
+            the caller's token names it.
+    """
+    if caller.owner or caller.role is Role.ADMIN or security.allow_local_targets:
+        return
+    places = (*machine.names, *machine.addresses)
+    if not any(leads_here(each) or is_link_local(each) for each in places):
+        return
+    if caller.hosts is None or not names_outright(machine, caller.hosts):
+        raise Refused(
+            f"{machine} is the machine of this server itself, or a link-local address, which needs an admin",
+            hint="have the owner set security.allow_local_targets, or make a token that names the address",
         )
 
 

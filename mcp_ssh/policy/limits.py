@@ -118,3 +118,47 @@ class CallLimits:
         use = self._use(caller_id)
         if not use.running and use.left >= self._per_minute:
             del self._uses[caller_id]
+
+
+class Rate:
+    """Counts what a caller does within a minute, whichever call it does it in.
+
+    The allowance of a minute is a bucket: full at first, filled again evenly.
+    """
+
+    def __init__(
+        self, what: str, setting: str, per_minute: Callable[[], int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._what = what
+        self._setting = setting
+        self._per_minute = per_minute
+        self._clock = clock
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def expect(self, caller_id: str) -> None:
+        """See that the caller has something left.
+
+        Raises:
+            TooMany: It has not; says how long to wait.
+        """
+        most, left = self._now(caller_id)
+        if left < 1:
+            wait_s = math.ceil((1 - left) * 60 / most)
+            raise TooMany(
+                f"you made {most} {self._what} within a minute, as many as {self._setting} allows",
+                hint=f"wait {wait_s} s, then call again",
+                details={"retry_after_s": wait_s},
+            )
+
+    def count(self, caller_id: str) -> None:
+        """Take one from what the caller has left."""
+        _, left = self._now(caller_id)
+        self._left[caller_id] = (max(0.0, left - 1), self._clock())
+
+    def _now(self, caller_id: str) -> tuple[int, float]:
+        most, now = self._per_minute(), self._clock()
+        left, at = self._left.get(caller_id, (float(most), now))
+        left = min(float(most), left + (now - at) * most / 60)
+        if left >= most:
+            self._left.pop(caller_id, None)
+        return most, left

@@ -88,7 +88,7 @@ class Asking:
                 "the user does not trust the host key", hint="do not connect; ask the user what to do instead"
             )
         given = ("host", "port", "key_type", "public_key", "fingerprint_sha256")
-        await self.host_keys.accept(*(key[each] for each in given))
+        await self.host_keys.accept(*(key[each] for each in given), caller=self.call.caller)
         log.info("a host key was accepted by the person before the client of %s", self.call.caller.id)
 
     async def _answer(self, name: str, error: ToolError) -> Mapping[str, Any]:

@@ -126,7 +126,7 @@ class Dialer:
     async def _one(self, login: Login, tunnel: "asyncssh.SSHClientConnection | None") -> "asyncssh.SSHClientConnection":
         import asyncssh
 
-        check = login.host_keys.client(await login.host_keys.load(), *login.known_as)
+        check = login.host_keys.client(await login.host_keys.load(), *login.known_as, login.caller)
         while True:
             attempt = Attempt(login, self._config, tunnel)
             try:

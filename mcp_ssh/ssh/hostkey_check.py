@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mcp_ssh.commandline import quote
 from mcp_ssh.errors import Conflict, HostKeyUnconfirmed, Refused, ToolError
 from mcp_ssh.ssh.known_hosts import Entry, HostTrust, Verdict, fingerprint, lookup_name
+from mcp_ssh.tool import Caller
 
 if TYPE_CHECKING:
     import asyncssh
@@ -73,6 +74,7 @@ class HostKeyCheck:
         certificates: Whether certificates are asked for: they are where a `@cert-authority` speaks of the machine.
         stored: A key was stored on the way here, so that a second one is not.
         certificate_refusal: Why the certificate that it showed before was not believed.
+        caller: For whom a key is stored at first sight.
         offered: The plain key that the machine showed, once it did.
         evidence: The entries that say what it is.
     """
@@ -83,6 +85,7 @@ class HostKeyCheck:
     certificates: bool
     stored: bool = False
     certificate_refusal: str = ""
+    caller: Caller | None = None
     offered: OfferedKey | None = field(default=None, init=False)
     evidence: list[Entry] = field(default_factory=list[Entry], init=False)
 

@@ -29,10 +29,11 @@ import anyio
 import anyio.to_thread
 
 from mcp_ssh.errors import Conflict, ConnectFailed, Internal, InvalidInput, Refused, TimedOut
-from mcp_ssh.ssh import hostkey_check, known_hosts
+from mcp_ssh.ssh import hostkey_check, hostkey_rights, known_hosts
 from mcp_ssh.ssh.coalesce import Way
 from mcp_ssh.ssh.hostkey_check import ALGORITHMS, HostKeyCheck, OfferedKey
 from mcp_ssh.ssh.known_hosts import Entry, KnownHost, Trust, fingerprint, lookup_name
+from mcp_ssh.tool import Caller
 
 if TYPE_CHECKING:
     import asyncssh
@@ -121,10 +122,17 @@ class HostKeys:
             return before
         return signature, known_hosts.parse(known_hosts.read(path, source), source, managed=path == self._managed)
 
-    def client(self, trust: Trust, host: str, port: int) -> HostKeyCheck:
-        """The question to put to one machine; the head of this module shows its use."""
+    def client(self, trust: Trust, host: str, port: int, caller: Caller | None = None) -> HostKeyCheck:
+        """The question to put to one machine; the head of this module shows its use.
+
+        Args:
+            trust: What is known now.
+            host: The machine, by the name under which its keys are known.
+            port: Its port.
+            caller: For whom a key is stored at first sight; `None` for the owner's own program.
+        """
         about = trust.about(host, port)
-        return HostKeyCheck(host, port, about, certificates=bool(about.marked("@cert-authority")))
+        return HostKeyCheck(host, port, about, certificates=bool(about.marked("@cert-authority")), caller=caller)
 
     async def settle(self, check: HostKeyCheck, refusal: Exception) -> HostKeyCheck:
         """What follows when asyncssh refused a machine: an error for the caller, or one more handshake.
@@ -147,19 +155,41 @@ class HostKeys:
         new = offered.known == "unknown" and not check.stored and not check.trust.marked("@cert-authority")
         if not new or self._policy != "accept-new" or self._reject_unknown:
             raise hostkey_check.not_trusted(check, offered, acceptable=not self._reject_unknown)
-        await anyio.to_thread.run_sync(partial(self._store, offered, new_only=True))
-        return replace(self.client(await self.load(), check.host, check.port), stored=True)
+        await anyio.to_thread.run_sync(partial(self._store, offered, check.caller, new_only=True))
+        return replace(self.client(await self.load(), check.host, check.port, check.caller), stored=True)
 
-    async def accept(self, host: str, port: int, key_type: str, public_key: str, fingerprint_sha256: str) -> bool:
+    async def accept(
+        self,
+        host: str,
+        port: int,
+        key_type: str,
+        public_key: str,
+        fingerprint_sha256: str,
+        *,
+        caller: Caller | None = None,
+        replaces: str | None = None,
+        must_replace: bool = False,
+    ) -> bool:
         """Trust a key from now on; it takes the place of an old one of the same machine and type.
+
+        Args:
+            host: The machine, by the name under which its keys are known.
+            port: Its port.
+            key_type: Type of the key.
+            public_key: The key in one line.
+            fingerprint_sha256: Its fingerprint.
+            caller: Who accepts it; `None` for the owner's own program.
+            replaces: The fingerprint of the key that the machine had.
+            must_replace: Whether `replaces` is required where the machine has another key.
 
         Returns:
             Whether anything changed.
 
         Raises:
-            InvalidInput: The text is no key, or type and fingerprint are not the key's.
-            Conflict: The key is revoked, or an old one stands in a file that is not ours.
-            Refused: The configuration lets nobody accept keys.
+            InvalidInput: The text is not a key, type and fingerprint are not the key's, or `replaces` is missing.
+            Conflict: The key is revoked, an old one stands in a file that is not ours, or `replaces` is not known.
+            Refused: The configuration lets nobody accept keys, or another caller accepted a key of the machine.
+            TooMany: The caller has as many keys as it may have.
         """
         if self._reject_unknown:
             raise Refused(
@@ -169,9 +199,18 @@ class HostKeys:
         _check_host(host)
         _check_port(port)
         offered = OfferedKey(host, port, key_type, _checked_key(key_type, public_key, fingerprint_sha256), "unknown")
-        return await anyio.to_thread.run_sync(self._store, offered)
+        store = partial(self._store, offered, caller, replaces=replaces, must_replace=must_replace)
+        return await anyio.to_thread.run_sync(store)
 
-    def _store(self, offered: OfferedKey, *, new_only: bool = False) -> bool:
+    def _store(
+        self,
+        offered: OfferedKey,
+        caller: Caller | None,
+        *,
+        new_only: bool = False,
+        replaces: str | None = None,
+        must_replace: bool = False,
+    ) -> bool:
         """Write a key down, judged anew under the lock.
 
         With `new_only` nothing is written where the machine got to be known in the meantime; the next handshake says
@@ -185,19 +224,28 @@ class HostKeys:
             trust = Trust([*known_hosts.parse(data, MANAGED, managed=True), *others]).about(offered.host, offered.port)
             verdict, evidence = trust.judge(offered.key_type, offered.blob)
             if new_only:
-                return data if evidence else known_hosts.with_key(data, name, offered.key_type, offered.key_base64)
+                return data if evidence else added(data)
             if verdict == "revoked":
                 raise Conflict(
                     f"this key is revoked by {hostkey_check.places(evidence)}, so it cannot be accepted",
                     hint="the machine's owner has to give it a new key",
                 )
-            fixed = trust.fixed(offered.key_type, offered.blob)
-            if fixed:
+            if fixed := trust.fixed(offered.key_type, offered.blob):
                 raise hostkey_check.cannot_replace(name, fixed)
             same_type = [entry for entry in trust.own_keys if entry.managed and entry.key_type == offered.key_type]
             if same_type and all(entry.blob == offered.blob for entry in same_type):
                 return data
-            return known_hosts.with_key(data, name, offered.key_type, offered.key_base64)
+            hostkey_rights.expect_replacement(trust, name, offered.blob, replaces, required=must_replace)
+            replaced = [entry for entry in trust.own_keys if entry.blob != offered.blob]
+            what = f"trusting another key of {name}"
+            hostkey_rights.expect_rights(caller, (*replaced, *trust.marked("@cert-authority")), what)
+            return added(data)
+
+        def added(data: bytes) -> bytes:
+            comment = hostkey_rights.comment_of(caller)
+            fresh = known_hosts.with_key(data, name, offered.key_type, offered.key_base64, comment)
+            hostkey_rights.expect_room(caller, known_hosts.parse(fresh, MANAGED, managed=True), fresh)
+            return fresh
 
         return self._rewrite(change)
 
@@ -210,7 +258,7 @@ class HostKeys:
                 hint="look at the rights and the free space of the folder that MCP_SSH_HOME names",
             ) from error
 
-    async def remove(self, host: str, port: int, key_type: str) -> bool:
+    async def remove(self, host: str, port: int, key_type: str, *, caller: Caller | None = None) -> bool:
         """Forget a machine's host key of one type in our own file, and say whether there was one.
 
         `host` may also be a name as `list` shows it: a hash or a pattern. Lines that revoke keys or name authorities
@@ -218,6 +266,7 @@ class HostKeys:
 
         Raises:
             InvalidInput: A value that no line can hold.
+            Refused: Another caller accepted the key.
         """
         if not host or not host.isprintable() or " " in host or "," in host or host.startswith("!"):
             raise _invalid("host", "a host name, an address, or a known_hosts_host of hostkey_list")
@@ -228,6 +277,8 @@ class HostKeys:
         names |= {host} if host.startswith("|") else set()
 
         def change(data: bytes) -> bytes:
+            gone = known_hosts.named(known_hosts.parse(data, MANAGED, managed=True), names, key_type)
+            hostkey_rights.expect_rights(caller, gone, f"removing the key of {host[:255]}")
             return known_hosts.without(data, names, key_type)
 
         return await anyio.to_thread.run_sync(self._rewrite, change)

@@ -29,6 +29,9 @@ Verdict = Literal["trusted", "unknown", "changed", "revoked"]
 
 MAX_FILE_BYTES = 16 * 2**20
 _MARKERS: dict[str, Marker] = {"@cert-authority": "@cert-authority", "@revoked": "@revoked"}
+ACCEPTED_BY = "accepted-by="
+"""What the comment of a line begins with that was written for a caller; behind it stands the caller's id."""
+CALLER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BLANKS = " \t"
 _HASHED = "|1|"
 _WITH_PORT = re.compile(r"\[(?P<host>[^\[\]]+)\]:(?P<port>[0-9]{1,5})")
@@ -67,6 +70,7 @@ class Entry:
         key_type: Type of the key.
         key_base64: The key as it stands.
         blob: The key in wire form.
+        comment: The first word behind the key.
     """
 
     source: str
@@ -77,11 +81,18 @@ class Entry:
     key_type: str
     key_base64: str
     blob: bytes
+    comment: str = ""
 
     @property
     def place(self) -> str:
         """File and line, for messages."""
         return f"{self.source}, line {self.line}"
+
+    @property
+    def accepted_by(self) -> str | None:
+        """The id of the caller that accepted the key; `None` where a person wrote the line."""
+        named = self.comment.removeprefix(ACCEPTED_BY)
+        return named if self.managed and named != self.comment and CALLER_ID.fullmatch(named) else None
 
     @property
     def hashed(self) -> bool:
@@ -132,17 +143,17 @@ def _lines(data: bytes) -> list[bytes]:
     return io.BytesIO(data).readlines()
 
 
-def _fields(raw: bytes) -> tuple[Marker, str, str, str, bytes] | None:
-    """Marker, names, key type, key and its wire form; `None` for a comment, a blank and what makes no sense."""
+def _fields(raw: bytes) -> tuple[Marker, str, str, str, bytes, str] | None:
+    """Marker, names, key type, key, its wire form and a word of comment; `None` for a line that is not an entry."""
     text = raw.decode("utf-8", "surrogateescape").strip(_BLANKS + "\r\n")
     if not text or text.startswith("#") or "\0" in text:
         return None
-    words = re.split(f"[{_BLANKS}]+", text, maxsplit=4)
+    words = re.split(f"[{_BLANKS}]+", text, maxsplit=5)
     marker = _MARKERS.get(words[0], "")
     if words[0].startswith("@"):
         words = words[1:] if marker else []
     blob = key_blob(words[1], words[2]) if len(words) >= 3 else None
-    return (marker, words[0], words[1], words[2], blob) if blob else None
+    return (marker, words[0], words[1], words[2], blob, words[3] if len(words) > 3 else "") if blob else None
 
 
 def parse(data: bytes, source: str, *, managed: bool) -> list[Entry]:
@@ -165,6 +176,7 @@ class KnownHost:
     key_type: str
     key_base64: str
     fingerprint_sha256: str
+    accepted_by: str | None = None
 
 
 def rows(entries: Iterable[Entry]) -> Iterator[KnownHost]:
@@ -178,7 +190,8 @@ def rows(entries: Iterable[Entry]) -> Iterator[KnownHost]:
             host, port = (split["host"], int(split["port"])) if split else (shown, 22)
             if not 0 < port < 2**16:
                 host, port = shown, 22
-            yield KnownHost(host, port, shown, entry.key_type, entry.key_base64, fingerprint(entry.blob))
+            printed = fingerprint(entry.blob)
+            yield KnownHost(host, port, shown, entry.key_type, entry.key_base64, printed, entry.accepted_by)
 
 
 class Trust:
@@ -259,11 +272,22 @@ class HostTrust:
         return [entry for entry in others if not (entry.managed and entry.literal)] if verdict == "changed" else []
 
 
-def with_key(data: bytes, name: str, key_type: str, key_base64: str) -> bytes:
+def with_key(data: bytes, name: str, key_type: str, key_base64: str, comment: str = "") -> bytes:
     """The file with this as a machine's one key of the type, at the end; the rest as it was."""
     kept = without(data, {name}, key_type)
     ended = kept if not kept or kept.endswith(b"\n") else kept + b"\n"
-    return ended + f"{name} {key_type} {key_base64}\n".encode()
+    return ended + f"{name} {key_type} {key_base64} {comment}".rstrip().encode() + b"\n"
+
+
+def named(entries: Iterable[Entry], names: Collection[str], key_type: str) -> list[Entry]:
+    """The entries that `without` would change."""
+    return [
+        each
+        for each in entries
+        if not each.marker
+        and each.key_type == key_type
+        and _without_names(_encoded(each.names), each.names, names) != _encoded(each.names)
+    ]
 
 
 def without(data: bytes, names: Collection[str], key_type: str) -> bytes:

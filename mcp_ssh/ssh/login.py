@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from mcp_ssh.config import Config
 from mcp_ssh.errors import InvalidInput, Refused, ToolError
 from mcp_ssh.hosts import Machine, is_address, judges_addresses, known_name
-from mcp_ssh.policy import address_matters, expect_reach, may_use_defaults, may_use_identities
+from mcp_ssh.policy import address_matters, expect_not_local, expect_reach, may_use_defaults, may_use_identities
 from mcp_ssh.ssh import keys
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.keys import Identities, Offered
@@ -56,6 +56,7 @@ class Login:
     """One machine to log in to.
 
     Attributes:
+        caller: Whose login it is.
         machine: What it is known by; a connection from here goes to these addresses alone.
         through: The address that the machine before it connects to, where the name alone was not enough to judge by.
         keys: Keys to offer.
@@ -74,6 +75,7 @@ class Login:
     port: int
     username: str
     host_keys: HostKeys = field(repr=False)
+    caller: Caller | None = field(default=None, repr=False, compare=False)
     machine: Machine = field(default_factory=Machine)
     through: str | None = None
     password: SecretStr | None = None
@@ -220,6 +222,8 @@ class Logins:
             addresses = await addresses_if_known(name)
         machine = await identify(caller, security, [name], addresses)
         expect_reach(caller, machine)
+        if direct:
+            expect_not_local(caller, machine, security)
         through = None
         if not direct and not is_address(name) and address_matters(caller, machine):
             if not addresses or found.raw_proxy_command is not None:
@@ -260,6 +264,7 @@ class Logins:
         found = target.found
         return Login(
             host=found.hostname,
+            caller=self.caller,
             machine=target.machine,
             through=target.through,
             port=port,

@@ -14,7 +14,7 @@ from mcp_ssh.config import SecurityConfig
 from mcp_ssh.errors import InvalidInput, Refused, ToolError
 from mcp_ssh.hosts import Machine, canonical_host, is_address, known_name, leads_here, literal_names
 from mcp_ssh.params import Params
-from mcp_ssh.policy import address_matters, expect_reach
+from mcp_ssh.policy import address_matters, expect_not_local, expect_reach
 from mcp_ssh.ssh.failures import NetworkFailed
 from mcp_ssh.ssh.ssh_config import settings
 from mcp_ssh.tool import Caller, Role
@@ -58,22 +58,22 @@ async def look_up(host: str, family: socket.AddressFamily = socket.AF_UNSPEC) ->
     try:
         found = await anyio.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        if error.errno == socket.EAI_AGAIN:
-            raise NetworkFailed(f"the name {host} cannot be looked up now", passing=True) from error
-        raise unknown_name(host) from error
+        raise _unknown(host, passing=error.errno == socket.EAI_AGAIN) from error
     except (OSError, UnicodeError) as error:
-        raise unknown_name(host) from error
+        raise _unknown(host, passing=False) from error
     return tuple(dict.fromkeys(canonical_host(str(address[0])) for *_, address in found))
 
 
-def unknown_name(host: str) -> NetworkFailed:
-    """The error of a name that leads nowhere."""
-    failure = NetworkFailed(f"the name {host} is not known", passing=False)
-    if "." not in host:
-        failure = NetworkFailed(
-            f"no saved connection, alias of ~/.ssh/config or machine is called {host!r}", passing=False
-        )
-        failure.hint = "connection_query lists the saved connections; or give a host name that can be looked up"
+def _unknown(host: str, *, passing: bool) -> NetworkFailed:
+    """The error of a name that leads nowhere. A word without dots may be meant for a saved connection or an alias."""
+    problem = "cannot be looked up now" if passing else "is not known"
+    if "." in host:
+        return NetworkFailed(f"the name {host} {problem}", passing=passing)
+    failure = NetworkFailed(
+        f"no saved connection or alias of yours is called {host!r}, and as the name of a machine it {problem}",
+        passing=passing,
+    )
+    failure.hint = "connection_query lists your saved connections; or give a host name or an address"
     return failure
 
 
@@ -142,6 +142,7 @@ async def find_machine(caller: Caller, security: SecurityConfig, host: str) -> M
     name = host_of(host)
     machine = await identify(caller, security, [name], await look_up(name))
     expect_reach(caller, machine)
+    expect_not_local(caller, machine, security)
     return machine
 
 

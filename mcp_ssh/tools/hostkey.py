@@ -1,11 +1,14 @@
 """Host keys of machines: accept, list, remove, scan."""
 
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from mcp_ssh.app import App
+from mcp_ssh.hosts import canonical_host
 from mcp_ssh.params import Params, Result, ShellText
+from mcp_ssh.ssh.known_hosts import KnownHost
 from mcp_ssh.ssh.machines import find_machine
 from mcp_ssh.tool import Call, Risk, tool
 
@@ -42,6 +45,14 @@ class Accept(Params):
         description="Fingerprint that the user compared: `SHA256:` and unpadded base64. It must be the key's own.",
     )
 
+    replaces: ShellText | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^\S+$",
+        description="Where another key is known: its fingerprint, once the user knows why the key changed.",
+    )
+
 
 class Accepted(Result):
     ok: Literal[True] = Field(description="The machine's key is trusted from now on.")
@@ -52,12 +63,29 @@ async def accept(app: App, params: Accept, call: Call) -> Accepted:
     """Trust the host key of a machine whose key is unknown or was replaced, so that connecting to it works.
 
     Takes the fields of `details.host_key` of the refused call. First have the user compare the fingerprint with the
-    machine's own by another way. The key takes the place of an old one of the same machine and type; where the old one
-    stands in the user's own known_hosts, the user has to remove it there. A revoked key is never accepted.
+    machine's own by another way. The key takes the place of an old one of the same machine and type. Replacing a key
+    that another caller accepted needs an admin; one in the user's own known_hosts the user has to remove there. A
+    revoked key is never accepted.
     """
-    del call
-    await app.hostkeys.accept(params.host, params.port, params.key_type, params.public_key, params.fingerprint_sha256)
+    await app.hostkeys.accept(
+        _known_as(params.host),
+        params.port,
+        params.key_type,
+        params.public_key,
+        params.fingerprint_sha256,
+        caller=call.caller,
+        replaces=params.replaces,
+        must_replace=call.confirms,
+    )
     return Accepted(ok=True)
+
+
+def _known_as(host: str) -> str:
+    """The name under which a machine's keys are known; what cannot be a host may be an alias, or be refused below."""
+    try:
+        return canonical_host(host)
+    except ValueError:
+        return host
 
 
 class All(Params):
@@ -71,6 +99,7 @@ class Known(Result):
     key_type: str = Field(description="Type of the key.")
     key_base64: str = Field(description="The key.")
     fingerprint_sha256: str = Field(description="Its fingerprint.")
+    accepted_by: str | None = Field(default=None, description="The caller that accepted it, where that is known.")
 
 
 class Listed(Result):
@@ -84,7 +113,12 @@ async def list_(app: App, params: All, call: Call) -> Listed:
     Keys that machines have in the user's own known_hosts are trusted too, and not listed here.
     """
     known = [each for each in await app.hostkeys.list() if call.caller.reaches(each.host)]
-    return Listed(entries=[Known.model_validate(each, from_attributes=True) for each in known])
+    return Listed(entries=[_row(each) for each in known])
+
+
+def _row(known: KnownHost) -> Known:
+    facts = asdict(known)
+    return Known(**{name: value for name, value in facts.items() if value is not None})
 
 
 class Remove(Params):
@@ -103,9 +137,11 @@ async def remove(app: App, params: Remove, call: Call) -> Removed:
     """Forget the accepted host key of a machine, so that its key is asked about again.
 
     `host` may also be a `known_hosts_host` of hostkey_list, such as a hash. The user's own known_hosts stays as it is.
+    A key that another caller accepted is removed by admins only.
     """
-    del call
-    return Removed(ok=True, changed=await app.hostkeys.remove(params.host, params.port, params.key_type))
+    host = _known_as(params.host)
+    changed = await app.hostkeys.remove(host, params.port, params.key_type, caller=call.caller)
+    return Removed(ok=True, changed=changed)
 
 
 class Scan(Params):
@@ -139,6 +175,9 @@ async def scan(app: App, params: Scan, call: Call) -> Scanned:
 
     An answer over the network proves nothing by itself: whoever stands in between can give it.
     """
+    if not call.caller.owner:
+        app.scans.expect(call.caller.id)
+        app.scans.count(call.caller.id)
     machine = await find_machine(call.caller, app.config.security, params.host)
     host = str(machine)
     keys = await app.hostkeys.scan(host, params.port, params.timeout, machine.addresses)

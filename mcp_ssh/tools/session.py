@@ -1,13 +1,16 @@
 """Sessions: connect to a machine, see what is open, disconnect."""
 
+import contextlib
+from collections.abc import Generator
 from typing import Literal
 
 from pydantic import Field
 
 from mcp_ssh.app import App
+from mcp_ssh.errors import AuthFailed, ConnectFailed, HostKeyUnconfirmed, TimedOut
 from mcp_ssh.params import Params, Result, ShellText
 from mcp_ssh.ssh.wanted import Connect
-from mcp_ssh.tool import Call, Risk, tool
+from mcp_ssh.tool import Call, Caller, Risk, tool
 
 
 class Connected(Result):
@@ -53,6 +56,22 @@ class Sessions(Result):
     sessions: dict[str, Listed] = Field(description="Your sessions by id, oldest first.")
 
 
+@contextlib.contextmanager
+def _counted(app: App, caller: Caller) -> Generator[None]:
+    """Count a connection that comes to no login among the caller's scans: it tells as much about a port."""
+    if caller.owner:
+        yield
+        return
+    app.scans.expect(caller.id)
+    try:
+        yield
+    except AuthFailed:
+        raise
+    except (ConnectFailed, HostKeyUnconfirmed, TimedOut):
+        app.scans.count(caller.id)
+        raise
+
+
 @tool(Risk.READ, idempotent=False, open_world=True)
 async def connect(app: App, params: Connect, call: Call) -> Connected:
     """Connect to a Linux machine over SSH and keep the session open for other tools.
@@ -62,7 +81,8 @@ async def connect(app: App, params: Connect, call: Call) -> Connected:
     that cannot be, the error says what to give; for a host key let the user compare the fingerprint, then
     hostkey_accept. A refused login is not tried again.
     """
-    session = await app.sessions.open(call.caller, lambda: app.asking(call).open(params))
+    with _counted(app, call.caller):
+        session = await app.sessions.open(call.caller, lambda: app.asking(call).open(params))
     return Connected(
         status="connected",
         session_id=session.id,

@@ -68,8 +68,13 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, list[str]], None]:
 async def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[App]:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USER", "tester")
-    async with open_app(tmp_path / "state") as app:
+    async with open_app(tmp_path / "state", configured()) as app:
+        app.scans._per_minute = lambda: 10_000
         yield app
+
+
+def configured(**security: Any) -> Config:
+    return Config.model_validate({"security": {"allow_local_targets": True, **security}})
 
 
 def bound(*hosts: str) -> DirectCall:
@@ -158,12 +163,12 @@ async def test_the_owners_keys_are_not_offered_to_a_name_that_only_looks_like_an
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(tmp_path / "key"))
     operator = DirectCall(Caller("operator", Role.OPERATOR))
     given = {"username": "a", "key_path": str(tmp_path / "key"), "timeout": 3, "retries": 1, "port": 9}
-    changed = Config.model_validate({"security": {"allow_server_identities": ["10.1.2.*", "!10.1.2.9"]}})
+    changed = configured(allow_server_identities=["10.1.2.*", "!10.1.2.9"])
     app.live.config = changed
     for host in ("10.1.2.attacker.net", "db1.example.org", "10.1.2.9", "mixed.example.org", "127.1"):
         with pytest.raises(Refused, match="key_path"):
             await dispatch(app, session.connect, {**given, "host": host}, operator)
-    app.live.config = Config.model_validate({"security": {"allow_server_identities": ["127.*"]}})
+    app.live.config = configured(allow_server_identities=["127.*"])
     with pytest.raises(ToolError) as caught:  # it may, and nobody listens
         await dispatch(app, session.connect, {**given, "host": "127.1"}, operator)
     assert caught.value.code == "connect_failed"

@@ -180,7 +180,8 @@ async def test_a_changed_host_key_is_not_asked_about(mcp_home: Path, mode: str) 
 async def test_who_may_accept_no_host_key_is_not_asked_about_one(mcp_home: Path, mode: str, way: str) -> None:
     caller = Caller("v", Role.VIEWER) if way == "viewer" else OWNER
     person = None if way == "no client that asks" else Person(trust=True)
-    async with open_app(mcp_home, read_only=way == "read-only") as app, asking_host(password="pw-ada") as host:
+    config = Config(security=SecurityConfig(allow_local_targets=True))
+    async with open_app(mcp_home, config, read_only=way == "read-only") as app, asking_host(password="pw-ada") as host:
         refused = error(await connect(app, host, mode, person, caller=caller, password="pw-ada"))
         assert (refused["code"], host.passwords, await app.hostkeys.list()) == ("host_key_unconfirmed", [], [])
     assert person is None or person.asked == []

@@ -35,6 +35,7 @@ async def test_a_key_is_accepted_listed_and_removed_in_the_documented_shapes(app
                 "key_type": "ssh-ed25519",
                 "key_base64": text(KEY).split()[1],
                 "fingerprint_sha256": KEY.get_fingerprint(),
+                "accepted_by": "stdio",
             }
         ]
     }
