@@ -229,8 +229,17 @@ def home() -> Path:
     return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("mcp-ssh"))
 
 
-def load(folder: Path) -> Config:
-    """The config of a folder; defaults where it has no `config.json`.
+def file_version(folder: Path) -> tuple[int, ...]:
+    """What tells one version of a folder's `config.json` from another; empty where there is none."""
+    try:
+        found = os.stat(folder / "config.json")  # noqa: PTH116 once a call, where Path.stat costs twice as much
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def load(folder: Path, *, required: bool = False) -> Config:
+    """The config of a folder; defaults where it has no `config.json` and none is required.
 
     Raises:
         InvalidInput: The file is not JSON, or a key is unknown or has a wrong value; names the key and rule.
@@ -238,7 +247,9 @@ def load(folder: Path) -> Config:
     path = folder / "config.json"
     try:
         text = path.read_text("utf-8")
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if required:
+            raise InvalidInput("config.json is gone", hint=f"restore {path}") from error
         return Config()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"config.json cannot be read: {error}", hint=f"look at {path}") from error

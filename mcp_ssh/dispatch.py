@@ -48,6 +48,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
     began = time.monotonic()
     outcome, target = "cancelled", None
     try:
+        await app.live.refresh()
         with app.calls.running(), app.limits.admitted(call.caller.id):
             arguments = dict(raw)
             confirmed = _taken_confirm(tool, app, arguments)

@@ -50,7 +50,7 @@ async def open_session(
     wanted: Connect,
     *,
     host_keys: HostKeys,
-    config: Config,
+    current: Callable[[], Config],
     blobs: Blobs,
     tasks: Tasks,
     links: Links,
@@ -69,6 +69,7 @@ async def open_session(
         HostKeyUnconfirmed: The host key is unknown or changed.
         Refused: The host key is revoked, or the caller may not log in this way.
     """
+    config = current()
     timeout_s = wanted.timeout or config.ssh.timeout
     where = f"{wanted.host or config.auth.default_host}"
     try:
@@ -89,28 +90,49 @@ async def open_session(
         username=login.username,
         link=link,
         account=account,
-        limits=Limits(
-            config.security.max_output_kb * 1024,
-            config.sftp.max_file_size_mb * 1024 * 1024,
-            (blobs.beside("transfers"), *map(Path, config.sftp.local_folders)),
-            config.ssh.task_output_mb * 1024 * 1024,
-            config.ssh.task_keep_days,
-        ),
+        limits=lambda: _limits(current(), blobs),
         blobs=blobs,
         tasks=tasks,
         expires=not caller.owner,
         login_password=login.password,
-        rules=_rules(link, login, wanted, config),
+        rules=_CurrentRules(_names(link, login, wanted), current),
     )
     session.alias = alias
     return session
 
 
-def _rules(link: Link, login: Login, wanted: Connect, config: Config) -> Rules:
-    """What counts for the machine by any of its names: as given, as looked up, and its address."""
+def _limits(config: Config, blobs: Blobs) -> Limits:
+    return Limits(
+        config.security.max_output_kb * 1024,
+        config.sftp.max_file_size_mb * 1024 * 1024,
+        (blobs.beside("transfers"), *map(Path, config.sftp.local_folders)),
+        config.ssh.task_output_mb * 1024 * 1024,
+        config.ssh.task_keep_days,
+    )
+
+
+def _names(link: Link, login: Login, wanted: Connect) -> list[str]:
+    """Every name of the machine: as given, as looked up, and its address."""
     peer: Any = link.connection.get_extra_info("peername")
     address = str(peer[0]) if peer else ""
-    return rules_for([wanted.host or "", login.host, login.host_key_alias or "", address], config.security)
+    return [wanted.host or "", login.host, login.host_key_alias or "", address]
+
+
+class _CurrentRules:
+    """The rules for a machine by the config in force; they are worked out once for each config."""
+
+    def __init__(self, names: list[str], current: Callable[[], Config]) -> None:
+        self._names = names
+        self._current = current
+        self._config: Config | None = None
+        self._rules = Rules()
+
+    def __call__(self) -> Rules:
+        """The rules now."""
+        config = self._current()
+        if config is not self._config:
+            self._config, self._rules = config, rules_for(self._names, config.security)
+        return self._rules
 
 
 async def _linked(login: Login, config: Config, wanted: Connect) -> Standing:

@@ -34,6 +34,10 @@ class Sessions:
         self._opening: dict[str, int] = {}
         self._turns: dict[tuple[str, str], anyio.Lock] = {}
 
+    def set_bounds(self, limit: int, idle_s: float) -> None:
+        """Take another limit for each caller, and another time until idle sessions end."""
+        self._limit, self._idle_s = limit, idle_s
+
     def seen_by(self, caller: Caller) -> list[Session]:
         """The sessions a caller may use: its own, or all for an admin, on machines its token is for."""
         return [each for each in self._sessions.values() if _may_see(caller, each)]

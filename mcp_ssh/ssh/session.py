@@ -5,7 +5,7 @@ import contextlib
 import copy
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,8 +31,6 @@ from mcp_ssh.ssh.tunnels import Tunnels
 from mcp_ssh.ssh.wire import Shell, Wire, wire
 from mcp_ssh.store.blobs import Blobs
 from mcp_ssh.store.tasks import Tasks
-
-UNBOUND = Rules()
 
 ANSWER_LIMIT = 16 * 1024 * 1024
 """The most a command of our own may answer with, in bytes."""
@@ -96,12 +94,12 @@ class Session:
         username: str,
         link: Link,
         account: Account,
-        limits: Limits,
+        limits: Callable[[], Limits],
         blobs: Blobs,
         tasks: Tasks,
         expires: bool,
         login_password: SecretStr | None = None,
-        rules: Rules = UNBOUND,
+        rules: Callable[[], Rules] = Rules,
     ) -> None:
         self.id = secrets.token_hex(6)
         self.caller_id = caller_id
@@ -109,7 +107,6 @@ class Session:
         self.port = port
         self.username = username
         self.account = account
-        self.limits = limits
         self.blobs = blobs
         self.tasks = tasks
         self.expires = expires
@@ -118,13 +115,24 @@ class Session:
         self.shells = Shells(link)
         self.alias: str | None = None
         self.acting: Acting | None = None
-        self.rules = rules
+        self._rules = rules
+        self._limits = limits
         self._login_password = login_password
         self._learned = Learned()
         self._passwords: dict[tuple[str, str], SecretStr] = {}
         self.environment: dict[str, str] = {}
         self.calls = Calls(closed)
         self.last_used = time.monotonic()
+
+    @property
+    def rules(self) -> Rules:
+        """What the owner's config allows on this machine now, not when the session was opened."""
+        return self._rules()
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that the config sets now."""
+        return self._limits()
 
     @property
     def connected(self) -> bool:
