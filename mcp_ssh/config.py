@@ -81,10 +81,17 @@ class SshConfig(Area):
         default=60.0, ge=1, le=3600, description="Seconds between keepalives; three unanswered ones end the session."
     )
     max_concurrent_connections: int = Field(
-        default=10, ge=1, le=1000, description="Sessions one caller may have open at once."
+        default=256,
+        ge=1,
+        le=1000,
+        description="Sessions one caller may have open at once. At the limit, those that were opened by name and are"
+        " not in use give way, the least recently used first.",
     )
     idle_minutes: float = Field(
-        default=30.0, gt=0, description="Minutes without a call after which a session opened over HTTP is closed."
+        default=30.0,
+        gt=0,
+        description="Minutes without a call, traffic of a tunnel or output of a shell after which a session is closed,"
+        " if it was opened over HTTP or by name.",
     )
     task_keep_days: int = Field(
         default=7, ge=1, le=365, description="Days a background task that has ended stays on its machine."

@@ -5,7 +5,7 @@ import contextlib
 import copy
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,6 +114,8 @@ class Session:
         self.tunnels = Tunnels(link)
         self.shells = Shells(link)
         self.alias: str | None = None
+        self.by_name = False
+        self._reserved = 0
         self.acting: Acting | None = None
         self._rules = rules
         self._limits = limits
@@ -123,6 +125,31 @@ class Session:
         self.environment: dict[str, str] = {}
         self.calls = Calls(closed)
         self.last_used = time.monotonic()
+
+    @property
+    def last_active(self) -> float:
+        """When it was last of use, on the monotonic clock: a call, traffic of a tunnel, or output of a shell."""
+        return max(self.last_used, self.tunnels.last_traffic, self.shells.last_output)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a call runs on it, or is about to."""
+        return bool(self._reserved or len(self.calls))
+
+    @property
+    def evictable(self) -> bool:
+        """Whether it can give way to another one: nobody notices, since its name opens it again as it was."""
+        return self.by_name and not (self.in_use or len(self.tunnels) or len(self.shells) or self.environment)
+
+    @contextlib.contextmanager
+    def reserved(self) -> Generator[None]:
+        """Keep the session for a call that is about to run on it."""
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
+            self.last_used = time.monotonic()
 
     @property
     def rules(self) -> Rules:
