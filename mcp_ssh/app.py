@@ -1,16 +1,21 @@
 """The long-lived objects of one server process, opened together and closed in the right order. It has no verbs."""
 
 import contextlib
+import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from mcp_ssh import config as configuration
 from mcp_ssh.config import Config
-from mcp_ssh.errors import ShuttingDown
+from mcp_ssh.config_edit import differences, needs_restart, running
+from mcp_ssh.errors import InvalidInput, ShuttingDown
 from mcp_ssh.policy import CallLimits, Rate, expect_tools
 from mcp_ssh.ssh.asking import Asking
 from mcp_ssh.ssh.calls import Calls
@@ -24,6 +29,8 @@ from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.store import Kept, Store
 from mcp_ssh.store.blobs import Blobs
 from mcp_ssh.tool import Call, Caller
+
+log = logging.getLogger(__name__)
 
 SWEEP_S = 60.0
 """How often expired blobs are looked for."""
@@ -49,28 +56,81 @@ def _scan_rate(per_minute: Callable[[], int]) -> Rate:
     return Rate("scans or connections without a login", "security.max_scans_per_minute", per_minute)
 
 
+SETTLED_S = 0.1
+"""A file that changed more recently than this may change again without a new time; it is read at each call."""
+
+
 @dataclass
 class Live:
-    """The config that counts now, an object that never changes but is replaced by another, in `turn`.
+    """The config in force: an immutable object that is replaced as a whole, by `config_set` in `turn` or by `refresh`.
 
     Attributes:
-        config: What counts. Keys that are read at start keep what they had then, options of the command line included.
+        folder: Where `config.json` is.
+        config: What is in force. Areas that are read at start keep their values, options of the command line included.
         started: What the file said when the server started.
-        wanted: What the file says, where it was changed or read again; counts in full once the server starts anew.
-        tools: The names of all tools, once whoever calls them has said so: a config that names others will not do.
+        version: Which version of the file was read last; see `config.file_version`.
+        wanted: What the file says, where it was changed or read again; in force in full after the next start.
+        tools: The names of all tools, once they are known: a config that names others is refused.
+        listeners: What has to know the config in force when it changes.
     """
 
+    folder: Path
     config: Config
     started: Config
+    version: tuple[int, ...]
     wanted: Config | None = None
     tools: Collection[str] | None = None
     turn: anyio.Lock = field(default_factory=anyio.Lock)
+    listeners: list[Callable[[Config], None]] = field(default_factory=list[Callable[[Config], None]])
+    _reported: Config | None = None
+    _loading: anyio.Lock = field(default_factory=anyio.Lock)
+    _settled: bool = True
+
+    @property
+    def reported(self) -> Config:
+        """The config that `config_set` or `config_reload` last told a caller of."""
+        return self._reported or self.started
+
+    async def refresh(self) -> None:
+        """Read `config.json` again if another process, or an editor, changed it: a policy holds from the next call on.
+
+        A file that is gone or cannot be used changes nothing; the log says so.
+        """
+        if self._settled and configuration.file_version(self.folder) == self.version:
+            return
+        async with self._loading:
+            version = configuration.file_version(self.folder)
+            if self._settled and version == self.version:
+                return
+            known, self.version = self.version, version
+            self._settled = not version or time.time_ns() - version[-1] > SETTLED_S * 1e9
+            try:
+                load = partial(configuration.load, self.folder, required=True)
+                fresh = await anyio.to_thread.run_sync(load)
+                self.expect(fresh)
+            except InvalidInput as error:
+                if version != known:
+                    log.warning("%s; the previous config stays in force", error.message)
+            else:
+                self._put_in_force(fresh)
+
+    def adopt(self, wanted: Config) -> list[str]:
+        """Put a config in force that a caller has set or read again, and name the keys that wait for the next start."""
+        self._reported = wanted
+        self._put_in_force(wanted)
+        return needs_restart(differences(self.started, wanted))
+
+    def _put_in_force(self, wanted: Config) -> None:
+        self.wanted = wanted
+        self.config = running(self.config, wanted)
+        for listener in self.listeners:
+            listener(self.config)
 
     def expect(self, config: Config) -> None:
-        """See that a config will do, beyond what its models say.
+        """Check a config beyond what its models check.
 
         Raises:
-            InvalidInput: It has consent asked for a tool that is none.
+            InvalidInput: It asks for consent for a tool that does not exist.
         """
         if self.tools is not None:
             expect_tools(config.security, self.tools)
@@ -106,7 +166,7 @@ class App:
                 call.caller,
                 wanted,
                 host_keys=self.hostkeys,
-                config=self.config,
+                current=lambda: self.config,
                 blobs=self.blobs,
                 tasks=self.store.tasks,
                 links=self.links,
@@ -121,6 +181,13 @@ class App:
             if (wanted := await resolve(caller, name)) is not None:
                 return wanted
         return None
+
+    def apply(self, config: Config) -> None:
+        """Give the parts of the app that keep their own limits those of a config."""
+        security, ssh = config.security, config.ssh
+        self.hostkeys.set_policy(security.host_keys, reject_unknown=security.reject_unknown_hosts)
+        self.limits.set_bounds(security.max_calls_at_once, security.max_calls_per_minute)
+        self.sessions.set_bounds(ssh.max_concurrent_connections, ssh.idle_minutes * 60)
 
     async def admitted(self) -> set[str]:
         """The ids of the remote callers that may still come: those with a token, and the one where none is needed."""
@@ -142,6 +209,7 @@ async def open_app(
         InvalidInput: The config is wrong; names the key.
     """
     folder = home or configuration.home()
+    version = configuration.file_version(folder)
     started = configuration.load(folder)
     settings = config or started
     store = await Store.open(folder, Kept(settings.logging.history_rows, settings.logging.history_days))
@@ -153,7 +221,7 @@ async def open_app(
         policy=settings.security.host_keys,
         reject_unknown=settings.security.reject_unknown_hosts,
     )
-    live = Live(settings, started)
+    live = Live(folder, settings, started, version)
     app = App(
         home=folder,
         live=live,
@@ -166,6 +234,7 @@ async def open_app(
         scans=_scan_rate(lambda: live.config.security.max_scans_per_minute),
         resolvers=[store.connections.resolve, aliases(lambda: live.config, hostkeys)],
     )
+    live.listeners.append(app.apply)
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(app.sessions.tend, app.admitted)

@@ -88,10 +88,17 @@ class SshConfig(Area):
         default=60.0, ge=1, le=3600, description="Seconds between keepalives; three unanswered ones end the session."
     )
     max_concurrent_connections: int = Field(
-        default=10, ge=1, le=1000, description="Sessions one caller may have open at once."
+        default=256,
+        ge=1,
+        le=1000,
+        description="Sessions one caller may have open at once. At the limit, those that were opened by name and are"
+        " not in use give way, the least recently used first.",
     )
     idle_minutes: float = Field(
-        default=30.0, gt=0, description="Minutes without a call after which a session opened over HTTP is closed."
+        default=30.0,
+        gt=0,
+        description="Minutes without a call, traffic of a tunnel or output of a shell after which a session is closed,"
+        " if it was opened over HTTP or by name.",
     )
     task_keep_days: int = Field(
         default=7, ge=1, le=365, description="Days a background task that has ended stays on its machine."
@@ -248,8 +255,17 @@ def home() -> Path:
     return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("mcp-ssh"))
 
 
-def load(folder: Path) -> Config:
-    """The config of a folder; defaults where it has no `config.json`.
+def file_version(folder: Path) -> tuple[int, ...]:
+    """What tells one version of a folder's `config.json` from another; empty where there is none."""
+    try:
+        found = os.stat(folder / "config.json")  # noqa: PTH116 once a call, where Path.stat costs twice as much
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def load(folder: Path, *, required: bool = False) -> Config:
+    """The config of a folder; defaults where it has no `config.json` and none is required.
 
     Raises:
         InvalidInput: The file is not JSON, or a key is unknown or has a wrong value; names the key and rule.
@@ -257,7 +273,9 @@ def load(folder: Path) -> Config:
     path = folder / "config.json"
     try:
         text = path.read_text("utf-8")
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if required:
+            raise InvalidInput("config.json is gone", hint=f"restore {path}") from error
         return Config()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"config.json cannot be read: {error}", hint=f"look at {path}") from error

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,11 +17,15 @@ from mcp_ssh.validation import explain, told
 
 MASK = "***"
 
-AT_START = (
-    "server", "logging", "security.confirm_tools", "security.host_keys", "security.reject_unknown_hosts",
-    "security.max_calls_at_once", "security.max_calls_per_minute", "ssh.max_concurrent_connections", "ssh.idle_minutes",
-)  # fmt: skip
-"""Keys, and areas, that a server reads when it starts; the others count from the next connection on."""
+AT_START = ("server", "logging")
+"""Areas that a server reads when it starts. What is in `security` counts from the next call on, the rest from the next
+connection on."""
+
+OWNER_ONLY = ("auth", "security", "server", "sftp.local_folders", "logging.directory")
+"""Keys, and areas, that only the server's owner changes: with these an admin's token could become the owner."""
+
+_BOUND_SECRETS = ("default_password", "default_key_passphrase")
+"""Secrets that are for the configured host and account only."""
 
 
 def keys(config: BaseModel, before: str = "") -> Iterator[str]:
@@ -74,16 +79,26 @@ def suggest_key(config: Config, key: str) -> list[str]:
     return list(dict.fromkeys([*suggest(key, known), *near]))[:3]
 
 
-def set_key(folder: Path, key: str, value: Any, expect: Callable[[Config], None] | None = None) -> Config:
+@dataclass(frozen=True)
+class Edit:
+    """A change of the config: before, after, and the secret keys that were dropped with it."""
+
+    before: Config
+    after: Config
+    dropped: tuple[str, ...] = ()
+
+
+def set_key(folder: Path, key: str, value: Any, expect: Callable[[Edit], None] | None = None) -> Edit:
     """Change one key in the folder's `config.json`, 0600, in one step; the file keeps its other keys. Blocks.
 
-    Other processes that share the folder take turns, so that none undoes what another has just changed.
+    Other processes that share the folder take turns, so that none undoes what another has just changed. A change of
+    `auth.default_host` or `auth.default_username` drops the secrets that were for the previous ones.
 
     Args:
         folder: Where the file is.
         key: In dot notation.
         value: The new value.
-        expect: Raises where the changed config will not do; nothing is written then.
+        expect: Raises where the change is not allowed; nothing is written then.
 
     Raises:
         NotFound: There is no such key.
@@ -97,18 +112,19 @@ def set_key(folder: Path, key: str, value: Any, expect: Callable[[Config], None]
     path = Path(os.path.realpath(folder / "config.json"))  # a link stays one
     try:
         with turn_at(path, "config.json"):
-            changed, text = _changed(folder, path, key, value)
+            edit, text = _edited(folder, path, key, value)
             if expect is not None:
-                expect(changed)
+                expect(edit)
             replace(path, text.encode())
     except OSError as error:
         raise RemoteFailed(f"config.json cannot be written: {error.strerror}", hint="the old file stands") from error
-    return changed
+    return edit
 
 
-def _changed(folder: Path, path: Path, key: str, value: Any) -> tuple[Config, str]:
-    """The config with the change, and what then stands in the file."""
-    value_of(load(folder), key)  # the file is right, and there is such a key
+def _edited(folder: Path, path: Path, key: str, value: Any) -> tuple[Edit, str]:
+    """The change, and the new text of the file."""
+    before = load(folder)
+    value_of(before, key)  # raises where there is no such key
     text = path.read_text("utf-8") if path.exists() else "{}"
     raw: dict[str, Any] = json.loads(text)
     *areas, name = key.split(".")
@@ -116,6 +132,7 @@ def _changed(folder: Path, path: Path, key: str, value: Any) -> tuple[Config, st
     for each in areas:
         area = area.setdefault(each, {})
     area[name] = value
+    dropped = _drop_bound_secrets(before, key, value, raw)
     try:
         changed = Config.model_validate(raw)
     except ValidationError as error:
@@ -125,18 +142,27 @@ def _changed(folder: Path, path: Path, key: str, value: Any) -> tuple[Config, st
             f"value: {told(wrong, error.error_count())}",
             hint=f"{meant}config_get shows the value it has; config.example.json every key",
         ) from None
-    return changed, json.dumps(raw, indent=2) + "\n"
+    return Edit(before, changed, dropped), json.dumps(raw, indent=2) + "\n"
+
+
+def _drop_bound_secrets(before: Config, key: str, value: Any, raw: dict[str, Any]) -> tuple[str, ...]:
+    """Remove the secrets that are for another host or account than the file now names."""
+    area, _, name = key.partition(".")
+    moved = area == "auth" and name in {"default_host", "default_username"} and getattr(before.auth, name) != value
+    if not moved or not before.auth.default_host:
+        return ()
+    auth: dict[str, Any] = raw["auth"]
+    return tuple(f"auth.{each}" for each in _BOUND_SECRETS if auth.pop(each, ""))
+
+
+def restricted(keys: Iterable[str]) -> list[str]:
+    """Those of the keys that only the server's owner changes."""
+    return [key for key in keys if any(key == each or key.startswith(f"{each}.") for each in OWNER_ONLY)]
 
 
 def running(now: Config, wanted: Config) -> Config:
-    """What counts from now on: as wanted, but for the keys that were read at start."""
-    areas: dict[str, BaseModel] = {}
-    for area in Config.model_fields:
-        old: BaseModel = getattr(now, area)
-        new: BaseModel = getattr(wanted, area)
-        kept = {name: getattr(old, name) for name in type(old).model_fields if f"{area}.{name}" in AT_START}
-        areas[area] = old if area in AT_START else new.model_copy(update=kept)
-    return wanted.model_copy(update=areas)
+    """What is in force from now on: as wanted, except for the areas that were read at start."""
+    return wanted.model_copy(update={area: getattr(now, area) for area in AT_START})
 
 
 def _masked(value: Any) -> bool:

@@ -5,6 +5,7 @@ import math
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -36,18 +37,21 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
     began = time.monotonic()
     outcome, target = "cancelled", None
     try:
+        await app.live.refresh()
         with app.calls.running(), app.limits.admitted(call.caller.id):
             arguments = dict(raw)
             confirmed = _taken_confirm(tool, app, arguments)
             params = validate(tool, arguments)
             allow(tool, call.caller, read_only=app.read_only)
             place, target = await _place(app, tool, params, call)
-            if isinstance(place, Session):
-                params = await expect_target(call.caller, app.config.security, params)
-                place.rules.expect_call(tool, params)
-            if needs_confirmation(tool, app.config.security, door_confirms=call.confirms) and not confirmed:
-                await consent(tool, params.model_dump(mode="json", exclude_none=True), call)
-            result = await _run(tool, place, params, call)
+            with place.reserved() if isinstance(place, Session) else nullcontext():
+                if isinstance(place, Session):
+                    await place.renew_rules()
+                    params = await expect_target(call.caller, app.config.security, params)
+                    place.rules.expect_call(tool, params)
+                if needs_confirmation(tool, app.config.security, door_confirms=call.confirms) and not confirmed:
+                    await consent(tool, params.model_dump(mode="json", exclude_none=True), call)
+                result = await _run(tool, place, params, call)
         outcome = "ok"
     except ToolError as error:
         outcome = error.code
@@ -149,10 +153,9 @@ async def _run(tool: AnyTool, place: App | Session, params: Params, call: Call) 
     except TimeoutError as error:
         raise _late(tool, limit_s) from error
     finally:
-        if isinstance(place, Session):
-            place.last_used = time.monotonic()
-            if tool.risk is not Risk.READ and not tool.open_world:  # a caller's command is judged where it runs
-                place.renew_spares()
+        # A caller's command is judged where it runs.
+        if isinstance(place, Session) and tool.risk is not Risk.READ and not tool.open_world:
+            place.renew_spares()
     raise _late(tool, limit_s)
 
 

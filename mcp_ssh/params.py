@@ -51,6 +51,8 @@ ShellText = Annotated[str, AfterValidator(_no_nul), AfterValidator(_encodable)]
 
 Host = Annotated[ShellText, Field(min_length=1, max_length=255), AfterValidator(canonical_host)]
 """A host name or address, made canonical."""
+
+
 def _number_as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 

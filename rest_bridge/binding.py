@@ -79,11 +79,19 @@ class Bound:
     def __init__(self, app: App, route: Route) -> None:
         self._app = app
         self._route = route
-        self._fields = route.fields(confirm=route.tool.name in app.config.security.confirm_tools)
+        self._limit_bytes = body_limit(app)
+        self._confirms = self._asks_consent()
+        self._lay_out()
+
+    def _asks_consent(self) -> bool:
+        return self._route.tool.name in self._app.config.security.confirm_tools
+
+    def _lay_out(self) -> None:
+        """Work out which arguments this address takes, `confirm` among them where the config asks for it."""
+        self._fields = self._route.fields(confirm=self._confirms)
         self._in_query = {wire: each for wire, each in self._fields.items() if each.place == "query"}
         self._in_body = {wire: each for wire, each in self._fields.items() if each.place == "body"}
-        self._hint = takes(route.address, self._fields)
-        self._limit_bytes = body_limit(app)
+        self._hint = takes(self._route.address, self._fields)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request. A client that leaves cancels the call, and nothing is sent."""
@@ -97,6 +105,10 @@ class Bound:
         await outcome(scope, receive, send)
 
     async def _arguments(self, scope: Scope, receive: Receive) -> dict[str, Any]:
+        await self._app.live.refresh()
+        if (confirms := self._asks_consent()) != self._confirms:
+            self._confirms = confirms
+            self._lay_out()
         headers = Headers(scope=scope)
         body = await read_body(receive, self._limit_bytes) if announces_body(headers) else b""
         given: dict[str, Any] = {

@@ -55,6 +55,12 @@ class CallLimits:
         self._clock = clock
         self._uses: dict[str, _Use] = {}
 
+    def set_bounds(self, at_once: int, per_minute: int) -> None:
+        """Take other bounds; calls that run go on, and what a caller has used of its minute stays used."""
+        for use in self._uses.values():
+            use.left = min(per_minute, use.left + max(0, per_minute - self._per_minute))
+        self._at_once, self._per_minute = at_once, per_minute
+
     @contextlib.contextmanager
     def admitted(self, caller_id: str) -> Generator[None]:
         """Let a call run, and count it while it does.

@@ -12,14 +12,15 @@ import anyio
 
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ConnectFailed, TimedOut, Unsupported
-from mcp_ssh.hosts import restricts
-from mcp_ssh.policy import rules_for
+from mcp_ssh.hosts import Machine, restricts
+from mcp_ssh.policy import Rules, rules_for
 from mcp_ssh.ssh.dial import Dialer, new_password_wanted
 from mcp_ssh.ssh.failures import NetworkFailed, lost
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.links import Links, Standing
 from mcp_ssh.ssh.login import Login, Logins, Resolver
+from mcp_ssh.ssh.machines import identify
 from mcp_ssh.ssh.session import Account, Limits, Session
 from mcp_ssh.ssh.wanted import Connect
 from mcp_ssh.ssh.wire import POSIX_SHELLS, Shell
@@ -50,7 +51,7 @@ async def open_session(
     wanted: Connect,
     *,
     host_keys: HostKeys,
-    config: Config,
+    current: Callable[[], Config],
     blobs: Blobs,
     tasks: Tasks,
     links: Links,
@@ -69,6 +70,7 @@ async def open_session(
         HostKeyUnconfirmed: The host key is unknown or changed.
         Refused: The host key is revoked, or the caller may not log in this way.
     """
+    config = current()
     timeout_s = wanted.timeout or config.ssh.timeout
     where = f"{wanted.host or config.auth.default_host}"
     try:
@@ -84,6 +86,7 @@ async def open_session(
         ) from error
     link, account = standing.link, standing.account
     called = tuple(each for each in (wanted.host, login.host_key_alias) if each)
+    rules = _CurrentRules(caller, login.machine, called, current)
     session = Session(
         caller_id=caller.id,
         host=login.host,
@@ -91,23 +94,67 @@ async def open_session(
         username=login.username,
         link=link,
         account=account,
-        limits=Limits(
-            config.security.max_output_kb * 1024,
-            config.sftp.max_file_size_mb * 1024 * 1024,
-            (blobs.beside("transfers"), *map(Path, config.sftp.local_folders)),
-            config.ssh.task_output_mb * 1024 * 1024,
-            config.ssh.task_keep_days,
-        ),
+        limits=lambda: _limits(current(), blobs),
         blobs=blobs,
         tasks=tasks,
         expires=not caller.owner,
         login_password=login.password,
-        rules=rules_for(login.machine.called(*called), config.security),
+        rules=rules,
+        renew_rules=rules.renew,
         machine=login.machine,
         called=called,
     )
     session.alias = alias
     return session
+
+
+def _limits(config: Config, blobs: Blobs) -> Limits:
+    return Limits(
+        config.security.max_output_kb * 1024,
+        config.sftp.max_file_size_mb * 1024 * 1024,
+        (blobs.beside("transfers"), *map(Path, config.sftp.local_folders)),
+        config.ssh.task_output_mb * 1024 * 1024,
+        config.ssh.task_keep_days,
+    )
+
+
+class _CurrentRules:
+    """The rules for a machine by the config in force; they are worked out once for each config.
+
+    Args:
+        caller: Who connected.
+        machine: What the machine is known by.
+        called: Names by which it was asked for.
+        current: Gives the config in force.
+    """
+
+    def __init__(
+        self, caller: Caller, machine: Machine, called: tuple[str, ...], current: Callable[[], Config]
+    ) -> None:
+        self._caller = caller
+        self._machine = machine
+        self._called = called
+        self._current = current
+        self._config = current()
+        self._rules = self._work_out(self._config)
+
+    def __call__(self) -> Rules:
+        """The rules now."""
+        config = self._current()
+        if config is not self._config:
+            self._config, self._rules = config, self._work_out(config)
+        return self._rules
+
+    async def renew(self) -> None:
+        """Look up the names in a changed config's patterns, which may be other names of this machine."""
+        config = self._current()
+        if config is not self._config:
+            known = self._machine
+            self._machine = await identify(self._caller, config.security, known.names, known.addresses)
+            self._config, self._rules = config, self._work_out(config)
+
+    def _work_out(self, config: Config) -> Rules:
+        return rules_for(self._machine.called(*self._called), config.security)
 
 
 async def _linked(login: Login, config: Config, wanted: Connect) -> Standing:

@@ -78,6 +78,11 @@ class HostKeys:
         self._files = _Files({}, Trust([]))
         self._others: dict[tuple[Path, ...], HostKeys] = {}
 
+    def set_policy(self, policy: Literal["confirm", "accept-new"], *, reject_unknown: bool) -> None:
+        """Judge unknown and changed keys by another policy from now on."""
+        self._policy, self._reject_unknown = policy, reject_unknown
+        self._others.clear()
+
     def reading(self, files: Sequence[Path] | None, *, strict: bool) -> "HostKeys":
         """The same with other files beside our own, as UserKnownHostsFile says, or with unknown keys refused outright.
 

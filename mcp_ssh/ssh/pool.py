@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,24 +34,23 @@ class Sessions:
         self._opening: dict[str, int] = {}
         self._turns: dict[tuple[str, str], anyio.Lock] = {}
 
+    def set_bounds(self, limit: int, idle_s: float) -> None:
+        """Take another limit for each caller, and another time until idle sessions end."""
+        self._limit, self._idle_s = limit, idle_s
+
     def seen_by(self, caller: Caller) -> list[Session]:
         """The sessions a caller may use: its own, or all for an admin, on machines its token is for."""
         return [each for each in self._sessions.values() if _may_see(caller, each)]
 
     async def open(self, caller: Caller, connect: Callable[[], Awaitable[Session]]) -> Session:
-        """Connect and keep the session.
+        """Connect and keep the session. At the limit, sessions that were opened by name and are not in use give way.
 
         Raises:
-            TooMany: The caller has as many sessions as the config allows.
+            TooMany: The caller has as many sessions as the config allows, and needs all of them.
         """
-        live = sum(1 for each in self._sessions.values() if each.caller_id == caller.id and each.connected)
-        if live + self._opening.get(caller.id, 0) >= self._limit:
-            raise TooMany(
-                f"you have {self._limit} sessions open, as many as ssh.max_concurrent_connections allows",
-                hint="close one with session_disconnect; session_list names them",
-            )
         self._opening[caller.id] = self._opening.get(caller.id, 0) + 1
         try:
+            await self._make_room(caller)
             session = await connect()
         finally:
             self._opening[caller.id] -= 1
@@ -62,6 +61,25 @@ class Sessions:
         for each in lost[:-MOST_LOST]:
             await self.close(each)
         return session
+
+    async def _make_room(self, caller: Caller) -> None:
+        """Close the least recently used sessions of the caller that can be evicted, as far as the limit needs it."""
+        while self._live_count(caller) + self._opening[caller.id] > self._limit:
+            idle = [each for each in self._sessions.values() if each.caller_id == caller.id and each.evictable]
+            if not idle:
+                raise TooMany(
+                    f"you have {self._limit} sessions open, as many as ssh.max_concurrent_connections allows",
+                    hint="close one with session_disconnect; session_list names them",
+                )
+            await self.close(min(idle, key=lambda each: each.last_active))
+
+    def _live_count(self, caller: Caller) -> int:
+        return sum(1 for each in self._sessions.values() if each.caller_id == caller.id and each.connected)
+
+    def room(self, caller: Caller) -> int:
+        """How many sessions the caller may have in use beside those that it has opened and that do not give way."""
+        kept = [each for each in self._sessions.values() if each.caller_id == caller.id and each.connected]
+        return max(1, self._limit - sum(1 for each in kept if not each.evictable))
 
     def own(self, caller: Caller) -> list[Session]:
         """The caller's own sessions, on machines its token is for: those that a name can mean."""
@@ -85,6 +103,15 @@ class Sessions:
         if chosen is None:
             raise _none(name, self.seen_by(caller))
         return chosen
+
+    def find_each(self, caller: Caller, names: Iterable[str]) -> dict[str, Session]:
+        """The open sessions that these names mean, without those that mean none; `find` for many names at once."""
+        meant: dict[str | None, Session] = {}
+        for each in sorted(self.own(caller), key=lambda one: not one.connected):
+            for name in _names(each):
+                meant.setdefault(name, each)
+        known = {name: self._sessions.get(name) or meant.get(name) for name in names}
+        return {name: each for name, each in known.items() if each is not None and _may_see(caller, each)}
 
     def expect_one_place(self, caller: Caller) -> None:
         """Let a call without a session id go on, or say why not: it would have to guess where to make a change.
@@ -134,7 +161,7 @@ class Sessions:
             ConnectFailed: And whatever else comes of connecting.
         """
         if (found := self._live(caller, name)) is not None or name is None:
-            return found or self.find(caller, name)
+            return found or self.find(caller, name)  # the caller reserves it before anything else can run
         async with self._turn(caller, name):
             if (found := self._live(caller, name)) is not None:
                 return found
@@ -154,9 +181,11 @@ class Sessions:
     async def _opened(self, caller: Caller, name: str, connect: Callable[[], Awaitable[Session]]) -> Session:
         session = await self.open(caller, connect)
         session.alias = name
-        for dead in [each for each in self._sessions.values() if each.alias == name and not each.connected]:
-            if dead.caller_id == caller.id:
-                await self.close(dead)
+        session.by_name = True
+        with session.reserved():
+            for dead in [each for each in self._sessions.values() if each.alias == name and not each.connected]:
+                if dead.caller_id == caller.id:
+                    await self.close(dead)
         return session
 
     @contextlib.asynccontextmanager
@@ -189,13 +218,19 @@ class Sessions:
                 group.start_soon(session.close)
 
     async def tend(self, admitted: Callable[[], Awaitable[set[str]]]) -> None:
-        """Go on ending the sessions of remote callers that nobody used for the configured time, or whose token is gone.
+        """Keep closing sessions that are idle for the configured time, and those whose caller's token is gone.
+
+        Idle sessions of remote callers are closed, and those opened by name, whose name opens them again. What else
+        the server's owner opened stays.
 
         Args:
             admitted: The ids of the callers that may still come.
         """
         while True:
             await anyio.sleep(min(LOOK_S, self._idle_s))
+            for session in [each for each in self._sessions.values() if each.expires or each.by_name]:
+                if self._is_idle(session):
+                    await self.close(session)
             remote = [each for each in self._sessions.values() if each.expires]
             if not remote:
                 continue
@@ -205,9 +240,11 @@ class Sessions:
                 log.warning("who may still come could not be read: %s", type(error).__name__)
                 continue
             for session in remote:
-                idle = not len(session.calls) and self._clock() - session.last_used > self._idle_s
-                if idle or session.caller_id not in known:
+                if session.caller_id not in known:
                     await self.close(session)
+
+    def _is_idle(self, session: Session) -> bool:
+        return not session.in_use and self._clock() - session.last_active > self._idle_s
 
 
 def _may_see(caller: Caller, session: Session) -> bool:

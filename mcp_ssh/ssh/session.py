@@ -5,7 +5,7 @@ import contextlib
 import copy
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,8 +32,6 @@ from mcp_ssh.ssh.tunnels import Tunnels
 from mcp_ssh.ssh.wire import Shell, Wire, wire
 from mcp_ssh.store.blobs import Blobs
 from mcp_ssh.store.tasks import Tasks
-
-UNBOUND = Rules()
 
 ANSWER_LIMIT = 16 * 1024 * 1024
 """The most a command of our own may answer with, in bytes."""
@@ -97,12 +95,13 @@ class Session:
         username: str,
         link: Link,
         account: Account,
-        limits: Limits,
+        limits: Callable[[], Limits],
         blobs: Blobs,
         tasks: Tasks,
         expires: bool,
         login_password: SecretStr | None = None,
-        rules: Rules = UNBOUND,
+        rules: Callable[[], Rules] = Rules,
+        renew_rules: Callable[[], Awaitable[None]] | None = None,
         machine: Machine | None = None,
         called: tuple[str, ...] = (),
     ) -> None:
@@ -115,7 +114,6 @@ class Session:
         self.port = port
         self.username = username
         self.account = account
-        self.limits = limits
         self.blobs = blobs
         self.tasks = tasks
         self.expires = expires
@@ -123,14 +121,58 @@ class Session:
         self.tunnels = Tunnels(link)
         self.shells = Shells(link)
         self.alias: str | None = None
+        self.by_name = False
+        self._reserved = 0
         self.acting: Acting | None = None
-        self.rules = rules
+        self._rules = rules
+        self._renew_rules = renew_rules
+        self._limits = limits
         self._login_password = login_password
         self._learned = Learned()
         self._passwords: dict[tuple[str, str], SecretStr] = {}
         self.environment: dict[str, str] = {}
         self.calls = Calls(closed)
         self.last_used = time.monotonic()
+
+    @property
+    def last_active(self) -> float:
+        """When it was last of use, on the monotonic clock: a call, traffic of a tunnel, or output of a shell."""
+        return max(self.last_used, self.tunnels.last_traffic, self.shells.last_output)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a call runs on it, or is about to."""
+        return bool(self._reserved or len(self.calls))
+
+    @property
+    def evictable(self) -> bool:
+        """Whether it can give way to another one: nobody notices, since its name opens it again as it was."""
+        return self.by_name and not (self.in_use or len(self.tunnels) or len(self.shells) or self.environment)
+
+    @contextlib.contextmanager
+    def reserved(self) -> Generator[None]:
+        """Keep the session for a call that is about to run on it."""
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
+            self.last_used = time.monotonic()
+
+    async def renew_rules(self) -> None:
+        """Judge the machine again where the owner's config has changed, by every name that it uses now."""
+        if self._renew_rules is not None:
+            await self._renew_rules()
+
+    @property
+    def rules(self) -> Rules:
+        """What the owner's config allows on this machine now, not when the session was opened."""
+        return self._rules()
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that the config sets now."""
+        return self._limits()
 
     @property
     def connected(self) -> bool:

@@ -389,6 +389,12 @@ class Shells:
     def __len__(self) -> int:
         return len(self._shells)
 
+    @property
+    def last_output(self) -> float:
+        """When one that is open printed something last, on the monotonic clock; 0 for never."""
+        times = [each.scrollback.last_at for each in self._shells.values() if each.state == "open"]
+        return max(times, default=0.0)
+
     async def close(self, shell: Shell, caller_id: str) -> Stopped:
         """End a shell with all that was started in it, and forget it; what became of that."""
         stopped = await shell.close()

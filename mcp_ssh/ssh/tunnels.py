@@ -5,6 +5,7 @@ import contextlib
 import errno
 import secrets
 import socket
+import time
 import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class Tunnel:
     life: Life = field(default_factory=Life)
     id: str = ""
     listener: "asyncssh.SSHListener | None" = field(default=None, repr=False)
+    last_traffic: float = 0.0
     _flows: "weakref.WeakSet[Any]" = field(default_factory=weakref.WeakSet[Any], repr=False)
 
     def __post_init__(self) -> None:
@@ -52,8 +54,20 @@ class Tunnel:
     def carry(self, flow: Any) -> None:
         """A connection goes through it now, for as long as the tunnel is there."""
         self._flows.add(flow)
+        flow.data_received = self._noting(flow.data_received)
+        flow.write = self._noting(flow.write)
+        self.last_traffic = time.monotonic()
         if self.life.state == "closed":
             asyncio.get_running_loop().call_soon(flow.close)
+
+    def _noting(self, pass_on: Callable[..., None]) -> Callable[..., None]:
+        """One direction of a connection: data that goes by is traffic of the tunnel."""
+
+        def noted(*data: Any) -> None:
+            self.last_traffic = time.monotonic()
+            pass_on(*data)
+
+        return noted
 
     def drop(self) -> None:
         """End the connections through it."""
@@ -116,6 +130,14 @@ class Tunnels:
             for tunnel in self._tunnels.values():
                 tunnel.life = after(tunnel.life, LinkLost())
         return list(self._tunnels.values())
+
+    @property
+    def last_traffic(self) -> float:
+        """When something went through one of them last, on the monotonic clock; 0 for never."""
+        return max((each.last_traffic for each in self._tunnels.values()), default=0.0)
+
+    def __len__(self) -> int:
+        return len(self._tunnels)
 
     def _live(self) -> list[Tunnel]:
         return [each for each in self.all() if each.life.state == "active"]

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import consent, dispatch, validate
-from mcp_ssh.errors import InvalidInput, NotFound, Refused, ToolError
+from mcp_ssh.errors import InvalidInput, Refused, ToolError
 from mcp_ssh.params import MODEL_OUTPUT, OnSession, Params, Result, ShellText
 from mcp_ssh.policy import needs_confirmation
 from mcp_ssh.surface.arguments import argument_schema, decoded
@@ -23,8 +23,11 @@ from mcp_ssh.surface.choice import Surface
 from mcp_ssh.surface.search import lookup, ranked
 from mcp_ssh.tool import AnyTool, Call, Door, Question, Registry, Risk, tool
 
-MOST_SESSIONS = 64
+MOST_SESSIONS = 1000
+MOST_OUTPUT = 64 * 1024
+"""Bytes of output in one answer, however many sessions it is from."""
 LEAST_OUTPUT = 512
+"""Bytes of output of one session, as long as that is within the bytes of all of them."""
 SIZES = {"max_output_bytes", "max_bytes", "length"}
 """What tools call the bytes they return at most: of many answers, each gets a part of what one would get."""
 
@@ -184,7 +187,7 @@ async def call_many(reach: Reach, params: Several, call: Call) -> Outcomes:
     inner, arguments = await _prepared(reach, params, call)
     places = list(dict.fromkeys(params.sessions))
     found: dict[str, dict[str, Any]] = {}
-    turns = anyio.Semaphore(params.at_once)
+    turns = anyio.Semaphore(min(params.at_once, reach.app.sessions.room(call.caller)))
 
     async def on(place: str) -> None:
         async with turns:
@@ -224,7 +227,8 @@ async def _prepared(reach: Reach, params: Several, call: Call) -> tuple[AnyTool,
         if arguments.get("confirm") is not True:
             await consent(inner, {"sessions": params.sessions, **plain}, call)
         arguments["confirm"] = True
-    share = max(MODEL_OUTPUT // len(params.sessions), LEAST_OUTPUT)
+    number = len(params.sessions)
+    share = max(MODEL_OUTPUT // number, min(LEAST_OUTPUT, MOST_OUTPUT // number))
     for name in SIZES & inner.params.model_fields.keys():
         arguments.setdefault(name, share)
     return inner, arguments
@@ -233,11 +237,7 @@ async def _prepared(reach: Reach, params: Several, call: Call) -> tuple[AnyTool,
 def _check_distinct(reach: Reach, names: Sequence[str], call: Call) -> None:
     """See that no two names mean one session, on which the call would run twice."""
     meant: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        try:
-            session = reach.app.sessions.find(call.caller, name)
-        except NotFound:
-            continue
+    for name, session in reach.app.sessions.find_each(call.caller, dict.fromkeys(names)).items():
         if (other := meant.setdefault(session.id, name)) != name:
             raise InvalidInput(f"sessions: {other!r} and {name!r} are the same session", hint="leave one out")
 

@@ -1,6 +1,7 @@
 """This server's config: look, change, read the file again."""
 
 import functools
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import anyio.to_thread
@@ -8,9 +9,10 @@ from pydantic import Field
 
 from mcp_ssh.app import App
 from mcp_ssh.config import Config, load
-from mcp_ssh.config_edit import differences, needs_restart, running, set_key, shown, value_of
+from mcp_ssh.config_edit import Edit, differences, restricted, set_key, shown, value_of
+from mcp_ssh.errors import Refused
 from mcp_ssh.params import Params, Result, ShellText
-from mcp_ssh.tool import Call, Risk, Role, tool
+from mcp_ssh.tool import Call, Caller, Risk, Role, tool
 
 
 class WholeConfig(Params):
@@ -55,22 +57,48 @@ class ConfigSet(ConfigKey):
 class ConfigUpdated(ConfigValue):
     status: Literal["updated"] = Field(description="Always `updated`.")
     needs_restart: list[str] | None = Field(default=None, description="Keys that count once the server starts anew.")
+    dropped: list[str] | None = Field(
+        default=None, description="Secrets that were for the previous host or account, and were removed."
+    )
 
 
 @tool(Risk.CHANGE, role=Role.ADMIN, idempotent=True)
 async def set_(app: App, params: ConfigSet, call: Call) -> ConfigUpdated:
     """Change one value of this server's config, in its file and at once where that can be.
 
-    The whole config is checked first; a wrong value changes nothing.
+    The whole config is checked first; a wrong value changes nothing. auth, security, server, sftp.local_folders and
+    logging.directory are changed by the server's owner only, over stdio or at the command line. Another default_host
+    or default_username drops the secrets that were for the previous one.
     """
+    _expect_owner(call.caller, [params.key])
+
+    def expect(edit: Edit) -> None:
+        _expect_owner(call.caller, differences(edit.before, edit.after))
+        app.live.expect(edit.after)
+
     async with app.live.turn:
-        write = functools.partial(set_key, app.home, params.key, params.value, app.live.expect)
-        changed = await anyio.to_thread.run_sync(write)
-        later = _count(app, changed)
-    result = ConfigUpdated(key=params.key, value=shown(value_of(changed, params.key)), status="updated")
+        write = functools.partial(set_key, app.home, params.key, params.value, expect)
+        edit = await anyio.to_thread.run_sync(write)
+        later = app.live.adopt(edit.after)
+    result = ConfigUpdated(key=params.key, value=shown(value_of(edit.after, params.key)), status="updated")
     if later:
         result.needs_restart = later
+    if edit.dropped:
+        result.dropped = list(edit.dropped)
     return result
+
+
+def _expect_owner(caller: Caller, keys: Iterable[str]) -> None:
+    """Let the caller change these keys, or say why not.
+
+    Raises:
+        Refused: They decide what an admin may do, and the caller is not the server's owner.
+    """
+    if not caller.owner and (wrong := restricted(keys)):
+        raise Refused(
+            f"{', '.join(wrong[:8])}: only the server's owner changes this",
+            hint="the owner changes it with `mcp-ssh call config_set`, over stdio, or in config.json",
+        )
 
 
 class ConfigReloaded(Result):
@@ -85,8 +113,8 @@ async def reload(app: App, params: WholeConfig, call: Call) -> ConfigReloaded:
     async with app.live.turn:
         fresh = await anyio.to_thread.run_sync(functools.partial(load, app.home))
         app.live.expect(fresh)
-        changed = differences(app.live.wanted or app.live.started, fresh)
-        later = _count(app, fresh)
+        changed = differences(app.live.reported, fresh)
+        later = app.live.adopt(fresh)
     result = ConfigReloaded(status="reloaded", changed=changed)
     if later:
         result.needs_restart = later
@@ -95,10 +123,3 @@ async def reload(app: App, params: WholeConfig, call: Call) -> ConfigReloaded:
 
 def _wanted(app: App) -> Config:
     return app.live.wanted or app.config
-
-
-def _count(app: App, wanted: Config) -> list[str]:
-    """Have a config count, and say which keys of it wait for the next start."""
-    app.live.wanted = wanted
-    app.live.config = running(app.config, wanted)
-    return needs_restart(differences(app.live.started, wanted))
