@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import os
 import socket
 from collections.abc import AsyncGenerator
@@ -57,11 +58,15 @@ CLOSE_LIMIT_S = 2.0
 
 
 class NetworkFailed(ToolError):
-    """The network came in the way; `passing` says whether it may be better in a moment."""
+    """The network came in the way.
 
-    def __init__(self, message: str, *, passing: bool = True) -> None:
+    `passing` says whether it may be better in a moment, `answered` whether anything answered for the machine.
+    """
+
+    def __init__(self, message: str, *, passing: bool = True, answered: bool = True) -> None:
         super().__init__(message, hint="check host and port, and that the machine is up")
         self.passing = passing
+        self.answered = answered
 
 
 class Dialer:
@@ -194,7 +199,7 @@ class Attempt:
                 for half_open in self._seen:
                     half_open.abort()
         if taken is None:
-            raise NetworkFailed(f"{self.login.where} {self._silence()}")
+            raise NetworkFailed(f"{self.login.where} {self._silence()}", answered=bool(self._seen))
         self._standing = True
         return taken
 
@@ -328,7 +333,8 @@ def _unreachable(error: Exception, login: Login) -> ToolError:
         )
     number = error.errno if isinstance(error, OSError) else None
     reason = os.strerror(number) if number else type(error).__name__
-    return NetworkFailed(f"{login.where} cannot be reached: {reason.lower()}")
+    answered = number != errno.ETIMEDOUT
+    return NetworkFailed(f"{login.where} cannot be reached: {reason.lower()}", answered=answered)
 
 
 async def _agent_keys(agent: Agent, stack: contextlib.AsyncExitStack) -> list[Any]:
