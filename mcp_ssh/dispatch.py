@@ -13,7 +13,15 @@ import anyio
 from pydantic import SecretStr, ValidationError
 
 from mcp_ssh.app import App
-from mcp_ssh.errors import Internal, InvalidInput, PermissionDenied, Refused, TimedOut, ToolError
+from mcp_ssh.errors import (
+    Internal,
+    InvalidInput,
+    OutOfDescriptors,
+    PermissionDenied,
+    Refused,
+    TimedOut,
+    ToolError,
+)
 from mcp_ssh.params import Become, Becoming, OnSession, Params, Result
 from mcp_ssh.policy import allow, needs_confirmation
 from mcp_ssh.ssh.machines import expect_host, expect_target
@@ -53,15 +61,15 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
                     await consent(tool, params.model_dump(mode="json", exclude_none=True), call)
                 result = await _run(tool, place, params, call)
         outcome = "ok"
-    except ToolError as error:
-        outcome = error.code
-        raise
     except Asked:
         outcome = "asked"
         raise
     except Exception as error:
-        outcome = Internal.code
-        raise internal(error, tool.name) from error
+        shown = _told(error, tool)
+        outcome = shown.code
+        if shown is error:
+            raise
+        raise shown from error
     else:
         return result
     finally:
@@ -75,6 +83,13 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )
         await app.store.history.record(row)
+
+
+def _told(error: Exception, tool: AnyTool) -> ToolError:
+    """An error as callers see it. Where a lack of descriptors is behind it, the lack counts, and not what it broke."""
+    if (lack := OutOfDescriptors.behind(error)) is not None:
+        return lack
+    return error if isinstance(error, ToolError) else internal(error, tool.name)
 
 
 def _taken_confirm(tool: AnyTool, app: App, arguments: dict[str, Any]) -> bool:

@@ -16,12 +16,15 @@
     ├── RemoteFailed         the remote side failed after the work began
     ├── TimedOut             the deadline passed
     ├── ShuttingDown         this server is stopping
+    ├── OutOfDescriptors     this server has no file descriptor left
     └── Internal             a fault of ours; the log has it under the reference
 
 Caller's fault: `InvalidInput`. Input fine, but the world says no: one of the others. A command that exits non-zero is a
 result, never an error.
 """
 
+import errno
+import os
 from typing import Any, ClassVar
 
 
@@ -145,6 +148,47 @@ class ShuttingDown(ToolError):
     """This server is stopping and takes no new calls."""
 
     code = "shutting_down"
+
+
+class OutOfDescriptors(ToolError):
+    """This process, or its machine, has too many open files and connections."""
+
+    code = "out_of_descriptors"
+
+    @classmethod
+    def behind(cls, error: BaseException) -> "OutOfDescriptors | None":
+        """The lack of descriptors that led to an error, whatever the error says; `None` where there was none."""
+        if not (_names_the_lack(error) or (not isinstance(error, ToolError) and _is_lacking_now())):
+            return None
+        details = error.details if isinstance(error, ToolError) else {}
+        return cls(
+            "too many open files: this server has no file descriptor left",
+            hint="try again in a moment; the server's owner can raise the limit (ulimit -n, LimitNOFILE)",
+            details={**details, "retry_after_s": 5},
+        )
+
+
+_LACKS = frozenset({errno.EMFILE, errno.ENFILE})
+_CHAIN = 16
+"""How many errors behind an error are looked at."""
+
+
+def _names_the_lack(error: BaseException) -> bool:
+    seen: BaseException | None = error
+    for _ in range(_CHAIN):
+        if isinstance(seen, OSError) and seen.errno in _LACKS:
+            return True
+        seen = seen and (seen.__cause__ or seen.__context__)
+    return False
+
+
+def _is_lacking_now() -> bool:
+    """Whether no file can be opened: what the C library looks up then is "not found"."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in _LACKS
+    return False
 
 
 class Internal(ToolError):

@@ -12,6 +12,7 @@ from mcp_ssh.errors import (
     Internal,
     InvalidInput,
     NotFound,
+    OutOfDescriptors,
     PermissionDenied,
     Refused,
     RemoteFailed,
@@ -86,6 +87,7 @@ STATUS: Mapping[type[ToolError], int] = {
     RemoteFailed: 500,
     Internal: 500,
     ShuttingDown: 503,
+    OutOfDescriptors: 503,
     TimedOut: 504,
 }
 """The one table. The most special class of an error that stands here decides."""

@@ -16,10 +16,8 @@ from mcp_ssh.app import App
 from mcp_ssh.server import build_server
 from mcp_ssh.surface import Surface, toolsets
 from mcp_ssh.tool import Registry
+from rest_bridge.mcp_sessions import McpSessions
 from rest_bridge.reading import ClientGone, announces_body, read_body
-
-MAX_SESSIONS = 1000
-"""Handshakes of older clients that one endpoint remembers at once; newer clients have none."""
 
 
 class McpEndpoints:
@@ -27,6 +25,7 @@ class McpEndpoints:
 
     def __init__(self, app: App, registry: Registry, surface: Surface, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
+        self._sessions = McpSessions()
         surfaces = {
             "/mcp": surface,
             "/mcp/all": Surface(("all",), app.read_only),
@@ -40,7 +39,7 @@ class McpEndpoints:
     def routes(self) -> list[Route]:
         """One route a path, where the SDK finds the user to whom it binds requests that are continued."""
         return [
-            Route(path, _Whole(AuthContextMiddleware(StreamableHTTPASGIApp(manager)), self._limit_bytes))
+            Route(path, _Whole(self._sessions.counted(_endpoint(manager)), self._limit_bytes))
             for path, manager in self._managers.items()
         ]
 
@@ -51,6 +50,10 @@ class McpEndpoints:
             for manager in self._managers.values():
                 await stack.enter_async_context(manager.run())
             yield
+
+
+def _endpoint(manager: StreamableHTTPSessionManager) -> ASGIApp:
+    return AuthContextMiddleware(StreamableHTTPASGIApp(manager))
 
 
 class _Whole:
@@ -87,7 +90,7 @@ def _manager(server: Server[Any], limit_bytes: int) -> StreamableHTTPSessionMana
         # Plain JSON would take progress and questions from older clients; newer ones get it where nothing streams.
         json_response=False,
         max_request_body_size=limit_bytes,
-        max_sessions=MAX_SESSIONS,
+        max_sessions=None,  # `McpSessions` bounds them for each caller, and over all endpoints
         # The gate has checked Host and Origin, by one rule for every path.
         security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )

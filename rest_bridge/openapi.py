@@ -240,7 +240,7 @@ _MEANING: Mapping[int, str] = {
     429: "A limit on calls or sessions is reached.",
     500: "The machine failed; with code `internal`: a fault of this server.",
     502: "The machine refuses the connection, has no address or no route, or the link to it was lost.",
-    503: "This server is stopping.",
+    503: "This server is stopping, or has too many open files.",
     504: "The deadline passed.",
 }
 

@@ -11,13 +11,13 @@ import ssl
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import anyio
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mcp_ssh.app import App
 from mcp_ssh.errors import Conflict, InvalidInput
@@ -25,19 +25,24 @@ from mcp_ssh.hosts import binds_loopback
 from mcp_ssh.surface import Surface
 from mcp_ssh.tool import Registry
 from rest_bridge.app import build
+from rest_bridge.connections import Connections, connections
 from rest_bridge.gate import OpenRequests
+from rest_bridge.protocol import KEEP_ALIVE_S, BoundedProtocol, Handshake
 from rest_bridge.routes import Family
 
 log = logging.getLogger(__name__)
-
-KEEP_ALIVE_S = 65
-"""Longer than the 60 s for which proxies and clients keep connections, so that they close them, not we."""
 
 GRACE_S = 3
 """How long answers may take to leave once every call has ended."""
 
 LAST_WORDS_S = 0.3
 """How long after the calls' end streams stay open, for the answers that are on their way in them."""
+
+ACCEPTED_AT_ONCE = 32
+"""How many connections the loop takes in one turn: none of them is counted before the turn after the next."""
+
+BACKLOG = 2048
+"""How many connections the kernel keeps until they are taken."""
 
 MAX_HEAD_BYTES = 64 * 1024
 """Largest request line with headers, and so the longest command in a query."""
@@ -51,43 +56,6 @@ class Tls:
     key: Path | None = None
 
 
-class _Answering:
-    """A transport on which the head of an answer leaves with its body: two packets wake a client twice."""
-
-    def __init__(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's and TLS's are one in all but name
-        self._loop = asyncio.get_running_loop()
-        self._waiting = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Send it with what waits; where nothing does, it waits for what follows in this turn of the loop."""
-        if self._waiting:
-            self._flush(data)
-        elif data:
-            self._waiting = data
-            self._loop.call_soon(self._flush)
-
-    def _flush(self, more: bytes = b"") -> None:
-        waiting, self._waiting = self._waiting, b""
-        if waiting and not self._transport.is_closing():
-            self._transport.write(waiting + more)
-
-    def close(self) -> None:
-        """Send what waits, then close."""
-        self._flush()
-        self._transport.close()
-
-
-class _Protocol(H11Protocol):
-    """uvicorn's parser, on a transport of ours. h11 bounds the head of a request, and is the same everywhere."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast("asyncio.Transport", _Answering(transport)))
-
-
 class _Server(uvicorn.Server):
     """uvicorn that says when it listens, and leaves signals to us."""
 
@@ -98,6 +66,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(BACKLOG)  # asyncio would take as many in one turn, and run out of descriptors
         self._ready()
 
     @contextlib.contextmanager
@@ -140,7 +110,8 @@ async def serve(
     """
     open_requests = OpenRequests()
     http = build(app, registry, families, surface=surface, bound=host, open_requests=open_requests)
-    settings = _settings(http, tls)
+    every = connections(behind_proxy=app.config.server.behind_proxy)
+    settings = _settings(http, tls, every)
     sockets = await listen(host, port, open_to_all=app.config.server.behind_proxy or tls is not None)
     scheme = "http" if tls is None else "https"
     address = url_of(host, sockets, scheme)
@@ -170,6 +141,7 @@ async def serve(
         finally:
             with anyio.CancelScope(shield=True):
                 await _stop(server, app, open_requests)
+                every.give_up_handshakes()
 
 
 async def _stop(server: uvicorn.Server, app: App, open_requests: OpenRequests) -> None:
@@ -180,11 +152,12 @@ async def _stop(server: uvicorn.Server, app: App, open_requests: OpenRequests) -
     open_requests.end()
 
 
-def _settings(http: Starlette, tls: Tls | None) -> uvicorn.Config:
+def _settings(http: Starlette, tls: Tls | None, every: Connections) -> uvicorn.Config:
     settings = uvicorn.Config(
         http,
-        http=_Protocol,
+        http=cast("type[asyncio.Protocol]", partial(BoundedProtocol, every)),
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        backlog=ACCEPTED_AT_ONCE,
         ws="none",
         lifespan="on",
         timeout_keep_alive=KEEP_ALIVE_S,
@@ -205,7 +178,14 @@ def _settings(http: Starlette, tls: Tls | None) -> uvicorn.Config:
         raise InvalidInput(
             f"the certificate or its key cannot be used: {error.strerror or error}", hint="both are files in PEM"
         ) from error
+    if settings.ssl is not None:
+        settings.http_protocol_class = cast("type[asyncio.Protocol]", partial(_handshake, every, settings.ssl))
+        settings.ssl = None  # the handshake is ours, since it counts, too
     return settings
+
+
+def _handshake(every: Connections, context: ssl.SSLContext, **options: Any) -> Handshake:
+    return Handshake(every, context, partial(BoundedProtocol, every, **options))
 
 
 @contextlib.asynccontextmanager

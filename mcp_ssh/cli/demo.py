@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_ssh.cli import logs
+from mcp_ssh.cli import logs, start
 from mcp_ssh.cli.client_config import start_of_this
 from mcp_ssh.cli.serve import TOKEN_VARIABLE, listen, port
 from mcp_ssh.cli.terminal import Page
@@ -39,6 +39,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Show it, serve until Ctrl-C, and return the exit code: 0 where every step gave the expected result."""
     from mcp_ssh.cli.running import run_async
 
+    start.raise_descriptor_limit()
     logs.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
     demo = Demo(parsed)
     code = run_async(demo.run)

@@ -6,6 +6,7 @@ import gc
 import importlib
 import importlib.util
 import os
+import resource
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVarTuple
@@ -21,9 +22,32 @@ AHEAD_S = 1.0
 """How long after the start the SSH library is imported: the client's first questions come before it."""
 
 
+DESCRIPTORS = 65_536
+"""How many descriptors are asked for. Programs that a server starts get the same limit, and some close each in turn."""
+
+OPEN_MAX = 10_240
+"""The most that macOS gives where it names no bound."""
+
+
 def begin() -> None:
-    """Collect no garbage while the program is imported: nothing of it is any, and looking takes a sixth of the time."""
+    """Make the process ready to serve.
+
+    No garbage is collected while the program is imported: nothing of it is any, and looking takes a sixth of the time.
+    """
     gc.disable()
+    raise_descriptor_limit()
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit of open files to the hard one: connections, SSH and files share it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    for wanted in (most, min(most, OPEN_MAX)):
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
 
 
 def run(serve: Callable[[*Arguments], Awaitable[None]], *arguments: *Arguments) -> None:

@@ -64,7 +64,7 @@ async def open_session(
 
     Raises:
         InvalidInput: The wish cannot be carried out as it stands; nothing was sent.
-        TimedOut: The deadline passed.
+        TimedOut: The deadline passed, or nothing answered.
         ConnectFailed: No such name, no route, refused, or no common algorithm.
         AuthFailed: The machine refused the login, or demands a new password first.
         HostKeyUnconfirmed: The host key is unknown or changed.
@@ -185,7 +185,8 @@ async def _persistently(attempt: Callable[[], Awaitable[T]], wanted: Connect) ->
             return await attempt()
         except NetworkFailed as failure:
             if not left or not failure.passing:
-                raise ConnectFailed(failure.message, hint=failure.hint) from failure
+                ended = ConnectFailed if failure.answered else TimedOut
+                raise ended(failure.message, hint=failure.hint) from failure
             log.info("connecting failed; %d more tries", left)
         await anyio.sleep(delay_s)
         delay_s *= 2

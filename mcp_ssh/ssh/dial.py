@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import os
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -197,7 +198,7 @@ class Attempt:
                 for half_open in self._seen:
                     half_open.abort()
         if taken is None:
-            raise NetworkFailed(f"{self.login.where} {self._silence()}")
+            raise NetworkFailed(f"{self.login.where} {self._silence()}", answered=bool(self._seen))
         self._standing = True
         return taken
 
@@ -328,7 +329,8 @@ def _unreachable(error: Exception, login: Login) -> ToolError:
         )
     number = error.errno if isinstance(error, OSError) else None
     reason = os.strerror(number) if number else type(error).__name__
-    return NetworkFailed(f"{login.where} cannot be reached: {reason.lower()}")
+    answered = number != errno.ETIMEDOUT
+    return NetworkFailed(f"{login.where} cannot be reached: {reason.lower()}", answered=answered)
 
 
 async def _agent_keys(agent: Agent, stack: contextlib.AsyncExitStack) -> list[Any]:

@@ -4,11 +4,15 @@ from mcp_ssh.errors import ConnectFailed, Unsupported
 
 
 class NetworkFailed(ConnectFailed):
-    """The network came in the way; `passing` says whether it may be better in a moment."""
+    """The network came in the way.
 
-    def __init__(self, message: str, *, passing: bool = True) -> None:
+    `passing` says whether it may be better in a moment, `answered` whether anything answered for the machine.
+    """
+
+    def __init__(self, message: str, *, passing: bool = True, answered: bool = True) -> None:
         super().__init__(message, hint="check host and port, and that the machine is up")
         self.passing = passing
+        self.answered = answered
 
 
 def lost() -> ConnectFailed:

@@ -18,6 +18,7 @@ twice in a row. Nothing secret is sent before a handshake passed. An `SSHClient`
 With a `HostKeyAlias`, the alias is `host` here and the port is 22; asyncssh gets it as `host_key_alias`.
 """
 
+import errno
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -366,7 +367,8 @@ async def _shown(
     except UnicodeError as error:
         raise _invalid("host", "a host name or an address") from error
     except (OSError, asyncssh.Error) as error:
-        raise ConnectFailed(
+        silent = isinstance(error, OSError) and error.errno == errno.ETIMEDOUT
+        raise (TimedOut if silent else ConnectFailed)(
             f"{lookup_name(host, port)} cannot be reached: {error}", hint="check the address and the port"
         ) from error
 

@@ -12,7 +12,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.errors import AuthFailed, ConnectFailed, HostKeyUnconfirmed, InvalidInput, Refused, ToolError
+from mcp_ssh.errors import AuthFailed, HostKeyUnconfirmed, InvalidInput, Refused, TimedOut, ToolError
 from mcp_ssh.ssh.answers import Answers
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command
@@ -413,5 +413,5 @@ async def test_a_machine_that_gives_no_sign_in_connect_timeout_is_given_up(app: 
     key(auth)
     config(f"Host box\n HostName {auth.ip}\n User ops\n ConnectTimeout 1\n")
     await anyio.to_thread.run_sync(auth.cut)
-    with anyio.fail_after(10), pytest.raises(ConnectFailed, match="ConnectTimeout"):
+    with anyio.fail_after(10), pytest.raises(TimedOut, match="ConnectTimeout"):
         await opened(app, host="box", retries=1)
