@@ -224,8 +224,10 @@ class _Endpoint:
             raise
         given = decoded(self._schemas[tool.name], arguments)
         if tool.where is Reach:
-            return succeeded(await self._through(tool, given, call))
-        return succeeded(await dispatch(self._app, tool, given, call))
+            result = await self._through(tool, given, call)
+        else:
+            result = await dispatch(self._app, tool, given, call)
+        return succeeded(result, self._app.config.security.max_output_kb * 1024)
 
     async def _through(self, tool: AnyTool, arguments: Mapping[str, Any], call: McpCall) -> Result:
         """A call of a tool about tools. Those it calls are on record themselves; it is where it came to none."""
