@@ -151,6 +151,9 @@ class Planned(Becoming):
 MODEL_OUTPUT = 8 * 1024
 PROGRAM_OUTPUT = 1024 * 1024
 
+MODEL_DOORS = frozenset({"stdio", "mcp"})
+"""The transports whose callers are models."""
+
 
 def output_limit(wanted: int | None, door: str, most: int) -> int:
     """Bytes of output that one answer may hold: by default less for models than over REST.
@@ -158,7 +161,7 @@ def output_limit(wanted: int | None, door: str, most: int) -> int:
     Raises:
         InvalidInput: More is wanted than the config allows.
     """
-    chosen = wanted or min(MODEL_OUTPUT if door in {"stdio", "mcp"} else PROGRAM_OUTPUT, most)
+    chosen = wanted or min(MODEL_OUTPUT if door in MODEL_DOORS else PROGRAM_OUTPUT, most)
     if chosen > most:
         raise InvalidInput(
             f"max_output_bytes: must be at most {most}",

@@ -245,7 +245,7 @@ wait
 )
 
 # $1, $2: offsets in output and error. $3: most bytes of each. $4: tenths of a second to wait for news. $5: how the
-# cookies of tasks begin that are none for whoever asks.
+# cookies of tasks begin that are none for whoever asks. $6: `end` to wait for the end, else for news.
 LOOK = packed(
     _FOLDERS
     + _STATE
@@ -273,7 +273,7 @@ t_emit() {
         t_at=$((t_at + t_take)) t_left=$((t_left - t_take))
     done
 }
-t_wait=$4
+t_wait=$4 t_news=
 while :; do
     t_look
     for t_other in $5; do
@@ -284,8 +284,13 @@ while :; do
     t_out=$t_start t_out_total=$t_total
     t_bounds error
     t_from "$2"
-    [ "$t_word" = running ] && [ "$t_out" -ge "$t_out_total" ] && [ "$t_start" -ge "$t_total" ] || break
-    [ "$t_wait" -gt 0 ] || break
+    [ "$t_word" = running ] && [ "$t_wait" -gt 0 ] || break
+    t_new=$((t_out_total - t_out + t_total - t_start))
+    if [ "$6" != end ] && [ "$t_new" -gt 0 ]; then
+        [ "$t_new" -lt "$3" ] || break
+        # What is said within a second of the first news comes in one answer.
+        [ -n "$t_news" ] || { t_news=$t_new; [ "$t_wait" -le 10 ] || t_wait=10; }
+    fi
     # Soon at first, then at less cost.
     t_nap=3
     [ $(($4 - t_wait)) -ge 20 ] || t_nap=1

@@ -129,15 +129,23 @@ def parse_start(answer: Answer) -> Began:
 
 
 def ask_look(
-    task_id: str, output: int, error: int, limit: int, wait_s: float = 0.0, *, others: Sequence[str] = ()
+    task_id: str,
+    output: int,
+    error: int,
+    limit: int,
+    wait_s: float = 0.0,
+    *,
+    others: Sequence[str] = (),
+    until_end: bool = False,
 ) -> Asked:
     """How is it, and what has it said from these offsets on? Negative ones count from the end.
 
+    The machine waits for news, or with `until_end` for the end, at most `wait_s`.
     A task with one of the cookies in `others` is missing: it is not to be taken for one whose end was told.
     """
     # Of a cookie one half, so that this script is not among the processes that bear it.
     halves = " ".join(each[: len(each) // 2] for each in others)
-    words = [str(output), str(error), str(limit), str(round(wait_s * 10)), halves]
+    words = [str(output), str(error), str(limit), str(round(wait_s * 10)), halves, "end" if until_end else "news"]
     return ask(LOOK, task_id, words, words=_WORDS)
 
 

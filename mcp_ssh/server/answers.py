@@ -8,33 +8,38 @@ from mcp import types
 from mcp_ssh.errors import ToolError
 from mcp_ssh.params import Result
 
-BOTH_LIMIT_BYTES = 4096
-"""The largest result that is sent both as text and as structured content."""
+FACTS_BYTES = 64 * 1024
+"""What a text may hold beside the output."""
 
-SHORT_LIMIT_BYTES = 1536
-"""The largest text beside a larger result. With the 8 KiB that a command returns of a stream, an answer stays within
-12 KiB."""
+STREAMS = 2
+"""How many outputs, each within the cap, a result may hold."""
 
 _SHORTENED = (
     "Shortened: structuredContent has the whole result. Where you see only this text, ask for less at a time: "
     "a smaller range or limit, or blob_read."
 )
-_CUTS = (1200, 800, 400, 200, 100, 50, 20)
+_SHORTEST_CUT = 20
 _CHARS_FOR_AN_ITEM = 20
 
 
-def succeeded(result: Result) -> types.CallToolResult:
-    """A result.
+def succeeded(result: Result, limit_bytes: int) -> types.CallToolResult:
+    """Return a result, whole in both halves.
 
-    Hosts differ in which half the model sees, so a small result is sent whole in both. A large one is whole only in the
-    structured half: clients check that half against the output schema and programs take their data from it, so it can
-    be neither left out nor cut. The text is then a copy with the middle of long strings and the end of long lists left
-    out, which still tells a model that sees only text what happened, and a second text says where the rest is.
+    Clients differ in which half the model sees: many pass the text alone, others check the structured half against the
+    output schema. Beyond the output cap, which a caller has to ask for, the text is a copy with the middle of long
+    strings and the end of long lists left out, and a second text says where the rest is.
+
+    Args:
+        result: What the tool returned.
+        limit_bytes: The output cap of this server, for each stream.
     """
     text, payload = _encodable(result.model_dump(mode="json", exclude_unset=True))
-    if _size(text) <= BOTH_LIMIT_BYTES:
+    limit = STREAMS * limit_bytes + FACTS_BYTES
+    if _size(text) <= limit or _content_size(payload) <= limit:
         return types.CallToolResult(content=[_text(text)], structured_content=payload)
-    return types.CallToolResult(content=[_text(_shortened(payload)), _text(_SHORTENED)], structured_content=payload)
+    return types.CallToolResult(
+        content=[_text(_shortened(payload, limit)), _text(_SHORTENED)], structured_content=payload
+    )
 
 
 def failed(error: ToolError) -> types.CallToolResult:
@@ -54,6 +59,22 @@ def _size(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
 
 
+def _content_size(payload: Any) -> int:
+    """Return the bytes of all texts, without what JSON adds to them."""
+    size = 0
+    pending: list[Any] = [payload]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            entries = cast("dict[str, Any]", node)
+            pending += [*entries, *entries.values()]
+        elif isinstance(node, list):
+            pending += cast("list[Any]", node)
+        else:
+            size += _size(node) if isinstance(node, str) else 8
+    return size
+
+
 def _encodable(payload: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The payload as JSON text and as itself, lone surrogates replaced: no transport of the SDK can write them."""
     text = _compact(payload)
@@ -65,13 +86,14 @@ def _encodable(payload: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return text, payload
 
 
-def _shortened(payload: dict[str, Any]) -> str:
-    text = ""
-    for keep in _CUTS:
+def _shortened(payload: dict[str, Any], limit: int) -> str:
+    keep = limit
+    while keep >= _SHORTEST_CUT:
         text = _compact(_cut(payload, keep))
-        if _size(_compact(text)) <= SHORT_LIMIT_BYTES:
+        if _size(text) <= limit:
             return text
-    return text.encode()[: SHORT_LIMIT_BYTES // 2].decode("utf-8", "ignore") + "…"
+        keep //= 2
+    return _compact(payload).encode()[: limit // 2].decode("utf-8", "ignore") + "…"
 
 
 def _cut(node: Any, keep: int) -> Any:

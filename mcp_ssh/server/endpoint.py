@@ -5,9 +5,10 @@ Cancelling ends the tool's task, and with it the remote processes: by `notificat
 there the tool's own deadline ends the work.
 """
 
+import contextlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from mcp import MCPError, types
@@ -17,14 +18,14 @@ from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp_ssh import __version__
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch, internal, validate
-from mcp_ssh.errors import ToolError, Unauthenticated
+from mcp_ssh.errors import Internal, ToolError, Unauthenticated
 from mcp_ssh.params import Result
 from mcp_ssh.server.answers import failed, succeeded
 from mcp_ssh.server.call import ANSWER_LIMIT_S, AskFirst, Context, McpCall
 from mcp_ssh.server.listing import listed
 from mcp_ssh.server.prompts import Prompts
 from mcp_ssh.server.resources import Resources, guarded
-from mcp_ssh.store import HistoryRow, arguments_text
+from mcp_ssh.store import HistoryRow, arguments_text, hide_unknown
 from mcp_ssh.surface import Reach, Surface, argument_schema, brought, decoded, lookup
 from mcp_ssh.tool import AnyTool, Asked, Caller, Registry
 
@@ -66,8 +67,8 @@ def build_server(app: App, registry: Registry, surface: Surface, *, caller: Call
     Raises:
         InvalidInput: The config has consent asked for a tool that is none.
     """
-    endpoint = _Endpoint(app, registry, surface, caller)
     prompts = Prompts(registry, surface)
+    endpoint = _Endpoint(app, registry, surface, caller, prompts)
     server: Server[Any] = Server(
         NAME,
         version=__version__,
@@ -79,7 +80,7 @@ def build_server(app: App, registry: Registry, surface: Surface, *, caller: Call
         on_read_resource=endpoint.read_resource,
         on_completion=endpoint.complete,
         on_list_prompts=prompts.list,
-        on_get_prompt=prompts.get,
+        on_get_prompt=endpoint.get_prompt,
         # Else the SDK lists all tools again for every call over HTTP, to look for headers that ours do not use.
         get_tool_input_schema=endpoint.input_schema,
     )
@@ -93,8 +94,9 @@ def build_server(app: App, registry: Registry, surface: Surface, *, caller: Call
 class _Endpoint:
     """The handlers of one server."""
 
-    def __init__(self, app: App, registry: Registry, surface: Surface, caller: Caller | None) -> None:
+    def __init__(self, app: App, registry: Registry, surface: Surface, caller: Caller | None, prompts: Prompts) -> None:
         self._app = app
+        self._prompts = prompts
         self._registry = registry
         self._surface = surface
         self._shown = Registry([*surface.tools(registry).values(), *brought(surface).values()])
@@ -159,7 +161,35 @@ class _Endpoint:
     async def complete(self, context: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
         with guarded("completion/complete"):
             call = self._call(context, types.InputResponseRequestParams())
-            return types.CompleteResult(completion=await self._resources.complete(params, call))
+            about = params.ref.name if isinstance(params.ref, types.PromptReference) else params.ref.uri
+            # What was typed so far is left out: it is no argument of anything yet, and there is a row for each letter.
+            async with self._admitted(call, "completion/complete", {"about": about, "argument": params.argument.name}):
+                return types.CompleteResult(completion=await self._resources.complete(params, call))
+
+    async def get_prompt(self, context: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
+        with guarded("prompts/get"):
+            call = self._call(context, types.InputResponseRequestParams())
+            given = {"name": params.name, **await self._prompts.shown_arguments(params)}
+            async with self._admitted(call, "prompts/get", given):
+                return await self._prompts.get(params)
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, call: McpCall, name: str, shown: Mapping[str, Any]) -> AsyncGenerator[None]:
+        """Count a request that is no call of a tool among the caller's calls, and leave a history row of it."""
+        began = time.monotonic()
+        outcome = "cancelled"
+        try:
+            with self._app.calls.running(), self._app.limits.admitted(call.caller.id):
+                yield
+            outcome = "ok"
+        except ToolError as error:
+            outcome = error.code
+            raise
+        except Exception:
+            outcome = Internal.code
+            raise
+        finally:
+            await self._store_row(call, name, arguments_text(shown), outcome, (time.monotonic() - began) * 1000)
 
     def _call(self, context: Context, params: types.InputResponseRequestParams) -> McpCall:
         return McpCall(context, params, self.caller(context), "stdio" if self._caller else "mcp")
@@ -194,8 +224,10 @@ class _Endpoint:
             raise
         given = decoded(self._schemas[tool.name], arguments)
         if tool.where is Reach:
-            return succeeded(await self._through(tool, given, call))
-        return succeeded(await dispatch(self._app, tool, given, call))
+            result = await self._through(tool, given, call)
+        else:
+            result = await dispatch(self._app, tool, given, call)
+        return succeeded(result, self._app.config.security.max_output_kb * 1024)
 
     async def _through(self, tool: AnyTool, arguments: Mapping[str, Any], call: McpCall) -> Result:
         """A call of a tool about tools. Those it calls are on record themselves; it is where it came to none."""
@@ -229,11 +261,18 @@ class _Endpoint:
     ) -> None:
         """Leave a history row of a call that never reached dispatch, which writes those of all others."""
         known = self._shown.get(name) or self._registry.get(name)
+        shown = hide_unknown(arguments, known.params if known else None)
+        if known is not None and known.where is Reach and isinstance(arguments.get("arguments"), Mapping):
+            inner = self._reached.get(str(arguments.get("name")))
+            shown["arguments"] = hide_unknown(arguments["arguments"], inner.params if inner else None)
+        await self._store_row(call, name, arguments_text(shown), outcome, duration_ms)
+
+    async def _store_row(self, call: McpCall, name: str, arguments: str, outcome: str, duration_ms: float) -> None:
         row = HistoryRow(
             caller=call.caller.id,
             door=call.door,
             tool=name[:80],
-            arguments=arguments_text(arguments, known.params if known else None),
+            arguments=arguments,
             outcome=outcome,
             duration_ms=round(duration_ms, 1),
         )

@@ -1,12 +1,14 @@
 """The prompts as MCP clients list and get them; a person chooses one, and fills in what it asks."""
 
+from typing import Any
+
 import anyio.to_thread
-from mcp import MCPError, types
+from mcp import types
 
 from mcp_ssh import prompts
-from mcp_ssh.errors import ToolError
 from mcp_ssh.prompts import Prompt
 from mcp_ssh.server.call import Context
+from mcp_ssh.store.redaction import HIDDEN
 from mcp_ssh.surface import PRESETS, Surface
 from mcp_ssh.tool import AnyTool, Registry, Risk
 
@@ -30,14 +32,22 @@ class Prompts:
             cache_scope="public",
         )
 
-    async def get(self, _context: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
-        """One prompt's text, as a message of the user."""
-        try:
-            prompt = await anyio.to_thread.run_sync(prompts.find, params.name)
-            text = prompt.filled(params.arguments or {})
-        except ToolError as error:
-            said = f"{error.message} ({error.hint})" if error.hint else error.message
-            raise MCPError(code=types.INVALID_PARAMS, message=said, data=error.payload()) from None
+    async def shown_arguments(self, params: types.GetPromptRequestParams) -> dict[str, Any]:
+        """Return a request's arguments as the history may keep them: of those that no prompt has, the name alone."""
+        known = (await anyio.to_thread.run_sync(prompts.load)).get(params.name)
+        given = params.arguments or {}
+        return {
+            "arguments": {name: value if known and name in known.arguments else HIDDEN for name, value in given.items()}
+        }
+
+    async def get(self, params: types.GetPromptRequestParams) -> types.GetPromptResult:
+        """Return one prompt's text, as a message of the user.
+
+        Raises:
+            ToolError: There is no such prompt, or an argument is wrong.
+        """
+        prompt = await anyio.to_thread.run_sync(prompts.find, params.name)
+        text = prompt.filled(params.arguments or {})
         message = types.PromptMessage(role="user", content=types.TextContent(type="text", text=text))
         return types.GetPromptResult(description=prompt.description, messages=[message])
 

@@ -102,17 +102,19 @@ async def look(
     error: int = 0,
     limit: int = 0,
     wait_s: float = 0.0,
+    until_end: bool = False,
 ) -> Seen:
     """A task, and at most `limit` bytes of what it said from these offsets on; negative ones count from the end.
 
-    The machine is given `wait_s` for news: output behind the offsets, or the end.
+    The machine is given `wait_s` for news: output behind the offsets, or the end. News of a second come together. With
+    `until_end` only the end is waited for.
 
     Raises:
         NotFound: The account has no such task, or it is another caller's.
     """
     place = await _place(session, caller, task_id)
     others = [] if caller.role is Role.ADMIN else await session.tasks.of_others(task_id, caller.id)
-    asked = probe.ask_look(task_id, output, error, limit, wait_s, others=others)
+    asked = probe.ask_look(task_id, output, error, limit, wait_s, others=others, until_end=until_end)
     said = await place.run(asked.command, timeout_s=wait_s + ANSWER_S, limit=2 * limit + FACTS_BYTES)
     seen = probe.parse_look(task_id, asked.answer(said.stdout, said.stderr))
     owners = await session.tasks.owners([seen.cookie])

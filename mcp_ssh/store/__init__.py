@@ -7,6 +7,7 @@ from mcp_ssh.store.chain import Chain, Verdict
 from mcp_ssh.store.connections import Account, Connections, SavedConnection
 from mcp_ssh.store.database import Database
 from mcp_ssh.store.history import History, HistoryRow, Kept, arguments_text, redact
+from mcp_ssh.store.redaction import hide_unknown
 from mcp_ssh.store.secrets import Seal
 from mcp_ssh.store.tasks import TaskRow, Tasks
 from mcp_ssh.store.tokens import TokenInfo, Tokens
@@ -28,6 +29,7 @@ __all__ = [
     "Tokens",
     "Verdict",
     "arguments_text",
+    "hide_unknown",
     "redact",
 ]
 

@@ -1,6 +1,7 @@
 """Blobs: the full text of outputs too large for an answer, kept for an hour after their last use."""
 
 import asyncio
+import hashlib
 import logging
 import os
 import secrets
@@ -31,11 +32,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Blob:
-    """A stored output. `complete` is false where only its beginning found room."""
+    """A stored output. `complete` is false where only its beginning found room; `sha256` is that of a complete one."""
 
     id: str
     size_bytes: int
     complete: bool
+    sha256: str | None = None
 
 
 @dataclass
@@ -49,9 +51,10 @@ class _Entry:
     size_bytes: int = 0
     complete: bool = True
     finished: bool = False
+    sha256: str | None = None
 
     def blob(self) -> Blob:
-        return Blob(self.id, self.size_bytes, self.complete)
+        return Blob(self.id, self.size_bytes, self.complete, self.sha256 if self.complete else None)
 
 
 class Blobs:
@@ -291,6 +294,7 @@ class BlobWriter:
         self._handle: int | None = None
         self._stopped = False
         self._done = False
+        self._sum = hashlib.sha256()
 
     @property
     def id(self) -> str:
@@ -304,6 +308,7 @@ class BlobWriter:
                 self._entry.complete = self._entry.complete and not len(chunk)
                 return
             self._pending += chunk
+            self._sum.update(chunk)
             if len(self._pending) >= BATCH_BYTES:
                 await self._flush()
 
@@ -314,6 +319,7 @@ class BlobWriter:
                 await self._flush()
                 await asyncio.shield(self._blobs.begin(_in_thread(self._close)))
                 self._done = True
+                self._entry.sha256 = self._sum.hexdigest()
                 self._blobs.settled(self, self._entry, forget=False)
         return self._entry.blob()
 

@@ -54,11 +54,17 @@ def arguments_text(arguments: Mapping[str, Any] | BaseModel, model: type[BaseMod
     if not isinstance(arguments, BaseModel) and not arguments:
         return "{}"
     if model is not None and not isinstance(arguments, BaseModel):
-        arguments = _known(model, arguments)
+        arguments = hide_unknown(arguments, model)
     return cut_text(_ENCODER.encode(redact(arguments)), MAX_ARGUMENTS_BYTES)
 
 
-def _known(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+def hide_unknown(given: Mapping[str, Any], model: type[BaseModel] | None) -> dict[str, Any]:
+    """Return arguments with the values hidden for which the model has no field, as they may be anything.
+
+    Where no model is known, as of a tool that does not exist, all of them are hidden.
+    """
+    if model is None:
+        return dict.fromkeys(given, HIDDEN)
     shown: dict[str, Any] = {}
     for name, value in given.items():
         field = model.model_fields.get(name)
@@ -66,9 +72,11 @@ def _known(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
         if field and isinstance(value, str) and get_origin(field.annotation) is dict:
             shown[name] = HIDDEN  # JSON text that could not be read: nothing says what in it is secret
         elif inner is not None and value is not None:
-            shown[name] = _known(inner, cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else HIDDEN
+            shown[name] = (
+                hide_unknown(cast("Mapping[str, Any]", value), inner) if isinstance(value, Mapping) else HIDDEN
+            )
         else:
-            shown[name] = value if field or name == "confirm" else HIDDEN
+            shown[name] = value if field or (name == "confirm" and isinstance(value, bool)) else HIDDEN
     return shown
 
 

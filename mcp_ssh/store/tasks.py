@@ -1,6 +1,8 @@
 """Whose background tasks are whose, and as which account they run. What became of them only their machine knows."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
@@ -30,6 +32,40 @@ class TaskRow(BaseModel):
     method: str | None = None
 
 
+MOST_LOOKS = 256
+"""How many tasks each caller's last look is kept of."""
+
+
+@dataclass(frozen=True)
+class LastLook:
+    """Where a caller's last look at a task ended, in bytes of output and of error."""
+
+    cookie: str
+    output: int
+    error: int
+
+
+class LastLooks:
+    """The last looks of each caller at its tasks, in memory: after a restart a caller sees all output once more."""
+
+    def __init__(self, most: int = MOST_LOOKS) -> None:
+        self._most = most
+        self._looks: dict[str, OrderedDict[tuple[str, ...], LastLook]] = {}
+
+    def find(self, caller_id: str, task: tuple[str, ...]) -> LastLook | None:
+        """Return where the caller's last look at a task ended; the task goes by login, account and id."""
+        looks = self._looks.get(caller_id)
+        return None if looks is None else looks.get(task)
+
+    def keep(self, caller_id: str, task: tuple[str, ...], look: LastLook) -> None:
+        """Keep where a look ended; the caller's oldest is forgotten where there are too many."""
+        looks = self._looks.setdefault(caller_id, OrderedDict())
+        looks[task] = look
+        looks.move_to_end(task)
+        if len(looks) > self._most:
+            looks.popitem(last=False)
+
+
 _COLUMNS = ", ".join(TaskRow.model_fields)
 
 
@@ -39,6 +75,7 @@ class Tasks:
     def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
         self._database = database
         self._now = now
+        self.looks = LastLooks()
 
     async def add(self, row: TaskRow) -> None:
         """Remember a task that is about to start; those of long ago are forgotten."""

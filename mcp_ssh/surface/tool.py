@@ -5,8 +5,10 @@ of the inner tool.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any, cast
 
@@ -203,7 +205,7 @@ async def call_many(reach: Reach, params: Several, call: Call) -> Outcomes:
     async with anyio.create_task_group() as group:
         for place in places:
             group.start_soon(on, place)
-    return _collapsed({place: found[place] for place in places})
+    return _collapsed({place: found[place] for place in places}, partial(_content, reach.app, call))
 
 
 async def _prepared(reach: Reach, params: Several, call: Call) -> tuple[AnyTool, dict[str, Any]]:
@@ -242,10 +244,27 @@ def _check_distinct(reach: Reach, names: Sequence[str], call: Call) -> None:
             raise InvalidInput(f"sessions: {other!r} and {name!r} are the same session", hint="leave one out")
 
 
-def _collapsed(found: Mapping[str, dict[str, Any]]) -> Outcomes:
+def _content(app: App, call: Call, blob_id: str) -> str:
+    """Return what tells a blob's content from another's: its SHA-256, or its id where not all of it was kept."""
+    try:
+        return app.blobs.describe(call.caller, blob_id).sha256 or blob_id
+    except NotFound:
+        return blob_id
+
+
+def _key(outcome: Mapping[str, Any], content: Callable[[str], str]) -> str:
+    """Return what equal outcomes have in common: long outputs are equal by their content, not by their blobs' ids."""
+    result: dict[str, Any] = outcome.get("result", {})
+    blobs = {name: content(value) for name, value in result.items() if name.endswith("_blob") and value}
+    if any(f"{stream}_bytes" in result and f"{stream}_blob" not in blobs for stream in ("stdout", "stderr")):
+        return secrets.token_hex(16)  # what was cut and is kept nowhere is not known to be equal
+    return json.dumps({**outcome, "result": {**result, **blobs}}, sort_keys=True)
+
+
+def _collapsed(found: Mapping[str, dict[str, Any]], content: Callable[[str], str]) -> Outcomes:
     together: dict[str, Outcome] = {}
     for place, outcome in found.items():
-        key = json.dumps(outcome, sort_keys=True)
+        key = _key(outcome, content)
         if key in together:
             together[key].sessions.append(place)
         else:

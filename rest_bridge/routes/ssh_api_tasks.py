@@ -35,7 +35,7 @@ ROUTES = (
         "GET",
         "/command/task/{task_id}",
         command.task,
-        only=("task_id", "session_id", "output_offset", "error_offset", "wait_s", "max_output_bytes"),
+        only=("task_id", "session_id", "output_offset", "error_offset", "wait_s", "until", "max_output_bytes"),
         shape=_TASK_IN_LINES,
     ),
     # Not documented: which tasks there are, and their end.

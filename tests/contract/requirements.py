@@ -459,7 +459,7 @@ REQUIREMENTS = tuple(
         ),
         ("mcp.completion", "issue 4", "Names of machines and remote paths are completed, each caller's own."),
         ("mcp.progress", "issue 4", "A long command tells how long it has run and how much it has said."),
-        ("mcp.small_answers", "issue 4", "`seq 1 200000` costs 12 KiB; no large payload is sent twice."),
+        ("mcp.small_answers", "issue 4", "`seq 1 200000` costs 24 KiB, the whole result in both halves."),
         (
             "prompts.true",
             "issue 4, prompts",

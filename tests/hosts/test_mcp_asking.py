@@ -206,29 +206,46 @@ async def test_one_call_on_two_machines_answers_for_each_and_equal_outcomes_come
 
 
 @ERAS
-@pytest.mark.requirement("mcp.small_answers")
-async def test_a_long_output_costs_12_kib_and_all_of_it_can_be_had(app: App, deb: Host, mode: str) -> None:
+@pytest.mark.requirement("mcp.small_answers", "fault.N15")
+async def test_a_long_output_costs_24_kib_and_all_of_it_can_be_had_from_the_text_alone(
+    app: App, deb: Host, mode: str
+) -> None:
     session = await connected(app, deb, "dev", DirectCall(caller()))
     async with beside(app, mode) as client:
         result = await client.call_tool("command_exec", {"session_id": session, "command": "seq 1 200000"})
-        shown = result.structured_content
-        assert shown is not None
-        page = await client.call_tool("blob_read", {"blob_id": shown["stdout_blob"], "tail": 7})
-    assert len(result.model_dump_json(by_alias=True, exclude_none=True).encode()) <= 12 * 1024
+        shown = json.loads(said(result))
+        blob = {"blob_id": shown["stdout_blob"]}
+        page = json.loads(said(await client.call_tool("blob_read", {**blob, "tail": 7})))
+        read, offset = "", 0
+        while offset is not None:
+            part = json.loads(said(await client.call_tool("blob_read", {**blob, "offset": offset, "length": 300_000})))
+            read, offset = read + part["text"], part.get("next_offset")
+    assert len(result.model_dump_json(by_alias=True, exclude_none=True).encode()) <= 24 * 1024
+    assert shown == result.structured_content
     assert shown["stdout_bytes"] == 1_288_895
     assert shown["stdout"].startswith("1\n2\n")
     assert shown["stdout"].endswith("199999\n200000\n")
-    assert page.structured_content is not None
-    assert page.structured_content["text"] == "200000\n"
+    assert page["text"] == "200000\n"
+    assert read == "".join(f"{number}\n" for number in range(1, 200_001))
 
 
-@pytest.mark.requirement("mcp.small_answers")
-async def test_the_twin_that_sends_it_twice_costs_more(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_ssh.server.answers.BOTH_LIMIT_BYTES", 10**9)
+@pytest.mark.requirement("fault.N15")
+async def test_a_client_that_reads_only_text_sees_every_line_of_a_file(app: App, deb: Host) -> None:
     session = await connected(app, deb, "dev", DirectCall(caller()))
+    lines = [f"line {number} of three hundred" for number in range(1, 301)]
+    place = f"/tmp/lines-{number()}"
     async with beside(app) as client:
-        result = await client.call_tool("command_exec", {"session_id": session, "command": "seq 1 200000"})
-    assert len(result.model_dump_json(by_alias=True, exclude_none=True).encode()) > 12 * 1024
+        given = {"session_id": session, "path": place}
+        await client.call_tool("file_write", {**given, "content": "\n".join(lines)})
+        shown = json.loads(said(await client.call_tool("file_read", given)))
+    await outside(deb, f"rm -f {place}", user="dev")
+    assert shown["content"].split("\n") == lines
+
+
+def said(result: types.CallToolResult) -> str:
+    (content,) = result.content
+    assert isinstance(content, types.TextContent)
+    return content.text
 
 
 @ERAS

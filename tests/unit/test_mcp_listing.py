@@ -77,12 +77,10 @@ async def test_each_tool_says_all_four_hints_as_declared(listed: list[types.Tool
         assert not (hints.read_only_hint and hints.destructive_hint), tool.name
 
 
-async def test_arguments_are_closed_and_each_is_described(listed: list[types.Tool]) -> None:
+async def test_arguments_are_described(listed: list[types.Tool]) -> None:
     for tool in listed:
         assert tool.input_schema["type"] == "object"
         for schema in schemas(tool.input_schema):
-            if "properties" in schema:
-                assert schema["additionalProperties"] is False, tool.name
             for name, each in schema.get("properties", {}).items():
                 assert each.get("description"), f"{tool.name}: {name}"
 

@@ -60,11 +60,11 @@ async def test_hints_follow_from_the_declaration(server: Server[Any], mode: str)
     )
 
 
-async def test_schemas_are_strict_and_keep_a_field_called_title(server: Server[Any]) -> None:
+async def test_schemas_are_lean_and_keep_a_field_called_title(server: Server[Any]) -> None:
     async with Client(server) as client:
         listed = {tool.name: tool for tool in (await client.list_tools()).tools}
     schema = listed["toys_echo"].input_schema
-    assert schema["additionalProperties"] is False
+    assert "additionalProperties" not in schema
     assert schema["properties"]["title"]["type"] == "string"
     assert "title" not in schema
     assert "title" not in schema["properties"]["text"]
@@ -208,7 +208,7 @@ async def test_a_mistake_of_ours_shows_a_reference_and_nothing_else(
 async def test_a_mistake_outside_the_tool_leaks_no_more(
     server: Server[Any], mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def wrong(result: object) -> types.CallToolResult:
+    def wrong(result: object, limit_bytes: int) -> types.CallToolResult:
         raise ValueError("the secret lies in /etc/x")
 
     monkeypatch.setattr("mcp_ssh.server.endpoint.succeeded", wrong)
@@ -229,14 +229,30 @@ async def test_an_error_of_the_protocol_passes(server: Server[Any], mode: str, m
             await client.call_tool("toys_echo", {"text": "x"})
 
 
-async def test_a_large_result_is_whole_in_the_structure_and_short_in_the_text(server: Server[Any], mode: str) -> None:
+@pytest.mark.requirement("fault.N15")
+async def test_a_result_within_the_output_cap_is_whole_in_both_halves(server: Server[Any], mode: str) -> None:
     async with Client(server, mode=mode) as client:
+        for size, lines in ((10, 3), (8192, 0), (300_000, 5000), (2 * 1024 * 1024, 0)):
+            result = await client.call_tool("toys_large", {"size": size, "lines": lines})
+            assert len(result.content) == 1
+            assert json.loads(text(result)) == result.structured_content
+
+
+@pytest.mark.requirement("fault.N15")
+async def test_a_result_beyond_the_output_cap_is_short_in_the_text_and_says_where_the_rest_is(
+    tmp_path: Path, mode: str
+) -> None:
+    config = Config(security=SecurityConfig(max_output_kb=1))
+    async with (
+        open_app(tmp_path / "short", config) as app,
+        Client(build_server(app, REGISTRY, Surface(("toys",)), caller=OWNER), mode=mode) as client,
+    ):
         result = await client.call_tool("toys_large", {"size": 300_000, "lines": 5000})
     assert result.structured_content is not None
     whole = result.structured_content["text"]
     assert len(whole) == 300_000
     assert len(result.structured_content["lines"]) == 5000
-    assert len(text(result).encode()) <= 4096
+    assert 8192 < len(text(result).encode()) <= 66 * 1024
     short = json.loads(text(result))
     assert short["exit_code"] == 3
     head, tail = re.split(r"…\[\d+ characters left out\]…", short["text"])
@@ -247,17 +263,6 @@ async def test_a_large_result_is_whole_in_the_structure_and_short_in_the_text(se
     assert short["lines"][0] == "line 0"
     assert re.fullmatch(r"…\[\d+ more\]", short["lines"][-1])
     assert "structuredContent has the whole result" in result.content[1].text  # pyright: ignore[reportAttributeAccessIssue]
-
-
-async def test_a_result_is_sent_twice_up_to_four_kib_and_not_beyond(server: Server[Any]) -> None:
-    empty = len(json.dumps({"text": "", "exit_code": 3, "lines": []}, separators=(",", ":")))
-    async with Client(server) as client:
-        small = await client.call_tool("toys_large", {"size": 4096 - empty})
-        larger = await client.call_tool("toys_large", {"size": 4096 - empty + 1})
-    assert json.loads(text(small)) == small.structured_content
-    assert len(small.content) == 1
-    assert json.loads(text(larger)) != larger.structured_content
-    assert len(larger.content) == 2
 
 
 async def test_text_that_cannot_be_written_is_replaced_not_fatal(server: Server[Any], mode: str) -> None:

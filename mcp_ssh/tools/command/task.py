@@ -5,10 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from mcp_ssh.params import LARGEST_NUMBER, Becoming, Result, ShellText, output_limit
+from mcp_ssh.params import LARGEST_NUMBER, MODEL_DOORS, Becoming, Result, ShellText, output_limit
 from mcp_ssh.probes.tasks import Piece, Seen, TaskStatus
 from mcp_ssh.ssh import tasks as engine
+from mcp_ssh.ssh.elapsing import elapsing
 from mcp_ssh.ssh.session import Session
+from mcp_ssh.store.tasks import LastLook
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.command.line import (
     Encoding,
@@ -22,6 +24,9 @@ from mcp_ssh.tools.command.line import (
 
 SHOWN = 200
 """The most tasks of one list."""
+
+UNTIL_END_S = 30.0
+"""How long the end of a task is waited for where no time is named; clients give a call about a minute."""
 
 TASK_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
 TaskId = Annotated[str, Field(pattern=TASK_NAME, description="Id of the task, or its task_name.")]
@@ -84,15 +89,21 @@ async def background(host: Session, params: Background, call: Call) -> Begun:
 
 class Poll(Becoming):
     task_id: TaskId
-    output_offset: int = Field(
-        default=0,
+    output_offset: int | None = Field(
+        default=None,
         ge=-LARGEST_NUMBER,
         le=LARGEST_NUMBER,
-        description="First byte of output to return; negative: from its end.",
+        description="First byte of output to return; negative: from its end. Omitted: on from your last look; over"
+        " REST 0.",
     )
-    error_offset: int = Field(default=0, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, description="The same of error.")
-    wait_s: float = Field(
-        default=0.0, ge=0, le=300, description="Seconds to wait for output behind the offsets or the end."
+    error_offset: int | None = Field(
+        default=None, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, description="The same of error."
+    )
+    wait_s: float | None = Field(
+        default=None, ge=0, le=300, description="Seconds to wait at most. Default 0; with until end 30."
+    )
+    until: Literal["news", "end"] = Field(
+        default="news", description="Wait for news, those of a second together, or for the end."
     )
     max_output_bytes: int | None = Field(
         default=None, ge=256, description="Bytes of each stream to return. Default 8 KiB for models, 1 MiB over REST."
@@ -101,7 +112,12 @@ class Poll(Becoming):
 
     def time_limit_s(self) -> float:
         """The wait, and what the machine may take to answer."""
-        return self.wait_s + 45.0
+        return self.waits_s + 45.0
+
+    @property
+    def waits_s(self) -> float:
+        """How long the machine is given."""
+        return (UNTIL_END_S if self.until == "end" else 0.0) if self.wait_s is None else self.wait_s
 
 
 class Polled(Result):
@@ -119,29 +135,23 @@ class Polled(Result):
     output_next: int = Field(description="output_offset of the next call.")
     error_next: int = Field(description="error_offset of the next call.")
     more: bool | None = Field(default=None, description="True where more is there already.")
-    output_from: int | None = Field(default=None, description="Where output starts, if not at output_offset.")
-    error_from: int | None = Field(default=None, description="Where error starts, if not at error_offset.")
+    output_from: int | None = Field(default=None, description="Where output starts, if not where it was asked for.")
+    error_from: int | None = Field(default=None, description="The same of error.")
     dropped: bool | None = Field(default=None, description="True where a full disk made output be dropped.")
     invalid_utf8: bool | None = Field(default=None, description="True where bytes were replaced; base64 keeps them.")
 
 
 @tool(Risk.READ, idempotent=False)
 async def task(host: Session, params: Poll, call: Call) -> Polled:
-    """Look at a background task: whether it runs, its exit code, and what it said since the last look.
+    """Look at a background task: whether it runs, its exit code, and what it said since your last look.
 
-    Pass output_next and error_next of the last answer as offsets, and nothing is missed or repeated. With wait_s the
-    answer comes as soon as there is news. Only the last part of very long output is kept. Works after a dropped link
-    and a restart of this server, on any session of the same account and machine.
+    Without offsets each look goes on where the last one ended; output_offset 0 gives all of it again. With wait_s the
+    answer comes with the first news of the task, with until end once it ended or the wait is over. Only the last part
+    of very long output is kept. Works after a dropped link and a restart of this server, on any session of the same
+    account and machine.
     """
-    seen = await engine.look(
-        host,
-        call.caller,
-        params.task_id,
-        output=params.output_offset,
-        error=params.error_offset,
-        limit=output_limit(params.max_output_bytes, call.door, host.limits.output_bytes),
-        wait_s=params.wait_s,
-    )
+    async with elapsing(call, lambda: f"looking at {params.task_id}"):
+        seen, output_from, error_from = await _seen(host, params, call)
     if seen.status != "running":  # it may have changed what the next login finds, while a shell waited
         host.renew_spares()
     output, output_next = _said(seen, seen.output, params.encoding)
@@ -157,8 +167,36 @@ async def task(host: Session, params: Poll, call: Call) -> Polled:
         error_next=error_next,
     )
     _add_end(polled, seen)
-    _add_marks(polled, seen, params)
+    _add_marks(polled, seen, params.encoding, (output_from, error_from))
+    host.tasks.looks.keep(
+        call.caller.id, _name(host, params.task_id), LastLook(seen.cookie, polled.output_next, polled.error_next)
+    )
     return polled
+
+
+async def _seen(host: Session, params: Poll, call: Call) -> tuple[Seen, int, int]:
+    """Look once, and once more where the last look was at another task of the same name."""
+    last = host.tasks.looks.find(call.caller.id, _name(host, params.task_id)) if call.door in MODEL_DOORS else None
+    while True:
+        output = (last.output if last else 0) if params.output_offset is None else params.output_offset
+        error = (last.error if last else 0) if params.error_offset is None else params.error_offset
+        seen = await engine.look(
+            host,
+            call.caller,
+            params.task_id,
+            output=output,
+            error=error,
+            limit=output_limit(params.max_output_bytes, call.door, host.limits.output_bytes),
+            wait_s=params.waits_s,
+            until_end=params.until == "end",
+        )
+        if last is None or last.cookie == seen.cookie:
+            return seen, output, error
+        last = None
+
+
+def _name(host: Session, task_id: str) -> tuple[str, ...]:
+    return host.name, host.acting.user if host.acting else "", task_id
 
 
 def _add_end(result: "Polled | Known | Cancelled", seen: Seen) -> None:
@@ -166,12 +204,12 @@ def _add_end(result: "Polled | Known | Cancelled", seen: Seen) -> None:
         result.end_time, result.exit_code = seen.ended_at, seen.exit_code
 
 
-def _add_marks(polled: Polled, seen: Seen, params: Poll) -> None:
+def _add_marks(polled: Polled, seen: Seen, encoding: Encoding, asked: tuple[int, int]) -> None:
     if polled.output_next < seen.output.total or polled.error_next < seen.error.total:
         polled.more = True
-    if seen.output.start != params.output_offset:
+    if seen.output.start != asked[0]:
         polled.output_from = seen.output.start
-    if seen.error.start != params.error_offset:
+    if seen.error.start != asked[1]:
         polled.error_from = seen.error.start
     if seen.cut:
         polled.dropped = True
@@ -179,7 +217,7 @@ def _add_marks(polled: Polled, seen: Seen, params: Poll) -> None:
         seen.output.content[: polled.output_next - seen.output.start],
         seen.error.content[: polled.error_next - seen.error.start],
     )
-    if params.encoding == "utf-8" and not all(map(is_utf8, shown)):
+    if encoding == "utf-8" and not all(map(is_utf8, shown)):
         polled.invalid_utf8 = True
 
 
