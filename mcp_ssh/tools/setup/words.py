@@ -13,6 +13,10 @@ PackageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9+._:-]*[A-Za
 LOCK_WAIT: Any = Field(
     default=60, ge=0, le=600, description="Seconds to wait for another package manager at work on the machine."
 )
+UNREAD: Any = Field(
+    default=None,
+    description="What the package manager said of repositories that it could not read; it goes on without them.",
+)
 
 
 class Change(Result):
