@@ -80,3 +80,24 @@ class Table:
     def of(self, zone: Zone) -> "Table":
         """The rules that packets of a zone meet."""
         return replace(self, rules=tuple(rule for rule in self.rules if rule.zone in {None, zone.name}))
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """The rules that another program keeps, and that one chain's packets must pass too.
+
+    Attributes:
+        program: Who lists them, such as `iptables-legacy` or `nft`.
+        table: Their table as the program calls it.
+        chain: Whose packets they see: INPUT, OUTPUT or FORWARD; empty for a chain that is reached by a jump only.
+        name: The chain as the program calls it.
+        policy: What becomes of packets that none of them decides.
+    """
+
+    program: str
+    table: str
+    family: Family
+    chain: str
+    name: str
+    policy: str
+    rules: tuple[FilterRule, ...]

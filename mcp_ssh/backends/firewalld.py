@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mcp_ssh.backends.filter_rules import Family, FilterRule, Table, Zone
 from mcp_ssh.backends.firewalld_rules import LAST, direct_words, parse, policy_rule, priority_of
 from mcp_ssh.backends.iptables import words_of
+from mcp_ssh.backends.nft_rules import SCRIPT as OTHER_RULE_SETS
 from mcp_ssh.backends.placement import place_of
 from mcp_ssh.commandline import Command, command, script
 from mcp_ssh.errors import Unsupported
@@ -122,7 +123,7 @@ class Firewalld:
 
     def ask(self, _chain: str | None, families: tuple[Family, ...]) -> PartsAsked:
         """The question for the rules, of every chain."""
-        return ask_parts(FUNCTIONS + _RULES, _both(families))
+        return ask_parts(FUNCTIONS + _RULES + OTHER_RULE_SETS, _both(families))
 
     def ask_raw(self, families: tuple[Family, ...]) -> PartsAsked:
         """The question for all zones and direct rules as firewall-cmd lists them."""
@@ -183,6 +184,10 @@ class Firewalld:
     def save(self, _parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
         """Keep the rules as they are for the next boot."""
         return [("ipv4", command("firewall-cmd", "--runtime-to-permanent"))]
+
+    def kept_files(self, _parts: Mapping[str, str]) -> list[str]:
+        """None that firewalld names: it keeps them in its own configuration."""
+        return []
 
     def restore(self, _parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
         """Have the rules as they were kept."""

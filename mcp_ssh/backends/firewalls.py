@@ -78,6 +78,10 @@ class Firewall(Protocol):
         """
         ...
 
+    def kept_files(self, parts: Mapping[str, str], /) -> list[str]:
+        """The files that the rules are kept in, given what the machine answered."""
+        ...
+
     def restore(self, parts: Mapping[str, str], /) -> list[tuple[Family, Command]]:
         """Have the rules as they were kept.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from mcp_ssh.backends import iptables_kept
 from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
 from mcp_ssh.backends.iptables_kept import PROGRAMS
+from mcp_ssh.backends.nft_rules import SCRIPT as OTHER_RULE_SETS
 from mcp_ssh.backends.placement import place_of
 from mcp_ssh.commandline import Command, command
 from mcp_ssh.probes.parts import PartsAsked, ask_parts
@@ -73,6 +74,7 @@ def conditions(words: list[str]) -> Iterator[tuple[str, str]]:
 # changed by one command, which fails as a whole, so there is nothing to withdraw.
 FUNCTIONS = r"""
 program() { if [ "$1" = ipv4 ]; then echo iptables; else echo ip6tables; fi; }
+lacks_family() { case $1:$2:$3 in ipv6:0:*) return 1 ;; ipv6:*"Address family not supported"*) ;; *) return 1 ;; esac; }
 state() { "$(program "$1")" -w 5 -S ${chain:+"$chain"}; }
 saved() { "$1-save" -t filter && "$1-save" | sed "/^[*]filter/,/^COMMIT/d"; }
 keep() { saved "$(program "$1")" >"$dir/$1.kept" && [ -s "$dir/$1.kept" ]; }
@@ -92,11 +94,13 @@ ask() {
     tables=$(program "$1")
     if ! command -v "$tables" >/dev/null 2>&1; then
         part "$1_lacks"
+        [ "$1" != ipv6 ] || [ -e /proc/net/if_inet6 ] || part no_ipv6
         return
     fi
     part "$1_text"; said=$("$tables" -w 5 -L ${chain:+"$chain"} -n -v -x --line-numbers 2>&1); code=$?
     printf "%s\n" "$said"
     part "$1_code"; echo "$code"
+    ! lacks_family "$1" "$code" "$said" || part no_ipv6
     rules=$(state "$1" 2>/dev/null)
     part "$1_sum"; printf "%s\n" "$rules" | cksum
     part "$1_rules"; printf "%s\n" "$rules"
@@ -126,7 +130,7 @@ class Iptables:
 
     def ask(self, chain: str | None, families: tuple[Family, ...]) -> PartsAsked:
         """The question for the rules: as people read them, and as the programs do."""
-        return ask_parts(FUNCTIONS + _RULES, [chain or "", *_asked(families)])
+        return ask_parts(FUNCTIONS + _RULES + OTHER_RULE_SETS, [chain or "", *_asked(families)])
 
     def ask_raw(self, families: tuple[Family, ...]) -> PartsAsked:
         """The question for the filter table as `iptables-restore` takes it."""
@@ -163,6 +167,10 @@ class Iptables:
     def save(self, parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
         """Keep the rules as they are for the next boot."""
         return iptables_kept.save(iptables_kept.parse_kept(parts))
+
+    def kept_files(self, parts: Mapping[str, str]) -> list[str]:
+        """The files that the rules are kept in."""
+        return list(iptables_kept.parse_kept(parts).files.values())
 
     def restore(self, parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
         """Have the rules as they were kept."""

@@ -37,6 +37,11 @@ elif command -v update-rc.d >/dev/null 2>&1; then
 elif command -v chkconfig >/dev/null 2>&1; then
     way=our-init
 fi
+if command -v ip6tables-save >/dev/null 2>&1; then
+    case $(ip6tables-save 2>&1 >/dev/null) in *"Address family not supported"*) part no_ipv6 ;; esac
+elif [ ! -e /proc/net/if_inet6 ]; then
+    part no_ipv6
+fi
 part way; echo "$way"
 part ipv4_file; echo "$file4"
 part ipv6_file; echo "$file6"
@@ -102,20 +107,47 @@ _SERVICES: Mapping[str, tuple[str, str, str]] = {
     "our-debian-init": (f"/etc/init.d/{OURS}", _INIT, "755"),
     "our-init": (f"/etc/init.d/{OURS}", _INIT, "755"),
 }
+# $1: the services that have to start with the machine. The rest: the command lines that enable them. What these print
+# is shown only where it had no effect: `update-rc.d` complains of a missing unit on machines without systemd.
+_ENABLE_AND_CHECK = r"""
+services=$1
+shift
+said=$(for line; do eval "$line"; done 2>&1)
+starts() {
+    if [ -d /run/systemd/system ]; then systemctl --quiet is-enabled -- "$1"
+    elif command -v rc-update; then ls -d "/etc/runlevels/"*"/$1"
+    else
+        for link in /etc/rc[2-5].d/S[0-9][0-9]"$1" /etc/rc.d/rc[2-5].d/S[0-9][0-9]"$1" /; do
+            [ ! -e "$link" ] || break
+        done
+        [ "$link" != / ]
+    fi >/dev/null 2>&1
+}
+for service in $services; do
+    starts "$service" || { code=1; printf "%s\n%s does not start with the machine\n" "$said" "$service"; }
+done
+exit "${code:-0}"
+"""
 _ENABLE: Mapping[str, Sequence[tuple[str, ...]]] = {
+    "netfilter-persistent": (),
     "netfilter-persistent-systemd": (("systemctl", "enable", "netfilter-persistent"),),
     "openrc": (("rc-update", "add", "iptables", "boot"), ("rc-update", "add", "ip6tables", "boot")),
-    "systemd": (("systemctl", "enable", "iptables", "ip6tables"),),
+    "systemd": (("systemctl", "enable", "iptables"), ("systemctl", "enable", "ip6tables")),
     "our-systemd": (("systemctl", "enable", OURS),),
     "our-openrc": (("rc-update", "add", OURS, "boot"),),
     "our-debian-init": (("update-rc.d", OURS, "defaults"), ("update-rc.d", OURS, "enable")),
     "our-init": (("chkconfig", "--add", OURS), ("chkconfig", OURS, "on")),
 }
+_SERVICE_NAMES: Mapping[str, str] = {
+    "netfilter-persistent": "netfilter-persistent", "netfilter-persistent-systemd": "netfilter-persistent",
+    "openrc": "iptables ip6tables", "systemd": "iptables ip6tables",
+}  # fmt: skip
+"""The services that put the rules back at boot, where they are not ours."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """How a machine keeps its rules: the way, each family's file, and which of them are there."""
+    """How a machine keeps its rules: the way, the file of each family it has, and which of them are there."""
 
     way: str
     files: Mapping[Family, str]
@@ -129,8 +161,9 @@ def ask_kept() -> PartsAsked:
 
 def parse_kept(parts: Mapping[str, str]) -> Kept:
     """The way that the machine told of."""
-    files: dict[Family, str] = {family: parts[f"{family}_file"].strip() for family in PROGRAMS}
-    return Kept(parts["way"].strip(), files, tuple(family for family in PROGRAMS if f"{family}_there" in parts))
+    families: list[Family] = [family for family in PROGRAMS if family != "ipv6" or "no_ipv6" not in parts]
+    files: dict[Family, str] = {family: parts[f"{family}_file"].strip() for family in families}
+    return Kept(parts["way"].strip(), files, tuple(family for family in families if f"{family}_there" in parts))
 
 
 def save(kept: Kept) -> list[tuple[Family, Command]]:
@@ -145,11 +178,14 @@ def save(kept: Kept) -> list[tuple[Family, Command]]:
             hint="install iptables-persistent or iptables-services, or keep what firewall_raw tells",
         )
     steps: list[tuple[Family, Command]] = [
-        (family, script(_SAVE, [kept.files[family], program])) for family, program in PROGRAMS.items()
+        (family, script(_SAVE, [file, PROGRAMS[family]])) for family, file in kept.files.items()
     ]
     if kept.way in _SERVICES:
         steps.append(("ipv4", script(_WRITE, _SERVICES[kept.way])))
-    return steps + [("ipv4", command(*each)) for each in _ENABLE.get(kept.way, ())]
+    lines = [each for each in _ENABLE[kept.way] if "ipv6" in kept.files or "ip6tables" not in each]
+    services = _SERVICE_NAMES.get(kept.way, OURS).split()
+    named = " ".join(each for each in services if "ipv6" in kept.files or each != "ip6tables")
+    return [*steps, ("ipv4", script(_ENABLE_AND_CHECK, [named, *(command(*each).line() for each in lines)]))]
 
 
 def restore(kept: Kept) -> list[tuple[Family, Command]]:

@@ -90,7 +90,7 @@ case $q in ?*/) q=${q%/} ;; esac
 # Where it will really be, whether it is there already or not.
 goal() {
   case ${q##*/} in . | ..) whole "$q"; g=$full; return ;; esac
-  why=$(stat "${q%/*}/." 2>&1) || stop unreachable "$why"
+  why=$(stat "${q%/*}/." 2>&1) || { shown=${qshown%/*}; stop unreachable "$why"; }
   whole "${q%/*}/."
   g=${full%/}/${q##*/}
 }
@@ -358,9 +358,13 @@ def _same(answer: Answer) -> ToolError:
 
 
 def _unreachable(answer: Answer) -> ToolError:
-    error = failure(answer.path, answer.body)
-    error.message = "the folder of the destination cannot be used: " + answer.text.rpartition(": ")[2].strip()
-    return error
+    reason = answer.text.rpartition(": ")[2].strip()
+    error = type(failure(answer.path, answer.body))
+    return error(
+        f"the destination's folder {named(answer.path)} cannot be used: {reason}",
+        hint="make it with file_mkdir; a destination is a path on the same machine, without a machine's name before it",
+        details={"path": answer.path},
+    )
 
 
 _TREE_WORDS: Words = {

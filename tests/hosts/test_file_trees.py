@@ -6,7 +6,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import file, session
-from tests.doors import DirectCall, Way, caller
+from tests.doors import DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected, login, outside
 from tests.hosts.transfers import FOLDER, On, opened, refused
@@ -151,3 +151,15 @@ async def test_files_and_folders_are_moved_and_nothing_is_replaced_unasked(on: O
     await on.call(file.move, src=f"{FOLDER}/a", dst=f"{FOLDER}/b", overwrite=True)
     assert await on.outside("cat b; find . -mindepth 1 -maxdepth 1 | sort") == "1\n./b\n./full\n./moved\ntree\n"
     await refused("invalid_input", 400, on.call(file.move, src="/home/dev", dst=f"{FOLDER}/home"))
+
+
+@pytest.mark.requirement("fault.N12")
+async def test_a_destination_whose_folder_is_missing_is_the_one_that_is_named(direct: On) -> None:
+    await direct.outside("touch f")
+    for tool in (file.copy, file.move):
+        for dst, folder in (("alpine:/srv", "alpine:"), (f"{FOLDER}/no/such/f", f"{FOLDER}/no/such")):
+            with pytest.raises(Fault) as missing:
+                await direct.call(tool, src=f"{FOLDER}/f", dst=dst)
+            assert (missing.value.code, missing.value.payload["details"]["path"]) == ("not_found", folder)
+            assert repr(folder) in missing.value.payload["message"]
+    assert await direct.outside("ls -A") == "f\n"

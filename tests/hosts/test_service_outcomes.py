@@ -33,7 +33,8 @@ esac
 """
 STAYS = "exec sleep 100000"
 DIES = "echo the-port-is-taken >&2; logger -t {0} the-port-is-taken; exit 3"
-Put = Callable[[Host, str, str, str], Awaitable[Any]]
+Act = Callable[[str], Awaitable[dict[str, Any]]]
+Put = Callable[..., Awaitable[Act]]
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ async def put(app: App) -> AsyncGenerator[Put]:
     """Install a service: its host, its name, its program, and what its unit or init script says beside it."""
     placed: list[tuple[Host, str]] = []
 
-    async def install(host: Host, name: str, program: str, more: str = "") -> Any:
+    async def install(host: Host, name: str, program: str, more: str = "") -> Act:
         placed.append((host, name))
         await write(host, f"/srv/{name}.program", program.format(name))
         if host.name == "alpine":
@@ -57,7 +58,11 @@ async def put(app: App) -> AsyncGenerator[Put]:
             await write(host, f"/etc/systemd/system/{name}.service", SYSTEMD.format(more))
             await outside(host, "systemctl daemon-reload")
         on = {**await opened(Direct(app), app, host, "root"), "service": name}
-        return lambda action: Direct(app).call(system.service, {**on, "action": action})
+
+        async def act(action: str) -> dict[str, Any]:
+            return await Direct(app).call(system.service, {**on, "action": action})
+
+        return act
 
     yield install
     for host, name in placed:

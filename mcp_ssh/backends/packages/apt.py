@@ -58,19 +58,26 @@ class Apt:
 
     def installed(self) -> Command:
         """By dpkg-query -W."""
-        return english("dpkg-query", "-W", "-f", r"${db:Status-Abbrev} ${Package} ${Version}\n")
+        return english("dpkg-query", "-W", "-f", r"${db:Status-Abbrev} ${Package} ${Version} ${Architecture}\n")
 
     def inventory(self, output: str) -> Inventory:
-        """The second letter of the state: i, and W and t with triggers to come, are installed; F, H and U half-way."""
+        """The second letter of the state: i, and W and t with triggers to come, are installed; F, H and U half-way.
+
+        The machine's own architecture is that of dpkg. A package of another one is called as apt calls it: `lib:i386`.
+        """
+        rows = [words for line in output.splitlines() if len(words := line.split()) > 2]
+        architectures = {words[1]: words[3] for words in rows if len(words) > 3 and words[1] == "dpkg"}
+        native = {"all", "", architectures.get("dpkg", "")}
         versions: dict[str, str] = {}
         broken: set[str] = set()
-        for line in output.splitlines():
-            words = line.split()
-            if len(words) == 3 and words[0][1:2] in {"i", "W", "t"}:
-                versions[words[1]] = words[2]
-            elif len(words) == 3 and words[0][1:2] in {"F", "H", "U"}:
-                broken.add(words[1])
-        return Inventory(versions, frozenset(broken))
+        for state, package, version, *architecture in rows:
+            foreign = architecture[:1] if not native.issuperset(architecture[:1]) else []
+            name = ":".join([package, *foreign])
+            if state[1:2] in {"i", "W", "t"}:
+                versions[name] = version
+            elif state[1:2] in {"F", "H", "U"}:
+                broken.add(name)
+        return Inventory(versions, frozenset(broken), frozenset(f":{each}" for each in native if each))
 
     def upgradable(self) -> Command:
         """A simulated dist-upgrade: it names those, too, that a mere upgrade keeps back."""

@@ -2,8 +2,9 @@
 
 import html
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from mcp_ssh.commandline import Command, command
@@ -26,10 +27,18 @@ class Inventory:
     Attributes:
         versions: By name, of those that are installed and whole; several versions of one, such as kernels, in one text.
         broken: Those whose installation began and failed.
+        native: What may follow a name and means the machine's own architecture, such as `:amd64` or `.x86_64`. The
+            name of a package of another architecture ends with that.
     """
 
     versions: Mapping[str, str]
     broken: frozenset[str] = frozenset()
+    native: frozenset[str] = frozenset()
+
+    def name_of(self, given: str) -> str:
+        """The name that a package has here: one of the machine's own architecture goes without it."""
+        ending = next((each for each in self.native if given.endswith(each)), "")
+        return given if given in self.versions else given.removesuffix(ending)
 
 
 @dataclass(frozen=True)
@@ -138,9 +147,58 @@ def inventory_of_lines(output: str) -> Inventory:
     return Inventory({name: ", ".join(sorted(each)) for name, each in versions.items()})
 
 
+def inventory_of_rpms(output: str) -> Inventory:
+    """Read lines with a name, a version and an architecture each; the machine's own is the one most of them have."""
+    rows = [line.split() for line in output.splitlines()]
+    named = [_architecture_of(row) for row in rows]
+    counts = Counter(each for each in named if each not in {"", "noarch", "(none)"})
+    own = counts.most_common(1)[0][0] if counts else ""
+    lines = [
+        f"{row[0]}{'' if architecture in {own, '', 'noarch', '(none)'} else '.' + row[2]} {row[1]}"
+        for row, architecture in zip(rows, named, strict=True)
+        if len(row) > 1
+    ]
+    native = {f".{each}" for each in ("noarch", own) if each}
+    return replace(inventory_of_lines("\n".join(lines)), native=frozenset(native))
+
+
+def _architecture_of(row: Sequence[str]) -> str:
+    """A row's architecture; i386 to i686 are one."""
+    architecture = row[2] if len(row) > 2 else ""
+    return "i386" if architecture in {"i386", "i486", "i586", "i686"} else architecture
+
+
+_RPM_ARCHITECTURES = (
+    *(".noarch", ".x86_64", ".i386", ".i486", ".i586", ".i686"),
+    *(".aarch64", ".armv7hl", ".ppc64le", ".s390x", ".riscv64"),
+)
+
+
 def others_removed(planned: Sequence[Planned], names: Sequence[str]) -> list[str]:
-    """Packages that go though nobody named them."""
-    return [each.name for each in planned if each.to_version is None and each.name not in names]
+    """Packages that go though nobody named them. What is planned may lack the architecture that a name has."""
+    named = {*names, *(name.rpartition(".")[0] for name in names if name.endswith(_RPM_ARCHITECTURES))}
+    return [each.name for each in planned if each.to_version is None and each.name not in named]
+
+
+_UNREAD = (
+    "W: Failed to fetch", "W: Some index files failed", "W: GPG error", "W: An error occurred during the signature",
+    "Ignoring repositories:", "Skipping repository", "Warning: Skipping repository", "Some of the repositories have",
+    "WARNING: opening", "WARNING: updating", "WARNING: fetching", "error: failed retrieving", "error: failed to sync",
+)  # fmt: skip
+"""How the lines begin by which a manager says that it goes on without a repository, most often with exit code 0."""
+
+
+def unread_repositories(output: str) -> list[str]:
+    """The lines that say which repositories could not be read, so that older data or none counts; the first 20."""
+    lines = [line.strip()[:500] for line in output.splitlines() if line.strip().startswith(_UNREAD)]
+    return list(dict.fromkeys(lines))[:20]
+
+
+def has_failed(said: Said) -> bool:
+    """Whether an answer holds a line of error: exit codes alone also say that nothing was found."""
+    lines = (line.strip().lower() for line in said.output.splitlines())
+    errors = ("e: ", "error", "fatal", '<message type="error"')
+    return said.exit_code != 0 and any(line.startswith(errors) for line in lines)
 
 
 _REASON = re.compile(r"^\s*(?:E:|W: Fail|dpkg: error|[Ee]rror\b|ERROR|No provider|No match|\d+ error|Fail|\* )")

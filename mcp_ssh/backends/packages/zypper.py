@@ -12,7 +12,7 @@ from mcp_ssh.backends.packages.manager import (
     Planned,
     Said,
     english,
-    inventory_of_lines,
+    inventory_of_rpms,
     others_removed,
 )
 from mcp_ssh.commandline import Command
@@ -64,11 +64,11 @@ class Zypper:
 
     def installed(self) -> Command:
         """By rpm -qa."""
-        return english("rpm", "-qa", "--qf", r"%{NAME} %{VERSION}-%{RELEASE}\n")
+        return english("rpm", "-qa", "--qf", r"%{NAME} %{VERSION}-%{RELEASE} %{ARCH}\n")
 
     def inventory(self, output: str) -> Inventory:
         """A line each."""
-        return inventory_of_lines(output)
+        return inventory_of_rpms(output)
 
     def upgradable(self) -> Command:
         """By zypper list-updates."""

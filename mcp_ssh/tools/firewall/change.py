@@ -9,12 +9,21 @@ from pydantic import AfterValidator, Field
 
 from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
 from mcp_ssh.backends.firewalls import Change, Firewall, choose
+from mcp_ssh.backends.other_rule_sets import find_other_rule_sets
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, InvalidInput, PermissionDenied, RemoteFailed
 from mcp_ssh.params import Planned, Result
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tools.firewall.guard import Said, made
-from mcp_ssh.tools.firewall.rules import FAMILIES, Heard, IpVersion, code_in, heard_of, overruled
+from mcp_ssh.tools.firewall.rules import (
+    FAMILIES,
+    Heard,
+    IpVersion,
+    code_in,
+    drop_absent_family,
+    heard_of,
+    overruled,
+)
 
 
 def _network(text: str) -> str:
@@ -51,8 +60,10 @@ class Changed(Result):
     ipv6: Heard | None = Field(description="What IPv6's program said; null where it was not run.")
     error: str | None = Field(description="Why it failed, else null.")
     warning: str | None = Field(
-        default=None, description="Set where firewalld's policy objects decide before, so that it may have no effect."
+        default=None,
+        description="Set where policy objects of firewalld or other rule sets may keep it from having an effect.",
     )
+    note: str | None = Field(default=None, description="Set where the machine has no IPv6.")
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,7 @@ async def change(
     acting = await host.privileged()
     asked = firewall.ask(chain, families)
     parts = asked.parts((await acting.run(asked.command)).stdout)
+    families, absent = drop_absent_family(parts, families)
     heard: dict[Family, Heard] = {family: heard_of(parts, family) for family in families}
     tables: dict[Family, Table] = {
         family: firewall.table(parts, family) for family in families if not heard[family].exit_code
@@ -142,7 +154,8 @@ async def change(
         )
         expect_done(said)
     told = _told(firewall, steps, failed, said)
-    return told.model_copy(update=overruled(tables, chain, rule))
+    others = [each for family in tables for each in find_other_rule_sets(parts, family, firewall.name)]
+    return told.model_copy(update={**overruled(tables, others, chain, rule), **absent})
 
 
 def _told(firewall: Firewall, steps: Sequence[Step], failed: Mapping[Family, Heard], said: Said) -> Changed:

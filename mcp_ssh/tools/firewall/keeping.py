@@ -18,6 +18,9 @@ class Kept(Result):
     commands: list[str] = Field(description="What was run, or would be.")
     output: str = Field(description="What the commands said.")
     error: str | None = Field(description="Why it failed, else null.")
+    files: list[str] | None = Field(
+        default=None, description="The files that the rules are kept in; omitted where firewalld keeps them."
+    )
 
 
 @tool(Risk.CHANGE, idempotent=True)
@@ -25,13 +28,13 @@ async def save(host: Session, params: Planned, call: Call) -> Kept:
     """Keep the firewall's running rules, so that they are there after a reboot.
 
     In the files that the machine's own packages read at boot; where there are none, a small service is set up for it.
-    Needs root; sudo -n is tried.
+    Fails where the service that puts them back does not start with the machine. Needs root; sudo -n is tried.
     """
     firewall = choose(await host.platform())
     acting = await host.privileged()
     asked = firewall.ask_kept()
-    planned = firewall.save(asked.parts((await acting.run(asked.command)).stdout))
-    return await _done(acting, params, Change(firewall, planned, None, {}, 0))
+    parts = asked.parts((await acting.run(asked.command)).stdout)
+    return await _done(acting, params, Change(firewall, firewall.save(parts), None, {}, 0), firewall.kept_files(parts))
 
 
 @tool(Risk.DESTROY, idempotent=True)
@@ -43,11 +46,12 @@ async def restore(host: Session, params: Changing, call: Call) -> Kept:
     firewall = choose(await host.platform())
     acting = await host.privileged()
     asked = firewall.ask_kept()
-    planned = firewall.restore(asked.parts((await acting.run(asked.command)).stdout))
-    return await _done(acting, params, Change(firewall, planned, None, {}, params.rollback_s))
+    parts = asked.parts((await acting.run(asked.command)).stdout)
+    change = Change(firewall, firewall.restore(parts), None, {}, params.rollback_s)
+    return await _done(acting, params, change, firewall.kept_files(parts))
 
 
-async def _done(acting: Session, params: Planned, change: Change) -> Kept:
+async def _done(acting: Session, params: Planned, change: Change, files: list[str]) -> Kept:
     for _, each in change.steps:
         acting.guarded(each)
     said: Said = {}
@@ -56,7 +60,7 @@ async def _done(acting: Session, params: Planned, change: Change) -> Kept:
     heard = [heard_after(said, family) for family in FAMILIES["both"] if f"{family}_code" in said]
     rolled_back = "fired" in said
     wrong = error_of([each.error or "" for each in heard if each.exit_code], said)
-    return Kept(
+    kept = Kept(
         backend=change.firewall.name,
         success=not wrong and not rolled_back,
         rolled_back=rolled_back,
@@ -64,3 +68,4 @@ async def _done(acting: Session, params: Planned, change: Change) -> Kept:
         output="\n".join(each.output for each in heard if each.output),
         error=SHUT_OUT if rolled_back else wrong,
     )
+    return kept.model_copy(update={"files": files}) if files else kept

@@ -1,15 +1,16 @@
 """Looking at a machine's packet filter: which there is, and its rules."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal
 
 from pydantic import Field
 
-from mcp_ssh.backends.filter_rules import Family, FilterRule, Table, Zone
+from mcp_ssh.backends.filter_rules import Family, FilterRule, RuleSet, Table, Zone
 from mcp_ssh.backends.firewalls import choose
 from mcp_ssh.backends.iptables_kept import PROGRAMS
+from mcp_ssh.backends.other_rule_sets import describe, explain_overruling, find_other_rule_sets
 from mcp_ssh.backends.placement import overruling
 from mcp_ssh.errors import PermissionDenied
 from mcp_ssh.params import Becoming, OnSession, Result
@@ -91,6 +92,16 @@ class Heard(Result):
     error: str | None = Field(description="The same where it failed, else null.")
 
 
+class OtherRules(Result):
+    program: str = Field(description="Who lists them: iptables-legacy, iptables-nft, nft ….")
+    table: str = Field(description="Their table.")
+    family: Family = Field(description="ipv4 or ipv6.")
+    chain: str = Field(description="Whose packets must pass them too.")
+    policy: str = Field(description="What becomes of packets that none of them decides.")
+    rules: list[str] = Field(description="The first of those that accept or drop.")
+    count: int = Field(description="How many there are.")
+
+
 class Listed(Result):
     backend: str = Field(description="iptables or firewalld.")
     success: bool = Field(description="Whether all that was asked could be read.")
@@ -103,7 +114,13 @@ class Listed(Result):
     zones: list[ZoneInUse] | None = Field(
         default=None, description="Of firewalld, the zones that packets come in through, the default one first."
     )
-    warning: str | None = Field(default=None, description="Set where firewalld's policy objects decide before.")
+    warning: str | None = Field(
+        default=None, description="Set where firewalld's policy objects decide before, or other rule sets drop packets."
+    )
+    other_rules: list[OtherRules] | None = Field(
+        default=None, description="Rules of other programs that can drop what these accept; omitted: none were found."
+    )
+    note: str | None = Field(default=None, description="Set where the machine has no IPv6.")
 
 
 @tool(Risk.READ)
@@ -117,8 +134,10 @@ async def rules(host: Session, params: Listing, call: Call) -> Listed:
     families = FAMILIES[params.ip_version]
     asked = firewall.ask(params.chain, families)
     parts = asked.parts((await (await host.privileged()).run(asked.command)).stdout)
+    families, absent = drop_absent_family(parts, families)
     heard = {family: heard_of(parts, family) for family in families}
     tables: dict[Family, Table] = {family: firewall.table(parts, family) for family in families}
+    others = [each for family in families for each in find_other_rule_sets(parts, family, firewall.name)]
     listed = Listed(
         backend=firewall.name,
         success=all(each.exit_code == 0 for each in heard.values()),
@@ -127,25 +146,61 @@ async def rules(host: Session, params: Listing, call: Call) -> Listed:
         rules=[_shown(rule) for table in tables.values() for rule in table.rules],
         policies={family: dict(table.policies) for family, table in tables.items()},
     )
-    return listed.model_copy(update={**_zones(tables), **overruled(tables, params.chain, None)})
+    shown = [_show_other(each) for each in others if params.chain in {None, each.chain}]
+    more = {**({"other_rules": shown} if shown else {}), **absent}
+    return listed.model_copy(update={**_zones(tables), **overruled(tables, others, params.chain, None), **more})
 
 
-def overruled(tables: Mapping[Family, Table], chain: str | None, rule: FilterRule | None) -> dict[str, str]:
+def drop_absent_family(
+    parts: Mapping[str, str], families: tuple[Family, ...]
+) -> tuple[tuple[Family, ...], dict[str, str]]:
+    """Leave out IPv6 where the machine has none, unless it was asked for alone; with the note that tells of it."""
+    if "no_ipv6" not in parts or "ipv4" not in families:
+        return families, {}
+    return ("ipv4",), {"note": "the machine has no IPv6, so there are only rules of IPv4"}
+
+
+def overruled(
+    tables: Mapping[Family, Table], others: Sequence[RuleSet], chain: str | None, rule: FilterRule | None
+) -> dict[str, str]:
     """The warning that a rule, or all of them, may not decide, as a field that is left out where there is none."""
-    if chain not in {None, "INPUT"}:
-        return {}
+    texts = [_warn_of_policies(tables, rule)] if chain in {None, "INPUT"} else []
+    if rule:
+        found = [text for family in tables for text in explain_overruling(others, rule.of(family))]
+    else:
+        found = [describe(each) for each in others if chain in {None, each.chain}]
+    if found:
+        what = "what this rule accepts" if rule else "what these rules accept"
+        texts.append(f"other rule sets of the machine may drop {what}: {'; '.join(dict.fromkeys(found))[:2000]}")
+    warning = "; ".join(text for text in texts if text)
+    return {"warning": warning} if warning else {}
+
+
+def _warn_of_policies(tables: Mapping[Family, Table], rule: FilterRule | None) -> str:
     if rule:
         found = [overruling(rule.of(family), table) for family, table in tables.items()]
         texts = dict.fromkeys(each.text for each in found if each)
     else:
         texts = dict.fromkeys(each.text.partition(":")[0] for table in tables.values() for each in table.above)
     if not texts:
-        return {}
+        return ""
     what = "the rule, which may have no effect" if rule else "its zones"
-    return {
-        "warning": f"policy objects of firewalld decide before {what}: {'; '.join(texts)}"
+    return (
+        f"policy objects of firewalld decide before {what}: {'; '.join(texts)}"
         " (to see all of them: firewall-cmd --list-all-policies, with command_exec)"
-    }
+    )
+
+
+def _show_other(rule_set: RuleSet) -> OtherRules:
+    return OtherRules(
+        program=rule_set.program,
+        table=rule_set.table,
+        family=rule_set.family,
+        chain=rule_set.chain,
+        policy=rule_set.policy,
+        rules=[rule.text[:500] for rule in rule_set.rules[:20]],
+        count=len(rule_set.rules),
+    )
 
 
 def _zones(tables: Mapping[Family, Table]) -> dict[str, list[ZoneInUse]]:

@@ -1,6 +1,5 @@
 """Packages installed, removed and updated, with what became of each."""
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -9,17 +8,15 @@ from pydantic import Field
 
 from mcp_ssh.backends.detect import Platform
 from mcp_ssh.backends.packages import choose
-from mcp_ssh.backends.packages.manager import Action, Inventory, Said, reason
+from mcp_ssh.backends.packages.manager import Action, Inventory, Said, reason, unread_repositories
 from mcp_ssh.backends.packages.names import ESSENTIALS, resolve
 from mcp_ssh.commandline import Command
-from mcp_ssh.errors import Conflict, InvalidInput
+from mcp_ssh.errors import Conflict
 from mcp_ssh.params import Planned, Result
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.setup.running import Work
-from mcp_ssh.tools.setup.words import LOCK_WAIT, Change, PackageName, changes
-
-_ARCHITECTURE = re.compile(r":[a-z0-9-]+$|\.(?:noarch|x86_64|i[3-6]86|aarch64|armv7hl|ppc64le|s390x|riscv64)$")
+from mcp_ssh.tools.setup.words import LOCK_WAIT, UNREAD, Change, PackageName, changes
 
 Status = Literal["completed", "partial", "failed", "planned"]
 
@@ -43,30 +40,28 @@ class Job:
         self._work = Work(
             host, self.manager, call, timeout_s=params.timeout, lock_wait_s=params.lock_wait_s
         )  # fmt: skip
+        self.index_read = True
+        self.unread: list[str] = []
         self.before = Inventory({})
         self.after = Inventory({})
 
-    async def look(self, names: Sequence[str]) -> None:
-        """See what the machine has.
-
-        Raises:
-            InvalidInput: A name says the architecture, too, of a package that the machine has.
-        """
+    async def look(self, names: Sequence[str]) -> list[str]:
+        """Read what the machine has, and return the names as they are there, each once."""
         self.before = self.after = await self._work.inventory()
-        for name in names:
-            base = _ARCHITECTURE.sub("", name)
-            if name not in self.before.versions and base in self.before.versions:
-                raise InvalidInput(f"packages: {name!r} is a name with an architecture", hint=f"name it {base!r}")
+        return list(dict.fromkeys(map(self.before.name_of, names)))
 
     async def with_rights(self) -> None:
         """From here on as root."""
         self._work.host = await self.host.privileged()
 
     async def refresh(self) -> None:
-        """Read anew what packages there are; a failure is told, and is none of the call."""
+        """Read the repositories; `unread` tells why those that could not be read were passed over."""
         said = await self._work.change(self.manager.refresh(), "reading the repositories")
-        worked = self.manager.worked(said)
-        self.lines.append(f"[UPDATE] exit={said.exit_code}" + ("" if worked else f": {reason(said.output)}"))
+        self.index_read = self.manager.worked(said)
+        self.unread = unread_repositories(said.output) or ([] if self.index_read else [reason(said.output)])
+        failed = "" if self.index_read else f": {reason(said.output)}"
+        self.lines.append(f"[UPDATE] exit={said.exit_code}{failed}")
+        self.lines += [f"[WARN] {line}" for line in self.unread if self.index_read]
 
     async def simulate(self, action: Action, names: Sequence[str]) -> Said:
         """What it would do."""
@@ -124,6 +119,14 @@ def _status(done: Sequence[str], failed: Sequence[str]) -> Status:
     return "completed" if not failed else "partial" if done else "failed"
 
 
+def _more(job: Job, params: Changing, commands: Sequence[Command]) -> dict[str, list[str]]:
+    """The fields that are left out where there is nothing to say."""
+    return {
+        **({"commands": _lines(commands)} if params.dry_run else {}),
+        **({"unread": job.unread} if job.unread else {}),
+    }
+
+
 def _lines(commands: Sequence[Command]) -> list[str]:
     return [each.line() for each in commands]
 
@@ -154,6 +157,7 @@ class Installed(Result):
     platform: OfPlatform = Field(description="What the machine is.")
     resolved_packages: list[str] = Field(description="Names as the machine has them.")
     changes: list[Change] = Field(description="All that changed, dependencies too.")
+    unread: list[str] | None = UNREAD
     commands: list[str] | None = Field(default=None, description="With dry_run: the commands.")
 
 
@@ -168,8 +172,8 @@ async def requirements(host: Session, params: Requirements, call: Call) -> Insta
     job = Job(host, platform, call, params)
     manager = job.manager
     resolved = resolve(manager.name, params.packages or ESSENTIALS[manager.name])
-    await job.look(resolved.names)
-    missing = [name for name in resolved.names if name not in job.before.versions]
+    names = await job.look(resolved.names)
+    missing = [name for name in names if name not in job.before.versions]
     commands = [manager.refresh()] if params.update_first else []
     commands += [manager.change("install", missing)] if missing else []
     job.lines += [f"[SKIP] {name}: {manager.name} has no such package" for name in resolved.skipped]
@@ -179,11 +183,9 @@ async def requirements(host: Session, params: Requirements, call: Call) -> Insta
         if params.update_first:
             await job.refresh()
         reasons = await job.transact("install", missing) if missing else {}
-    installed = [name for name in resolved.names if name not in reasons] if not params.dry_run else []
+    installed = [name for name in names if name not in reasons] if not params.dry_run else []
     if not params.dry_run:
-        job.lines += [
-            f"[FAIL] {name}: {reasons[name]}" if name in reasons else f"[OK] {name}" for name in resolved.names
-        ]
+        job.lines += [f"[FAIL] {name}: {reasons[name]}" if name in reasons else f"[OK] {name}" for name in names]
     result = Installed(
         status="planned" if params.dry_run else _status(installed, list(reasons)),
         installed=installed,
@@ -191,10 +193,10 @@ async def requirements(host: Session, params: Requirements, call: Call) -> Insta
         output="\n".join(job.lines),
         package_manager=manager.name,
         platform=OfPlatform(**{name: getattr(platform, name) for name in OfPlatform.model_fields}),
-        resolved_packages=list(resolved.names),
+        resolved_packages=names,
         changes=await job.changes(),
     )
-    return result.model_copy(update={"commands": _lines(commands)}) if params.dry_run else result
+    return result.model_copy(update=_more(job, params, commands))
 
 
 # ---- setup_remove ------------------------------------------------------------------------------------------------
@@ -206,11 +208,14 @@ class Remove(Changing):
 
 
 class Changed(Result):
-    status: Status = Field(description="completed, partial, failed; planned with dry_run.")
+    status: Status = Field(
+        description="completed, partial, failed; planned with dry_run. Without all repositories it is not completed."
+    )
     changes: list[Change] = Field(description="All that changed.")
     failed: list[str] = Field(description="Packages that were not changed.")
     output: str = Field(description="A line a step and package.")
     package_manager: str = Field(description="Who did it.")
+    unread: list[str] | None = UNREAD
     commands: list[str] | None = Field(default=None, description="With dry_run: the commands.")
 
 
@@ -223,10 +228,10 @@ async def remove(host: Session, params: Remove, call: Call) -> Changed:
     job = Job(host, await host.platform(), call, params)
     manager = job.manager
     resolved = resolve(manager.name, params.packages)
-    await job.look(resolved.names)
-    present = [name for name in resolved.names if name in job.before.versions or name in job.before.broken]
+    names = await job.look(resolved.names)
+    present = [name for name in names if name in job.before.versions or name in job.before.broken]
     job.lines += [f"[SKIP] {name}: {manager.name} has no such package" for name in resolved.skipped]
-    job.lines += [f"[SKIP] {name}: not installed" for name in resolved.names if name not in present]
+    job.lines += [f"[SKIP] {name}: not installed" for name in names if name not in present]
     removal = manager.with_dependents if params.dependents else partial(manager.change, "remove")
     commands = [removal(present)] if present else []
     reasons: dict[str, str] = {}
@@ -275,9 +280,9 @@ async def update(host: Session, params: Update, call: Call) -> Changed:
     job = Job(host, await host.platform(), call, params)
     manager = job.manager
     resolved = resolve(manager.name, params.packages)
-    await job.look(resolved.names)
-    present = [name for name in resolved.names if name in job.before.versions]
-    absent = [name for name in resolved.names if name not in present]
+    names = await job.look(resolved.names)
+    present = [name for name in names if name in job.before.versions]
+    absent = [name for name in names if name not in present]
     job.lines += [f"[SKIP] {name}: {manager.name} has no such package" for name in resolved.skipped]
     refresh = params.update_first or params.index_only
     changing = not params.index_only and (bool(present) or not params.packages)
@@ -303,12 +308,17 @@ async def _changed(
             status="planned", changes=[], failed=[], output="\n".join(job.lines), package_manager=job.manager.name,
             commands=_lines(commands),
         )  # fmt: skip
+    status = _status(done, list(reasons))
+    if status == "completed" and job.unread:
+        # What was asked for, index_only or the newest of all, needs every repository.
+        status = "partial" if job.index_read or commands[1:] else "failed"
     job.lines += [f"[OK] {name}" for name in done]
     job.lines += [f"[FAIL] {name or 'all'}: {why}" for name, why in reasons.items()]
-    return Changed(
-        status=_status(done, list(reasons)),
+    changed = Changed(
+        status=status,
         changes=found,
         failed=[name for name in reasons if name],
         output="\n".join(job.lines),
         package_manager=job.manager.name,
     )
+    return changed.model_copy(update=_more(job, params, commands))

@@ -3,14 +3,14 @@
 from pydantic import Field
 
 from mcp_ssh.backends.packages import PackageManager, choose
-from mcp_ssh.backends.packages.manager import Action, reason
+from mcp_ssh.backends.packages.manager import Action, Said, has_failed, reason, unread_repositories
 from mcp_ssh.backends.packages.names import resolve
 from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.params import Becoming, Result
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.setup.running import Work
-from mcp_ssh.tools.setup.words import LOCK_WAIT, Change, PackageName, change_of
+from mcp_ssh.tools.setup.words import LOCK_WAIT, UNREAD, Change, PackageName, change_of
 
 # ---- setup_search ------------------------------------------------------------------------------------------------
 
@@ -39,6 +39,7 @@ class FoundPackages(Result):
     count: int = Field(description="How many are listed.")
     truncated: bool = Field(description="Whether there are more.")
     package_manager: str = Field(description="Who was asked.")
+    unread: list[str] | None = UNREAD
 
 
 @tool(Risk.READ)
@@ -50,15 +51,19 @@ async def search(host: Session, params: Search, call: Call) -> FoundPackages:
     manager = choose(await host.platform())
     work = _work(host, manager, call, params)
     said, inventory = await work.ask(manager.search(params.query))
+    listed = manager.found(said.output)
+    if not listed:
+        _refuse_failure(manager, said)
     word = params.query.lower()
-    found = sorted(manager.found(said.output), key=lambda each: (word not in each.name.lower(), each.name))
+    found = sorted(listed, key=lambda each: (word not in each.name.lower(), each.name))
     packages = [
         FoundPackage(name=each.name, summary=each.summary, installed_version=inventory.versions.get(each.name))
         for each in found[: params.max_results]
     ]
-    return FoundPackages(
+    told = FoundPackages(
         packages=packages, count=len(packages), truncated=len(found) > len(packages), package_manager=manager.name
     )
+    return told.model_copy(update=_unread(said))
 
 
 # ---- setup_upgradable --------------------------------------------------------------------------------------------
@@ -68,6 +73,7 @@ class Upgradable(Result):
     packages: list[Change] = Field(description="Packages with a newer version.")
     count: int = Field(description="How many.")
     package_manager: str = Field(description="Who was asked.")
+    unread: list[str] | None = UNREAD
 
 
 @tool(Risk.READ)
@@ -79,10 +85,26 @@ async def upgradable(host: Session, params: Looking, call: Call) -> Upgradable:
     manager = choose(await host.platform())
     said, inventory = await _work(host, manager, call, params).ask(manager.upgradable())
     newer = manager.newer(said.output)
-    if not newer and not manager.worked(said) and "rror" in said.output:
-        raise RemoteFailed(f"{manager.name} failed: {reason(said.output)}", hint="see with command_exec what it says")
+    if not newer:
+        _refuse_failure(manager, said)
     changes = [change_of(name, inventory, version) for name, version in sorted(newer.items())]
-    return Upgradable(packages=changes, count=len(changes), package_manager=manager.name)
+    told = Upgradable(packages=changes, count=len(changes), package_manager=manager.name)
+    return told.model_copy(update=_unread(said))
+
+
+def _refuse_failure(manager: PackageManager, said: Said) -> None:
+    """Raise where the manager failed: then that it named nothing does not mean that there is nothing.
+
+    Raises:
+        RemoteFailed: It said an error.
+    """
+    if not manager.worked(said) and has_failed(said):
+        raise RemoteFailed(f"{manager.name} failed: {reason(said.output)}", hint="see with command_exec what it says")
+
+
+def _unread(said: Said) -> dict[str, list[str]]:
+    lines = unread_repositories(said.output)
+    return {"unread": lines} if lines else {}
 
 
 # ---- setup_check -------------------------------------------------------------------------------------------------

@@ -15,6 +15,10 @@ PackageName = Annotated[
 LOCK_WAIT: Any = Field(
     default=60, ge=0, le=600, description="Seconds to wait for another package manager at work on the machine."
 )
+UNREAD: Any = Field(
+    default=None,
+    description="What the package manager said of repositories that it could not read; it goes on without them.",
+)
 
 
 class Change(Result):
