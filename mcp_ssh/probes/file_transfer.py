@@ -107,8 +107,10 @@ if [ -d "$p" ]; then
   read -r from || exit 0
   need tar
   cd "$p" || stop denied
+  # Holes of files stay holes.
+  case $(tar --version 2>/dev/null) in *"GNU tar"*) sparse=-S ;; *) sparse='' ;; esac
   begin ok; end
-  exec tar -c -f - .
+  exec tar $sparse -c -f - .
 fi
 [ -f "$p" ] || stop special
 exec 3<"$p"

@@ -12,7 +12,7 @@ import anyio
 
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ConnectFailed, TimedOut, Unsupported
-from mcp_ssh.policy import Rules, matches, rules_for
+from mcp_ssh.policy import LocalFolders, Rules, matches, rules_for
 from mcp_ssh.ssh.dial import Dialer, NetworkFailed, new_password_wanted
 from mcp_ssh.ssh.failures import lost
 from mcp_ssh.ssh.hostkeys import HostKeys
@@ -92,7 +92,11 @@ async def open_session(
         limits=Limits(
             config.security.max_output_kb * 1024,
             config.sftp.max_file_size_mb * 1024 * 1024,
-            (blobs.beside("transfers"), *map(Path, config.sftp.local_folders)),
+            LocalFolders(
+                blobs.state_folder,
+                tuple(map(Path, config.sftp.local_folders)),
+                config.sftp.transfer_quota_mb * 1024 * 1024,
+            ),
             config.ssh.task_output_mb * 1024 * 1024,
             config.ssh.task_keep_days,
         ),
