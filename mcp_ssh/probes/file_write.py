@@ -20,7 +20,7 @@ mode=$1 count=$2 maximum=$3 permissions=$4 expected=$5 suffix=$6 base=666
 need stat readlink cat sync chmod chown mv ln ls rm dd touch
 [ "$expected" = any ] || need sha256sum
 given=$(umask)
-part='' new='' back='' touched='' note=''
+part='' new='' back='' touched='' note='' own=''
 
 clean() { [ -z "$touched" ] || undo; rm -f ${part:+"$part"} ${new:+"$new"} ${back:+"$back"}; }
 answer() { clean; trap - EXIT; stop "$@"; }
@@ -202,6 +202,7 @@ in_place() {
 # Returns only where the file changed under it.
 attempt() {
   lock "$1" || { tries=$((tries + 1)); return; }
+  [ -z "$own" ] || is_own || answer raced
   expect
   size=0
   if [ "$old" != none ]; then set -- $old; size=$1 owner=$2 links=$3 access=$4; fi

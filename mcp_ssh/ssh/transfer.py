@@ -21,6 +21,7 @@ from mcp_ssh.probes.file_transfer import (
     BLOCK,
     Damaged,
     Offer,
+    Raced,
     Summed,
     ask_receive,
     ask_send,
@@ -113,13 +114,16 @@ async def upload(host: Session, wish: Wish, source: Source, progress: Progress) 
 
     Raises:
         Damaged: What arrived is not what was sent; the old file is unchanged.
+        Raced: Other uploads of the same file ended first, twice.
     """
     try:
         return await _upload(host, wish, source, progress)
+    except Raced:
+        pass
     except Damaged as error:
         if not error.offset:
             raise
-    # What an earlier try left was bad; it is removed now.
+    # What an earlier try left was bad, or another call put it in place.
     return await _upload(host, wish, source, progress)
 
 
