@@ -137,8 +137,14 @@ class SftpConfig(Area):
     )
     local_folders: list[str] = Field(
         default_factory=list,
-        description="Folders of this machine that HTTP callers may upload from and download to, beside `transfers` in"
-        " the folder of this file. The owner, at the command line or over stdio, may use any.",
+        description="Folders of this machine that every HTTP caller may upload from and download to, beside its own"
+        " `transfers/<caller>` in the folder of this file. The owner, at the command line or over stdio, may use any.",
+    )
+    transfer_quota_mb: int = Field(
+        default=2048,
+        ge=1,
+        le=1_000_000,
+        description="MiB that each HTTP caller may keep in its own folder; each file counts 4 KiB more than its size.",
     )
 
 

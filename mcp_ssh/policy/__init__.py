@@ -1,8 +1,7 @@
 """May this caller do this? Asked once for every call, whichever door it came through."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 
 from mcp_ssh.config import AuthConfig, SecurityConfig
 from mcp_ssh.errors import InvalidInput, Refused
@@ -16,12 +15,15 @@ from mcp_ssh.hosts import (
     names_outright,
 )
 from mcp_ssh.policy.limits import CallLimits, Rate
+from mcp_ssh.policy.local_places import LocalFolders, LocalPlace, local_place
 from mcp_ssh.policy.rules import Rules, rules_for
 from mcp_ssh.suggestions import suggest
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 
 __all__ = [
     "CallLimits",
+    "LocalFolders",
+    "LocalPlace",
     "Rate",
     "Rules",
     "address_matters",
@@ -130,27 +132,3 @@ def may_use_identities(caller: Caller, machine: Machine, security: SecurityConfi
 def may_use_defaults(host: str | None, username: str | None, auth: AuthConfig) -> bool:
     """Whether a call may use the configured secrets: they go to the configured host and account, never elsewhere."""
     return host in {None, "", auth.default_host} and username in {None, "", auth.default_username}
-
-
-def local_place(caller: Caller, path: str, folders: Sequence[Path]) -> Path:
-    """Where a path of this machine leads at the end of all links, if the caller may go there. Asks the file system.
-
-    Args:
-        caller: The server's owner may go anywhere the server's process may; others stay in the folders.
-        path: As the caller gave it; relative ones start in the first folder, the owner's where the server was started.
-        folders: The folders for others than the owner.
-
-    Raises:
-        Refused: The path leads out of the folders.
-    """
-    if caller.owner:
-        return Path(path).expanduser().resolve()
-    allowed = [folder.resolve() for folder in folders]
-    place = (allowed[0] / path).resolve()
-    if not any(place.is_relative_to(folder) for folder in allowed):
-        raise Refused(
-            "local_path: leads out of the folders that callers over HTTP may use on this server's machine",
-            hint="give a relative path: it starts in the transfers folder; the owner can add folders to"
-            " sftp.local_folders",
-        )
-    return place

@@ -125,9 +125,7 @@ def named(path: str) -> str:
 
 def failure(path: str, text: bytes) -> ToolError:
     """The error that a program's message on the machine means."""
-    said = _COUNTS.sub("", text[-1024:].decode("utf-8", "replace"))
-    reason = said.strip().rpartition("\n")[2]
-    cause = reason.rpartition(": ")[2]
+    reason, cause = _reason(text)
     if cause in _MISSING:
         return NotFound(f"{named(path)} does not exist", hint="list its folder with file_list", details={"path": path})
     if cause in _DENIED:
@@ -136,6 +134,18 @@ def failure(path: str, text: bytes) -> ToolError:
         return InvalidInput(f"{named(path)}: {cause.lower()}", details={"path": path})
     meaning, hint = _CAUSES.get(cause, (reason or "the machine gave no reason", None))
     return RemoteFailed(f"{named(path)}: {meaning}", hint=hint, details={"path": path, "reason": reason})
+
+
+def _reason(text: bytes) -> tuple[str, str]:
+    """The last line that a program said, and the cause at its end."""
+    said = _COUNTS.sub("", text[-1024:].decode("utf-8", "replace"))
+    reason = said.strip().rpartition("\n")[2]
+    return reason, reason.rpartition(": ")[2]
+
+
+def blames_file_system(text: bytes) -> bool:
+    """Whether a program failed because a file system takes no more."""
+    return _reason(text)[1] in _CAUSES
 
 
 def denied(path: str) -> ToolError:

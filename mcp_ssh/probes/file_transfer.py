@@ -2,7 +2,8 @@
 
 An upload is collected in a file beside the target whose name follows from target and source. What is there when a link
 is cut stays, so the next try goes on from it. It is written at its offset, never appended to: two
-writers of the same file, as when the end of a dead connection was not noticed yet, write the same bytes.
+writers of the same file, as when the end of a dead connection was not noticed yet, write the same bytes. The first to
+end puts the file in place, and the other one starts again.
 """
 
 import hashlib
@@ -44,6 +45,9 @@ umask 077
     + _SUMMING
     + r"""
 kept=$room/.mcp-ssh-$suffix.part part=''
+# Another upload of the same file puts the file with this name in place when it ends. What comes then is written to a
+# new one, which lacks what came before.
+is_own() { [ "$(stat -c %i "$kept" 2>/dev/null)" = "$own" ]; }
 # Only a file of ours, that nobody else can hold by another name.
 mine() { [ ! -L "$kept" ] && [ -f "$kept" ] && [ "$(stat -c "%u %h" "$kept")" = "$(id -u) 1" ]; }
 fresh() { make "$kept" : || answer failed "$why"; }
@@ -51,6 +55,9 @@ if [ -e "$kept" ] || [ -L "$kept" ]; then mine || answer foreign "$kept"; else f
 have=$(size_of "$kept")
 [ "$have" -le "$count" ] || { rm -f "$kept"; fresh; have=0; }
 [ "$have" = "$count" ] || have=$((have / block * block))
+# While this is open, no other file can have its inode.
+exec 8<"$kept"
+own=$(stat -c %i "$kept")
 begin ok; printf "have %s" "$have"; end
 hex=''
 if [ $((count - have)) -ge 1048576 ] && dd iflag=fullblock count=0 </dev/null 2>/dev/null; then
@@ -82,6 +89,7 @@ elif [ "$have" != "$count" ]; then
   why=$(head -c $((count - have)) | dd of="$kept" bs=$block seek=$((have / block)) conv=notrunc 2>&1) ||
     { part=$kept; answer failed "$why"; }
 fi
+is_own || { part=$kept; answer raced; }
 [ "$(size_of "$kept")" = "$count" ] || answer short
 hex=${hex:-$(sum "$kept")}
 if [ -z "$whole" ]; then begin ok; end; read -r whole || exit 1; fi
@@ -107,8 +115,10 @@ if [ -d "$p" ]; then
   read -r from || exit 0
   need tar
   cd "$p" || stop denied
+  # Holes of files stay holes.
+  case $(tar --version 2>/dev/null) in *"GNU tar"*) sparse=-S ;; *) sparse='' ;; esac
   begin ok; end
-  exec tar -c -f - .
+  exec tar $sparse -c -f - .
 fi
 [ -f "$p" ] || stop special
 exec 3<"$p"
@@ -164,7 +174,9 @@ def ask_receive(
     """
     suffix = partial_name(path, size, source)
     arguments = ["overwrite", str(size), str(ANY_SIZE), permissions or "", "any", suffix, f"{usual:03o}", sha256 or ""]
-    return ask(_RECEIVE, path, arguments, words={**WRITE_WORDS, "foreign": _foreign, "damaged": Damaged})
+    return ask(
+        _RECEIVE, path, arguments, words={**WRITE_WORDS, "foreign": _foreign, "damaged": Damaged, "raced": Raced}
+    )
 
 
 def partial_name(*source: object) -> str:
@@ -259,6 +271,17 @@ class Damaged(Conflict):
             details={"path": answer.path},
         )
         self.offset = int(answer.body)
+
+
+class Raced(Conflict):
+    """Another upload of the same file ended first."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(
+            f"another upload of the same file to {named(answer.path)} ended first; its file is there, whole",
+            hint="compare the file there with the source, and try again if it differs",
+            details={"path": answer.path},
+        )
 
 
 class Larger(ToolError):

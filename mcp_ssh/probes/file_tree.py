@@ -1,7 +1,7 @@
 """Making, removing, copying and moving files and folders of a remote machine: sh scripts, and their answers."""
 
-from mcp_ssh.errors import Conflict, InvalidInput, ToolError
-from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
+from mcp_ssh.errors import Conflict, InvalidInput, RemoteFailed, ToolError
+from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, Words, ask, blames_file_system, failure, named, packed
 from mcp_ssh.probes.protected import GUARD, refused
 
 _COMMON = (
@@ -27,6 +27,13 @@ place() {
 spare_name() { if place "$1"; then spare "$full"; fi; }
 spare_all() {
   if covers "$1"; then stop protected "$1"; fi
+}
+# Copies `$p` to `$1`, a name of our own beside the goal `$g`.
+copy_beside() {
+  clean() { rm -rf "$1"; }
+  trap 'clean "$new"' EXIT
+  trap "exit 1" HUP INT PIPE TERM
+  why=$(cp -a "$p" "$1" 2>&1) || stop copying "$why" "$g"
 }
 count_in() { find "$1" ! -type d -print0 2>/dev/null | tr -dc '\0' | wc -c; }
 """
@@ -219,13 +226,11 @@ if [ -d "$p" ] && [ ! -L "$p" ]; then
 fi
 count=$(count_in "$p")
 if [ -d "$g" ]; then
-  why=$(cp -a "$p/." "$g/" 2>&1) || stop failed "$why"
+  why=$(cp -a "$p/." "$g/" 2>&1) || stop copying "$why" "$g"
 else
   new=${g%/*}/.mcp-ssh-$2.copy
-  clean() { rm -rf "$new"; }
-  trap clean EXIT
-  trap "exit 1" HUP INT PIPE TERM
-  why=$(cp -a "$p" "$new" 2>&1 && mv -f -T "$new" "$g" 2>&1) || stop failed "$why"
+  copy_beside "$new"
+  why=$(mv -f -T "$new" "$g" 2>&1) || stop copying "$why" "$g"
 fi
 begin ok; echo $count; printf %s "$qshown"; end
 """
@@ -237,7 +242,7 @@ _MOVE = packed(
     + _GUARD
     + _SECOND
     + r"""
-need mv readlink stat
+need mv cp rm readlink stat
 r=$shown
 must_exist "$p"
 spare_name "$p"
@@ -254,8 +259,39 @@ spare "$g"
 if [ -d "$p" ] && [ ! -L "$p" ] && lands "$p" "$g"; then stop protected "$g"; fi
 force=-n
 [ "$2" != 1 ] || force=-f
-why=$(mv $force -T "$p" "$g" 2>&1) || stop failed "$why"
-! there "$p" || stop occupied "$g"
+# The mount that a path with all links resolved is on, in `$mount`.
+mount_of() {
+  mount=/
+  [ -r /proc/self/mountinfo ] || return 0
+  while read -r _ _ _ _ each _; do
+    case $each in *[!a-zA-Z0-9/._:@+-]*) each=$(printf %b. "$each"); each=${each%.} ;; esac
+    case $1/ in "${each%/}"/*) [ ${#each} -lt ${#mount} ] || mount=$each ;; esac
+  done </proc/self/mountinfo
+}
+# A name can only be changed within one mount of one file system. Elsewhere mv removes the goal first and copies into
+# its name, so the copy is made beside it.
+moved=''
+if place "$p" && whole "${full%/*}/."; then
+  from=${full%/} into=${g%/*}
+  mount_of "$from"; home=$mount
+  mount_of "$into"
+  if [ "$home" != "$mount" ] || [ "$(stat -c %d "$p")" != "$(stat -c %d "$into/.")" ]; then
+    { [ -w "$from/." ] && [ -x "$from/." ]; } || stop denied
+    state() { stat -c "%s %i %y %z" "$p" 2>&1; }
+    new=$into/.mcp-ssh-$3.copy before=$(state)
+    copy_beside "$new"
+    [ -d "$new" ] || [ "$(state)" = "$before" ] || stop moving
+    why=$(mv $force -T "$new" "$g" 2>&1) || stop copying "$why" "$g"
+    ! there "$new" || stop occupied "$g"
+    trap - EXIT
+    why=$(rm -rf "$p" 2>&1) || stop doubled "$why" "$g"
+    moved=1
+  fi
+fi
+if [ -z "$moved" ]; then
+  why=$(mv $force -T "$p" "$g" 2>&1) || stop copying "$why" "$g"
+  ! there "$p" || stop occupied "$g"
+fi
 begin ok; echo 0; printf %s "$qshown"; end
 """
 )
@@ -298,9 +334,16 @@ def ask_copy(source: str, destination: str, name: str) -> Asked:
     return ask(_COPY, source, [destination, name], words=_TREE_WORDS)
 
 
-def ask_move(source: str, destination: str, *, overwrite: bool) -> Asked:
-    """Rename a file or folder; `parse_count` reads the answer."""
-    return ask(_MOVE, source, [destination, "1" if overwrite else "0"], words=_TREE_WORDS)
+def ask_move(source: str, destination: str, name: str, *, overwrite: bool) -> Asked:
+    """Rename a file or folder, or copy it to another file system and remove it; `parse_count` reads the answer.
+
+    Args:
+        source: What is moved.
+        destination: What it is called afterwards.
+        name: What the name of an unfinished copy has in it.
+        overwrite: Replace a file that is there.
+    """
+    return ask(_MOVE, source, [destination, "1" if overwrite else "0", name], words=_TREE_WORDS)
 
 
 def parse_count(answer: Answer) -> tuple[int, str]:
@@ -357,6 +400,31 @@ def _same(answer: Answer) -> ToolError:
     )
 
 
+def _copying(answer: Answer) -> ToolError:
+    """A copy that failed: at the destination where that is full, read-only or closed, else at the source."""
+    goal, said = answer.trailer.decode("utf-8", "replace"), answer.text
+    at_goal = blames_file_system(answer.body) or ".mcp-ssh-" in said or goal in said
+    return failure(goal if at_goal else answer.path, answer.body)
+
+
+def _moving(answer: Answer) -> ToolError:
+    return Conflict(
+        f"{named(answer.path)} changed while it was being copied to another file system; nothing was moved",
+        hint="try again when nothing writes to it, or copy it with file_copy",
+        details={"path": answer.path},
+    )
+
+
+def _doubled(answer: Answer) -> ToolError:
+    goal = answer.trailer.decode("utf-8", "replace")
+    error = failure(answer.path, answer.body)
+    return RemoteFailed(
+        f"{named(goal)} is complete, but {named(answer.path)} could not be removed whole ({error.message})",
+        hint="remove what is left of the source with file_remove or file_rmdir",
+        details={"path": answer.path, "destination": goal},
+    )
+
+
 def _unreachable(answer: Answer) -> ToolError:
     reason = answer.text.rpartition(": ")[2].strip()
     error = type(failure(answer.path, answer.body))
@@ -377,5 +445,8 @@ _TREE_WORDS: Words = {
     "occupied": _occupied,
     "inside": _inside,
     "same": _same,
+    "copying": _copying,
+    "moving": _moving,
+    "doubled": _doubled,
     "unreachable": _unreachable,
 }

@@ -20,7 +20,7 @@ mode=$1 count=$2 maximum=$3 permissions=$4 expected=$5 suffix=$6 base=666
 need stat readlink cat sync chmod chown mv ln ls rm dd touch
 [ "$expected" = any ] || need sha256sum
 given=$(umask)
-part='' new='' back='' touched='' note=''
+part='' new='' back='' touched='' note='' own=''
 
 clean() { [ -z "$touched" ] || undo; rm -f ${part:+"$part"} ${new:+"$new"} ${back:+"$back"}; }
 answer() { clean; trap - EXIT; stop "$@"; }
@@ -156,10 +156,18 @@ fill() {
   [ "$(size_of "$t")" -le "$2" ] || cut "$t" "$2"
 }
 
+# Whether the file can be written to at all: it may be append-only, immutable, on a read-only mount, or a program that
+# runs. Changes nothing.
+opens() { why=$(dd if=/dev/null of="$t" bs=1 count=0 conv=notrunc 2>&1); }
+
 # Nothing may end this half-way: what ends the call by a signal is ignored from here on, by every program started.
 undo() {
   trap "" HUP INT PIPE TERM
-  if [ "$touched" = append ]; then cut "$t" "$size"; else fill "$back" "$size"; fi
+  if [ "$touched" = append ]; then
+    [ "$(size_of "$t")" = "$size" ] || cut "$t" "$size"
+  else
+    cmp -s "$back" "$t" || fill "$back" "$size"
+  fi
   undone=$? touched=''
   [ $undone = 0 ] || { kept=$back back=''; }
   return $undone
@@ -178,6 +186,7 @@ in_place() {
     touched=append
     why=$({ cat "$part" >>"$t"; } 2>&1) || fail_in_place
   else
+    opens || answer failed "$why"
     back=$room/.mcp-ssh-$suffix.back
     make "$back" cat "$t" && settle "$back" || answer failed "$why"
     touched=all
@@ -193,6 +202,7 @@ in_place() {
 # Returns only where the file changed under it.
 attempt() {
   lock "$1" || { tries=$((tries + 1)); return; }
+  [ -z "$own" ] || is_own || answer raced
   expect
   size=0
   if [ "$old" != none ]; then set -- $old; size=$1 owner=$2 links=$3 access=$4; fi

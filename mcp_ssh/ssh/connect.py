@@ -13,7 +13,7 @@ import anyio
 from mcp_ssh.config import Config
 from mcp_ssh.errors import ConnectFailed, TimedOut, Unsupported
 from mcp_ssh.hosts import Machine, restricts
-from mcp_ssh.policy import Rules, rules_for
+from mcp_ssh.policy import LocalFolders, Rules, rules_for
 from mcp_ssh.ssh.dial import Dialer, new_password_wanted
 from mcp_ssh.ssh.failures import NetworkFailed, lost
 from mcp_ssh.ssh.hostkeys import HostKeys
@@ -112,7 +112,11 @@ def _limits(config: Config, blobs: Blobs) -> Limits:
     return Limits(
         config.security.max_output_kb * 1024,
         config.sftp.max_file_size_mb * 1024 * 1024,
-        (blobs.beside("transfers"), *map(Path, config.sftp.local_folders)),
+        LocalFolders(
+            blobs.state_folder,
+            tuple(map(Path, config.sftp.local_folders)),
+            config.sftp.transfer_quota_mb * 1024 * 1024,
+        ),
         config.ssh.task_output_mb * 1024 * 1024,
         config.ssh.task_keep_days,
     )

@@ -15,7 +15,8 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from mcp_ssh.errors import Conflict, InvalidInput, NotFound, PermissionDenied, RemoteFailed, ToolError
+from mcp_ssh.errors import Conflict, InvalidInput, NotFound, PermissionDenied, RemoteFailed, TooLarge, ToolError
+from mcp_ssh.ssh.local_quota import ENTRY_BYTES, UNLIMITED, Quota
 
 READ = 1024 * 1024
 ANY = 2**62
@@ -29,7 +30,11 @@ def trouble(error: OSError, shown: str) -> ToolError:
     about = f"local_path: {shown[:300]!r}"
     match error.errno:
         case errno.ENOENT:
-            return NotFound(f"{about} does not exist on this server's machine", hint="make its folder first")
+            return NotFound(
+                f"{about} does not exist on this server's machine",
+                hint="check the path; a relative one starts in your transfer folder over HTTP, else in the folder that"
+                " the server was started in",
+            )
         case errno.ENOTDIR:
             return InvalidInput(
                 f"{about} would have to be a folder on this server's machine, or lie in one, and a file is in the way",
@@ -45,19 +50,18 @@ def trouble(error: OSError, shown: str) -> ToolError:
             return RemoteFailed(f"{about}: {os.strerror(error.errno or 0).lower()}")
 
 
-def enter(folder: Path, *, make: bool = False) -> int:
+def enter(folder: Path, *, make: Quota | None = None) -> int:
     """A descriptor of a resolved folder, each part of its path entered without following links.
 
     Args:
         folder: Absolute and resolved.
-        make: Make the folders that are missing, for this account only.
+        make: Make the folders that are missing, and count them.
     """
     handle = os.open("/", _FOLDER)
     try:
         for part in folder.parts[1:]:
-            if make:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, 0o700, dir_fd=handle)
+            if make is not None:
+                make_folder(part, 0o777, handle, make)
             inner = os.open(part, _FOLDER, dir_fd=handle)
             os.close(handle)
             handle = inner
@@ -65,6 +69,17 @@ def enter(folder: Path, *, make: bool = False) -> int:
         os.close(handle)
         raise
     return handle
+
+
+def make_folder(name: str, mode: int, folder: int, quota: Quota) -> None:
+    """Make a folder in an open one, unless it is there, and count it."""
+    quota.add(ENTRY_BYTES)
+    try:
+        os.mkdir(name, mode, dir_fd=folder)
+    except OSError as error:
+        quota.remove(ENTRY_BYTES)
+        if not isinstance(error, FileExistsError):
+            raise
 
 
 class Source:
@@ -158,9 +173,10 @@ def source_in(name: str, folder: int) -> Source | None:
 class Sink:
     """A local file on its way in: collected beside the target, checked, then put in its place by one rename."""
 
-    def __init__(self, folder: int, name: str, partial: str) -> None:
+    def __init__(self, folder: int, name: str, partial: str, quota: Quota = UNLIMITED) -> None:
         self._folder = folder
         self._name = name
+        self._quota = quota
         self._partial = f".mcp-ssh-{partial}.part"
         self.digest = hashlib.sha256()
         self.have = 0
@@ -186,11 +202,17 @@ class Sink:
         while chunk := os.read(self._handle, READ):
             self.digest.update(chunk)
             self.have += len(chunk)
+        try:
+            self._quota.require(max(size - self.have, 0) + ENTRY_BYTES)
+        except TooLarge:
+            self.discard()
+            raise
 
     def restart(self) -> None:
         """Forget what is there."""
         os.ftruncate(self._handle, 0)
         os.lseek(self._handle, 0, os.SEEK_SET)
+        self._quota.remove(self.have)
         self.digest, self.have = hashlib.sha256(), 0
 
     def peek(self, offset: int, length: int) -> bytes:
@@ -198,8 +220,17 @@ class Sink:
         return os.pread(self._handle, length, offset)
 
     def write(self, *pieces: bytes | memoryview) -> None:
-        """Take the next bytes."""
+        """Take the next bytes.
+
+        Raises:
+            TooLarge: They do not fit into the quota; what was collected is removed.
+        """
         for piece in pieces:
+            try:
+                self._quota.add(len(piece))
+            except TooLarge:
+                self.discard()
+                raise
             self.digest.update(piece)
             self.have += len(piece)
             rest = memoryview(piece)
@@ -212,10 +243,12 @@ class Sink:
             facts = os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:
             mode &= 0o777 & ~_umask()
+            self._quota.add(ENTRY_BYTES)
         else:
             if not stat.S_ISREG(facts.st_mode):
                 raise InvalidInput("local_path: is not a regular file", hint="add the name the file is to have")
             mode = stat.S_IMODE(facts.st_mode)
+            self._quota.remove(facts.st_size)
         os.fchmod(self._handle, mode)
         os.fsync(self._handle)
         os.rename(self._partial, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
@@ -225,6 +258,7 @@ class Sink:
         """Remove what was collected."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._partial, dir_fd=self._folder)
+            self._quota.remove(self.have)
 
     def sweep(self) -> None:
         """Remove what downloads of long ago left in the folder, and nobody is at."""
@@ -263,20 +297,20 @@ def _umask() -> int:
 
 
 @contextlib.contextmanager
-def sink(place: Path, partial: str, size: int, *, make: bool) -> Generator[Sink]:
-    """A file to be received at a resolved place.
+def sink(place: Path, partial: str, size: int, quota: Quota = UNLIMITED) -> Generator[Sink]:
+    """A file to be received at a resolved place; the folders on the way are made.
 
     Args:
         place: Absolute and resolved.
         partial: What the name of the partial file has in it.
         size: How many bytes there will be.
-        make: Make the folders on the way.
+        quota: Counts what is written.
     """
-    folder = enter(place.parent, make=make)
+    folder = enter(place.parent, make=quota)
     try:
         if place.is_dir():
             raise InvalidInput("local_path: is a folder", hint="add the name the file is to have")
-        collected = Sink(folder, place.name, partial)
+        collected = Sink(folder, place.name, partial, quota)
         try:
             collected.resume(size)
             yield collected
@@ -286,9 +320,9 @@ def sink(place: Path, partial: str, size: int, *, make: bool) -> Generator[Sink]
         os.close(folder)
 
 
-def keep(place: Path, content: bytes, sha256: str, *, make: bool) -> None:
+def keep(place: Path, content: bytes, sha256: str, quota: Quota = UNLIMITED) -> None:
     """Make content that is in memory the file at a resolved place."""
-    with sink(place, sha256[:24], len(content), make=make) as target:
+    with sink(place, sha256[:24], len(content), quota) as target:
         target.restart()
         target.write(content)
         target.commit(0o666)

@@ -8,17 +8,20 @@ link, and a file is made beside its goal under a name of ours and renamed. Nothi
 import contextlib
 import errno
 import hashlib
+import math
 import os
 import secrets
 import stat
 import tarfile
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from mcp_ssh.errors import Conflict, PermissionDenied
-from mcp_ssh.ssh.tar_stream import Forward, entries
+from mcp_ssh.ssh.local import make_folder
+from mcp_ssh.ssh.local_quota import ENTRY_BYTES, UNLIMITED, Quota, size_in
+from mcp_ssh.ssh.tar_stream import Content, Forward, entries
 
 BATCH = 1024 * 1024
 SHOWN = 20
@@ -151,12 +154,15 @@ class Planting:
     Args:
         root: Descriptor of the folder.
         links_inside: Leave out links that lead out of the folder.
+        quota: Counts what is written.
     """
 
-    def __init__(self, root: int, tally: Tally, *, links_inside: bool) -> None:
+    def __init__(self, root: int, tally: Tally, quota: Quota = UNLIMITED, *, links_inside: bool) -> None:
         self._root = root
         self._tally = tally
         self._links_inside = links_inside
+        self._quota = quota
+        self._counted = 0
         self._token = secrets.token_hex(8)
         self._made_so_far = 0
         self._open: tuple[tuple[str, ...], int] = ((), os.dup(root))
@@ -173,7 +179,7 @@ class Planting:
         finally:
             os.close(self._open[1])
 
-    def _entry(self, entry: tarfile.TarInfo, content: Iterable[bytes | memoryview]) -> None:
+    def _entry(self, entry: tarfile.TarInfo, content: Content) -> None:
         parts = _parts(entry.name)
         if parts is None:
             self._tally.skip(entry.name)
@@ -193,9 +199,11 @@ class Planting:
                 raise
             self._tally.skip(entry.name)
 
-    def _made(self, entry: tarfile.TarInfo, parts: tuple[str, ...], content: Iterable[bytes | memoryview]) -> bool:
+    def _made(self, entry: tarfile.TarInfo, parts: tuple[str, ...], content: Content) -> bool:
         folder = self._folder(parts[:-1], 0o700)
         self._made_so_far += 1
+        self._counted = 0
+        self._count(ENTRY_BYTES)
         new = f".mcp-ssh-{self._token}{self._made_so_far:08x}.part"
         try:
             if entry.isreg():
@@ -206,24 +214,36 @@ class Planting:
                 os.symlink(entry.linkname, new, dir_fd=folder)
             elif not (entry.islnk() and self._link(entry, parts, new)):
                 return False
-            os.rename(new, parts[-1], src_dir_fd=self._folder(parts[:-1], 0o700), dst_dir_fd=self._open[1])
+            folder = self._folder(parts[:-1], 0o700)
+            with contextlib.suppress(FileNotFoundError):
+                self._quota.remove(size_in(folder, parts[-1]) + ENTRY_BYTES)
+            os.rename(new, parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
+            self._quota.remove(self._counted)
             with contextlib.suppress(OSError):
                 os.unlink(new, dir_fd=self._folder(parts[:-1], 0o700))
             raise
         return True
 
-    def _write(self, entry: tarfile.TarInfo, content: Iterable[bytes | memoryview], handle: int) -> None:
+    def _write(self, entry: tarfile.TarInfo, content: Content, handle: int) -> None:
         try:
-            for piece in content:
+            # Holes of a sparse file count, too: whoever reads or copies the file meets them.
+            self._count(entry.size)
+            for offset, piece in content:
                 rest = memoryview(piece)
                 while rest:
-                    rest = rest[os.write(handle, rest) :]
-                self._tally.size += len(piece)
+                    rest = rest[os.pwrite(handle, rest, offset + len(piece) - len(rest)) :]
+            if entry.issparse():
+                os.ftruncate(handle, entry.size)
+            self._tally.size += entry.size
             os.fchmod(handle, entry.mode & 0o777)
-            os.utime(handle, (entry.mtime, entry.mtime))
+            os.utime(handle, (_time(entry), _time(entry)))
         finally:
             os.close(handle)
+
+    def _count(self, size: int) -> None:
+        self._quota.add(size)
+        self._counted += size
 
     def _link(self, entry: tarfile.TarInfo, parts: tuple[str, ...], new: str) -> bool:
         """A second name of a file that came before."""
@@ -245,8 +265,7 @@ class Planting:
         handle = os.dup(self._root)
         try:
             for depth, part in enumerate(parts, 1):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, mode if depth == len(parts) else 0o700, dir_fd=handle)
+                make_folder(part, mode if depth == len(parts) else 0o700, handle, self._quota)
                 inner = os.open(part, _FOLDER, dir_fd=handle)
                 os.close(handle)
                 handle = inner
@@ -256,6 +275,16 @@ class Planting:
         os.close(self._open[1])
         self._open = (parts, handle)
         return handle
+
+
+LATEST_TIME = 2**33
+"""In the year 2242. File systems keep no times that are much later."""
+
+
+def _time(entry: tarfile.TarInfo) -> float:
+    """The time of an entry, within what a file system keeps."""
+    time = float(entry.mtime)
+    return min(max(time, -(2.0**31)), float(LATEST_TIME)) if math.isfinite(time) else 0.0
 
 
 _LOOP = errno.ELOOP

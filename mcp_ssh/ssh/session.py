@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import anyio
 from pydantic import SecretStr
@@ -18,7 +17,7 @@ from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
 from mcp_ssh.hosts import Machine
 from mcp_ssh.params import Become
-from mcp_ssh.policy import Rules
+from mcp_ssh.policy import LocalFolders, Rules
 from mcp_ssh.probes.protected import guarded
 from mcp_ssh.ssh.become import Acting, acting_as
 from mcp_ssh.ssh.calls import Calls
@@ -65,7 +64,7 @@ class Limits:
 
     output_bytes: int
     file_bytes: int
-    local_folders: tuple[Path, ...] = ()
+    local_folders: LocalFolders
     task_output_bytes: int = 16 * 1024 * 1024
     task_keep_days: int = 7
 

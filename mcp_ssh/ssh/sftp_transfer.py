@@ -22,7 +22,7 @@ from mcp_ssh.ssh import local
 from mcp_ssh.ssh.local import Sink, Source
 from mcp_ssh.ssh.local_tree import Tally
 from mcp_ssh.ssh.session import Session
-from mcp_ssh.ssh.sftp import Sftp, Target, entry, opened, regular, removed_on_failure, synced, told, wire_path
+from mcp_ssh.ssh.sftp import Entry, Sftp, Target, entry, opened, regular, removed_on_failure, synced, told, wire_path
 from mcp_ssh.ssh.transfer import (
     SOURCE,
     Goal,
@@ -200,7 +200,7 @@ async def download(host: Session, path: str, goal: Goal, progress: Progress) -> 
             real = await sftp.real(path)
             partial = partial_name(goal.place.name, host.name, real, *_state(facts))
             async with contextlib.AsyncExitStack() as held:
-                sink = local.sink(goal.place, partial, facts.size or 0, make=goal.make)
+                sink = local.sink(goal.place, partial, facts.size or 0, goal.quota)
                 target = await in_thread(functools.partial(sink.__enter__), goal.shown)
                 held.callback(sink.__exit__, None, None, None)
                 receiving(progress, facts.size or 0)
@@ -334,7 +334,7 @@ async def download_tree(host: Session, path: str, goal: Goal, progress: Progress
             progress.left = lambda: came(tally)
             while todo:
                 folder, place = todo.pop()
-                opening = functools.partial(local.enter, place, make=True)
+                opening = functools.partial(local.enter, place, make=goal.quota)
                 os.close(await in_thread(opening, goal.shown))
                 async for each in sftp.client.scandir(folder):
                     found = entry(each)
@@ -346,7 +346,7 @@ async def download_tree(host: Session, path: str, goal: Goal, progress: Progress
                     if stat.S_ISDIR(found.mode):
                         todo.append((there, here))
                     elif stat.S_ISREG(found.mode):
-                        await _got(sftp, there, here, found.mode, goal)
+                        await _got(sftp, there, here, found, goal)
                         tally.count += 1
                         tally.size += found.size
                         await progress.reached(tally.size)
@@ -355,14 +355,14 @@ async def download_tree(host: Session, path: str, goal: Goal, progress: Progress
             return Grown(await sftp.shown(path), tally)
 
 
-async def _got(sftp: Sftp, there: bytes, here: Path, mode: int, goal: Goal) -> None:
-    sink = local.sink(here, secrets.token_hex(12), 0, make=True)
+async def _got(sftp: Sftp, there: bytes, here: Path, found: Entry, goal: Goal) -> None:
+    sink = local.sink(here, secrets.token_hex(12), found.size, goal.quota)
     target = await in_thread(functools.partial(sink.__enter__), goal.shown)
     try:
         async with sftp.client.open(there, "rb", block_size=0) as file:
             while chunk := await _read_block(file, target.have):
                 await in_thread(functools.partial(target.write, chunk), goal.shown)
-        await in_thread(functools.partial(target.commit, mode & 0o777), goal.shown)
+        await in_thread(functools.partial(target.commit, found.mode & 0o777), goal.shown)
     except BaseException:
         target.discard()
         raise

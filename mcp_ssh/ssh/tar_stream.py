@@ -12,7 +12,14 @@ from typing import Any, cast
 
 LARGEST_READ = 1024 * 1024
 """The most that is held of a stream at once; a name, or a header of pax, that is longer is refused."""
+LARGEST_HEADER = 8 * LARGEST_READ
+"""The most that the headers of one entry may take: names, headers of pax, and the map of a sparse file."""
+LARGEST_GLOBALS = 1000
+"""How many values the global headers of pax may set."""
 BLOCK = tarfile.BLOCKSIZE
+
+Content = Iterable[tuple[int, bytes | memoryview]]
+"""The bytes of a file in pieces, each with its offset."""
 
 # Permissions, owner and group, size, time, sum; a file or a folder, no link; the magic of GNU or of POSIX.
 _PLAIN = re.compile(
@@ -33,6 +40,11 @@ class Forward(io.RawIOBase):
         self._more = more
         self._held = memoryview(b"")
         self._at = 0
+        self._headers = 0
+
+    def begin_entry(self) -> None:
+        """Allow for the headers of another entry."""
+        self._headers = 0
 
     def some(self, most: int) -> memoryview:
         """The next bytes, as many as are at hand; none at the end."""
@@ -55,7 +67,8 @@ class Forward(io.RawIOBase):
         Raises:
             tarfile.ReadError: So many are never held at once.
         """
-        if not 0 <= size <= LARGEST_READ:
+        self._headers += size
+        if not 0 <= size <= LARGEST_READ or self._headers > LARGEST_HEADER:
             raise tarfile.ReadError("a header is too long")
         parts: list[memoryview] = []
         while size and (piece := self.some(size)):
@@ -95,8 +108,8 @@ def plain(block: bytes) -> tarfile.TarInfo | None:
     return entry if kind == tarfile.REGTYPE or not entry.size else None
 
 
-def entries(stream: Forward) -> Generator[tuple[tarfile.TarInfo, Iterable[bytes | memoryview]]]:
-    """Every entry with the pieces of its content, which must be taken before the next entry.
+def entries(stream: Forward) -> Generator[tuple[tarfile.TarInfo, Content]]:
+    """Every entry with its content, which must be taken before the next entry.
 
     Raises:
         tarfile.TarError: It is no tar stream, or it ends early.
@@ -107,7 +120,10 @@ def entries(stream: Forward) -> Generator[tuple[tarfile.TarInfo, Iterable[bytes 
         while entry is not None:
             # tarfile keeps every entry it has seen.
             tar.members = []
-            yield entry, _sparse(opened, entry) if entry.issparse() else _content(stream, entry)
+            if entry.size < 0 or len(opened.pax_headers) > LARGEST_GLOBALS:
+                raise tarfile.ReadError("a header has a size or a number of values that no file has")
+            stream.begin_entry()
+            yield entry, _sparse(stream, entry, tar.offset) if entry.issparse() else _content(stream, entry)
             stream.seek(tar.offset)
             block = stream.peek(BLOCK)
             if (entry := plain(block)) is not None:
@@ -117,18 +133,28 @@ def entries(stream: Forward) -> Generator[tuple[tarfile.TarInfo, Iterable[bytes 
                 raise tarfile.ReadError("unexpected end of data")
 
 
-def _content(stream: Forward, entry: tarfile.TarInfo) -> Generator[memoryview]:
-    left = entry.size if entry.isreg() else 0
-    while left:
-        piece = stream.some(left)
+def _content(stream: Forward, entry: tarfile.TarInfo) -> Content:
+    return _segment(stream, 0, entry.size if entry.isreg() else 0)
+
+
+def _segment(stream: Forward, offset: int, size: int) -> Generator[tuple[int, memoryview]]:
+    end = offset + size
+    while offset < end:
+        piece = stream.some(end - offset)
         if not piece:
             raise tarfile.ReadError("unexpected end of data")
-        left -= len(piece)
-        yield piece
+        yield offset, piece
+        offset += len(piece)
 
 
-def _sparse(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Generator[bytes]:
-    content = tar.extractfile(entry)
-    assert content is not None  # noqa: S101 a regular entry has content
-    while piece := content.read(LARGEST_READ):
-        yield piece
+def _sparse(stream: Forward, entry: tarfile.TarInfo, end: int) -> Content:
+    """The parts of a sparse file that its entry holds; what lies between them is a hole, and is never made."""
+    stream.seek(entry.offset_data)
+    reached = 0
+    for offset, size in cast("list[tuple[int, int]]", cast("Any", entry).sparse):
+        if not size:
+            continue  # an unused place of the map
+        if not reached <= offset <= offset + size <= entry.size or stream.tell() + size > end:
+            raise tarfile.ReadError("the map of a sparse file does not fit its entry")
+        yield from _segment(stream, offset, size)
+        reached = offset + size

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from mcp_ssh.probes.file_transfer import (
     BLOCK,
     Damaged,
     Offer,
+    Raced,
     Summed,
     ask_receive,
     ask_send,
@@ -31,6 +32,7 @@ from mcp_ssh.probes.file_transfer import (
 from mcp_ssh.probes.file_write import parse_write
 from mcp_ssh.ssh import local
 from mcp_ssh.ssh.local import Sink, Source
+from mcp_ssh.ssh.local_quota import UNLIMITED, Quota
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.streaming import Stream, streaming
 from mcp_ssh.tool import Call
@@ -112,13 +114,16 @@ async def upload(host: Session, wish: Wish, source: Source, progress: Progress) 
 
     Raises:
         Damaged: What arrived is not what was sent; the old file is unchanged.
+        Raced: Other uploads of the same file ended first, twice.
     """
     try:
         return await _upload(host, wish, source, progress)
+    except Raced:
+        pass
     except Damaged as error:
         if not error.offset:
             raise
-    # What an earlier try left was bad; it is removed now.
+    # What an earlier try left was bad, or another call put it in place.
     return await _upload(host, wish, source, progress)
 
 
@@ -319,14 +324,18 @@ class Goal:
     """Where a download goes.
 
     Attributes:
-        place: Resolved and allowed.
+        place: Resolved and allowed; the folders on the way are made.
         shown: The path as the caller gave it.
-        make: Make the folders on the way.
+        quota: Counts what is written.
     """
 
     place: Path
     shown: str
-    make: bool
+    quota: Quota = UNLIMITED
+
+    def named(self, name: str) -> "Goal":
+        """The place of that name in this folder."""
+        return replace(self, place=self.place / name)
 
 
 def receiving(progress: Progress, size: int) -> None:
@@ -351,7 +360,7 @@ async def _download(
             return await grow(there)
         offer, stream = there.offer, there.stream
         partial = partial_name(goal.place.name, host.name, there.path, offer.size, offer.version)
-        opened = local.sink(goal.place, partial, offer.size, make=goal.make)
+        opened = local.sink(goal.place, partial, offer.size, goal.quota)
         target = await in_thread(functools.partial(opened.__enter__), goal.shown)
         held.callback(opened.__exit__, None, None, None)
         resumed = target.have

@@ -15,6 +15,7 @@ from mcp_ssh.errors import RemoteFailed, ToolError
 from mcp_ssh.probes.answers import Answer, named
 from mcp_ssh.probes.file_transfer import ask_receive_tree, parse_grown, tar_failure
 from mcp_ssh.ssh import local
+from mcp_ssh.ssh.local_quota import Quota
 from mcp_ssh.ssh.local_tree import Planting, Tally, archive, batch
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.streaming import Stream, streaming
@@ -81,12 +82,13 @@ async def download(folder: Folder, goal: Goal, progress: Progress, *, links_insi
     """
     tally = Tally()
     await folder.begin()
-    await in_thread(functools.partial(_made, goal), goal.shown)
-    root = await in_thread(functools.partial(local.enter, goal.place, make=goal.make), goal.shown)
+    root = await in_thread(functools.partial(local.enter, goal.place, make=goal.quota), goal.shown)
     with _held(root):
         progress.left = lambda: came(tally)
         incoming = _incoming(folder.stream, progress)
-        torn = await in_thread(functools.partial(_take, root, tally, incoming, links_inside=links_inside), goal.shown)
+        torn = await in_thread(
+            functools.partial(_take, root, tally, goal.quota, incoming, links_inside=links_inside), goal.shown
+        )
     code, said = await folder.stream.finish()
     if code:
         raise _unread(Answer("tar", folder.path, said, b""), tally)
@@ -100,17 +102,11 @@ def came(tally: Tally) -> str:
     return f"{tally.count} files came, each whole, and are in local_path; the rest is not"
 
 
-def _made(goal: Goal) -> None:
-    if not goal.make:
-        with contextlib.suppress(FileExistsError):
-            goal.place.mkdir()
-
-
-def _take(root: int, tally: Tally, incoming: Forward, *, links_inside: bool) -> str:
+def _take(root: int, tally: Tally, quota: Quota, incoming: Forward, *, links_inside: bool) -> str:
     try:
-        Planting(root, tally, links_inside=links_inside).take(incoming)
-    # tarfile lets numbers that are none, names with NUL and times beyond all years through to whoever uses them.
-    except (tarfile.TarError, ValueError, OverflowError) as error:
+        Planting(root, tally, quota, links_inside=links_inside).take(incoming)
+    # tarfile passes on malformed numbers and names with NUL, and calls itself for each header of a header.
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         return str(error)
     return ""
 

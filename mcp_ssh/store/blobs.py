@@ -76,7 +76,7 @@ class Blobs:
         life_s: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._state_folder = folder
+        self.state_folder = folder
         self._per_call = per_call
         self._total = total
         self._life_s = life_s
@@ -88,10 +88,6 @@ class Blobs:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._writers: set[BlobWriter] = set()
         self._closed = False
-
-    def beside(self, name: str) -> Path:
-        """A folder of the state folder, beside that of the blobs."""
-        return self._state_folder / name
 
     async def open(self) -> None:
         """Claim a folder and remove what dead processes left. The first write does it where nobody did before.
@@ -242,7 +238,7 @@ class Blobs:
         return task
 
     async def _claim(self) -> None:
-        self._folder = await _in_thread(lambda: BlobFolder(self._state_folder))
+        self._folder = await _in_thread(lambda: BlobFolder(self.state_folder))
         await self.sweep()
 
     def _to_remove(self, excess: int) -> list[_Entry]:

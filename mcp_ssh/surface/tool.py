@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import consent, dispatch, validate
-from mcp_ssh.errors import InvalidInput, Refused, ToolError
+from mcp_ssh.errors import InvalidInput, NotFound, Refused, ToolError
 from mcp_ssh.params import MODEL_OUTPUT, OnSession, Params, Result, ShellText
 from mcp_ssh.policy import needs_confirmation
 from mcp_ssh.surface.arguments import argument_schema, decoded

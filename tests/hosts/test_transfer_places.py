@@ -9,7 +9,7 @@ import pytest
 from mcp_ssh.app import App, open_app
 from mcp_ssh.config import Config
 from mcp_ssh.errors import InvalidInput, Refused, ToolError
-from mcp_ssh.policy import local_place
+from mcp_ssh.policy import LocalFolders, local_place
 from mcp_ssh.ssh import local
 from mcp_ssh.tools import file
 from tests.doors import caller, open_way
@@ -19,21 +19,32 @@ from tests.hosts.transfers import FOLDER, On, opened, refused, sha256
 pytestmark = pytest.mark.requirement("file.transfer.local")
 
 
+class OnOwn(On):
+    """A session with the transfer folder of its caller."""
+
+    own: Path
+
+
 @pytest.fixture
-async def on(mcp_home: Path, tmp_path: Path, deb: Host) -> AsyncGenerator[On]:
+async def on(mcp_home: Path, tmp_path: Path, deb: Host) -> AsyncGenerator[OnOwn]:
     """Through REST, with one more folder configured."""
     (tmp_path / "more").mkdir()
     config = Config.model_validate({"sftp": {"local_folders": [str(tmp_path / "more")]}})
     async with open_app(mcp_home, config) as app, open_way("rest", app) as way:
-        yield await opened(way, app, deb)
+        there = await opened(way, app, deb)
+        found = OnOwn(way, deb, there.session_id)
+        [token] = await app.store.tokens.list()
+        found.own = mcp_home / "transfers" / token.id
+        yield found
 
 
-async def test_relative_paths_are_in_the_transfers_folder(on: On, mcp_home: Path, tmp_path: Path) -> None:
+async def test_relative_paths_are_in_the_transfers_folder(on: OnOwn, mcp_home: Path, tmp_path: Path) -> None:
     await on.outside("mkdir t; echo 1 > t/f; ln -s /etc/passwd t/out; ln -s f t/in; ln -s ../../x t/up")
     await on.call(file.download, remote_path=f"{FOLDER}/t/f", local_path="deep/er/f")
-    kept = mcp_home / "transfers/deep/er/f"
+    kept = on.own / "deep/er/f"
     assert kept.read_text() == "1\n"
-    assert (mcp_home / "transfers").stat().st_mode & 0o777 == 0o700
+    for folder in (mcp_home / "transfers", on.own):
+        assert folder.stat().st_mode & 0o777 == 0o700
     for tool, path in ((file.upload, "deep/er/f/x"), (file.download, "deep/er/f"), (file.download, "deep/er/f/x")):
         error = await refused("invalid_input", 400, on.call(tool, remote_path=f"{FOLDER}/t", local_path=path))
         assert "a file is in the way" in str(error.payload)
@@ -41,16 +52,16 @@ async def test_relative_paths_are_in_the_transfers_folder(on: On, mcp_home: Path
     assert await on.sha256("back") == sha256(kept)
     got = await on.call(file.download, remote_path=f"{FOLDER}/t", local_path="tree")
     assert (got["count"], got["skipped_count"], sorted(got["skipped"])) == (2, 2, ["./out", "./up"])
-    assert sorted(os.listdir(mcp_home / "transfers/tree")) == ["f", "in"]  # noqa: PTH208
+    assert sorted(os.listdir(on.own / "tree")) == ["f", "in"]  # noqa: PTH208
     await on.call(file.download, remote_path=f"{FOLDER}/t/f", local_path=str(tmp_path / "more/f"))
     assert (tmp_path / "more/f").read_text() == "1\n"
 
 
-async def test_nothing_outside_is_read_or_written(on: On, mcp_home: Path, tmp_path: Path) -> None:
+async def test_nothing_outside_is_read_or_written(on: OnOwn, mcp_home: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")
-    transfers = mcp_home / "transfers"
-    transfers.mkdir()
+    transfers = on.own
+    transfers.mkdir(parents=True)
     (transfers / "file-link").symlink_to(secret)
     (transfers / "folder-link").symlink_to(tmp_path)
     (transfers / "loop").symlink_to("loop")
@@ -87,7 +98,9 @@ def test_a_folder_that_becomes_a_link_after_the_look_is_not_followed(tmp_path: P
     outside.mkdir()
     (outside / "f").write_text("secret")
     (folder / "sub/f").write_text("mine")
-    place = local_place(caller("http", owner=False), "sub/f", [folder])
+    folders = LocalFolders(tmp_path / "state", (folder,))
+    (tmp_path / "state").mkdir()
+    place = local_place(caller("http", owner=False), str(folder / "sub/f"), folders).path
     made = local.source(place)
     assert made is not None
     assert made.next() == b"mine"
@@ -97,17 +110,17 @@ def test_a_folder_that_becomes_a_link_after_the_look_is_not_followed(tmp_path: P
     with pytest.raises(NotADirectoryError):
         local.source(place)
     with pytest.raises(NotADirectoryError):
-        local.keep(place, b"x", "0" * 64, make=True)
+        local.keep(place, b"x", "0" * 64)
     (folder / "sub").unlink()
     (folder / "sub").mkdir()
     (folder / "sub/f").symlink_to(outside / "f")
     with pytest.raises(OSError, match="symbolic links"):
         local.source(place)
     with pytest.raises(InvalidInput):
-        local.keep(place, b"x", "0" * 64, make=True)
+        local.keep(place, b"x", "0" * 64)
     assert (outside / "f").read_text() == "secret"
     with pytest.raises(Refused):
-        local_place(caller("http", owner=False), "sub/../../outside/f", [folder])
+        local_place(caller("http", owner=False), f"{folder}/sub/../../outside/f", folders)
     # The twin: by its path the file behind the link is read.
     (folder / "sub/f").unlink()
     (folder / "sub/f").symlink_to(outside / "f")

@@ -238,3 +238,18 @@ async def test_a_stream_that_is_no_tar_or_names_what_no_file_can_be_named_is_an_
         call = on.call(file.download, remote_path=f"{FOLDER}/t", local_path=str(tmp_path / "back"))
         assert "tar stream" in str((await refused("remote_failed", 500, call)).payload)
     assert not list((tmp_path / "back").iterdir())
+
+
+@pytest.mark.requirement("fault.C9.holes")
+async def test_a_downloaded_folder_keeps_the_holes_of_its_files(
+    app: App, deb: Host, alpine: Host, tmp_path: Path
+) -> None:
+    for host in (deb, alpine):
+        on, back = await opened(Direct(app), app, host), tmp_path / host.name
+        await on.outside("mkdir t; truncate -s 64M t/holes; echo end >> t/holes; : > t/empty; truncate -s 1M t/nothing")
+        got = await on.call(file.download, remote_path=f"{FOLDER}/t", local_path=str(back))
+        assert (got["count"], got["size"]) == (3, 65 * 1024 * 1024 + 4)
+        assert facts(back, SUMS) == await on.outside(f"cd t && {SUMS}")
+        # BusyBox has no option for it, and its files come whole.
+        if host is deb:
+            assert sum(each.stat().st_blocks * 512 for each in back.iterdir()) < 1024 * 1024

@@ -77,9 +77,12 @@ async def test_files_of_any_size_travel_both_ways(direct: On, tmp_path: Path) ->
 
 
 @pytest.mark.requirement("file.upload", "file.download", "file.transfer.tree")
-async def test_local_files_and_folders_travel_through_each_door(on: On, mcp_home: Path, tmp_path: Path) -> None:
-    """Over REST relative to the transfers folder, else wherever the owner says."""
-    inside = mcp_home / "transfers" if on.way.name == "rest" else tmp_path / "local"
+async def test_local_files_and_folders_travel_through_each_door(
+    app: App, on: On, mcp_home: Path, tmp_path: Path
+) -> None:
+    """Over REST relative to the caller's transfer folder, else wherever the owner says."""
+    tokens = [each.id for each in await app.store.tokens.list()]
+    inside = mcp_home / "transfers" / tokens[0] if on.way.name == "rest" else tmp_path / "local"
     (inside / "tree/sub").mkdir(parents=True)
     for name in ("f", "tree/a b", "tree/sub/c"):
         noise(inside / name, 300_000)

@@ -40,8 +40,8 @@ async def gone(host: Host, n: int) -> None:
 
 async def transferred(home: Path, host: Host, call: Any) -> None:
     """Upload and download a file through a server, and look at both ends."""
-    places = home / "transfers"
-    places.mkdir(exist_ok=True)
+    places = home / "transfers/env"
+    places.mkdir(parents=True, exist_ok=True)
     content = os.urandom(SIZE)
     (places / "there").write_bytes(content)
     there = f"/tmp/uvloop-{number()}"

@@ -19,6 +19,7 @@ import pytest
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.params import Result
+from mcp_ssh.policy import LocalFolders
 from mcp_ssh.ssh.session import ANSWER_LIMIT, Limits, Output, Session
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import file
@@ -40,7 +41,7 @@ class ShellHost:
     path: str
     account: int | None = None
     noise: bytes = b""
-    limits: Limits = field(default_factory=lambda: Limits(output_bytes=MIB, file_bytes=16 * MIB))
+    limits: Limits = field(default_factory=lambda: Limits(MIB, 16 * MIB, LocalFolders(Path("/nowhere"))))
     round_trips: int = 0
     has_shell: bool = True
 

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from mcp_ssh.commandline import Command
-from mcp_ssh.errors import Conflict, RemoteFailed
+from mcp_ssh.errors import Conflict, PermissionDenied, RemoteFailed
 from mcp_ssh.probes.file_write import ask_write
 from tests.unit.files_host import AS_ROOT, MODES, ShellHost, host, sha256, shadow, shell, small_disk, user
 
@@ -221,3 +221,70 @@ def test_a_setting_of_the_kernel_can_be_written(host: ShellHost) -> None:
         finally:
             process.kill()
     assert host.left_over() == []
+
+
+# ---- files that cannot be opened for writing ---------------------------------------------------------------------
+
+
+@contextmanager
+def attribute(path: Path, name: str) -> Iterator[None]:
+    """A file with an attribute of chattr(1)."""
+    subprocess.run(["chattr", f"+{name}", path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", f"-{name}", path], check=True)
+
+
+@contextmanager
+def running(path: Path) -> Iterator[None]:
+    """A program that runs, so that the kernel refuses to have its file written to."""
+    with subprocess.Popen([path, "60"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """A file on a mount of its own that is read-only."""
+    subprocess.run(["mount", "--bind", path, path], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+UNWRITABLE: dict[str, Callable[[Path], Any]] = {
+    "append-only": lambda path: attribute(path, "a"),
+    "immutable": lambda path: attribute(path, "i"),
+    "running": running,
+    "read-only": read_only,
+}
+
+
+@AS_ROOT
+@pytest.mark.requirement("fault.C2")
+@pytest.mark.parametrize("kind", sorted(UNWRITABLE))
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_file_that_cannot_be_opened_is_told_as_untouched(host: ShellHost, kind: str, mode: str) -> None:
+    file = host.home / "f"
+    file.write_bytes(Path("/bin/sleep").read_bytes())
+    file.chmod(0o755)
+    if kind in {"running", "append-only"}:
+        (host.home / "second name").hardlink_to(file)
+    before, bare = file.read_bytes(), (kind, mode) == ("append-only", "append")
+    with UNWRITABLE[kind](file):
+        if bare:
+            # The harmless neighbour: what may be appended to is appended to.
+            assert not (await host.write("f", "more", mode=mode)).atomic
+        else:
+            with pytest.raises((RemoteFailed, PermissionDenied)) as caught:
+                await host.write("f", "more", mode=mode)
+            assert "half-way" not in caught.value.message
+            if isinstance(caught.value, RemoteFailed):
+                assert "nothing was changed" in caught.value.message
+        assert host.left_over() == []
+    assert file.read_bytes() == before + b"more" * bare

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, PermissionDenied, TooLarge
+from mcp_ssh.policy import LocalFolders
 from mcp_ssh.ssh.session import Limits
 from tests.unit.files_host import (
     AS_ROOT,
@@ -347,7 +348,7 @@ async def test_what_the_account_may_not_write_is_denied_and_unchanged(user: Shel
 
 
 async def test_a_file_that_would_grow_too_large_is_refused(host: ShellHost) -> None:
-    host.limits = Limits(output_bytes=1, file_bytes=10)
+    host.limits = Limits(1, 10, LocalFolders(Path("/nowhere")))
     (host.home / "f").write_text("12345678")
     for content, mode in (("123", "append"), ("123", "prepend"), ("12345678901", "overwrite")):
         with pytest.raises(TooLarge):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_ssh.ssh import tar_stream
-from mcp_ssh.ssh.tar_stream import Forward, entries, plain
+from mcp_ssh.ssh.tar_stream import Content, Forward, entries, plain
 
 Found = list[tuple[str, bytes, int, float, str, bytes]]
 
@@ -22,9 +22,16 @@ def forward(data: bytes, piece: int = 1000) -> Forward:
     return Forward(lambda: next(pieces))
 
 
+def whole(entry: tarfile.TarInfo, content: Content) -> bytes:
+    data = bytearray(entry.size)
+    for offset, piece in content:
+        data[offset : offset + len(piece)] = piece
+    return bytes(data)
+
+
 def taken(data: bytes, piece: int = 1000) -> Found:
     return [
-        (each.name, each.type, each.mode & 0o777, each.mtime, each.linkname, b"".join(content))
+        (each.name, each.type, each.mode & 0o777, each.mtime, each.linkname, whole(each, content))
         for each, content in entries(forward(data, piece))
     ]
 
@@ -140,4 +147,5 @@ def test_a_header_that_claims_to_be_huge_is_not_collected(kind: bytes, monkeypat
     assert looked_at() <= tar_stream.LARGEST_READ
     # The twin: without the bound all of it is.
     monkeypatch.setattr(tar_stream, "LARGEST_READ", 2**40)
+    monkeypatch.setattr(tar_stream, "LARGEST_HEADER", 2**40)
     assert looked_at() > info.size

@@ -4,7 +4,8 @@ import base64
 import contextlib
 import functools
 import hashlib
-from collections.abc import Generator
+import posixpath
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, TypeVar, cast
@@ -15,10 +16,11 @@ from pydantic import Field, model_validator
 
 from mcp_ssh.errors import ConnectFailed, InvalidInput, TimedOut, TooLarge
 from mcp_ssh.params import Becoming, RemotePath, Result, ShellText
-from mcp_ssh.policy import local_place
+from mcp_ssh.policy import LocalPlace, local_place
 from mcp_ssh.probes.file_transfer import Larger, NoTar
 from mcp_ssh.ssh import local, sftp_transfer, transfer, tree
 from mcp_ssh.ssh.local import Source
+from mcp_ssh.ssh.local_quota import folder_quota
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.transfer import Goal, Progress, Transferred, Wish, in_thread
 from mcp_ssh.ssh.tree import Grown
@@ -29,14 +31,17 @@ LARGEST_CONTENT = 16 * 1024 * 1024
 CLOSING_S = 15.0
 """What a call keeps of its time, to end what runs on the machine."""
 
-LOCAL = "on this server's machine. Callers over HTTP: a relative path, which starts in its transfers folder."
+LOCAL = "on this server's machine. Callers over HTTP: a relative path, which starts in their own transfer folder."
 
 
 # ---- file_upload -------------------------------------------------------------------------------------------------
 
 
 class Transfer(Becoming):
-    remote_path: RemotePath = Field(description="File or folder on the machine; `~` is the account's home.")
+    remote_path: RemotePath = Field(
+        description="File or folder on the machine; `~` is the account's home. A file is uploaded into a path that ends"
+        " in `/`."
+    )
     timeout: float = Field(
         default=3600.0, gt=0, le=86_400, description="Seconds for everything. A file goes on from there the next time."
     )
@@ -70,6 +75,9 @@ class Upload(Transfer):
 
 class Moved(Result):
     path: str = Field(description="File or folder on the machine, with `~` expanded.")
+    local_path: str | None = Field(
+        default=None, description="File or folder on this server's machine, its absolute path."
+    )
     size: int = Field(description="Bytes of the file, or of all files of the tree.")
     sha256: str | None = Field(
         default=None,
@@ -107,25 +115,34 @@ async def upload(host: Session, params: Upload, call: Call) -> Uploaded:
     """
     progress = Progress(call, "uploading")
     with _bounded(params, progress):
-        source = await _source(host, params, call)
+        place = None if params.local_path is None else (await _place(host, params.local_path, call)).path
+        source = await _source(params, place)
         if source is None:
-            return await _upload_tree(host, params, call, progress)
+            return await _upload_tree(host, params, cast("Path", place), progress)
         try:
-            wish = Wish(params.remote_path, params.permissions, source.mode)
+            wish = Wish(_file_path(params), params.permissions, source.mode)
             done = await _single(host).upload(host, wish, source, progress)
         finally:
             source.close()
     uploaded = Uploaded(status="uploaded", path=done.path, size=done.size, content=None, sha256=done.sha256)
     uploaded.permissions, uploaded.atomic = done.permissions, done.atomic
+    if place is not None:
+        uploaded.local_path = str(place)
     return _resumed(uploaded, done)
 
 
-async def _upload_tree(host: Session, params: Upload, call: Call, progress: Progress) -> Uploaded:
+def _file_path(params: Upload) -> str:
+    """The remote path of a file: in the folder `remote_path` where that ends in a slash."""
+    name = posixpath.basename((params.local_path or "").rstrip("/"))
+    into = params.remote_path.endswith("/") and name not in _NO_NAMES
+    return params.remote_path + name if into else params.remote_path
+
+
+async def _upload_tree(host: Session, params: Upload, place: Path, progress: Progress) -> Uploaded:
     if params.permissions is not None:
         raise InvalidInput("permissions: are for a file, and local_path is a folder", hint="leave them out")
-    shown = str(params.local_path)
-    grown = await _sent_tree(host, params.remote_path, await _place(host, shown, call), shown, progress)
-    uploaded = Uploaded(status="uploaded", path=grown.path, size=grown.tally.size, content=None)
+    grown = await _sent_tree(host, params.remote_path, place, str(params.local_path), progress)
+    uploaded = Uploaded(status="uploaded", path=grown.path, local_path=str(place), size=grown.tally.size, content=None)
     if grown.sha256 is not None:
         uploaded.sha256 = grown.sha256
     return _grown(uploaded, grown)
@@ -141,10 +158,9 @@ async def _sent_tree(host: Session, path: str, place: Path, shown: str, progress
     return await sftp_transfer.upload_tree(host, path, place, shown, progress)
 
 
-async def _source(host: Session, params: Upload, call: Call) -> Source | None:
-    if params.local_path is not None:
-        place = await _place(host, params.local_path, call)
-        return await in_thread(functools.partial(local.source, place), params.local_path)
+async def _source(params: Upload, place: Path | None) -> Source | None:
+    if place is not None:
+        return await in_thread(functools.partial(local.source, place), str(params.local_path))
     return await anyio.to_thread.run_sync(lambda: Source(None, _bytes(params), 0o666))
 
 
@@ -168,7 +184,10 @@ def _bytes(params: Upload) -> bytes:
 
 class Download(Transfer):
     local_path: ShellText | None = Field(
-        default=None, min_length=1, max_length=4096, description=f"Where to put it {LOCAL}"
+        default=None,
+        min_length=1,
+        max_length=4096,
+        description=f"Where to put it {LOCAL} Missing folders are made; a file goes into a path that ends in `/`.",
     )
     return_content: bool = Field(default=False, description="Return the content as base64; a file of up to 16 MiB.")
 
@@ -194,31 +213,56 @@ async def download(host: Session, params: Download, call: Call) -> Downloaded:
     """
     progress = Progress(call, "downloading")
     with _bounded(params, progress):
-        place = None if params.local_path is None else await _place(host, params.local_path, call)
-        if params.return_content:
-            return await _content(host, params, place, call)
-        goal = Goal(cast("Path", place), cast("str", params.local_path), make=not call.caller.owner)
-        done = await _received(host, params.remote_path, goal, call, progress)
+        async with contextlib.AsyncExitStack() as held:
+            goal = None if params.local_path is None else await held.enter_async_context(_goal(host, params, call))
+            if params.return_content:
+                return await _content(host, params, goal)
+            done = await _received(host, params, cast("Goal", goal), call, progress)
     if isinstance(done, Grown):
-        return _grown(Downloaded(status="downloaded", path=done.path, size=done.tally.size), done)
+        grown = Downloaded(status="downloaded", path=done.path, size=done.tally.size)
+        grown.local_path = str(cast("Goal", goal).place)
+        return _grown(grown, done)
     downloaded = Downloaded(status="downloaded", path=done.path, size=done.size, sha256=done.sha256)
+    downloaded.local_path = str(_file_goal(params, cast("Goal", goal)).place)
     return _resumed(downloaded, done)
 
 
-async def _received(host: Session, path: str, goal: Goal, call: Call, progress: Progress) -> Transferred | Grown:
+@contextlib.asynccontextmanager
+async def _goal(host: Session, params: Download, call: Call) -> AsyncGenerator[Goal]:
+    shown = str(params.local_path)
+    place = await _place(host, shown, call)
+    if place.quota_folder is None:
+        yield Goal(place.path, shown)
+        return
+    quota = folder_quota(place.quota_folder, host.limits.local_folders.quota_bytes)
+    opened = await in_thread(quota.__enter__, shown)
+    try:
+        yield Goal(place.path, shown, opened)
+    finally:
+        quota.__exit__(None, None, None)
+
+
+def _file_goal(params: Download, goal: Goal) -> Goal:
+    """Where a single file goes: into the folder `local_path` where that ends in a slash."""
+    name = posixpath.basename(params.remote_path)
+    return goal.named(name) if goal.shown.endswith("/") and name not in _NO_NAMES else goal
+
+
+async def _received(host: Session, params: Download, goal: Goal, call: Call, progress: Progress) -> Transferred | Grown:
+    path, single = params.remote_path, _file_goal(params, goal)
     if host.has_shell:
         grow = functools.partial(tree.download, goal=goal, progress=progress, links_inside=not call.caller.owner)
         try:
-            return await transfer.download(host, path, goal, progress, grow)
+            return await transfer.download(host, path, single, progress, grow)
         except NoTar:
             if not _may_use_sftp(host):
                 raise
             return await sftp_transfer.download_tree(host, path, goal, progress)
-    done = await sftp_transfer.download(host, path, goal, progress)
+    done = await sftp_transfer.download(host, path, single, progress)
     return done or await sftp_transfer.download_tree(host, path, goal, progress)
 
 
-async def _content(host: Session, params: Download, place: Path | None, call: Call) -> Downloaded:
+async def _content(host: Session, params: Download, goal: Goal | None) -> Downloaded:
     try:
         path, data = await _single(host).fetch(host, params.remote_path, LARGEST_CONTENT)
     except Larger as error:
@@ -232,11 +276,13 @@ async def _content(host: Session, params: Download, place: Path | None, call: Ca
             hint="give local_path alone, or list it with file_list",
         )
     sha256 = await anyio.to_thread.run_sync(lambda: hashlib.sha256(data).hexdigest())
-    if place is not None:
-        make = not call.caller.owner
-        await in_thread(functools.partial(local.keep, place, data, sha256, make=make), str(params.local_path))
     encoded = await anyio.to_thread.run_sync(lambda: base64.b64encode(data).decode("ascii"))
-    return Downloaded(status="downloaded", path=path, size=len(data), content=encoded, sha256=sha256)
+    downloaded = Downloaded(status="downloaded", path=path, size=len(data), content=encoded, sha256=sha256)
+    if goal is not None:
+        single = _file_goal(params, goal)
+        await in_thread(functools.partial(local.keep, single.place, data, sha256, single.quota), single.shown)
+        downloaded.local_path = str(single.place)
+    return downloaded
 
 
 # ---- both --------------------------------------------------------------------------------------------------------
@@ -267,7 +313,11 @@ def _grown(moved: M, grown: Grown) -> M:
     return moved
 
 
-async def _place(host: Session, path: str, call: Call) -> Path:
+_NO_NAMES = frozenset({"", ".", "..", "~"})
+"""Ends of paths that name a folder and not what is in it."""
+
+
+async def _place(host: Session, path: str, call: Call) -> LocalPlace:
     allowed = functools.partial(local_place, call.caller, path, host.limits.local_folders)
     try:
         return await in_thread(allowed, path)

@@ -147,12 +147,14 @@ class MovedTo(Result):
 async def move(host: Session, params: Move, call: Call) -> MovedTo:
     """Move or rename a file or folder on the machine.
 
+    On another file system it is copied beside its destination, put in place whole, and then removed from its source.
     Nothing that is there already is replaced unless `overwrite` is set. Folders that file_rmdir refuses stay.
     """
     if not host.has_shell:
         source, destination = await sftp.move(host, params.src, params.dst, overwrite=params.overwrite)
         return MovedTo(status="moved", source=source, destination=destination)
-    answer = await _asked(host, params, ask_move(params.src, params.dst, overwrite=params.overwrite))
+    asked = ask_move(params.src, params.dst, secrets.token_hex(8), overwrite=params.overwrite)
+    answer = await _asked(host, params, asked)
     return MovedTo(status="moved", source=answer.path, destination=parse_count(answer)[1])
 
 
