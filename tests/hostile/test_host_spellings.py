@@ -117,20 +117,24 @@ async def test_no_spelling_passes_a_token_at_any_way_in(app: App, spelling: str,
 
 @pytest.mark.requirement("fault.S2")
 @pytest.mark.parametrize("spelling", LOOPBACK)
-async def test_a_jump_host_is_judged_like_the_machine_itself(app: App, tmp_path: Path, spelling: str) -> None:
-    await dispatch(app, connection.add, {"name": "hop", "host": spelling, "username": "a", "password": "x"}, bound("*"))
+async def test_a_jump_host_is_judged_like_the_machine_itself(mcp_home: Path, tmp_path: Path, spelling: str) -> None:
     who = bound("*", "!127.0.0.1")
     given = {"host": "10.1.2.7", "username": "a", "password": "x", "jump": "hop", "timeout": 3, "retries": 1}
-    with pytest.raises(ToolError) as caught:
-        await dispatch(app, session.connect, given, who)
-    assert caught.value.code in {"refused", "invalid_input"}, caught.value  # a name it does not see is no way either
-    ssh = tmp_path / ".ssh"
+    ssh = tmp_path / "home/.ssh"
     ssh.mkdir(mode=0o700)
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(ssh / "id_ed25519"))
     (ssh / "config").write_text(f"Host in\n HostName 10.1.2.7\n ProxyJump me@over\nHost over\n HostName {spelling}\n")
-    admin = DirectCall(Caller("bound", Role.ADMIN, hosts=("*", "!127.0.0.1")))
-    with pytest.raises(Refused, match="not for the machine"):
-        await dispatch(app, session.connect, {"host": "in", "timeout": 3, "retries": 1}, admin)
+    config = Config.model_validate({"security": {"allow_server_identities": ["*"]}})
+    async with open_app(mcp_home, config) as app:
+        saved = {"name": "hop", "host": spelling, "username": "a", "password": "x"}
+        await dispatch(app, connection.add, saved, bound("*"))
+        with pytest.raises(ToolError) as caught:
+            await dispatch(app, session.connect, given, who)
+        assert caught.value.code in {"refused", "invalid_input"}, (
+            caught.value
+        )  # a name it does not see is no way either
+        with pytest.raises(Refused, match="not for the machine"):
+            await dispatch(app, session.connect, {"host": "in", "timeout": 3, "retries": 1}, who)
 
 
 @pytest.mark.requirement("fault.S2")
