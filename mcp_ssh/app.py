@@ -1,7 +1,7 @@
 """The long-lived objects of one server process, opened together and closed in the right order. It has no verbs."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mcp_ssh.ssh.asking import Asking
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.connect import open_session
 from mcp_ssh.ssh.hostkeys import HostKeys
+from mcp_ssh.ssh.kill import Stopped, combine
 from mcp_ssh.ssh.links import Links
 from mcp_ssh.ssh.login import Resolver, aliases
 from mcp_ssh.ssh.pool import Sessions
@@ -41,8 +42,11 @@ async def _sweep(blobs: Blobs) -> None:
         await blobs.sweep()
 
 
-def _stopping() -> ShuttingDown:
-    return ShuttingDown("this server is stopping", hint="look at the machine before repeating the call")
+def _stopping(stops: Sequence[Stopped]) -> ShuttingDown:
+    details = {"stopped": combine(stops).shown()} if stops else {}
+    return ShuttingDown(
+        "this server is stopping", hint="look at the machine before repeating the call", details=details
+    )
 
 
 @dataclass

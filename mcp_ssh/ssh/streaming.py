@@ -10,10 +10,12 @@ import anyio
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.ssh.become import Acting, Entry
+from mcp_ssh.ssh.calls import record
 from mcp_ssh.ssh.failures import lost
 from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.link import Link, close_channel
+from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.spare import Spare
+from mcp_ssh.ssh.stop import close_channel
 from mcp_ssh.ssh.wire import StartLine, Wire, wire
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class Started:
 
     def __init__(self, call: Wire, spare: Spare | None = None) -> None:
         self.call = call if spare is None else call.handed_to(spare.cookie)
-        self.start_line = StartLine(self.call.started)
+        self.start_line = StartLine(self.call.started, expected=self.call.marked)
         self.entry = Entry(call.acting, self.call.cookie)
         self.spare = spare
         self.channel: Channel | None = spare.channel if spare else None
@@ -58,8 +60,17 @@ class Started:
     def never_ran(self) -> bool:
         """Whether its shell, of which there is no more to come, ended before it began with the command."""
         channel = self.channel
-        ended = channel is not None and (channel.exit_status is not None or channel.exit_signal is not None)
-        return self.spare is not None and ended and self.start_line.pid is None
+        return self.spare is not None and channel is not None and channel.exited and self.start_line.pid is None
+
+    def output(self, chunk: bytes) -> bytes:
+        """What of these bytes of standard output is the command's."""
+        return self.entry.out(self.start_line.feed_out(chunk))
+
+    def end_output(self) -> bytes:
+        """What of standard output was held back until its end."""
+        held = self.entry.out(self.start_line.rest_out()) + self.entry.rest_out()
+        self.entry.end()
+        return held
 
     def errors(self, chunk: bytes) -> bytes:
         """What of these bytes of standard error is the command's."""
@@ -85,6 +96,7 @@ async def on_channel(
     finally:
         if not started.finished:
             started.stopped = await _end(link, started, drain, anyio.current_time() - began)
+            record(started.stopped)
         if started.channel is not None:
             await close_channel(started.channel)
 
@@ -101,9 +113,15 @@ async def _end(
             started.channel.write_eof()
     stopped = await link.stop(started.call, started.pid, elapsed_s, entered=started.entry.began)
     log.info("a command was ended before its time; its processes ended: %s", stopped.shown())
-    if started.channel is not None:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S), contextlib.suppress(Exception):
-            await drain(started.channel)
+    channel = started.channel
+    if channel is None:
+        return stopped
+    with anyio.CancelScope(shield=True), anyio.move_on_after(DRAIN_S), contextlib.suppress(Exception):
+        await drain(channel)
+        if started.pid is None:
+            await channel.wait_closed()
+    if stopped.ended and started.pid is None and not channel.exited:
+        return Stopped(ended=None)  # its shell never showed itself, so that the sweep saw nothing proves nothing
     return stopped
 
 
@@ -124,10 +142,9 @@ class Stream:
             self._ahead.clear()
             return taken
         while chunk := await self._channel.read():
-            if passed := self._started.entry.out(chunk):
+            if passed := self._started.output(chunk):
                 return passed
-        self._started.entry.end()
-        return b""
+        return self._started.end_output()
 
     async def enter(self) -> None:
         """Become the account the command runs as; nothing to do where that is the login account.
@@ -188,7 +205,7 @@ class Stream:
 
     @property
     def _lost(self) -> bool:
-        return self._channel.exit_status is None and self._channel.exit_signal is None
+        return not self._channel.exited
 
     async def finish(self) -> tuple[int | None, bytes]:
         """Wait for the end: the exit code, None where a signal ended it, and what was said on standard error.
