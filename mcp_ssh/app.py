@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from mcp_ssh.ssh.asking import Asking
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.connect import open_session
 from mcp_ssh.ssh.hostkeys import HostKeys
+from mcp_ssh.ssh.kill import Stopped, combine
 from mcp_ssh.ssh.links import Links
 from mcp_ssh.ssh.login import Resolver, aliases
 from mcp_ssh.ssh.pool import Sessions
@@ -48,8 +49,11 @@ async def _sweep(blobs: Blobs) -> None:
         await blobs.sweep()
 
 
-def _stopping() -> ShuttingDown:
-    return ShuttingDown("this server is stopping", hint="look at the machine before repeating the call")
+def _stopping(stops: Sequence[Stopped]) -> ShuttingDown:
+    details = {"stopped": combine(stops).shown()} if stops else {}
+    return ShuttingDown(
+        "this server is stopping", hint="look at the machine before repeating the call", details=details
+    )
 
 
 def _scan_rate(per_minute: Callable[[], int]) -> Rate:

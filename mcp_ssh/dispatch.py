@@ -24,6 +24,8 @@ from mcp_ssh.errors import (
 )
 from mcp_ssh.params import Become, Becoming, OnSession, Params, Result
 from mcp_ssh.policy import allow, needs_confirmation
+from mcp_ssh.ssh.calls import recorded
+from mcp_ssh.ssh.kill import combine
 from mcp_ssh.ssh.machines import expect_host, expect_target
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.wanted import Connect
@@ -175,7 +177,10 @@ async def _run(tool: AnyTool, place: App | Session, params: Params, call: Call) 
 
 
 def _late(tool: AnyTool, limit_s: float) -> TimedOut:
-    return TimedOut(f"{tool.name} did not end within {limit_s:g} s", hint="try again with less to do")
+    stops = recorded()
+    details = {"stopped": combine(stops).shown()} if stops else {}
+    hint = "try again with less to do" if tool.risk is Risk.READ else "look what it changed before you repeat it"
+    return TimedOut(f"{tool.name} did not end within {limit_s:g} s", hint=hint, details=details)
 
 
 async def _as_another(tool: AnyTool, place: Session, params: Params, become: Become, call: Call) -> Result:

@@ -1,7 +1,7 @@
 """The processes of a machine: numbers from /proc (proc(5)), command lines from procps or from /proc."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mcp_ssh.probes.parts import PartsAsked, ask_parts
@@ -26,7 +26,8 @@ fi
     + ACCOUNTS
 )
 
-_STAT = re.compile(r"^(\d+) \((.*)\) (\S) (\d+)((?: -?\d+)+)$", re.MULTILINE)
+# What follows the name in a line of stat. A name is 15 bytes of anything, `)` and newlines included, but no 20 numbers.
+_AFTER_NAME = re.compile(r"\) (\S) (\d+)((?: -?\d+){20,})\n")
 _STATUS = re.compile(r"^/proc/(\d+)/status:(Uid|VmRSS):\s+(\d+)", re.MULTILINE)
 _COMMAND = re.compile(r"^ *(\d+) (.*)$", re.MULTILINE)
 
@@ -51,6 +52,17 @@ def ask_processes() -> PartsAsked:
     return ask_parts(_ASK)
 
 
+def _stats(text: str) -> Iterator[tuple[int, str, str, int, list[int]]]:
+    """Each process's id, name, state, parent, and its numbers from field 5 on."""
+    start = 0
+    for found in _AFTER_NAME.finditer(text if text.endswith("\n") else f"{text}\n"):
+        pid, _, name = text[start : found.start()].partition(" (")
+        start = found.end()
+        if pid.isdecimal():
+            shown = "".join(each if each.isprintable() else "?" for each in name[:64])
+            yield int(pid), shown, found[1], int(found[2]), [int(word) for word in found[3].split()]
+
+
 def parse_processes(parts: Mapping[str, str]) -> list[Process]:
     """All processes by pid; those of the question itself among them."""
     uptime_s, ticks = float(parts["uptime"].split()[0]), int(parts["ticks"].strip() or 100)
@@ -61,8 +73,7 @@ def parse_processes(parts: Mapping[str, str]) -> list[Process]:
     }
     commands = {int(pid): command.strip() for pid, command in _COMMAND.findall(parts["commands"])}
     found: list[Process] = []
-    for pid_text, name, state, ppid, rest in _STAT.findall(parts["stat"]):
-        pid, fields = int(pid_text), [int(word) for word in rest.split()]
+    for pid, name, state, ppid, fields in _stats(parts["stat"]):
         # Of proc(5)'s numbering, the first of these is field 5: utime is 14, stime 15, starttime 22.
         elapsed_s = max(uptime_s - fields[17] / ticks, 0.0)
         memory = numbers.get((pid, "VmRSS"), 0) * 1024
@@ -70,7 +81,7 @@ def parse_processes(parts: Mapping[str, str]) -> list[Process]:
         found.append(
             Process(
                 pid=pid,
-                ppid=int(ppid),
+                ppid=ppid,
                 user=names.get(uid, str(uid)),
                 state=state,
                 cpu_percent=round((fields[9] + fields[10]) / ticks / elapsed_s * 100, 1) if elapsed_s else 0.0,

@@ -47,6 +47,15 @@ class Screen:
         return self._screen.cursor.y + 1, min(self._screen.cursor.x, self._screen.columns - 1) + 1
 
     @property
+    def shows_status_line(self) -> bool:
+        """Whether the cursor stands behind highlighted text on the last row: so less and man show where they are."""
+        cursor = self._screen.cursor
+        if cursor.y != self._screen.lines - 1 or cursor.x == 0:
+            return False
+        row = self._screen.buffer[cursor.y]
+        return all(row[column].reverse for column in range(min(cursor.x, self._screen.columns)))
+
+    @property
     def line(self) -> str:
         """The cursor's row up to the cursor."""
         return self._screen.display[self._screen.cursor.y][: self._screen.cursor.x]

@@ -122,13 +122,29 @@ _PROMPTS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 )
 
 
-def prompt(line: str) -> Prompt | None:
-    """What the line up to the cursor asks for; `None` for a line that asks for nothing that is known."""
+_LONGEST_PROMPT = 4096
+# A part of a whole, and a word in angle brackets: programs end their lines so, and hardly a shell its prompt.
+_NO_SHELL = re.compile(r"(?:^|[\s\[(])\d[\d.,]{0,20}\s?%\s\Z|<[^<>\s]{1,80}>\s\Z")
+
+
+def prompt(line: str, *, shell_prompt: str | None = None, pager: bool = False) -> Prompt | None:
+    """What the line up to the cursor asks for; `None` for a line that asks for nothing that is known.
+
+    Args:
+        line: The line.
+        shell_prompt: The line at which the shell is known to have stood at its prompt.
+        pager: Whether the line is one that only a pager draws.
+    """
+    line = line[-_LONGEST_PROMPT:]
     text = line.strip()
     if not text:
         return None
+    if line == shell_prompt:
+        return Prompt("shell", text)
+    if pager:
+        return Prompt("pager", text)
     for kind, pattern in _PROMPTS:
-        if pattern.search(line.strip() if kind == "pager" else line):
+        if pattern.search(text if kind == "pager" else line) and not (kind == "shell" and _NO_SHELL.search(line)):
             return Prompt(kind, text)
     return None
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 TALK_LIMIT = 16 * 1024
 """Bytes kept of what each stream holds before the command begins: lectures and rc files are shorter."""
 
+SURE = 8
+"""So many bytes of a mark are not there by chance."""
+
 ENTRY_LIMIT_S = 20.0
 """How long the program may take: it says no after a few seconds, and may wait for ever for what nobody gives it."""
 
@@ -128,6 +131,8 @@ class Entry:
         self._prompt = prompt(cookie).encode()
         self._talk = {"out": bytearray(), "err": bytearray()}
         self._passing = set[str]() if acting else {"out", "err"}
+        self._behind = bytearray()
+        self._awaits_other = acting is not None
         self._answered = False
         self._refused = False
         self._over = False
@@ -148,7 +153,7 @@ class Entry:
 
     def _feed(self, stream: str, chunk: bytes) -> bytes:
         if stream in self._passing:
-            return chunk
+            return self._without_other(chunk) if stream == "out" and self._awaits_other else chunk
         talk = self._talk[stream]
         talk += chunk
         self._news.set()
@@ -157,9 +162,23 @@ class Entry:
             passed = bytes(talk[start + len(self._mark) :])
             del talk[start:]
             self._passing.add(stream)
-            return passed
+            return self._without_other(passed) if stream == "out" else passed
         del talk[:-TALK_LIMIT]
         return b""
+
+    def _without_other(self, chunk: bytes) -> bytes:
+        """Standard output behind its mark, without that of standard error: an rc file may have sent that there."""
+        self._behind += chunk
+        if not self._behind or (SURE <= len(self._behind) < len(self._mark) and self._mark.startswith(self._behind)):
+            return b""
+        self._awaits_other = False
+        return self.rest_out().removeprefix(self._mark)
+
+    def rest_out(self) -> bytes:
+        """What of standard output is still held at the end of the stream."""
+        held = bytes(self._behind)
+        self._behind.clear()
+        return held
 
     def end(self) -> None:
         """The streams are at their end."""

@@ -114,6 +114,11 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         return not self._ended
 
     @property
+    def exited(self) -> bool:
+        """Whether the machine said how what ran on it ended."""
+        return self.exit_status is not None or self.exit_signal is not None
+
+    @property
     def silent(self) -> bool:
         """Whether nothing came that was not read."""
         return not self._size

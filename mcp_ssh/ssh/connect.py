@@ -4,6 +4,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import anyio
 
 from mcp_ssh.config import Config
-from mcp_ssh.errors import ConnectFailed, TimedOut, Unsupported
+from mcp_ssh.errors import ConnectFailed, RemoteFailed, TimedOut, Unsupported
 from mcp_ssh.hosts import Machine, restricts
 from mcp_ssh.policy import LocalFolders, Rules, rules_for
 from mcp_ssh.ssh.dial import Dialer, new_password_wanted
@@ -23,7 +24,7 @@ from mcp_ssh.ssh.login import Login, Logins, Resolver
 from mcp_ssh.ssh.machines import identify
 from mcp_ssh.ssh.session import Account, Limits, Session
 from mcp_ssh.ssh.wanted import Connect
-from mcp_ssh.ssh.wire import POSIX_SHELLS, Shell
+from mcp_ssh.ssh.wire import BARE_SHELLS, POSIX_SHELLS, Shell
 from mcp_ssh.store.blobs import Blobs
 from mcp_ssh.store.tasks import Tasks
 from mcp_ssh.tool import Caller
@@ -40,10 +41,21 @@ _SFTP_VERSION = b"\2"
 
 # Any shell reads this line; a forced command or a menu does not answer with the mark.
 _MARK = "mcp-ssh account"
+_RESTRICTED = "restricted"
 _SAID = re.compile(rb"^" + _MARK.encode() + rb" ?(.*)\n", re.M)
 _ANSWER_LIMIT = 256 * 1024
-_ASK = f"exec sh -c 'echo \"{_MARK} $SHELL\"'"
+# A restricted shell refuses the first half, and goes on with the second.
+_ASK = f'exec sh -c \'echo "{_MARK} $SHELL"\'; echo "{_MARK} {_RESTRICTED}"'
+_SFTP_PATIENCE_S = 2.0
+"""How much longer than the account's shell SFTP may take to answer: an rc file may read what is meant for it."""
 _EXPIRED = re.compile(rb"password change required|you must change your password", re.I)
+
+
+@dataclass
+class _Stage:
+    """How far a connection attempt is."""
+
+    logged_in: bool = False
 
 
 async def open_session(
@@ -72,14 +84,17 @@ async def open_session(
     """
     config = current()
     timeout_s = wanted.timeout or config.ssh.timeout
+    stage = _Stage()
     where = f"{wanted.host or config.auth.default_host}"
     try:
         with anyio.fail_after(timeout_s):
             logins = Logins(caller, config, host_keys, named)
             login, alias = await _persistently(partial(logins.wanted, wanted), wanted)
             where = login.where
-            standing = await links.take(caller.id, login, partial(_linked, login, config, wanted))
+            standing = await links.take(caller.id, login, partial(_linked, login, config, wanted, stage))
     except TimeoutError as error:
+        if stage.logged_in:
+            raise _silent_shell(where) from error
         raise TimedOut(
             f"{where} was not reached and logged in to within {timeout_s:g} s",
             hint="check host and port, and that a firewall lets this machine through; raise `timeout` for a slow link",
@@ -161,10 +176,18 @@ class _CurrentRules:
         return rules_for(self._machine.called(*self._called), config.security)
 
 
-async def _linked(login: Login, config: Config, wanted: Connect) -> Standing:
+def _silent_shell(where: str) -> RemoteFailed:
+    return RemoteFailed(
+        f"the login at {where} worked, but the account's shell does not answer",
+        hint="look at the account's rc files: one may wait for input, or start another shell",
+    )
+
+
+async def _linked(login: Login, config: Config, wanted: Connect, stage: _Stage) -> Standing:
     dialer = Dialer(login, config)
     try:
         connection = await _persistently(dialer.dial, wanted)
+        stage.logged_in = True
         try:
             link = Link(connection, dialer.dial, dialer.closed, widens=login.asks_nobody)
             account = await _account(link, login)
@@ -199,13 +222,18 @@ async def _persistently(attempt: Callable[[], Awaitable[T]], wanted: Connect) ->
 
 async def _account(link: Link, login: Login) -> Account:
     """What the account is: one command to ask its shell, and one request to see whether it has SFTP, side by side."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"sftp": None}
+    patience = anyio.CancelScope()
 
     async def ask() -> None:
-        found["shell"] = await _shell(link, login)
+        began = anyio.current_time()
+        found["shell"], found["silent"] = await _shell(link, login)
+        now = anyio.current_time()
+        patience.deadline = now + 2 * (now - began) + _SFTP_PATIENCE_S
 
     async def try_sftp() -> None:
-        found["sftp"] = await _has_sftp(link)
+        with patience:
+            found["sftp"] = await _has_sftp(link)
 
     try:
         async with anyio.create_task_group() as group:
@@ -214,17 +242,21 @@ async def _account(link: Link, login: Login) -> Account:
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
     shell: Shell | None = found["shell"]
-    features = tuple(each for each in FEATURES if (found["sftp"] if each == "sftp" else shell not in {None, "forced"}))
+    if found["silent"] and found["sftp"] is None:
+        raise _silent_shell(login.where)
+    bare = shell is None or shell in BARE_SHELLS
+    features = tuple(each for each in FEATURES if (found["sftp"] if each == "sftp" else not bare))
     return Account(shell or "forced", features)
 
 
-async def _shell(link: Link, login: Login) -> Shell | None:
+async def _shell(link: Link, login: Login) -> tuple[Shell | None, bool]:
+    """What the account's shell is, None where it may run nothing; and whether it ended without a word."""
     from mcp_ssh.ssh.channel import STDERR
 
     try:
         channel = await link.open(_ASK)
     except Unsupported:
-        return None
+        return None, False
     answer = b""
     try:
         with contextlib.suppress(OSError):  # it may have closed its side already
@@ -232,8 +264,7 @@ async def _shell(link: Link, login: Login) -> Shell | None:
         while len(answer) < _ANSWER_LIMIT and (chunk := await channel.read()):
             answer += chunk
             if (found := _SAID.search(answer)) is not None:
-                name = PurePosixPath(found[1].decode("utf-8", "replace")).name
-                return "posix" if name in POSIX_SHELLS else "fish" if name == "fish" else "other"
+                return _kind(found[1].decode("utf-8", "replace")), False
         complaint = await channel.read(STDERR)
     finally:
         channel.close()
@@ -241,7 +272,14 @@ async def _shell(link: Link, login: Login) -> Shell | None:
         raise new_password_wanted(login)
     if not link.alive:
         raise lost()
-    return "forced"
+    return "forced", not (answer or complaint)
+
+
+def _kind(said: str) -> Shell:
+    name = PurePosixPath(said).name
+    if said == _RESTRICTED:
+        return "restricted"
+    return "posix" if name in POSIX_SHELLS else "fish" if name == "fish" else "other"
 
 
 async def _has_sftp(link: Link) -> bool:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from mcp_ssh.commandline import Command
 from mcp_ssh.errors import ToolError
-from mcp_ssh.ssh.become import Acting, Entry
 from mcp_ssh.ssh.failures import lost, no_commands, no_terminal
-from mcp_ssh.ssh.kill import Stopped, look, parse, sweep
+from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.places import Strand, Turns
 from mcp_ssh.ssh.spare import Spares
-from mcp_ssh.ssh.wire import Shell, Wire, expect_fits, wire
+from mcp_ssh.ssh.stop import CLOSE_LIMIT_S, NoRoom, Stopper, close_channel
+from mcp_ssh.ssh.wire import Shell, Wire, expect_fits
 
 if TYPE_CHECKING:
     import asyncssh
@@ -56,12 +55,6 @@ UNANSWERED_LIMIT = 3
 NO_TERMINAL = 0xFFFFFFFE
 """asyncssh's own code where the machine gave a channel, and refused it a terminal."""
 
-STOP_LIMIT_S = 6.0
-"""The longest that ending a call's processes may take."""
-
-CLOSE_LIMIT_S = 2.0
-"""The longest a channel is waited for after it was told to close."""
-
 
 @dataclass(frozen=True)
 class Terminal:
@@ -70,10 +63,6 @@ class Terminal:
     columns: int
     rows: int
     kind: str = "linux"
-
-
-class NoRoom(Exception):
-    """The machine gives no channel more, as far as is known."""
 
 
 class Link:
@@ -112,7 +101,7 @@ class Link:
         self.shell: Shell = "posix"
         self._strands = [Strand(connection)]
         self._turns = Turns(self._capacity)
-        self._stop_places = anyio.Semaphore(2)
+        self._stopper = Stopper(self)
         self._channel_gone = anyio.Event()
         self._cleanups: set[asyncio.Future[Channel]] = set()
         self.spares = Spares(self._spare_channel, self.may_spare)
@@ -381,9 +370,7 @@ class Link:
         opening.add_done_callback(close)
 
     async def stop(self, call: Wire, pid: int | None, elapsed_s: float, *, entered: bool = True) -> Stopped:
-        """End every process of a call, wherever it stands; never raises, and never takes over `STOP_LIMIT_S`.
-
-        Where this connection cannot give one more channel (MaxSessions 1), a connection of its own is made for it.
+        """End every process of a call, wherever it stands; never raises, and ends within bounds.
 
         Args:
             call: The call.
@@ -391,56 +378,7 @@ class Link:
             elapsed_s: Seconds since it began.
             entered: Whether it got into the account it acts as; that account is then the first to look.
         """
-        command = sweep(call.cookie, pid, elapsed_s)
-        acting = call.acting if entered else None
-        stopped = Stopped(ended=None)
-        with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_LIMIT_S):
-            try:
-                async with self._stop_places:
-                    with anyio.move_on_after(STOP_LIMIT_S / 2), contextlib.suppress(NoRoom):
-                        return await self._stopped(self, command, acting)
-                    return await self._stopped_aside(command, acting)
-            except Exception as error:  # noqa: BLE001 whatever went wrong, the answer is that nobody knows
-                log.warning("the processes of a call could not be ended: %s", type(error).__name__)
-        return stopped
-
-    async def _stopped(self, link: "Link", command: Command, acting: Acting | None) -> Stopped:
-        if acting is None:
-            return await self._swept(link, command, None)
-        first = await self._swept(link, command, acting)
-        if first.ended:
-            return first
-        # sudo and su themselves belong to neither account; with luck the login account may end them.
-        second = await self._swept(link, command, None)
-        if not second.ended:
-            return second
-        # What has left its parents is seen by its own account only: that the login account sees nothing proves nothing,
-        # but for the processes that the other account named.
-        return await self._swept(link, look(first.survivors), None) if first.survivors else first
-
-    async def _swept(self, link: "Link", command: Command, acting: Acting | None) -> Stopped:
-        prepared = wire(command.line(), shell=self.shell, acting=acting, ours=True)
-        entry = Entry(acting, prepared.cookie)
-        channel = await link.open(prepared.text, at_once=True)
-        try:
-            said = b""
-            async with anyio.create_task_group() as group:
-                group.start_soon(_let_in, channel, entry)
-                group.start_soon(_hear, channel, entry)
-                while chunk := await channel.read():
-                    said = (said + entry.out(chunk))[-4096:]
-                entry.end()
-            return parse(said)
-        finally:
-            await close_channel(channel)
-
-    async def _stopped_aside(self, command: Command, acting: Acting | None) -> Stopped:
-        connection = await self._dial()
-        try:
-            aside = Link(connection, self._dial)
-            return await self._stopped(aside, command, acting)
-        finally:
-            connection.abort()
+        return await self._stopper.stop(call, pid, elapsed_s, entered=entered)
 
     async def close(self) -> None:
         """End the connection and what it goes through, with a good-bye where the other side still listens."""
@@ -462,26 +400,3 @@ class Link:
                     each.abort()
             if self._gone is not None:
                 await self._gone()
-
-
-async def _let_in(channel: "Channel", entry: Entry) -> None:
-    # That the other side took no more is seen in what it did not say.
-    with contextlib.suppress(OSError):
-        if await entry.admitted(channel):
-            channel.write_eof()
-
-
-async def _hear(channel: "Channel", entry: Entry) -> None:
-    from mcp_ssh.ssh.channel import STDERR
-
-    while chunk := await channel.read(STDERR):
-        entry.err(chunk)
-
-
-async def close_channel(channel: "Channel") -> None:
-    """Close a channel and wait, within bounds, until it is gone; cancellation does not leave it open."""
-    if channel.gone:
-        return
-    with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT_S):
-        channel.close()
-        await channel.wait_closed()

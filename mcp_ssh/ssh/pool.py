@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 
 from mcp_ssh.errors import InvalidInput, NotFound, TooMany
+from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.login import Resolver
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import OWNER_ID, Caller, Role
@@ -199,23 +200,29 @@ class Sessions:
             if not lock.statistics().tasks_waiting and self._turns.get(key) is lock and not lock.locked():
                 del self._turns[key]
 
-    async def close(self, session: Session) -> None:
-        """Forget a session and end its connection, unless somebody is at that already."""
-        if self._sessions.pop(session.id, None) is not None:
-            await session.close()
+    async def close(self, session: Session) -> Stopped | None:
+        """Forget a session and end its connection, unless somebody is at that already.
+
+        Returns:
+            What became of the processes of its calls and shells; None where nothing ran.
+        """
+        if self._sessions.pop(session.id, None) is None:
+            return None
+        return await session.close()
 
     async def close_of(self, caller_id: str) -> None:
         """End all sessions of one caller, as when its token is revoked."""
-        for session in [each for each in self._sessions.values() if each.caller_id == caller_id]:
-            await self.close(session)
+        await self._close_together([each for each in self._sessions.values() if each.caller_id == caller_id])
 
     async def close_all(self) -> None:
         """End all sessions at once."""
-        sessions = list(self._sessions.values())
-        self._sessions.clear()
+        await self._close_together(list(self._sessions.values()))
+
+    async def _close_together(self, sessions: Sequence[Session]) -> None:
+        """End sessions side by side: together they take no longer than the slowest."""
         async with anyio.create_task_group() as group:
             for session in sessions:
-                group.start_soon(session.close)
+                group.start_soon(self.close, session)
 
     async def tend(self, admitted: Callable[[], Awaitable[set[str]]]) -> None:
         """Keep closing sessions that are idle for the configured time, and those whose caller's token is gone.
@@ -228,9 +235,8 @@ class Sessions:
         """
         while True:
             await anyio.sleep(min(LOOK_S, self._idle_s))
-            for session in [each for each in self._sessions.values() if each.expires or each.by_name]:
-                if self._is_idle(session):
-                    await self.close(session)
+            ending = [each for each in self._sessions.values() if each.expires or each.by_name]
+            await self._close_together([each for each in ending if self._is_idle(each)])
             remote = [each for each in self._sessions.values() if each.expires]
             if not remote:
                 continue
@@ -239,9 +245,7 @@ class Sessions:
             except Exception as error:  # noqa: BLE001 this task lives as long as the server; the next look may succeed
                 log.warning("who may still come could not be read: %s", type(error).__name__)
                 continue
-            for session in remote:
-                if session.caller_id not in known:
-                    await self.close(session)
+            await self._close_together([each for each in remote if each.caller_id not in known])
 
     def _is_idle(self, session: Session) -> bool:
         return not session.in_use and self._clock() - session.last_active > self._idle_s

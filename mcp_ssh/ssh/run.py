@@ -122,8 +122,8 @@ class Running:
 
     async def _read(self, channel: "Channel") -> None:
         while chunk := await channel.read():
-            await self._stdout.feed(self._started.entry.out(chunk))
-        self._started.entry.end()
+            await self._stdout.feed(self._started.output(chunk))
+        await self._stdout.feed(self._started.end_output())
 
     async def _read_errors(self, channel: "Channel") -> None:
         from mcp_ssh.ssh.channel import STDERR
@@ -147,14 +147,18 @@ class Running:
             raise started.entry.too_late(duration_s, started.stopped.shown())
         return Ended("timed_out", None, None, duration_s, started.stopped)
 
+    def _says_no_folder(self) -> bool:
+        """Whether the working folder could not be entered: on standard output where an rc file sent errors there."""
+        return any(self._started.call.no_folder in each.whole() for each in (self._stderr, self._stdout))
+
     def _completed(self, duration_s: float) -> Ended:
         channel = self._started.channel
         assert channel is not None  # noqa: S101 a completed command had a channel
-        if channel.exit_status is None and channel.exit_signal is None:
+        if not channel.exited:
             raise lost() if self._started.start_line.pid else unknown_whether_run()
         if not self._started.entry.began:
             raise self._started.entry.refusal()
-        if self._started.call.no_folder in self._stderr.whole():
+        if channel.exit_status == 1 and self._says_no_folder():
             raise NotFound("the working folder does not exist or may not be entered", hint="check `cwd` with file_stat")
         if channel.exit_signal is not None:
             return Ended("completed", 128 + _signal_number(channel.exit_signal), channel.exit_signal, duration_s, None)

@@ -5,7 +5,7 @@ import contextlib
 import copy
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -23,6 +23,7 @@ from mcp_ssh.ssh.become import Acting, acting_as
 from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.failures import lost
+from mcp_ssh.ssh.kill import Stopped, combine
 from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.run import Ended, Running, Stdin
 from mcp_ssh.ssh.shell import Shells
@@ -77,9 +78,22 @@ class Learned:
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
 
-def closed() -> Conflict:
-    """The error of a call whose session was closed."""
-    return Conflict("the session was closed; what the call had started was ended", hint="open one with session_connect")
+def closed(stops: Sequence[Stopped]) -> Conflict:
+    """The error of a call whose session was closed, after what became of the processes that it had started."""
+    if not stops:
+        return Conflict("the session was closed before the call ended", hint="open one with session_connect")
+    stopped = combine(stops)
+    if stopped.ended:
+        return Conflict(
+            "the session was closed, and the command that the call ran was ended",
+            hint="open one with session_connect",
+            details={"stopped": True},
+        )
+    return Conflict(
+        "the session was closed; what the call had started may still run",
+        hint="open one with session_connect, and look at the machine before repeating",
+        details={"stopped": stopped.shown(), "survivors": stopped.survivors},
+    )
 
 
 class Session:
@@ -330,13 +344,24 @@ class Session:
         self.rules.expect_program(command.argv)
         return guarded(command, self.rules.protected)
 
-    async def close(self) -> None:
+    async def close(self) -> Stopped | None:
         """End what runs on the session, then its connection, unless other sessions go over it.
 
-        Nobody can find the session any more, so a caller that leaves meanwhile does not leave the rest of it behind.
+        Calls, shells and tunnels end side by side. Nobody can find the session any more, so a caller that leaves
+        meanwhile does not leave the rest of it behind.
+
+        Returns:
+            What became of the processes of its calls and shells; None where nothing ran.
         """
+        stops: list[Stopped] = []
+
+        async def end(close: Callable[[], Awaitable[Sequence[Stopped]]]) -> None:
+            stops.extend(await close())
+
         with anyio.CancelScope(shield=True):
-            await self.calls.close()
-            await self.shells.close_all()
-            await self.tunnels.close_all()
+            async with anyio.create_task_group() as group:
+                group.start_soon(end, self.calls.close)
+                group.start_soon(end, self.shells.close_all)
+                group.start_soon(self.tunnels.end)
             await self.link.leave()
+        return combine(stops) if stops else None

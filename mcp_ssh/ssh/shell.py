@@ -19,9 +19,10 @@ from mcp_ssh.probes.screen import FEED_LIMIT, Screen
 from mcp_ssh.probes.terminal import Prompt, plain, prompt, unfinished
 from mcp_ssh.ssh.failures import lost
 from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.link import Link, Terminal, close_channel
+from mcp_ssh.ssh.link import Link, Terminal
 from mcp_ssh.ssh.scrollback import Scrollback
-from mcp_ssh.ssh.wire import StartLine, Wire
+from mcp_ssh.ssh.stop import close_channel
+from mcp_ssh.ssh.wire import BARE_SHELLS, StartLine, Wire
 
 if TYPE_CHECKING:
     from mcp_ssh.ssh.channel import Channel
@@ -70,6 +71,8 @@ class Shell:
         exit_code: Of one that ended.
         cursor: Offset up to which it was read by who gave no offset.
         turn: Held by who types a command and waits for its end.
+        prompt_line: The line up to the cursor when the shell was last known to stand at its prompt.
+        reader: The program that read that line, where that is known.
     """
 
     def __init__(self, name: str, link: Link, call: Wire, terminal: Terminal) -> None:
@@ -80,13 +83,16 @@ class Shell:
         self.scrollback = Scrollback()
         self.cursor = 0
         self.turn = anyio.Lock()
+        self.prompt_line: str | None = None
+        self.reader = ""
         self._link = link
         self._call = call
-        self._start_line = StartLine(call.started)
+        self._start_line = StartLine(call.started, expected=call.marked)
         self._began = anyio.current_time()
         self._channel: Channel | None = None
         self._typed_at = 0
         self._typed_when = -math.inf
+        self._completed_at: int | None = None
         self._screen = Screen(terminal.columns, terminal.rows)
         self._drawn = 0
         self._drawing = anyio.Lock()
@@ -133,7 +139,7 @@ class Shell:
                 await self.scrollback.news(SETTLE_S)
 
     async def _lived(self) -> None:
-        forced = self._link.shell == "forced"
+        forced = self._link.shell in BARE_SHELLS
         try:
             async with self._link.place():
                 text = None if forced else self._call.text
@@ -163,8 +169,7 @@ class Shell:
 
     def _end(self) -> None:
         channel = self._channel
-        known = channel is not None and (channel.exit_status is not None or channel.exit_signal is not None)
-        self.state = "ended" if known else "lost"
+        self.state = "ended" if channel is not None and channel.exited else "lost"
         self.exit_code = channel.exit_status if channel is not None else None
         self.scrollback.add(self._start_line.rest())
         self._started.set()
@@ -194,8 +199,6 @@ class Shell:
         return stopped
 
     async def _swept(self) -> Stopped:
-        if not self._link.alive or self._link.shell == "forced":
-            return Stopped(ended=None)
         pid = self._start_line.pid if self.state == "open" else None
         return await self._link.stop(self._call, pid, anyio.current_time() - self._began)
 
@@ -228,6 +231,7 @@ class Shell:
         self.expect_open()
         assert self._channel is not None  # noqa: S101 an open one has a channel
         self._typed_at, self._typed_when = self.scrollback.total, anyio.current_time()
+        self._completed_at = None
         try:
             await self._channel.write(data)
         except OSError as error:
@@ -269,11 +273,24 @@ class Shell:
             return 0.0
         return anyio.current_time() - max(self.scrollback.last_at, self._typed_when)
 
+    def complete(self, offset: int) -> None:
+        """Note that a command ended and its output up to this offset; what follows on that line is the prompt."""
+        self._completed_at = offset
+
+    @property
+    def is_back(self) -> bool:
+        """Whether a command has ended and nothing but the begin of one line was printed since, and nothing typed."""
+        if self._completed_at is None:
+            return False
+        said = self.scrollback.slice(self._completed_at)
+        return bool(said.strip()) and b"\n" not in said
+
     async def asking(self) -> Prompt | None:
         """What it waits for, as far as the line with the cursor tells."""
         if self.state != "open":
             return None
-        return prompt((await self.screen()).line)
+        screen = await self.screen()
+        return prompt(screen.line, shell_prompt=self.prompt_line, pager=screen.shows_status_line)
 
     async def waiting(self, quiet_s: float = QUIET_S) -> Prompt | None:
         """The same once that line has stood for a moment, so that it is no part of a longer one."""
@@ -402,11 +419,17 @@ class Shells:
             del self._shells[caller_id, shell.name]
         return stopped
 
-    async def close_all(self) -> None:
-        """End those that are open, side by side."""
+    async def close_all(self) -> list[Stopped]:
+        """End those that are open, side by side; what became of each."""
         self._closed = True
         shells = [each for each in self._shells.values() if each.state == "open"]
         self._shells.clear()
+        stops: list[Stopped] = []
+
+        async def close(shell: Shell) -> None:
+            stops.append(await shell.close())
+
         async with anyio.create_task_group() as group:
             for shell in shells:
-                group.start_soon(shell.close)
+                group.start_soon(close, shell)
+        return stops

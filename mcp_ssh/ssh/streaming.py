@@ -12,10 +12,12 @@ import anyio
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.ssh.become import Acting, Entry
+from mcp_ssh.ssh.calls import record
 from mcp_ssh.ssh.failures import lost
 from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.link import Link, close_channel
+from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.spare import Spare
+from mcp_ssh.ssh.stop import close_channel
 from mcp_ssh.ssh.wire import StartLine, Wire, wire
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Started:
 
     def __init__(self, call: Wire, spare: Spare | None = None) -> None:
         self.call = call if spare is None else call.handed_to(spare.cookie)
-        self.start_line = StartLine(self.call.started)
+        self.start_line = StartLine(self.call.started, expected=self.call.marked)
         self.entry = Entry(call.acting, self.call.cookie)
         self.spare = spare
         self.channel: Channel | None = spare.channel if spare else None
@@ -92,8 +94,17 @@ class Started:
     def never_ran(self) -> bool:
         """Whether its shell, of which there is no more to come, ended before it began with the command."""
         channel = self.channel
-        ended = channel is not None and (channel.exit_status is not None or channel.exit_signal is not None)
-        return self.spare is not None and ended and self.start_line.pid is None
+        return self.spare is not None and channel is not None and channel.exited and self.start_line.pid is None
+
+    def output(self, chunk: bytes) -> bytes:
+        """What of these bytes of standard output is the command's."""
+        return self.entry.out(self.start_line.feed_out(chunk))
+
+    def end_output(self) -> bytes:
+        """What of standard output was held back until its end."""
+        held = self.entry.out(self.start_line.rest_out()) + self.entry.rest_out()
+        self.entry.end()
+        return held
 
     def errors(self, chunk: bytes) -> bytes:
         """What of these bytes of standard error is the command's."""
@@ -123,6 +134,7 @@ async def on_channel(
     finally:
         if not started.finished:
             started.stopped = await _end(link, started, drain, anyio.current_time() - began)
+            record(started.stopped)
         if started.channel is not None:
             await close_channel(started.channel)
 
@@ -135,6 +147,7 @@ async def _end(
         return Stopped(ended=True)
     if not link.alive:
         return Stopped(ended=None)
+    seen = False
     with anyio.CancelScope(shield=True):
         with anyio.move_on_after(BEGIN_S):
             await started.arrive()
@@ -147,24 +160,35 @@ async def _end(
             # does.
             with contextlib.suppress(OSError):
                 started.channel.write_eof()
-        async with anyio.create_task_group() as group:
-            group.start_soon(_drained, drain, started)
-            if started.pid is None and link.shell != "forced":
-                with anyio.move_on_after(BEGIN_S):
-                    await started.begun.wait()
-            started.stopped = await _stop(link, started, elapsed_s)
-            group.cancel_scope.deadline = anyio.current_time() + DRAIN_S
+        seen = await _end_begun(link, started, drain, elapsed_s)
+    if started.stopped.ended and not seen:
+        # A shell that never showed itself can still begin: that the sweep saw nothing proves nothing.
+        started.stopped = Stopped(ended=None)
     log.info("a command was ended before its time; its processes ended: %s", started.stopped.shown())
     return started.stopped
 
 
-async def _stop(link: Link, started: Started, elapsed_s: float) -> Stopped:
-    """End the processes of a command. One that has not begun can still do so, and is not known to have ended."""
-    stopped = await link.stop(started.call, started.pid, elapsed_s, entered=started.entry.began)
-    channel = started.channel
-    ended = channel is not None and (channel.exit_status is not None or channel.exit_signal is not None)
-    unseen = started.pid is None and not ended
-    return Stopped(ended=None) if stopped.ended and unseen else stopped
+async def _end_begun(
+    link: Link, started: Started, drain: Callable[["Channel"], Awaitable[None]], elapsed_s: float
+) -> bool:
+    """End the processes of a command that has a channel.
+
+    Returns:
+        Whether its shell said which process it is before they were looked for, or its channel told of its end.
+    """
+    assert started.channel is not None  # noqa: S101 the caller saw it
+    seen = False
+    async with anyio.create_task_group() as group:
+        group.start_soon(_drained, drain, started)
+        if started.pid is None and link.shell != "forced":
+            with anyio.move_on_after(BEGIN_S):
+                await started.begun.wait()
+        seen = started.pid is not None
+        started.stopped = await link.stop(started.call, started.pid, elapsed_s, entered=started.entry.began)
+        group.cancel_scope.deadline = anyio.current_time() + DRAIN_S
+        if not seen:
+            await started.channel.wait_closed()
+    return seen or started.channel.exited
 
 
 async def _drained(drain: Callable[["Channel"], Awaitable[None]], started: Started) -> None:
@@ -193,10 +217,9 @@ class Stream:
             self._ahead.clear()
             return taken
         while chunk := await self._channel.read():
-            if passed := self._started.entry.out(chunk):
+            if passed := self._started.output(chunk):
                 return passed
-        self._started.entry.end()
-        return b""
+        return self._started.end_output()
 
     async def enter(self) -> None:
         """Become the account the command runs as; nothing to do where that is the login account.
@@ -257,7 +280,7 @@ class Stream:
 
     @property
     def _lost(self) -> bool:
-        return self._channel.exit_status is None and self._channel.exit_signal is None
+        return not self._channel.exited
 
     async def finish(self) -> tuple[int | None, bytes]:
         """Wait for the end: the exit code, None where a signal ended it, and what was said on standard error.

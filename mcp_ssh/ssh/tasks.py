@@ -15,9 +15,9 @@ from mcp_ssh.params import Become, Method
 from mcp_ssh.probes import tasks as probe
 from mcp_ssh.probes.tasks import Began, Seen, Task
 from mcp_ssh.ssh import kill
-from mcp_ssh.ssh.kill import Stopped
+from mcp_ssh.ssh.kill import Stopped, Target
 from mcp_ssh.ssh.session import Session
-from mcp_ssh.ssh.wire import COOKIE_VARIABLE
+from mcp_ssh.ssh.wire import BARE_SHELLS, COOKIE_VARIABLE
 from mcp_ssh.store.tasks import TaskRow
 from mcp_ssh.tool import Caller, Role
 
@@ -59,8 +59,8 @@ async def start(
         ConnectFailed, TimedOut: Nobody knows whether it runs; `details["task_id"]` is for looking.
         Unsupported: The account has no shell, or no folder to keep tasks in.
     """
-    if session.account.shell == "forced":
-        raise Unsupported("this account has no shell, so it has no background tasks")
+    if session.account.shell in BARE_SHELLS:
+        raise Unsupported("this account has no shell, or a restricted one, so it has no background tasks")
     cookie, task_id = secrets.token_hex(16), name or f"task_{secrets.token_hex(4)}"
     acting = session.acting
     row = TaskRow(
@@ -144,9 +144,9 @@ async def cancel(session: Session, caller: Caller, task_id: str) -> tuple[Stoppe
     before = await look(session, caller, task_id)
     place = await _place(session, caller, task_id)
     # That the process of this number is the task's was just seen, so no age has to prove it.
-    sweep = kill.sweep(before.cookie, before.pid, 0.0)
+    sweep = kill.sweep(Target(before.cookie, before.pid, 0.0))
     said = await place.run(probe.ask_cancel(task_id, before.cookie, sweep), timeout_s=SWEEP_S)
-    stopped = kill.parse(said.stdout)
+    stopped = kill.parse(said.stdout)[0]
     wait_s = SETTLE_S if stopped.ended else 0.0
     return stopped, await look(session, caller, task_id, output=END, error=END, wait_s=wait_s)
 

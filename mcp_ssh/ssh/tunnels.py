@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 OPEN_LIMIT_S = 15.0
 """How long a listener may take to come up."""
+CLOSE_LIMIT_S = 2.0
+"""How long a machine may take to say that it no longer listens."""
 MOST = 64
 """Tunnels that one session may have."""
 
@@ -82,6 +84,7 @@ class Tunnels:
         self._link = link
         self._tunnels: dict[str, Tunnel] = {}
         self._opening: set[asyncio.Future[Any]] = set()
+        self._closed = False
 
     async def open(self, tunnel: Tunnel) -> Tunnel:
         """Start listening; a port of 0 takes a free one, and the tunnel says which.
@@ -106,6 +109,9 @@ class Tunnels:
             ) from error
         tunnel.port = tunnel.listener.get_port()
         tunnel.life = after(tunnel.life, Listening())
+        if self._closed:
+            await self._shut(tunnel)
+            raise lost()
         self._tunnels[tunnel.id] = tunnel
         return tunnel
 
@@ -156,19 +162,25 @@ class Tunnels:
         return tunnel
 
     async def close_all(self) -> int:
-        """Close them all; how many there were."""
+        """Close them all, side by side; how many there were."""
         tunnels = list(self._tunnels.values())
         self._tunnels.clear()
-        for tunnel in tunnels:
-            await self._shut(tunnel)
+        async with anyio.create_task_group() as group:
+            for tunnel in tunnels:
+                group.start_soon(self._shut, tunnel)
         return len(tunnels)
+
+    async def end(self) -> None:
+        """Close them all, and open none any more."""
+        self._closed = True
+        await self.close_all()
 
     async def _shut(self, tunnel: Tunnel) -> None:
         tunnel.life = after(tunnel.life, Close())
         if tunnel.listener is not None:
             tunnel.listener.close()
             tunnel.drop()
-            with anyio.CancelScope(shield=True), anyio.move_on_after(2), contextlib.suppress(Exception):
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT_S), contextlib.suppress(Exception):
                 await tunnel.listener.wait_closed()
 
 

@@ -32,8 +32,12 @@ LONGEST_TEXT_FOR_DROPBEAR = 9000
 
 POSIX_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "lksh", "zsh", "yash", "busybox"})
 
-Shell = Literal["posix", "fish", "other", "forced"]
-"""What reads the text: a POSIX shell; fish; another shell (csh); a forced command or menu, which gets it as it is."""
+Shell = Literal["posix", "fish", "other", "restricted", "forced"]
+"""What reads the text: a POSIX shell; fish; another shell (csh); a restricted POSIX shell (rbash), which gets the
+command behind a mark and nothing else of ours; a forced command or menu, which gets it as it is."""
+
+BARE_SHELLS = frozenset[Shell]({"restricted", "forced"})
+"""What takes no working folder, no environment and no other account."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Wire:
             in a process list.
         acting: The account it runs as, where that is not the login account; `Entry` lets it in.
         line: What a waiting shell is told instead; None where the command needs a channel of its own.
+        marked: Whether the processes of the call carry its cookie. Of one that has none nobody can say that it ended.
     """
 
     text: str
@@ -54,6 +59,7 @@ class Wire:
     stdin: bytes = field(default=b"", repr=False)
     acting: Acting | None = None
     line: bytes | None = field(default=None, repr=False)
+    marked: bool = True
 
     def handed_to(self, cookie: str) -> "Wire":
         """The same command for the waiting shell with this cookie."""
@@ -98,19 +104,24 @@ def wire(
         Unsupported: `cwd`, `env` or `acting` for an account that has no shell.
     """
     cookie = secrets.token_hex(16)
-    if shell == "forced":
-        if cwd is not None or env or acting:
-            raise Unsupported("this account has no shell, so cwd, env and become cannot be", hint="leave them out")
-        return Wire(command, cookie)
-    exports = [f"export {name}={quote(value)}" for name, value in (env or {}).items()]
-    settings = "".join(f"{each}\n" for each in exports).encode()
     # The cookie is not spelled out where it is printed: a process list must hold it once, in the assignment.
     start = [f"{COOKIE_VARIABLE}={cookie}; export {COOKIE_VARIABLE}", f'echo "${COOKIE_VARIABLE} pid $$" >&2']
+    if shell in BARE_SHELLS:
+        if cwd is not None or env or acting:
+            raise Unsupported(
+                "this account has no shell, or a restricted one, so cwd, env and become cannot be",
+                hint="leave them out",
+            )
+        if shell == "forced":
+            return Wire(command, cookie, marked=False)
+        return Wire(f"{'; '.join(start)}\n{command}", cookie)
+    exports = [f"export {name}={quote(value)}" for name, value in (env or {}).items()]
+    settings = "".join(f"{each}\n" for each in exports).encode()
     steps: list[str] = []
     if settings:
         steps.append(f'eval "$(dd bs=1 count={len(settings)} 2>/dev/null)"')
     missing = f'{{ echo "${COOKIE_VARIABLE} cwd" >&2; exit 1; }}'
-    folder = [] if cwd is None else [f"CDPATH= cd -- {_folder(cwd)} || {missing}"]
+    folder = [] if cwd is None else [f"{_enter(cwd)} || {missing}"]
     steps += folder
     if acting is not None:
         text = "; ".join([*start, entering(acting, cookie, steps, command, ours=ours)])
@@ -121,6 +132,17 @@ def wire(
         return Wire(f"{preamble}\n{command}", cookie, settings, line=line)
     body = f"{preamble}\n{command}" if ours else f'{preamble}; exec "${{SHELL:-sh}}" -c {quote(command)}'
     return Wire(_through_sh(body), cookie, settings)
+
+
+def _enter(cwd: str) -> str:
+    """A command that enters a folder by the shell's own `cd`, not by a function of the account with that name.
+
+    zsh means a program by `command`, so there it is `builtin`.
+    """
+    folder = _folder(cwd)
+    return (
+        f'if [ -n "${{ZSH_VERSION-}}" ]; then CDPATH= builtin cd -- {folder}; else CDPATH= command cd -- {folder}; fi'
+    )
 
 
 def _folder(cwd: str) -> str:
@@ -172,8 +194,8 @@ def interactive(*, shell: Shell, cwd: str | None = None, env: Mapping[str, str] 
     Raises:
         Unsupported: `cwd` or `env` for an account that has no shell.
     """
-    prepared = wire("", shell="forced" if shell == "forced" else "posix", cwd=cwd, env=env, exact=True)
-    if shell == "forced":
+    prepared = wire("", shell="forced" if shell in BARE_SHELLS else "posix", cwd=cwd, env=env, exact=True)
+    if shell in BARE_SHELLS:
         return prepared
     begin, end = ("saved=$(stty -g); stty raw -echo; ", '; stty "$saved"; unset saved') if prepared.stdin else ("", "")
     text = f'{begin}{prepared.text.rstrip()}{end}; exec "${{SHELL:-sh}}" -l'
@@ -220,38 +242,84 @@ def start_mark(cookie: str) -> bytes:
 
 
 class StartLine:
-    """Removes the start line from a stream of standard error, and reads the process id in it.
+    """Removes the start line from a command's streams, and reads the process id in it.
 
-    Whatever an rc file printed before the line stays. Where the line does not come within the first 64 KiB (a forced
-    command, a menu instead of a shell), everything passes.
+    It comes on standard error, or where an rc file says `exec 2>&1` on standard output. Whatever an rc file printed
+    before the line stays. Standard error is held back until the line has come; where it does not come within the first
+    64 KiB (a menu instead of a shell), everything passes. Of standard output only what may be the line is held back.
+
+    Args:
+        mark: How the line starts.
+        expected: Whether it is printed at all.
     """
 
     LIMIT = 64 * 1024
+    _SURE = 8
+    """So many bytes of the mark are taken for it wherever they stand in a line; fewer only at its beginning."""
+    _LONGEST = 32
+    """Bytes that may follow the mark: a process id and the line's end."""
 
-    def __init__(self, mark: bytes) -> None:
+    def __init__(self, mark: bytes, *, expected: bool = True) -> None:
         self._mark = mark
-        self._held: bytearray | None = bytearray()
+        self._over = not expected
+        self._err = bytearray()
+        self._out = bytearray()
+        self._out_passed = 0
         self.pid: int | None = None
 
     def feed(self, chunk: bytes) -> bytes:
-        """The bytes that may pass on, now that these came."""
-        if self._held is None:
-            return chunk
-        self._held += chunk
-        start = self._held.find(self._mark)
-        end = self._held.find(b"\n", start) if start >= 0 else -1
-        if end >= 0:
-            number = bytes(self._held[start + len(self._mark) : end]).rstrip(b"\r")  # a terminal's line end
-            self.pid = int(number) if number.isdigit() else None
-            passed = bytes(self._held[:start] + self._held[end + 1 :])
-        elif len(self._held) > self.LIMIT:
-            passed = bytes(self._held)
-        else:
-            return b""
-        self._held = None
+        """What of standard error may pass on, now that these bytes came."""
+        if self._over:
+            return self.rest() + chunk if self._err else chunk
+        self._err += chunk
+        self._take_line(self._err)
+        self._over = self._over or len(self._err) > self.LIMIT
+        return self.rest() if self._over else b""
+
+    def feed_out(self, chunk: bytes) -> bytes:
+        """What of standard output may pass on, now that these bytes came."""
+        if self._over:
+            return self.rest_out() + chunk if self._out else chunk
+        self._out += chunk
+        self._take_line(self._out)
+        keep = 0 if self._over else self._kept_back()
+        passed = bytes(self._out[: len(self._out) - keep])
+        del self._out[: len(passed)]
+        self._out_passed += len(passed)
+        self._over = self._over or self._out_passed > self.LIMIT
         return passed
 
+    def _take_line(self, data: bytearray) -> None:
+        """Remove the start line, where all of it is there, and note its process id."""
+        start = data.find(self._mark)
+        end = data.find(b"\n", start) if start >= 0 else -1
+        if end < 0:
+            return
+        number = bytes(data[start + len(self._mark) : end]).rstrip(b"\r")  # a terminal's line end
+        self.pid = int(number) if number.isdigit() else None
+        del data[start : end + 1]
+        self._over = True
+
+    def _kept_back(self) -> int:
+        """How many bytes at the end of standard output may be the beginning of the line."""
+        start = self._out.rfind(self._mark)
+        if start >= 0:
+            after = len(self._out) - start
+            return after if after <= len(self._mark) + self._LONGEST else 0
+        for length in range(min(len(self._mark) - 1, len(self._out)), 0, -1):
+            begins_line = length == len(self._out) or self._out[-length - 1] == 0x0A
+            if (begins_line or length >= self._SURE) and self._out.endswith(self._mark[:length]):
+                return length
+        return 0
+
     def rest(self) -> bytes:
-        """What is still held at the end of the stream."""
-        held, self._held = self._held, None
-        return bytes(held or b"")
+        """What of standard error is still held at the end of the stream."""
+        held = bytes(self._err)
+        self._err.clear()
+        return held
+
+    def rest_out(self) -> bytes:
+        """What of standard output is still held at the end of the stream."""
+        held = bytes(self._out)
+        self._out.clear()
+        return held

@@ -32,6 +32,10 @@ class ById(Params):
 class Disconnected(Result):
     status: Literal["disconnected"] = Field(description="Always `disconnected`.")
     session_id: str = Field(description="The session that ended.")
+    stopped: bool | Literal["unknown"] | None = Field(
+        default=None, description="Where commands or shells were running: whether all their processes have ended."
+    )
+    survivors: list[int] | None = Field(default=None, description="Process ids that could not be ended.")
 
 
 class Status(Result):
@@ -96,11 +100,16 @@ async def connect(app: App, params: Connect, call: Call) -> Connected:
 async def disconnect(app: App, params: ById, call: Call) -> Disconnected:
     """Close a session and its connection.
 
-    Commands that are running on it are ended first.
+    Commands that are running on it are ended first; `stopped` says whether that worked.
     """
     session = app.sessions.find(call.caller, params.session_id)
-    await app.sessions.close(session)
-    return Disconnected(status="disconnected", session_id=session.id)
+    stopped = await app.sessions.close(session)
+    ended = Disconnected(status="disconnected", session_id=session.id)
+    if stopped is not None:
+        ended.stopped = stopped.shown()
+        if stopped.survivors:
+            ended.survivors = stopped.survivors
+    return ended
 
 
 @tool(Risk.READ)

@@ -10,7 +10,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.commandline import Command
-from mcp_ssh.ssh import become
+from mcp_ssh.ssh import become, stop
 from mcp_ssh.ssh.become import Acting
 from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.link import Link
@@ -336,12 +336,12 @@ async def test_a_command_that_nobody_waits_for_any_more_is_not_started(host: Hos
 
 async def test_without_the_secret_what_root_runs_survives(ops: On, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin: the login account cannot end it, and it is not said that it did."""
-    swept = Link._swept  # pyright: ignore[reportPrivateUsage]
+    ran = stop._run  # pyright: ignore[reportPrivateUsage]
 
-    async def as_login(self: Link, link: Link, command: Command, acting: Acting | None) -> Stopped:
-        return await swept(self, link, command, None) if acting is None else Stopped(ended=None)
+    async def as_login(link: Link, command: Command, acting: Acting | None, calls: int) -> list[Stopped]:
+        return await ran(link, command, None, calls) if acting is None else [Stopped(ended=None)] * calls
 
-    monkeypatch.setattr(Link, "_swept", as_login)
+    monkeypatch.setattr(stop, "_run", as_login)
     n = number()
     answer = await ops.exec(SHAPES["double fork"].format(n=n), {"password": ops.host.password}, timeout=1.0)
     assert answer["stopped"] in {False, "unknown"}

@@ -3,19 +3,23 @@
 import functools
 
 import anyio
-import anyio.to_thread
+import anyio.abc
 import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ToolError
-from mcp_ssh.tools import command
+from mcp_ssh.ssh.places import CALLS
+from mcp_ssh.tools import command, session
 from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, connected
+from tests.hosts.machine import SOAK, connected, number, processes
+from tests.hosts.test_faults import in_thread
 
 WHO = DirectCall(caller())
 CALLERS = 50
+TOGETHER = 3 * CALLS
+ONE_WAY_MS = 100
 LOAD_S = 40 if SOAK else 5
 
 
@@ -48,3 +52,69 @@ async def test_fifty_callers_with_short_deadlines_lose_no_place(app: App, deb: H
         for word in range(8):
             group.start_soon(functools.partial(patient, word))
     assert sorted(answers) == [f"{word}\n" for word in range(8)]
+
+
+async def begun(app: App, host: Host, session_id: str, group: anyio.abc.TaskGroup, ends: list[object]) -> int:
+    """Start `TOGETHER` endless commands on a session, and wait until all of them run; the number that marks them."""
+    mark = number()
+
+    async def run() -> None:
+        arguments = {"session_id": session_id, "command": f"exec sleep {mark}", "timeout": 120}
+        try:
+            ends.append(await dispatch(app, command.exec_, arguments, WHO))
+        except ToolError as error:
+            ends.append(error)
+
+    for wave in range(TOGETHER // CALLS):  # the link gets another connection for each
+        for _ in range(CALLS):
+            group.start_soon(run)
+        with anyio.fail_after(30):
+            while len(await processes(host, f"sleep {mark}")) < (wave + 1) * CALLS:
+                await anyio.sleep(0.1)
+    return mark
+
+
+@pytest.mark.requirement("fault.C5")
+async def test_many_commands_that_end_together_far_away_are_all_ended(app: App, deb: Host) -> None:
+    session_id = await connected(app, deb, "dev", WHO)
+    await in_thread(deb.delay, ONE_WAY_MS)
+    async with anyio.create_task_group() as group:
+        mark = await begun(app, deb, session_id, group, [])
+        group.cancel_scope.cancel()
+    assert await processes(deb, f"sleep {mark}") == []
+
+
+@pytest.mark.requirement("fault.C5")
+async def test_disconnect_ends_many_commands_far_away_and_says_so(app: App, deb: Host) -> None:
+    session_id = await connected(app, deb, "dev", WHO)
+    await in_thread(deb.delay, ONE_WAY_MS)
+    ends: list[object] = []
+    async with anyio.create_task_group() as group:
+        mark = await begun(app, deb, session_id, group, ends)
+        said = await dispatch(app, session.disconnect, {"session_id": session_id}, WHO)
+    assert said.model_dump(exclude_unset=True)["stopped"] is True
+    assert await processes(deb, f"sleep {mark}") == []
+    assert {getattr(each, "details", {}).get("stopped") for each in ends} == {True}
+
+
+@pytest.mark.requirement("fault.C5", "fault.C2")
+async def test_disconnect_on_a_dead_link_says_that_nobody_knows_and_so_does_each_call(app: App, deb: Host) -> None:
+    session_id = await connected(app, deb, "dev", WHO)
+    ends: list[object] = []
+    async with anyio.create_task_group() as group:
+        mark = await begun(app, deb, session_id, group, ends)
+        await in_thread(deb.cut)
+        with anyio.fail_after(25):
+            said = await dispatch(app, session.disconnect, {"session_id": session_id}, WHO)
+    assert said.model_dump(exclude_unset=True)["stopped"] == "unknown"
+    assert {getattr(each, "details", {}).get("stopped") for each in ends} == {"unknown"}
+    assert all("may still run" in str(each) for each in ends)
+    await in_thread(deb.restore)
+    assert len(await processes(deb, f"sleep {mark}")) == TOGETHER  # nothing else was true
+    await in_thread(deb.console, ["pkill", "-KILL", "-f", f"[s]leep {mark}"])
+
+
+async def test_disconnect_of_an_idle_session_says_nothing_of_processes(app: App, deb: Host) -> None:
+    session_id = await connected(app, deb, "dev", WHO)
+    said = await dispatch(app, session.disconnect, {"session_id": session_id}, WHO)
+    assert said.model_dump(exclude_unset=True) == {"status": "disconnected", "session_id": session_id}

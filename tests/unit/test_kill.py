@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_ssh.ssh.kill import Stopped, parse, sweep
+from mcp_ssh.ssh.kill import MOST_TOGETHER, Stopped, Target, parse, sweep
 from tests.unit.json_lines import ended
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -37,10 +37,10 @@ def running(*argv: str, cookie: str = "") -> Generator[subprocess.Popen[bytes]]:
 
 
 def swept(shell: list[str], cookie: str, leader: int = 0, path: str = "/usr/bin:/bin") -> Stopped:
-    words = sweep(cookie, leader, 0).argv[1:]
+    words = sweep(Target(cookie, leader, 0)).argv[1:]
     ran = subprocess.run([*shell, *words], env={"PATH": path}, capture_output=True, timeout=LIMIT_S, check=False)
     assert not ran.stderr, ran.stderr
-    return parse(ran.stdout)
+    return parse(ran.stdout)[0]
 
 
 def named(folder: Path, name: str) -> str:
@@ -73,6 +73,65 @@ def test_a_process_that_calls_itself_somebody_elses_is_ended_with_its_call(shell
         assert call.wait(LIMIT_S) != 0
 
 
+@pytest.mark.requirement("fault.R1")
+def test_a_process_whose_name_holds_a_newline_is_ended_with_its_call(shell: list[str], tmp_path: Path) -> None:
+    cookie = secrets.token_hex(16)
+    program = named(tmp_path, "two\nlines")
+    child = f"env -i setsid '{program}' 1000 & echo $!; wait"  # found by its parent alone
+    with running(program, "1000", cookie=cookie) as call, running("sh", "-c", child, cookie=cookie) as other:
+        assert other.stdout
+        hidden = int(other.stdout.readline())
+        assert swept(shell, cookie) == Stopped(ended=True)
+        assert call.wait(LIMIT_S) != 0
+        assert ended(hidden, LIMIT_S)
+
+
+@pytest.mark.requirement("fault.C9.lost_task")
+def test_where_nothing_was_found_the_sweep_says_so(shell: list[str]) -> None:
+    assert swept(shell, secrets.token_hex(16)) == Stopped(ended=True, found=False)
+
+
+@pytest.mark.requirement("fault.C5")
+def test_one_sweep_ends_many_calls_and_tells_of_each(shell: list[str]) -> None:
+    cookies = [secrets.token_hex(16) for _ in range(MOST_TOGETHER)]
+    with contextlib.ExitStack() as stack:
+        calls = [stack.enter_context(running("sleep", "1000", cookie=each)) for each in cookies]
+        other = stack.enter_context(running("sleep", "1000"))
+        words = sweep(*(Target(each, None, 0) for each in cookies)).argv[1:]
+        ran = subprocess.run([*shell, *words], capture_output=True, timeout=LIMIT_S, check=True)
+        assert parse(ran.stdout, len(calls)) == [Stopped(ended=True)] * len(calls)
+        assert all(each.wait(LIMIT_S) for each in calls)
+        assert other.poll() is None
+
+
+@pytest.mark.requirement("fault.C5")
+def test_a_survivor_is_told_of_the_call_that_it_belongs_to(shell: list[str], tmp_path: Path) -> None:
+    """A `kill` that spares one process stands for a machine that does not let it be ended."""
+    cookies = [secrets.token_hex(16) for _ in range(3)]
+    with contextlib.ExitStack() as stack:
+        calls = [stack.enter_context(running("sleep", "1000", cookie=each)) for each in cookies]
+        words = sweep(*(Target(each, None, 0) for each in cookies)).argv[1:]
+        spares = f'kill() {{ [ "$3" = {calls[1].pid} ] || command kill "$@"; }}\n{words[1]}'
+        ran = subprocess.run(
+            [*shell, words[0], spares, *words[2:]],
+            env={"PATH": "/usr/bin:/bin"}, capture_output=True, timeout=LIMIT_S, check=True,
+        )  # fmt: skip
+        told = parse(ran.stdout, 3)
+        assert told == [Stopped(ended=True), Stopped(ended=False, survivors=[calls[1].pid]), Stopped(ended=True)]
+        assert [each.poll() is None for each in calls] == [False, True, False]
+
+
+def test_what_lost_its_parent_to_the_sweep_is_still_followed(shell: list[str]) -> None:
+    """It has a session of its own, no mark, and does not heed TERM: once its parent is gone nothing leads to it."""
+    cookie = secrets.token_hex(16)
+    stubborn = "trap '' TERM; while :; do sleep 1000; done"
+    with running("sh", "-c", f'setsid env -i sh -c "{stubborn}" & echo $!; wait', cookie=cookie) as call:
+        assert call.stdout
+        child = int(call.stdout.readline())
+        assert swept(shell, cookie).ended is True
+        assert ended(child, LIMIT_S)
+
+
 def test_who_ignores_term_is_killed_and_who_multiplies_too(shell: list[str]) -> None:
     cookie = secrets.token_hex(16)
     text = "trap '' TERM; echo up; while :; do sleep 1000 & sleep 0.01; done"
@@ -86,9 +145,12 @@ def test_who_ignores_term_is_killed_and_who_multiplies_too(shell: list[str]) -> 
 def test_a_leader_that_is_younger_than_the_call_is_another_process(shell: list[str]) -> None:
     with running("sleep", "1000") as other:
         ran = subprocess.run(
-            [*shell, *sweep("0" * 32, other.pid, 3600).argv[1:]], capture_output=True, timeout=LIMIT_S, check=True
+            [*shell, *sweep(Target("0" * 32, other.pid, 3600)).argv[1:]],
+            capture_output=True,
+            timeout=LIMIT_S,
+            check=True,
         )
-        assert (parse(ran.stdout).ended, other.poll()) == (True, None)
+        assert (parse(ran.stdout)[0].ended, other.poll()) == (True, None)
 
 
 GREPS = {
@@ -118,6 +180,17 @@ def test_a_grep_that_cannot_see_makes_nobody_say_that_it_ended(shell: list[str],
         assert swept(shell, cookie, path=with_grep(tmp_path, GREPS[grep])).ended is None
 
 
+@pytest.mark.requirement("fault.R1")
+@pytest.mark.parametrize("shell", [each for each in SHELLS if each[0] != "busybox"], ids=" ".join)
+def test_what_is_marked_and_not_in_the_table_is_ended_too(shell: list[str], tmp_path: Path) -> None:
+    cookie = secrets.token_hex(16)
+    with running("sleep", "1000", cookie=cookie) as call:
+        real = shutil.which("grep")
+        hides = f'case " $* " in *" -HsoE "*) {real} "$@" | {real} -v "^{call.pid}/"; exit ;; esac'
+        assert swept(shell, cookie, path=with_grep(tmp_path, hides)) == Stopped(ended=True)
+        assert call.wait(LIMIT_S) != 0
+
+
 SCENE = """
 crowd=$1 cookie=$2$3 path=$4; shift 4
 while [ "$crowd" -gt 0 ]; do sleep 1000 & crowd=$((crowd - 1)); done
@@ -134,7 +207,7 @@ def test_one_of_many_is_found_in_time(shell: list[str], tmp_path: Path, crowd: i
     """Reading a thousand of them in a shell took longer than a call waits; nobody else meets the crowd."""
     cookie = secrets.token_hex(16)
     alone = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SCENE, "sh"]
-    words = [*shell, *sweep(cookie, 0, 0).argv[1:]]
+    words = [*shell, *sweep(Target(cookie, 0, 0)).argv[1:]]
     ran = subprocess.run(
         [*alone, str(crowd), cookie[:9], cookie[9:], with_grep(tmp_path, grep), *words],
         cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=True,

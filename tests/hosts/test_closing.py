@@ -1,0 +1,66 @@
+"""Closing what hangs: on dead links everything ends side by side, within one bound for all."""
+
+import anyio
+import pytest
+
+from mcp_ssh.app import App
+from mcp_ssh.dispatch import dispatch
+from mcp_ssh.ssh import pool
+from mcp_ssh.tools import session, tunnel
+from tests.doors import DirectCall, caller
+from tests.fleet.hosts import Host
+from tests.hosts.machine import connected
+from tests.hosts.test_faults import in_thread
+
+TUNNELS = 20
+USERS = ("root", "ops", "nopass", "dev", "dash", "noisy")
+ALL_WITHIN_S = 10.0
+"""Each closing takes 4 s on a dead link: 2 for its tunnels, 2 for its connection."""
+
+
+async def listening(app: App, session_id: str, who: DirectCall, count: int) -> None:
+    """Have the machine listen on so many ports for us."""
+    wanted = {"session_id": session_id, "remote_port": 0, "local_host": "127.0.0.1", "local_port": 1}
+    for _ in range(count):
+        await dispatch(app, tunnel.remote, wanted, who)
+
+
+@pytest.mark.requirement("fault.C8")
+async def test_twenty_tunnels_on_a_dead_link_close_within_one_bound(app: App, deb: Host) -> None:
+    who = DirectCall(caller())
+    session_id = await connected(app, deb, "dev", who)
+    await listening(app, session_id, who, TUNNELS)
+    await in_thread(deb.cut)
+    with anyio.fail_after(ALL_WITHIN_S):
+        await dispatch(app, session.disconnect, {"session_id": session_id}, who)
+
+
+@pytest.mark.requirement("fault.C8")
+async def test_a_server_that_stops_closes_tunnels_on_dead_links_within_one_bound(app: App, deb: Host) -> None:
+    who = DirectCall(caller())
+    for user in USERS[:3]:
+        await listening(app, await connected(app, deb, user, who), who, 4)
+    await in_thread(deb.cut)
+    with anyio.fail_after(ALL_WITHIN_S):
+        await app.sessions.close_all()
+
+
+@pytest.mark.requirement("fault.C8")
+async def test_sessions_of_a_revoked_token_close_side_by_side(
+    app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = DirectCall(caller("token", owner=False))
+    for user in USERS:
+        await listening(app, await connected(app, deb, user, who), who, 1)
+    await in_thread(deb.cut)
+    monkeypatch.setattr(pool, "LOOK_S", 0.01)
+
+    async def nobody() -> set[str]:
+        return set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(app.sessions.tend, nobody)
+        with anyio.fail_after(ALL_WITHIN_S):
+            while app.sessions.seen_by(who.caller):
+                await anyio.sleep(0.05)
+        group.cancel_scope.cancel()
