@@ -35,22 +35,24 @@ _PROXY = frozenset({"proxycommand", "proxyjump"})
 _HARMLESS = """
     addkeystoagent applemultipath batchmode canonicaldomains canonicalizefallbacklocal canonicalizemaxdots
     canonicalizepermittedcnames casignaturealgorithms challengeresponseauthentication channeltimeout checkhostip
-    ciphers clearallforwardings compression compressionlevel connectionattempts controlmaster controlpath
+    clearallforwardings compression compressionlevel connectionattempts controlmaster controlpath
     controlpersist dynamicforward enableescapecommandline enablesshkeysign escapechar exitonforwardfailure
     fingerprinthash forkafterauthentication forwardagent forwardx11 forwardx11timeout forwardx11trusted
     gatewayports gssapiauthentication gssapiclientidentity gssapidelegatecredentials gssapikexalgorithms
     gssapikeyexchange gssapirenewalforcesrekey gssapiserveridentity gssapitrustdns hashknownhosts
-    hostbasedacceptedalgorithms hostbasedauthentication hostbasedkeytypes hostkeyalgorithms ignoreunknown ipqos
-    kbdinteractivedevices keepalive kexalgorithms localcommand localforward loglevel logverbose macs
+    hostbasedacceptedalgorithms hostbasedauthentication hostbasedkeytypes ignoreunknown ipqos
+    kbdinteractivedevices keepalive localcommand localforward loglevel logverbose
     nohostauthenticationforlocalhost numberofpasswordprompts obscurekeystroketiming permitlocalcommand
-    permitremoteopen pkcs11provider preferredauthentications protocol pubkeyacceptedalgorithms
-    pubkeyacceptedkeytypes rekeylimit remotecommand remoteforward requesttty requiredrsasize
+    permitremoteopen pkcs11provider preferredauthentications protocol
+    rekeylimit remotecommand remoteforward requesttty requiredrsasize
     rhostsrsaauthentication rsaauthentication securitykeyprovider sendenv sessiontype setenv skeyauthentication
     smartcarddevice stdinnull streamlocalbindmask streamlocalbindunlink syslogfacility tcpkeepalive tunnel
     tunneldevice updatehostkeys useblacklistedkeys usekeychain useprivilegedport useroaming verifyhostkeydns
     versionaddendum visualhostkey warnweakcrypto xauthlocation
 """
-_FIRST_OPTIONS, _HARMLESS_OPTIONS = frozenset(_FIRST.split()), frozenset(_HARMLESS.split())
+ALGORITHM_OPTIONS = ("kexalgorithms", "hostkeyalgorithms", "ciphers", "macs", "pubkeyacceptedalgorithms")
+_FIRST_OPTIONS, _HARMLESS_OPTIONS = frozenset((*_FIRST.split(), *ALGORITHM_OPTIONS)), frozenset(_HARMLESS.split())
+_RENAMED = {"pubkeyacceptedkeytypes": "pubkeyacceptedalgorithms"}
 _BLOCKS = frozenset({"host", "match"})
 _OFF = frozenset({"no", "none", "false", "off"})
 _LINE = re.compile(r"[ \t\r\n\f]*(?P<keyword>[^ \t\r\n=\"]+)[ \t\r\n]*=?[ \t\r\n]*(?P<rest>.*)", re.S)
@@ -138,6 +140,7 @@ class Reader:
             if not taken or taken["keyword"].startswith("#"):
                 continue
             keyword, rest = taken["keyword"].lower(), taken["rest"]
+            keyword = _RENAMED.get(keyword, keyword)
             if keyword in _BLOCKS:
                 active = self._block(keyword, rest, live=live)
             elif keyword == "include":
