@@ -36,7 +36,7 @@ _JUMP = re.compile(
     r"(?:ssh://)?(?:(?P<user>[^/]+)@)?(?:\[(?P<address>[^\]]+)\]|(?P<host>[^@:\[\]/]+))(?::(?P<port>[^:/]+))?/?"
 )
 # Values that become part of a line for sh may hold no sign that sh reads; ssh refuses most of these as well.
-_PLAIN = re.compile(r"[A-Za-z0-9_.:@%+,/=][A-Za-z0-9_.:@%+,/=-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@+,/][A-Za-z0-9_.:@%+,/=-]*")
 
 
 @dataclass(frozen=True)
