@@ -153,6 +153,10 @@ class DisabledAlgorithms(Area):
 
     ciphers: list[str] = Field(default_factory=lambda: ["3des-cbc"], description="Ciphers.")
     macs: list[str] = Field(default_factory=lambda: ["hmac-md5"], description="Message authentication codes.")
+    kex: list[str] = Field(default_factory=list, description="Key exchanges.")
+    host_keys: list[str] = Field(
+        default_factory=list, description="Signatures of host keys, and of keys that log in, such as `rsa-sha2-256`."
+    )
 
 
 class HostRule(Area):
@@ -188,6 +192,10 @@ class SecurityConfig(Area):
     disabled_algorithms: DisabledAlgorithms = Field(
         default_factory=DisabledAlgorithms, description="Algorithms never offered to a machine."
     )
+    sha1_hosts: list[str] = Field(
+        default_factory=list,
+        description="Host patterns of old machines that may sign with SHA-1 (`ssh-rsa`) and exchange keys with it.",
+    )
     reject_unknown_hosts: bool = Field(
         default=False, description="Refuse unknown host keys outright, with no way to accept them through a tool."
     )
@@ -201,7 +209,7 @@ class SecurityConfig(Area):
         description="Host patterns (`*.example.org`) for which HTTP callers below admin may use"
         " key files and the agent of this server's owner.",
     )
-    _identities = field_validator("allow_server_identities")(_host_patterns)
+    _identities = field_validator("allow_server_identities", "sha1_hosts")(_host_patterns)
     confirm_tools: list[str] = Field(
         default_factory=list,
         description="Tools that need `confirm: true` through every door, REST included.",

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from mcp_ssh.commandline import words as words_of
 
-_SPECIAL = frozenset(";&|<>()$`\\*?[]{}!#")
+_SPECIAL = frozenset(";&|<>()$`\\*?[]{}!#~^")
 """What a shell may read as something else than itself: with one of these, also in quotes, a line is not plain."""
 
 _SEPARATORS = re.compile(r"&&|\|\||[;&|\n\r(){}`]|\$\(|<\(|>\(")
@@ -41,7 +41,8 @@ def plain_words(line: str) -> list[str] | None:
     """The words of a line that every shell reads alike; `None` for any other line."""
     if not line.isprintable() or not _SPECIAL.isdisjoint(line):
         return None
-    return words_of(line)
+    words = words_of(line)
+    return None if words and any(word.startswith("=") for word in words) else words  # zsh expands =NAME
 
 
 def allows(line: str, patterns: Sequence[str]) -> bool:

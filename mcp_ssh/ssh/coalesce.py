@@ -18,6 +18,9 @@ PROMPT_BYTES = 64 * 1024
 """How much of what comes first is acknowledged at once. Until a session begins OpenSSH's sshd sends no small packet
 before the last one is acknowledged (Nagle); the kernel here would wait 40 ms with that, in the middle of a login."""
 
+FIRST_BYTES = 40_000
+"""How much of what comes first is kept, so that a failed negotiation can be explained."""
+
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux alone has it
 
 
@@ -33,6 +36,8 @@ class Way:
     def __init__(self, socket: Any = None, addresses: Sequence[str] = (), local_address: str | None = None) -> None:
         self._socket = socket
         self._addresses = addresses
+        self.first = bytearray()
+        """What the machine sent first, until the connection is logged in."""
         self._options: dict[str, Any] = {"local_addr": (local_address, 0)} if local_address else {}
 
     async def create_connection(
@@ -46,26 +51,27 @@ class Way:
         del host
         protocol = factory()
         if self._socket is not None:
-            return await _connected(protocol, sock=self._socket)
+            return await self._connected(protocol, sock=self._socket)
         refusal: OSError | None = None
         for address in self._addresses:
             try:
-                return await _connected(protocol, host=address, port=port, **self._options)
+                return await self._connected(protocol, host=address, port=port, **self._options)
             except OSError as error:
                 refusal = error
         raise refusal or OSError("there is no address to connect to")
 
-
-async def _connected(protocol: asyncio.Protocol, **where: Any) -> tuple[asyncio.Transport, asyncio.Protocol]:
-    transport, _ = await asyncio.get_running_loop().create_connection(lambda: _Relay(protocol), **where)
-    return transport, protocol
+    async def _connected(self, protocol: asyncio.Protocol, **where: Any) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        relay = _Relay(protocol, self.first)
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: relay, **where)
+        return transport, protocol
 
 
 class _Relay(asyncio.Protocol):
     """Hands on what asyncio tells of the connection."""
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
+    def __init__(self, protocol: asyncio.Protocol, first: bytearray) -> None:
         self._protocol = protocol
+        self._first = first
         self._prompt_bytes = PROMPT_BYTES
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,6 +80,8 @@ class _Relay(asyncio.Protocol):
         self._protocol.connection_made(self._joined)
 
     def data_received(self, data: bytes) -> None:
+        if self._prompt_bytes > 0:
+            self._first += data[: FIRST_BYTES - len(self._first)]
         for start in range(0, len(data), READ_BYTES):
             self._protocol.data_received(data[start : start + READ_BYTES])
         if self._prompt_bytes > 0:

@@ -12,9 +12,10 @@ import anyio
 
 from mcp_ssh.config import Config
 from mcp_ssh.errors import AuthFailed, ConnectFailed, InvalidInput, ToolError
+from mcp_ssh.ssh.algorithms import mismatch
 from mcp_ssh.ssh.answers import Answers
 from mcp_ssh.ssh.coalesce import Way
-from mcp_ssh.ssh.failures import NetworkFailed
+from mcp_ssh.ssh.failures import MALFORMED, NetworkFailed, malformed
 from mcp_ssh.ssh.hostkeys import HostKeyCheck
 from mcp_ssh.ssh.login import Agent, Login
 from mcp_ssh.ssh.proxy import Proxy
@@ -22,36 +23,9 @@ from mcp_ssh.ssh.proxy import Proxy
 if TYPE_CHECKING:
     import asyncssh
 
-# AES-GCM first: in asyncssh it costs half of what ChaCha20 does. Group exchange is left out: its primes keep this
-# process busy for most of a second.
-CIPHERS = (
-    "aes128-gcm@openssh.com",
-    "aes256-gcm@openssh.com",
-    "chacha20-poly1305@openssh.com",
-    "aes256-ctr",
-    "aes192-ctr",
-    "aes128-ctr",
-)
-MACS = (
-    "hmac-sha2-256-etm@openssh.com",
-    "hmac-sha2-512-etm@openssh.com",
-    "hmac-sha2-256",
-    "hmac-sha2-512",
-    "hmac-sha1-etm@openssh.com",
-    "hmac-sha1",
-)
-KEX = (
-    "curve25519-sha256",
-    "curve25519-sha256@libssh.org",
-    "ecdh-sha2-nistp256",
-    "ecdh-sha2-nistp384",
-    "ecdh-sha2-nistp521",
-    "diffie-hellman-group16-sha512",
-    "diffie-hellman-group18-sha512",
-    "diffie-hellman-group14-sha256",
-)
 # As ssh has them: where PAM wants a code too, the method "password" gives the password for both.
 METHODS = ("publickey", "keyboard-interactive", "password")
+REASON_CHARS = 400
 PROHIBITED = 1
 """Code of a refused channel: SSH_OPEN_ADMINISTRATIVELY_PROHIBITED (RFC 4254, 5.1)."""
 
@@ -127,7 +101,8 @@ class Dialer:
     async def _one(self, login: Login, tunnel: "asyncssh.SSHClientConnection | None") -> "asyncssh.SSHClientConnection":
         import asyncssh
 
-        check = login.host_keys.client(await login.host_keys.load(), *login.known_as, login.caller)
+        trust = await login.host_keys.load()
+        check = login.host_keys.client(trust, *login.known_as, login.caller, login.algorithms.host_keys)
         while True:
             attempt = Attempt(login, self._config, tunnel)
             try:
@@ -135,7 +110,7 @@ class Dialer:
                     return await attempt.connect(check)
             except asyncssh.HostKeyNotVerifiable as refusal:
                 check = await login.host_keys.settle(check, refusal)
-            except (asyncssh.Error, OSError, UnicodeError) as error:
+            except (asyncssh.Error, OSError, *MALFORMED) as error:
                 raise await attempt.translated(error) from error
 
     @contextlib.asynccontextmanager
@@ -163,6 +138,7 @@ class Attempt:
         self._config = config
         self._answers = Answers(login.password, login.answers)
         self._seen: list[asyncssh.SSHClientConnection] = []
+        self._way: Way | None = None
         self._standing = False
 
     def made(self, connection: "asyncssh.SSHClientConnection") -> None:
@@ -200,6 +176,8 @@ class Attempt:
         if taken is None:
             raise NetworkFailed(f"{self.login.where} {self._silence()}", answered=bool(self._seen))
         self._standing = True
+        if self._way is not None:
+            self._way.first.clear()
         return taken
 
     def _silence(self) -> str:
@@ -228,14 +206,12 @@ class Attempt:
         from mcp_ssh.ssh.client import Client
 
         login, config = self.login, self._config
-        disabled = config.security.disabled_algorithms
+        offered = login.algorithms
         options = check.options() | {"client_factory": lambda: Client(check, self._answers, self)}
-        if self.tunnel is not None:
-            options["tunnel"] = self.tunnel
-        elif self.proxy is not None:
-            options["tunnel"] = Way(self.proxy.socket)
-        else:
-            options["tunnel"] = Way(addresses=login.machine.addresses, local_address=login.bind_address)
+        if self.tunnel is None:
+            given = None if self.proxy is None else self.proxy.socket
+            self._way = Way(given, login.machine.addresses, login.bind_address if given is None else None)
+        options["tunnel"] = self.tunnel or self._way
         return await asyncssh.connect(
             login.through or login.host,
             login.port,
@@ -246,9 +222,10 @@ class Attempt:
             config=None,
             agent_path=None,
             gss_auth=False,
-            kex_algs=KEX,
-            encryption_algs=[each for each in CIPHERS if each not in disabled.ciphers],
-            mac_algs=[each for each in MACS if each not in disabled.macs],
+            kex_algs=offered.kex,
+            encryption_algs=offered.ciphers,
+            mac_algs=offered.macs,
+            signature_algs=offered.signatures,
             compression_algs=None,
             keepalive_interval=login.keepalive_s,
             keepalive_count_max=3,
@@ -263,20 +240,37 @@ class Attempt:
         where = self.login.where
         if isinstance(error, asyncssh.PermissionDenied) or "authentication failures" in str(error):
             return self._refused()
-        if isinstance(error, asyncssh.KeyExchangeFailed):
-            return ConnectFailed(
-                f"{where} has no algorithm in common with this server: {error.reason}",
-                hint="update the machine's SSH server",
-            )
+        if (nothing := self._nothing_in_common(error)) is not None:
+            return nothing
         if isinstance(error, asyncssh.ChannelOpenError):
             return self._not_tunnelled(error)
         if self.proxy is not None and isinstance(error, asyncssh.ConnectionLost | OSError):
             return NetworkFailed(f"the ProxyCommand for {where} {await self.proxy.complaint()}")
         if isinstance(error, asyncssh.ConnectionLost):
             return NetworkFailed(f"{where} closed the connection before the login was done")
-        if isinstance(error, OSError | UnicodeError):
+        if isinstance(error, OSError):
             return _unreachable(error, self.login)
+        if not isinstance(error, asyncssh.Error):
+            return malformed(where)
         return ConnectFailed(f"{where}: {getattr(error, 'reason', type(error).__name__)}")
+
+    def _nothing_in_common(self, error: Exception) -> ConnectFailed | None:
+        """The error where the machine has no algorithm of ours, whoever of the two noticed it first."""
+        import asyncssh
+
+        found = mismatch(bytes(self._way.first), self.login.algorithms) if self._way is not None else None
+        if found is None and not isinstance(error, asyncssh.KeyExchangeFailed):
+            return None
+        kind, theirs = found or ("", [])
+        shown = f": its {kind}s are {', '.join(theirs)}"[:REASON_CHARS] if theirs else ""
+        message = f"{self.login.where} has no {kind or 'algorithm'} in common with this server{shown}"
+        hint = "update the machine's SSH server"
+        if "ssh-rsa" in theirs and kind == "host key":
+            hint += "; it signs with SHA-1 only, which the owner can allow for it in security.sha1_hosts"
+        if self.login.algorithms.left_out:
+            named = ", ".join(self.login.algorithms.left_out)[:REASON_CHARS]
+            message += f" (~/.ssh/config also names {named}, which this server's policy does not allow)"
+        return ConnectFailed(message, hint=hint)
 
     def _refused(self) -> AuthFailed:
         login, asked = self.login, self._answers.unanswered
@@ -322,14 +316,9 @@ def new_password_wanted(login: Login) -> AuthFailed:
     )
 
 
-def _unreachable(error: Exception, login: Login) -> ToolError:
-    if isinstance(error, UnicodeError):
-        return InvalidInput(
-            "host: not a host name or address", hint="give a name such as web1.example.org, or an address"
-        )
-    number = error.errno if isinstance(error, OSError) else None
-    reason = os.strerror(number) if number else type(error).__name__
-    answered = number != errno.ETIMEDOUT
+def _unreachable(error: OSError, login: Login) -> ToolError:
+    reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    answered = error.errno != errno.ETIMEDOUT
     return NetworkFailed(f"{login.where} cannot be reached: {reason.lower()}", answered=answered)
 
 

@@ -1,5 +1,7 @@
 """The errors of a connection that is gone, and of an account that may not do as asked."""
 
+import struct
+
 from mcp_ssh.errors import ConnectFailed, Unsupported
 
 
@@ -13,6 +15,18 @@ class NetworkFailed(ConnectFailed):
         super().__init__(message, hint="check host and port, and that the machine is up")
         self.passing = passing
         self.answered = answered
+
+
+MALFORMED = (ValueError, LookupError, ArithmeticError, TypeError, AssertionError, struct.error)
+"""What asyncssh lets pass of its own errors when a machine sends bytes that are not SSH."""
+
+
+def malformed(where: str) -> ConnectFailed:
+    """The error of a machine that does not keep to the protocol."""
+    return ConnectFailed(
+        f"{where} breaks the SSH protocol: it sent a message that cannot be read",
+        hint="check that an SSH server listens on this port; no other tool of this server helps",
+    )
 
 
 def lost() -> ConnectFailed:

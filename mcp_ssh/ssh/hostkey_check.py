@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_ssh.commandline import quote
 from mcp_ssh.errors import Conflict, HostKeyUnconfirmed, Refused, ToolError
+from mcp_ssh.ssh.algorithms import HOST_KEYS
 from mcp_ssh.ssh.known_hosts import Entry, HostTrust, Verdict, fingerprint, lookup_name
 from mcp_ssh.tool import Caller
 
@@ -22,7 +23,7 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     "ecdsa-sha2-nistp521": ("ecdsa-sha2-nistp521",),
     "ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"),
 }
-"""What we ask machines for, by type of key, best first. A SHA-1 signature comes last: only for want of a newer one."""
+"""What a scan asks machines for, by type of key, best first; a login asks for less (`algorithms.py`)."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class HostKeyCheck:
         port: Its port.
         trust: What is known of it.
         certificates: Whether certificates are asked for: they are where a `@cert-authority` speaks of the machine.
+        algorithms: What the machine may sign with, best first.
         stored: A key was stored on the way here, so that a second one is not.
         certificate_refusal: Why the certificate that it showed before was not believed.
         caller: For whom a key is stored at first sight.
@@ -83,6 +85,7 @@ class HostKeyCheck:
     port: int
     trust: HostTrust
     certificates: bool
+    algorithms: tuple[str, ...] = HOST_KEYS
     stored: bool = False
     certificate_refusal: str = ""
     caller: Caller | None = None
@@ -113,7 +116,8 @@ class HostKeyCheck:
         All others follow, so that a changed key is seen as changed and an unknown machine can show itself.
         """
         known = [entry.key_type for entry in self.trust.marked("") if entry.key_type in ALGORITHMS]
-        plain = [each for key_type in dict.fromkeys((*known, *ALGORITHMS)) for each in ALGORITHMS[key_type]]
+        ours = [each for key_type in known for each in self.algorithms if each in ALGORITHMS[key_type]]
+        plain = [*dict.fromkeys((*ours, *self.algorithms))]
         return [f"{each}-cert-v01@openssh.com" for each in plain] + plain if self.certificates else plain
 
     def options(self) -> dict[str, Any]:

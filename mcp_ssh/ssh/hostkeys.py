@@ -31,7 +31,9 @@ import anyio.to_thread
 
 from mcp_ssh.errors import Conflict, ConnectFailed, Internal, InvalidInput, Refused, TimedOut
 from mcp_ssh.ssh import hostkey_check, hostkey_rights, known_hosts
+from mcp_ssh.ssh.algorithms import HOST_KEYS
 from mcp_ssh.ssh.coalesce import Way
+from mcp_ssh.ssh.failures import MALFORMED, malformed
 from mcp_ssh.ssh.hostkey_check import ALGORITHMS, HostKeyCheck, OfferedKey
 from mcp_ssh.ssh.known_hosts import Entry, KnownHost, Trust, fingerprint, lookup_name
 from mcp_ssh.tool import Caller
@@ -128,7 +130,14 @@ class HostKeys:
             return before
         return signature, known_hosts.parse(known_hosts.read(path, source), source, managed=path == self._managed)
 
-    def client(self, trust: Trust, host: str, port: int, caller: Caller | None = None) -> HostKeyCheck:
+    def client(
+        self,
+        trust: Trust,
+        host: str,
+        port: int,
+        caller: Caller | None = None,
+        algorithms: Sequence[str] = HOST_KEYS,
+    ) -> HostKeyCheck:
         """The question to put to one machine; the head of this module shows its use.
 
         Args:
@@ -136,9 +145,11 @@ class HostKeys:
             host: The machine, by the name under which its keys are known.
             port: Its port.
             caller: For whom a key is stored at first sight; `None` for the owner's own program.
+            algorithms: What the machine may sign with, best first.
         """
         about = trust.about(host, port)
-        return HostKeyCheck(host, port, about, certificates=bool(about.marked("@cert-authority")), caller=caller)
+        certificates = bool(about.marked("@cert-authority"))
+        return HostKeyCheck(host, port, about, certificates, tuple(algorithms), caller=caller)
 
     async def settle(self, check: HostKeyCheck, refusal: Exception) -> HostKeyCheck:
         """What follows when asyncssh refused a machine: an error for the caller, or one more handshake.
@@ -162,7 +173,8 @@ class HostKeys:
         if not new or self._policy != "accept-new" or self._reject_unknown:
             raise hostkey_check.not_trusted(check, offered, acceptable=not self._reject_unknown)
         await anyio.to_thread.run_sync(partial(self._store, offered, check.caller, new_only=True))
-        return replace(self.client(await self.load(), check.host, check.port, check.caller), stored=True)
+        again = self.client(await self.load(), check.host, check.port, check.caller, check.algorithms)
+        return replace(again, stored=True)
 
     async def accept(
         self,
@@ -364,8 +376,8 @@ async def _shown(
         # A machine without such a key says so and hangs up; where our own words are still on the way, it resets.
         refusals.append(str(error))
         return None
-    except UnicodeError as error:
-        raise _invalid("host", "a host name or an address") from error
+    except MALFORMED as error:
+        raise malformed(lookup_name(host, port)) from error
     except (OSError, asyncssh.Error) as error:
         silent = isinstance(error, OSError) and error.errno == errno.ETIMEDOUT
         raise (TimedOut if silent else ConnectFailed)(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import asyncssh
 
 LARGEST = 64 * 1024
+_PUTTY = "PuTTY-User-Key-File-"
 KEPT = 64
 READ_S = 20.0
 """How long reading and decrypting keys may take."""
@@ -84,7 +85,7 @@ async def from_content(content: SecretStr, passphrase: SecretStr | None) -> "asy
         InvalidInput: Not base64, not a private key, or the passphrase is wrong or missing.
     """
     text = content.get_secret_value().strip()
-    if text.startswith("-----BEGIN"):
+    if text.startswith(("-----BEGIN", _PUTTY)):
         data = text.encode() + b"\n"
     else:
         try:
@@ -113,23 +114,44 @@ def parse(data: bytes, passphrase: SecretStr | None, *, field: str) -> "asyncssh
     try:
         return asyncssh.import_private_key(data, secret)
     except asyncssh.KeyEncryptionError as error:
-        raise InvalidInput(
-            "key_passphrase: the passphrase does not open this key",
-            hint="give the passphrase the key was made with",
-        ) from error
+        raise _wrong_passphrase() from error
     except asyncssh.KeyImportError as error:
+        # A wrong passphrase turns a PEM key into noise, which now and then looks as if it were decrypted.
+        if secret and (b"ENCRYPTED" in data or "Unable to decrypt" in str(error)):
+            raise _wrong_passphrase() from error
         if "assphrase" in str(error):
             raise InvalidInput(
                 "key_passphrase: this key is encrypted and no passphrase was given",
                 hint="give key_passphrase",
                 details={"wants": "key_passphrase"},
             ) from error
-        if field == "key_path":
-            raise unreadable_key() from error
-        raise InvalidInput(
-            f"{field}: not a private key in OpenSSH, PEM or PKCS#8 form",
-            hint="give the private key, not its .pub file",
-        ) from error
+        raise _not_a_key(data, field) from error
+
+
+def _wrong_passphrase() -> InvalidInput:
+    return InvalidInput(
+        "key_passphrase: the passphrase does not open this key", hint="give the passphrase the key was made with"
+    )
+
+
+def _not_a_key(data: bytes, field: str) -> InvalidInput:
+    """The error of text that is not a private key, with the way to make it one."""
+    text = data.lstrip()
+    if text.startswith(_PUTTY.encode()):
+        return InvalidInput(
+            f"{field}: a PuTTY key (.ppk), which is not read here",
+            hint="convert it: puttygen KEY.ppk -O private-openssh -o KEY, or Conversions > Export OpenSSH key",
+        )
+    if text.startswith(b"-----BEGIN") and b"\\n" in text:
+        return InvalidInput(
+            f"{field}: the line ends of this key are the two characters \\ and n",
+            hint="put real line ends in their place (printf '%b' \"$KEY\"), or send the key file encoded with `base64`",
+        )
+    if field == "key_path":
+        return unreadable_key()
+    return InvalidInput(
+        f"{field}: not a private key in OpenSSH, PEM or PKCS#8 form", hint="give the private key, not its .pub file"
+    )
 
 
 @dataclass(frozen=True)

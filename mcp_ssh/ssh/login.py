@@ -15,6 +15,7 @@ from mcp_ssh.errors import InvalidInput, Refused, ToolError
 from mcp_ssh.hosts import Machine, is_address, judges_addresses, known_name
 from mcp_ssh.policy import address_matters, expect_not_local, expect_reach, may_use_defaults, may_use_identities
 from mcp_ssh.ssh import keys
+from mcp_ssh.ssh.algorithms import Algorithms, choose
 from mcp_ssh.ssh.hostkeys import HostKeys
 from mcp_ssh.ssh.keys import Identities, Offered
 from mcp_ssh.ssh.machines import address_unknown, addresses_if_known, host_of, identify, look_up
@@ -65,6 +66,7 @@ class Login:
         refused_methods: Ways of logging in that the owner's config switches off.
         host_keys: Whom to trust.
         host_key_alias: The name its host key is known by.
+        algorithms: What the machine is offered.
         hops: Machines to log in to on the way, the first one first.
         proxy_command: The program that is the way to the first machine.
         connect_timeout_s: How long the machine may take to say who it is.
@@ -84,6 +86,7 @@ class Login:
     agent: Agent | None = None
     refused_methods: frozenset[str] = frozenset()
     host_key_alias: str | None = None
+    algorithms: Algorithms = field(default_factory=Algorithms, repr=False)
     hops: tuple["Login", ...] = ()
     proxy_command: str | None = field(default=None, repr=False)
     connect_timeout_s: float | None = None
@@ -272,6 +275,7 @@ class Logins:
             host_keys=self.host_keys.reading(found.known_hosts(username, port), strict=found.strict),
             refused_methods=found.refused_methods,
             host_key_alias=found.host_key_alias,
+            algorithms=choose(self.config.security, found.algorithms, target.machine.called(found.host)),
             proxy_command=found.proxy_command(username, port),
             connect_timeout_s=found.connect_timeout_s,
             keepalive_s=found.alive_interval_s or self.config.ssh.keepalive_interval,

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.ssh.ssh_config_file import Found, Question, Reader, expand, port_number
+from mcp_ssh.ssh.ssh_config_file import ALGORITHM_OPTIONS, Found, Question, Reader, expand, port_number
 
 DEFAULT_IDENTITIES = tuple(
     f"~/.ssh/id_{kind}" for kind in ("rsa", "ecdsa", "ecdsa_sk", "ed25519", "ed25519_sk", "xmss", "dsa")
@@ -36,7 +36,7 @@ _JUMP = re.compile(
     r"(?:ssh://)?(?:(?P<user>[^/]+)@)?(?:\[(?P<address>[^\]]+)\]|(?P<host>[^@:\[\]/]+))(?::(?P<port>[^:/]+))?/?"
 )
 # Values that become part of a line for sh may hold no sign that sh reads; ssh refuses most of these as well.
-_PLAIN = re.compile(r"[A-Za-z0-9_.:@%+,/=][A-Za-z0-9_.:@%+,/=-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@+,/][A-Za-z0-9_.:@%+,/=-]*")
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,11 @@ class Settings:
             "keyboard-interactive": "kbdinteractiveauthentication",
         }
         return frozenset(method for method, option in options.items() if self._says(option, "no", "false"))
+
+    @property
+    def algorithms(self) -> dict[str, str]:
+        """The lists of algorithms that are said, by option."""
+        return {option: value for option in ALGORITHM_OPTIONS if (value := self.found.first.get(option)) is not None}
 
     @property
     def host_key_alias(self) -> str | None:

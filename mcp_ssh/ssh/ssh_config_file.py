@@ -36,22 +36,24 @@ _PROXY = frozenset({"proxycommand", "proxyjump"})
 _HARMLESS = """
     addkeystoagent applemultipath batchmode canonicaldomains canonicalizefallbacklocal canonicalizemaxdots
     canonicalizepermittedcnames casignaturealgorithms challengeresponseauthentication channeltimeout checkhostip
-    ciphers clearallforwardings compression compressionlevel connectionattempts controlmaster controlpath
+    clearallforwardings compression compressionlevel connectionattempts controlmaster controlpath
     controlpersist dynamicforward enableescapecommandline enablesshkeysign escapechar exitonforwardfailure
     fingerprinthash forkafterauthentication forwardagent forwardx11 forwardx11timeout forwardx11trusted
     gatewayports gssapiauthentication gssapiclientidentity gssapidelegatecredentials gssapikexalgorithms
     gssapikeyexchange gssapirenewalforcesrekey gssapiserveridentity gssapitrustdns hashknownhosts
-    hostbasedacceptedalgorithms hostbasedauthentication hostbasedkeytypes hostkeyalgorithms ignoreunknown ipqos
-    kbdinteractivedevices keepalive kexalgorithms localcommand localforward loglevel logverbose macs
+    hostbasedacceptedalgorithms hostbasedauthentication hostbasedkeytypes ignoreunknown ipqos
+    kbdinteractivedevices keepalive localcommand localforward loglevel logverbose
     nohostauthenticationforlocalhost numberofpasswordprompts obscurekeystroketiming permitlocalcommand
-    permitremoteopen pkcs11provider preferredauthentications protocol pubkeyacceptedalgorithms
-    pubkeyacceptedkeytypes rekeylimit remotecommand remoteforward requesttty requiredrsasize
+    permitremoteopen pkcs11provider preferredauthentications protocol
+    rekeylimit remotecommand remoteforward requesttty requiredrsasize
     rhostsrsaauthentication rsaauthentication securitykeyprovider sendenv sessiontype setenv skeyauthentication
     smartcarddevice stdinnull streamlocalbindmask streamlocalbindunlink syslogfacility tcpkeepalive tunnel
     tunneldevice updatehostkeys useblacklistedkeys usekeychain useprivilegedport useroaming verifyhostkeydns
     versionaddendum visualhostkey warnweakcrypto xauthlocation
 """
-_FIRST_OPTIONS, _HARMLESS_OPTIONS = frozenset(_FIRST.split()), frozenset(_HARMLESS.split())
+ALGORITHM_OPTIONS = ("kexalgorithms", "hostkeyalgorithms", "ciphers", "macs", "pubkeyacceptedalgorithms")
+_FIRST_OPTIONS, _HARMLESS_OPTIONS = frozenset((*_FIRST.split(), *ALGORITHM_OPTIONS)), frozenset(_HARMLESS.split())
+_RENAMED = {"pubkeyacceptedkeytypes": "pubkeyacceptedalgorithms"}
 _BLOCKS = frozenset({"host", "match"})
 _OFF = frozenset({"no", "none", "false", "off"})
 _LINE = re.compile(r"[ \t\r\n\f]*(?P<keyword>[^ \t\r\n=\"]+)[ \t\r\n]*=?[ \t\r\n]*(?P<rest>.*)", re.S)
@@ -139,6 +141,7 @@ class Reader:
             if not taken or taken["keyword"].startswith("#"):
                 continue
             keyword, rest = taken["keyword"].lower(), taken["rest"]
+            keyword = _RENAMED.get(keyword, keyword)
             if keyword in _BLOCKS:
                 active = self._block(keyword, rest, live=live)
             elif keyword == "include":
@@ -178,27 +181,47 @@ class Reader:
 
     def _match(self, text: str) -> bool:
         words = self._criteria(text)
-        holds, any_word, named = True, False, False
+        holds, any_word, named, unknown = True, False, False, ""
         for word in words:
             any_word = True
             negated, attribute = word.startswith("!"), word.removeprefix("!").lower()
             if attribute == "all":
-                return holds and not negated
+                return self._decided(holds and not negated, unknown)
             if attribute in {"canonical", "final"}:
                 self._found.wants_final |= attribute == "final"
-                result = self._question.final
+                result: bool | None = self._question.final
             elif (value := next(words, None)) is None:
                 raise self._wrong(f"Match {attribute} needs a value")
             else:
-                result = self._criterion(attribute, value, holds=holds)
-                named |= attribute in {"host", "originalhost"} and result and not negated and _names(value)
-            holds = holds and result is not negated
+                result = self._criterion(attribute, value, unknown=bool(unknown)) if holds else False
+                named |= attribute in {"host", "originalhost"} and bool(result) and not negated and _names(value)
+            if result is None:
+                unknown = unknown or attribute
+            else:
+                holds = holds and result is not negated
         if not any_word:
             raise self._wrong("Match needs a condition")
+        holds = self._decided(holds, unknown)
         self._found.named |= holds and named
         return holds
 
-    def _criterion(self, attribute: str, value: str, *, holds: bool) -> bool:
+    def _decided(self, holds: bool, unknown: str) -> bool:  # noqa: FBT001
+        """Whether a block applies; one whose other conditions do not hold needs no answer to an unknown one.
+
+        Raises:
+            Unsupported: It depends on a condition that this server does not know.
+        """
+        if holds and unknown:
+            raise Unsupported(
+                f"{self._place}: Match {unknown} is not supported", hint="use Match host, user or final instead"
+            )
+        return holds
+
+    def _criterion(self, attribute: str, value: str, *, unknown: bool) -> bool | None:
+        """Whether a condition holds; `None` for one that this server does not know.
+
+        Behind such a one no command is run, for ssh might not run it either.
+        """
         first, question = self._found.first, self._question
         if attribute == "host":
             return list_matches(value.lower(), self._hostname().lower())
@@ -208,11 +231,9 @@ class Reader:
             return list_matches(value, first.get("user", question.local_user))
         if attribute == "localuser":
             return list_matches(value, question.local_user)
-        if attribute == "exec":
-            return holds and question.run(value, self._found, self._hostname())
-        raise Unsupported(
-            f"{self._place}: Match {attribute} is not supported", hint="use Match host, user or final instead"
-        )
+        if attribute == "exec" and not unknown:
+            return question.run(value, self._found, self._hostname())
+        return None
 
     def _hostname(self) -> str:
         """The machine's name as far as it is known by now."""
@@ -253,8 +274,13 @@ class Reader:
             self._refuse(keyword, self._words(rest))
 
     def _proxy(self, keyword: str, rest: str) -> None:
-        """ProxyJump and ProxyCommand are one choice; the first of either counts, and text is taken as it stands."""
-        if any(each in self._found.first for each in _PROXY):
+        """ProxyJump and ProxyCommand are one choice; the first of either counts, and text is taken as it stands.
+
+        `ProxyJump none` decides about jumping alone, so that a ProxyCommand after it counts (OpenSSH 10.3).
+        """
+        said = self._found.first
+        jump = said.get("proxyjump")
+        if "proxycommand" in said or (jump is not None and (keyword == "proxyjump" or jump.lower() != "none")):
             return
         text = rest.partition("#")[0].rstrip() if keyword == "proxyjump" else rest
         self._found.first[keyword] = text

@@ -7,7 +7,9 @@ from mcp_ssh.params import Params, Secret, ShellText
 
 class Connect(Params):  # noqa: D101 what stands here would be sent with every list of tools
     host: ShellText | None = Field(
-        default=None, max_length=255, description="Host name, address, or a Host of the server owner's ~/.ssh/config."
+        default=None,
+        max_length=255,
+        description="Host name, address, saved connection, or a Host of the owner's ~/.ssh/config.",
     )
     port: int | None = Field(default=None, ge=1, le=65535, description="TCP port of its SSH server. Default 22.")
     username: ShellText | None = Field(default=None, max_length=255, description="Account to log in as.")

@@ -76,6 +76,23 @@ def _counted(app: App, caller: Caller) -> Generator[None]:
         raise
 
 
+async def _by_name(app: App, caller: Caller, given: Connect) -> tuple[Connect, str | None]:
+    """What to connect to where `host` is the name of a saved connection, and the name that the session then has.
+
+    Arguments of the call come before what was saved. Saved secrets are for the saved account alone, so they stay out
+    where the call gives another account or port, or another way to log in.
+    """
+    saved = await app.named(caller, given.host) if given.host else None
+    if saved is None or saved == {"host": given.host}:  # an alias: its options are read where the login is made
+        return given, None
+    more = {name: getattr(given, name) for name in given.model_fields_set if name != "host"}
+    more = {name: value for name, value in more.items() if value is not None}
+    same = all(name not in more or more[name] == saved.get(name) for name in ("username", "port"))
+    if not same or any(more.get(name) for name in ("password", "key_path", "key_content", "use_agent")):
+        saved = {name: value for name, value in saved.items() if name in {"host", "username", "port"}}
+    return Connect.model_validate({**saved, **more}), given.host if same else None
+
+
 @tool(Risk.READ, idempotent=False, open_world=True)
 async def connect(app: App, params: Connect, call: Call) -> Connected:
     """Connect to a Linux machine over SSH and keep the session open for other tools.
@@ -85,8 +102,10 @@ async def connect(app: App, params: Connect, call: Call) -> Connected:
     that cannot be, the error says what to give; for a host key let the user compare the fingerprint, then
     hostkey_accept. A refused login is not tried again.
     """
+    wanted, name = await _by_name(app, call.caller, params)
     with _counted(app, call.caller):
-        session = await app.sessions.open(call.caller, lambda: app.asking(call).open(params))
+        session = await app.sessions.open(call.caller, lambda: app.asking(call).open(wanted))
+    session.alias = name or session.alias
     return Connected(
         status="connected",
         session_id=session.id,

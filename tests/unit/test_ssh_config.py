@@ -154,6 +154,55 @@ def test_a_condition_we_cannot_judge_is_refused_by_name(home: Path, condition: s
         of(home, f"Match {condition}\n")
 
 
+@pytest.mark.requirement("fault.R16")
+@pytest.mark.parametrize(
+    "unknown", ["tagged x", "localnetwork 10.0.0.0/8", "sessiontype shell", "version x", "command y"]
+)
+def test_an_unknown_condition_counts_only_where_all_others_hold(home: Path, unknown: str) -> None:
+    for lines in (
+        f"Match host nothere {unknown}",
+        f"Match {unknown} host nothere",
+        f"Match !host box {unknown}",
+        f"Match {unknown} !all",
+        f"Match final {unknown} host nothere",
+    ):
+        found = of(home, f"{lines}\n User wrong\nHost box\n User right\n")
+        assert found.username == "right", lines
+    for lines in (f"Match host box {unknown}", f"Match {unknown} host box", f"Match {unknown} all"):
+        with pytest.raises(Unsupported, match=unknown.split(maxsplit=1)[0]):
+            of(home, f"{lines}\n User wrong\n")
+
+
+@pytest.mark.requirement("fault.R16")
+def test_behind_an_unknown_condition_no_command_is_run(home: Path) -> None:
+    mark = home / "ran"
+    with pytest.raises(Unsupported, match="tagged"):
+        of(home, f'Match tagged x exec "touch {mark}"\n', may_exec=True)
+    assert of(home, f'Match tagged x exec "touch {mark}" host nothere\n', may_exec=True).hostname == "box"
+    assert not mark.exists()
+    of(home, f'Match exec "touch {mark}"\n', may_exec=True)
+    assert mark.exists()
+
+
+@pytest.mark.requirement("fault.R19")
+@pytest.mark.parametrize(
+    ("lines", "jumps", "command"),
+    [
+        ("ProxyJump none\nProxyCommand nc %h %p", (), "nc %h %p"),
+        ("ProxyJump None\nProxyCommand nc %h %p\nProxyCommand other", (), "nc %h %p"),
+        ("ProxyJump none\nProxyJump hop\nProxyCommand nc", (), "nc"),
+        ("ProxyJump hop\nProxyCommand nc", ("hop",), None),
+        ("ProxyCommand none\nProxyJump hop", (), None),
+        ("ProxyCommand nc\nProxyJump none", (), "nc"),
+    ],
+)
+def test_proxy_jump_none_leaves_the_choice_to_a_proxy_command(
+    home: Path, lines: str, jumps: tuple[str, ...], command: str | None
+) -> None:
+    found = of(home, f"Host box\n{lines}\n")
+    assert (tuple(map(str, found.jumps)), found.raw_proxy_command) == (jumps, command)
+
+
 def test_tokens_and_variables_have_their_values_in_the_names_of_files(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
