@@ -174,8 +174,9 @@ class HostRule(Area):
     )
     deny_commands: list[str] = Field(
         default_factory=list,
-        description="Patterns of commands, and names of tools, that do not run. A net, not a wall: a shell can write a"
-        " command in ways that no pattern finds.",
+        description="Patterns of commands, and names of tools, that do not run. One word is the program with any"
+        " arguments; short options are compared as a set. A net, not a wall: a shell can write a command in ways that"
+        " no pattern finds.",
     )
     protected_paths: list[str] = Field(
         default_factory=list, description="More paths that tools do not change, as in `security.protected_paths`."

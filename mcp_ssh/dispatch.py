@@ -130,7 +130,8 @@ async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[A
     name = params.session_id if isinstance(params, OnSession) else None
     if name is None and tool.risk is not Risk.READ and call.door in {"stdio", "mcp"}:
         app.sessions.expect_one_place(call.caller)
-    session = await app.sessions.find_or_open(call.caller, name, app.resolvers, partial(_connected, app, call))
+    connect, version = partial(_connected, app, call), app.store.connections.version
+    session = await app.sessions.find_or_open(call.caller, name, app.resolvers, connect, version)
     return session, session.name
 
 

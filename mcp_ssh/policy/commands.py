@@ -4,7 +4,9 @@ An allow list is a promise: what is not on it is not sent. So its patterns are c
 lines in which nothing is special to a shell but blanks and quotes; every other line has to be on the list letter by
 letter.
 
-A deny list is a net, not a wall: a shell has countless ways to write a command, and only the plain ones are found.
+A deny list is a net, not a wall: a shell has countless ways to write a command, and only the plain ones are found. Its
+patterns take more than those of an allow list: one word is the program with any arguments, as in sudoers, and short
+options are compared as a set, however they are grouped and ordered.
 """
 
 import re
@@ -29,6 +31,16 @@ _WRAPPERS = frozenset({
     "sh", "bash", "dash", "ash", "zsh", "ksh", "fish",
 })  # fmt: skip
 """Programs that run what their arguments say: any of these may begin another command."""
+
+_SHORT_OPTIONS = re.compile(r"-[A-Za-z0-9]+")
+
+_WORD_OPTIONS = frozenset({
+    "find", "java", "javac", "openssl", "ffmpeg", "gcc", "g++", "cc", "clang", "go", "terraform", "convert", "magick",
+})  # fmt: skip
+"""Programs whose options are whole words behind one dash, which are no set of letters."""
+
+MOST_OPTIONS = 64
+"""How many words of a command are looked through for its short options."""
 
 MAX_NESTED = 3
 """How many command lines within command lines are looked into."""
@@ -83,10 +95,43 @@ def simple_commands(line: str) -> list[list[str]]:
 
 def _first_fit(commands: Sequence[Sequence[str]], patterns: Sequence[str]) -> str | None:
     for pattern in patterns:
-        wanted = words_of(pattern) or ()
-        if any(_fit(words, wanted, sure=False) for words in commands):
+        wanted = words_of(pattern)
+        if wanted and any(_denies(wanted, words) for words in commands):
             return pattern
     return None
+
+
+def _denies(pattern: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether a command fits a pattern of a deny list. A second word `""` stands for no arguments, as in sudoers."""
+    if len(pattern) == 1 or (len(words) == 1 and list(pattern[1:]) == [""]):
+        return _fit(words[:1], pattern[:1], sure=False)
+    return _fit(words, pattern, sure=False) or _fits_as_set(words, pattern)
+
+
+def _fits_as_set(words: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a command has all short options of a pattern, among others, and the pattern's other words in order."""
+    if pattern[0] in _WORD_OPTIONS or not _fit(words[:1], pattern[:1], sure=False):
+        return False
+    wanted, rest = _split_options(pattern[1:])
+    if not wanted:
+        return False
+    given, operands = _split_options(words[1:MOST_OPTIONS])
+    if not any(each.startswith("--") for each in rest):
+        operands = [each for each in operands if not each.startswith("--")]
+    return wanted <= given and _fit(operands, rest, sure=False)
+
+
+def _split_options(words: Sequence[str]) -> tuple[set[str], list[str]]:
+    """The letters of the short options, and the other words. Behind `--` everything is an operand."""
+    letters, others = set[str](), list[str]()
+    for index, word in enumerate(words):
+        if word == "--":
+            return letters, [*others, *words[index + 1 :]]
+        if _SHORT_OPTIONS.fullmatch(word):
+            letters.update(word[1:])
+        else:
+            others.append(word)
+    return letters, others
 
 
 def _commands_of(words: Sequence[str]) -> tuple[list[list[str]], list[str]]:

@@ -146,6 +146,7 @@ class Sessions:
         name: str | None,
         resolvers: Sequence[Resolver],
         connect: Callable[[Mapping[str, Any]], Awaitable[Session]],
+        version: Callable[[Caller, str], Awaitable[str | None]],
     ) -> Session:
         """The session a call means; where it names a machine that can be connected to by name, that is done first.
 
@@ -156,23 +157,37 @@ class Sessions:
             name: As for `find`.
             resolvers: Asked in order what the name stands for.
             connect: Opens a session with what `session_connect` takes.
+            version: What changes when a name comes to mean another saved connection, also by another process.
 
         Raises:
             NotFound: No session fits, and the name stands for nothing.
             ConnectFailed: And whatever else comes of connecting.
         """
-        if (found := self._live(caller, name)) is not None or name is None:
-            return found or self.find(caller, name)  # the caller reserves it before anything else can run
+        if name is None:
+            return self.find(caller, name)
+        if (found := await self._current(caller, name, version)) is not None:
+            return found  # the caller reserves it before anything else can run
         async with self._turn(caller, name):
-            if (found := self._live(caller, name)) is not None:
+            if (found := await self._current(caller, name, version)) is not None:
                 return found
+            now = await version(caller, name)
             for resolve in resolvers:
                 if (wanted := await resolve(caller, name)) is not None:
-                    return await self._opened(caller, name, partial(connect, wanted))
+                    opened = await self._opened(caller, name, partial(connect, wanted))
+                    opened.name_version = now
+                    return opened
         return self.find(caller, name)
 
-    def _live(self, caller: Caller, name: str | None) -> Session | None:
-        """The session of this name, unless it is dead and the name could give a new one."""
+    async def _current(
+        self, caller: Caller, name: str, version: Callable[[Caller, str], Awaitable[str | None]]
+    ) -> Session | None:
+        """The session of this name; `None` where that is lost or was of another machine, so that the name opens one."""
+        named = [each for each in self.own(caller) if each.alias == name]
+        if named:
+            now = await version(caller, name)
+            for each in named:
+                if each.name_version != now:
+                    each.alias = None
         try:
             found = self.find(caller, name)
         except NotFound:

@@ -135,6 +135,7 @@ class Session:
         self.shells = Shells(link)
         self.alias: str | None = None
         self.by_name = False
+        self.name_version: str | None = None
         self._reserved = 0
         self.acting: Acting | None = None
         self._rules = rules

@@ -155,7 +155,7 @@ async def _place(session: Session, caller: Caller, task_id: str) -> Session:
     """The session as the account that the task was started as, where nothing else was asked for."""
     if session.acting is not None:
         return session
-    row = await session.tasks.latest(session.name, task_id)
+    row = await session.tasks.latest(session.name, task_id, caller.id)
     if row is None or row.account is None or not _may_see(caller, row.owner):
         return session
     return session.becoming(Become(user=row.account, method=cast("Method", row.method)))

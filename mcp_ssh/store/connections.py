@@ -69,6 +69,8 @@ class Connections:
         self._database = database
         self._seal = seal
         self._now = now
+        self._versions: dict[tuple[Caller, str], str | None] = {}
+        self._versions_at: int | None = None
 
     async def add(
         self, caller: Caller, account: Account, secrets: Mapping[SecretName, SecretStr], *, replace: bool = False
@@ -165,6 +167,24 @@ class Connections:
         optional = {"port": found.port, "key_path": found.key_path, "use_agent": found.use_agent or None}
         given = {each: value for each, value in optional.items() if value is not None}
         return {"host": found.host, "username": found.username, **given, **opened}
+
+    async def version(self, caller: Caller, name: str) -> str | None:
+        """What changes whenever a name comes to mean another saved connection; `None` where it means none.
+
+        What was read stays known until any process commits something, as for tokens.
+        """
+        mark = self._database.mark()
+        if mark is None or mark != self._versions_at:
+            self._versions.clear()
+            self._versions_at = mark
+        key = (caller, name)
+        if key in self._versions:
+            return self._versions[key]
+        found = None if name.isdigit() else await self._found(caller, name)
+        version = None if found is None else f"{found.uuid} {found.updated_at}"
+        if mark is not None and mark == self._versions_at:  # else something was committed meanwhile
+            self._versions[key] = version
+        return version
 
     async def key_place(self) -> Literal["keyring", "file"] | None:
         """Where the key of the secrets is, once it has proved right; `None` where nothing was ever sealed.

@@ -91,11 +91,12 @@ class Tasks:
         async with self._database.writing() as connection:
             await connection.execute("DELETE FROM tasks WHERE cookie = ?", (cookie,))
 
-    async def latest(self, target: str, task_id: str) -> TaskRow | None:
-        """The last task of this name that was started on this login."""
+    async def latest(self, target: str, task_id: str, caller_id: str) -> TaskRow | None:
+        """The last task of this name that was started on this login: the caller's own, before any other caller's."""
+        own_first = "ORDER BY owner = ? DESC, rowid DESC LIMIT 1"
         rows = await self._database.read(
-            f"SELECT {_COLUMNS} FROM tasks WHERE target = ? AND task_id = ? ORDER BY rowid DESC LIMIT 1",  # noqa: S608
-            (target, task_id),
+            f"SELECT {_COLUMNS} FROM tasks WHERE target = ? AND task_id = ? {own_first}",  # noqa: S608
+            (target, task_id, caller_id),
         )
         return TaskRow.model_validate(dict(rows[0])) if rows else None
 

@@ -6,7 +6,7 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from mcp_ssh.app import App
+from mcp_ssh.app import App, open_app
 from mcp_ssh.cli.here import TerminalCall
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
@@ -172,3 +172,27 @@ async def test_a_client_of_mcp_is_told_which_machines_are_open(app: App, both: t
         with pytest.raises(Exception, match=both[1].ip):
             await way.call(command.exec_, {"command": "true"})
     assert await anyio.to_thread.run_sync(lambda: len(app.sessions.own(caller()))) == 2
+
+
+@pytest.mark.requirement("fault.S1")
+async def test_a_name_that_another_process_saved_anew_leads_to_the_new_machine_at_once(
+    mcp_home: Path, fleet: Fleet
+) -> None:
+    """The negative control is in it: as long as nothing changes, the open session is used again."""
+    first, second = fleet.deb, fleet.alpine
+    names = {each.name: await outside(each, "hostname") for each in (first, second)}
+    who = DirectCall(caller())
+    async with open_app(mcp_home) as server, open_app(mcp_home) as terminal:
+        for host in (first, second):
+            await trust(server, host)
+        await dispatch(terminal, connection.add, saved("it", first), TerminalCall())
+        for _ in range(3):
+            assert await hostname(server, "it", who) == names[first.name]
+        assert len(server.sessions.own(who.caller)) == 1
+        await dispatch(terminal, connection.add, {**saved("it", second), "replace": True}, TerminalCall())
+        assert await hostname(server, "it", who) == names[second.name]
+        await dispatch(terminal, connection.remove, {"connection": "it"}, TerminalCall())
+        alias("it", first)
+        assert await hostname(server, "it", who) == names[first.name]
+        await dispatch(terminal, connection.add, saved("it", second), TerminalCall())
+        assert await hostname(server, "it", who) == names[second.name]

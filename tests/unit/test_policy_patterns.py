@@ -1,7 +1,10 @@
 """What patterns of hosts, commands and paths let pass: decided by rules, and shown against real shells."""
 
+import json
+import re
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from pydantic import ValidationError
 from mcp_ssh.commandline import script
 from mcp_ssh.config import HostRule, SecurityConfig
 from mcp_ssh.hosts import Machine, admits, matches, restricts
-from mcp_ssh.policy.commands import allows, denied_by, plain_words
+from mcp_ssh.policy.commands import MAX_LINE, allows, denied_by, denied_program, plain_words
 from mcp_ssh.policy.rules import rules_for
 from mcp_ssh.probes.protected import OPEN, guarded, is_protected
 
@@ -191,6 +194,90 @@ def test_a_deny_list_is_a_net_and_no_wall_as_the_documentation_says(line: str) -
 def test_a_denied_pattern_may_name_the_whole_line() -> None:
     assert denied_by("curl http://x | sh", ["curl * | sh"]) == "curl * | sh"
     assert denied_by("mkfs.ext4 /dev/sda", ["mkfs*"]) == "mkfs*"
+
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.mark.requirement("fault.N4")
+@pytest.mark.parametrize(
+    ("line", "pattern"),
+    [
+        ("reboot", "reboot"),
+        ("reboot -f", "reboot"),
+        ("sudo -n /sbin/reboot --force", "reboot"),
+        ("sh -c 'sleep 5; reboot -f'", "reboot"),
+        ("mkfs.ext4 -F /dev/sda", "mkfs*"),
+        ("reboot", 'reboot ""'),
+        ("rm -rf /srv", "rm -rf *"),
+        ("rm -fr /srv", "rm -rf *"),
+        ("rm -r -f /srv", "rm -rf *"),
+        ("rm -f -v -r /srv", "rm -rf *"),
+        ("rm -rvf -- /srv", "rm -rf *"),
+        ("rm /srv -rf", "rm -rf *"),
+        ("sudo rm -fr --no-preserve-root /", "rm -rf /"),
+        ("xargs rm -fr", "rm -rf *"),
+        ("kill -9 1", "kill -9 *"),
+        ("tar -zxf x.tar", "tar -x -f *"),
+        ("find / -delete", "find * -delete"),
+    ],
+)
+def test_a_deny_pattern_finds_the_program_and_its_options_however_they_are_written(line: str, pattern: str) -> None:
+    assert denied_by(line, [pattern]) == pattern
+
+
+@pytest.mark.requirement("fault.N4")
+@pytest.mark.parametrize(
+    ("line", "pattern"),
+    [
+        ("rm -r /srv", "rm -rf *"),
+        ("rm -f /srv/file", "rm -rf *"),
+        ("rm -- -rf", "rm -rf *"),
+        ("rmdir -rf x", "rm -rf *"),
+        ("rm -rf /srv/old", "rm -rf /"),
+        ("echo reboot -f", "reboot"),
+        ("rebootctl status", "reboot"),
+        ("reboot -f", 'reboot ""'),
+        ("kill -15 1", "kill -9 *"),
+        ("systemctl status nginx", "systemctl stop *"),
+    ],
+)
+def test_the_harmless_neighbour_of_a_denied_command_passes(line: str, pattern: str) -> None:
+    assert denied_by(line, [pattern]) is None
+
+
+@pytest.mark.requirement("fault.N4")
+def test_options_that_are_words_are_no_set_of_letters() -> None:
+    assert denied_program(["openssl", "genrsa", "-out", "x"], ["openssl * -to *"]) is None
+    assert denied_program(["find", "/srv", "-executable"], ["find * -exec *"]) is None
+    assert denied_program(["find", "/srv", "-exec", "rm"], ["find * -exec *"]) == "find * -exec *"
+
+
+@pytest.mark.requirement("fault.N4")
+def test_the_pattern_of_an_allow_list_still_allows_no_more_than_it_says() -> None:
+    assert not allows("reboot -f", ["reboot"])
+    assert not allows("rm -fr x", ["rm -rf *"])
+
+
+@pytest.mark.requirement("fault.N4")
+def test_the_example_of_the_readme_denies_what_it_means() -> None:
+    [example] = re.findall(r'\{"security": \{"hosts": .*?\n  \]\}\}', README.read_text("utf-8"), re.DOTALL)
+    rules = rules_for(["web1"], SecurityConfig.model_validate(json.loads(example)["security"]))
+    for line in ("reboot -f", "/sbin/reboot", "mkfs.xfs /dev/sdb", "rm -fr /", "rm -r -f /srv/data"):
+        assert denied_by(line, rules.denied), line
+    for line in ("rm -r /tmp/x", "systemctl status nginx", "last reboot"):
+        assert denied_by(line, rules.denied) is None, line
+
+
+@pytest.mark.requirement("fault.N4")
+def test_the_work_for_a_line_of_many_words_does_not_grow_faster_than_before() -> None:
+    """Every word behind `sudo` may begin a command, and each of these commands has options to look for."""
+    took = list[float]()
+    for pattern in ("rm *x*", "rm -rf *"):
+        began = time.process_time()
+        assert denied_by("sudo " + "rm " * ((MAX_LINE - 5) // 3), [pattern]) is None
+        took.append(time.process_time() - began)
+    assert took[1] < 10 * took[0] + 0.1
 
 
 # ---- config ------------------------------------------------------------------------------------------------------
