@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DISTRIBUTION = "mcp-ssh-bridge"
 OLDEST_PYTHON = (3, 11)
 AGENT_LIMIT_S = 5.0
-PRIVATE = ("state.db", "secrets.key", "known_hosts", "config.json")
+PRIVATE = ("state.db", "secrets.key", "known_hosts", "first-token", "config.json")
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^\]]*\])?(?P<bounds>[^;]*)(?P<marker>;.*)?")
 
 
