@@ -2,11 +2,23 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# A virtual environment whose Python is gone, is too old or has no pip is made again.
+SOUND := import sys, pip; sys.exit(sys.version_info < (3, 11))
+$(shell [ ! -e .venv ] || $(BIN)/python -c '$(SOUND)' 2>/dev/null || rm -rf .venv)
+# Any Python 3 reads this.
+NEW_ENOUGH := import sys; sys.version_info >= (3, 11) or sys.exit("mcp-ssh needs Python 3.11 or later, and $(PYTHON) is \
+	%d.%d; name another one: make PYTHON=python3.13" % sys.version_info[:2])
 # Tests mostly wait for machines, so there are more processes than cores; each has hosts and a network of its own.
 WORKERS ?= 4
 # Files in their order, since those of hosts take long and those of units, behind them, fill the gaps.
 TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ifdef CI
+# CI takes only what is pinned by hash, the build system included.
+install = $(PIP) --require-hashes -r requirements-ci.txt && $(PIP) --no-deps --no-build-isolation -e .
+else
+install = $(PIP) -c constraints.txt -e '.$(1)'
+endif
 
 .PHONY: run test check conformance npm behaviour peers lint soak matrix bench fleet docs fmt constraints
 
@@ -68,18 +80,26 @@ fmt: .venv/lint
 
 constraints: .venv/test .venv/lint  ## pin the versions that are installed now
 	(head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable) > .venv/constraints && cp .venv/constraints constraints.txt
+	$(PIP) uv
+	$(HASHES) -o requirements.txt
+	$(HASHES) --extra test --extra lint -o requirements-ci.txt
+
+# The hashes are those of the index that uv is set up with; no file names it.
+HASHES := printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--constraint constraints.txt --no-header --no-annotate --no-emit-index-url pyproject.toml -
 
 .venv/bin/pip:
+	@$(PYTHON) -c '$(NEW_ENOUGH)'
 	$(PYTHON) -m venv .venv
 
-.venv/run: .venv/bin/pip pyproject.toml constraints.txt
-	$(INSTALL) -e .
+.venv/run: .venv/bin/pip pyproject.toml constraints.txt requirements-ci.txt
+	$(call install,)
 	touch $@
 
 .venv/test: .venv/run
-	$(INSTALL) -e '.[test]'
+	$(call install,[test])
 	touch $@
 
 .venv/lint: .venv/run
-	$(INSTALL) -e '.[lint]'
+	$(call install,[lint])
 	touch $@

@@ -15,6 +15,7 @@ import anyio.to_thread
 from mcp_ssh import __version__
 from mcp_ssh.cli.findings import Finding, looked_at, short
 from mcp_ssh.errors import InvalidInput
+from mcp_ssh.store.files import is_usable
 
 if TYPE_CHECKING:
     from mcp_ssh.config import Config
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 DISTRIBUTION = "mcp-ssh-bridge"
 OLDEST_PYTHON = (3, 11)
 AGENT_LIMIT_S = 5.0
-PRIVATE = ("state.db", "secrets.key", "known_hosts", "config.json")
+LEAST_SPACE = 1024 * 1024
+OWN_FOLDER = "set MCP_SSH_HOME to a folder of yours"
+PRIVATE = ("state.db", "secrets.key", "known_hosts", "first-token", "config.json")
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^\]]*\])?(?P<bounds>[^;]*)(?P<marker>;.*)?")
 
 
@@ -105,9 +108,10 @@ async def _state(folder: Path) -> list[Finding]:
 
 
 def _modes(folder: Path) -> list[Finding]:
-    if not folder.exists():
-        return [Finding("ok", "state", f"{short(folder)} is made at the first use")]
-    state = folder.stat()
+    try:
+        state = folder.stat()
+    except FileNotFoundError:
+        return [_not_made(folder)]
     if state.st_uid != os.geteuid():
         return [
             Finding(
@@ -116,6 +120,8 @@ def _modes(folder: Path) -> list[Finding]:
         ]
     if not stat.S_ISDIR(state.st_mode):
         return [Finding("fail", "state", f"{short(folder)} is no folder", "set MCP_SSH_HOME to a folder of yours")]
+    if unusable := _unusable(folder):
+        return [unusable]
     open_to_others = [
         path
         for path in (folder, *(folder / name for name in PRIVATE if name != "config.json"))
@@ -125,6 +131,28 @@ def _modes(folder: Path) -> list[Finding]:
         names = " ".join(short(each) for each in open_to_others)
         return [Finding("warn", "state", f"others may look into {names}", f"chmod go= {names}")]
     return [Finding("ok", "state", f"{short(folder)}, for this user alone")]
+
+
+def _not_made(folder: Path) -> Finding:
+    """A folder that is not there yet can be made where the nearest one above it can be written."""
+    above = next(each for each in folder.absolute().parents if each.exists())
+    if above.is_dir() and is_usable(above):
+        return Finding("ok", "state", f"{short(folder)} is made at the first use")
+    says = f"{short(folder)} cannot be made: {short(above)} cannot be written by this user"
+    return Finding("fail", "state", says, OWN_FOLDER)
+
+
+def _unusable(folder: Path) -> Finding | None:
+    """What of the folder this user cannot change, or has no room for."""
+    for path in (folder, *(folder / name for name in PRIVATE)):
+        if path.exists() and not is_usable(path):
+            return Finding(
+                "fail", "state", f"{short(path)} cannot be written by this user", f"chmod u+rw, or {OWN_FOLDER}"
+            )
+    space = os.statvfs(folder)
+    if space.f_bavail * space.f_frsize < LEAST_SPACE:
+        return Finding("fail", "state", f"the file system of {short(folder)} is full", "make room there")
+    return None
 
 
 async def _store(folder: Path) -> list[Finding]:

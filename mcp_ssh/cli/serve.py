@@ -1,14 +1,16 @@
 """Serve the tools over HTTP: MCP at /mcp, REST at the documented paths, with /docs."""
 
 import argparse
+import logging
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcp_ssh.cli import logs, start
 from mcp_ssh.cli.stdio import surface_arguments
-from mcp_ssh.cli.terminal import say, usage
+from mcp_ssh.cli.terminal import Failure, say, usage
 
 if TYPE_CHECKING:
     from mcp_ssh.app import App
@@ -16,7 +18,12 @@ if TYPE_CHECKING:
     from mcp_ssh.surface import Surface
     from rest_bridge.serve import Tls
 
+log = logging.getLogger(__name__)
+
 TOKEN_VARIABLE = "MCP_SSH_TOKEN"  # noqa: S105 a name
+
+FIRST_TOKEN_FILE = "first-token"  # noqa: S105 a name
+"""Where the first token is, in the folder of the state, if no terminal was there to show it."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +129,18 @@ async def listen(
 
 
 async def let_admin_in(app: "App") -> None:
-    """See that somebody can call: with the token of the environment, a stored one, or one made and shown now."""
+    """See that somebody can call: with the token of the environment, a stored one, or one made now.
+
+    The token is shown on a terminal only: what a service writes to standard error stays in its log for good. Elsewhere
+    it is written to a file for this user alone.
+
+    Raises:
+        Failure: The file cannot be written; then there is no token either.
+    """
+    import anyio.to_thread
+
+    from mcp_ssh import rewriting
+
     if app.config.server.auth_mode == "none":
         return
     # Taken out of the environment: no program that we start has any business with it.
@@ -130,4 +148,19 @@ async def let_admin_in(app: "App") -> None:
     if preset is not None:
         await app.store.tokens.preset(preset)
     elif made := await app.store.tokens.ensure_admin():
-        say(f"mcp-ssh: made the token {made[0].name}, which is shown only now: {made[1]}")
+        token, secret = made
+        if sys.stderr.isatty():
+            say(f"mcp-ssh: made the token {token.name}, which is shown only now: {secret}")
+            return
+        path = app.home / FIRST_TOKEN_FILE
+        try:
+            await anyio.to_thread.run_sync(rewriting.replace, path, f"{secret}\n".encode())
+        except OSError as error:
+            await app.store.tokens.revoke(token.id)
+            raise Failure(
+                f"the first token cannot be written to {path}: {error.strerror}",
+                "make that folder writable, start on a terminal, or set MCP_SSH_TOKEN",
+            ) from error
+        log.warning(
+            "made the token %s; it is in %s, for this user alone: keep it and remove the file", token.name, path
+        )

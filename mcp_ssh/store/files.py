@@ -17,20 +17,30 @@ def private_folder(folder: Path, *, inner: bool = False) -> None:
     the machine.
 
     Raises:
-        InvalidInput: It cannot be made, is no folder, or belongs to or is shared with somebody else.
+        InvalidInput: It cannot be made or written, is no folder, or belongs to or is shared with somebody else.
     """
+    # Inner folders are made during calls, and callers see no path of this server.
+    named = "a folder in the state folder" if inner else f"the state folder {folder}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
         if found.st_uid != os.geteuid():
-            raise InvalidInput("the state folder belongs to another user", hint=_HINT)
+            raise InvalidInput(f"{named} belongs to another user", hint=_HINT)
         if found.st_mode & 0o077:
             _close_to_others(folder, found.st_mode, inner=inner)
     except OSError as error:
-        raise InvalidInput(f"the state folder cannot be used: {error.strerror}", hint=_HINT) from error
+        raise InvalidInput(f"{named} cannot be used: {error.strerror}", hint=_HINT) from error
+    if not is_usable(folder):
+        raise InvalidInput(f"{named} cannot be written", hint=_HINT)
 
 
 _HINT = "set MCP_SSH_HOME to a folder of your own, mode 0700"
+
+
+def is_usable(path: Path) -> bool:
+    """Whether this process may read and change a file, or make files in a folder. Blocks."""
+    wanted = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+    return os.access(path, wanted, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _close_to_others(folder: Path, mode: int, *, inner: bool) -> None:
@@ -41,9 +51,15 @@ def _close_to_others(folder: Path, mode: int, *, inner: bool) -> None:
 
 
 def private_file(path: Path) -> None:
-    """Create a file 0600 if there is none, before anything is written to it. Blocks: run it in a thread."""
+    """Create a file 0600 if there is none, before anything is written to it. Blocks: run it in a thread.
+
+    Raises:
+        InvalidInput: The file that is there cannot be changed.
+    """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             path.chmod(0o600)
+        if not is_usable(path):
+            raise InvalidInput(f"{path} cannot be written", hint=f"chmod 600 {path}, or {_HINT}") from None

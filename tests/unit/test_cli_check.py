@@ -1,6 +1,7 @@
 """`mcp-ssh check` says what is wrong and what to do, and is quiet where nothing is."""
 
 import json
+import os
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -11,7 +12,8 @@ import anyio
 import pytest
 
 from mcp_ssh.ssh.demo_host import DemoHost, demo_host
-from tests.unit.cli_kit import on_terminal, run
+from tests.unit import cli_kit
+from tests.unit.cli_kit import needs_proc, on_terminal, run
 from tests.unit.test_cli_call import login, trust
 
 pytestmark = pytest.mark.requirement("cli.check")
@@ -119,6 +121,37 @@ async def test_a_wrong_config_and_open_files_are_found_and_machines_not_tried(tm
     assert "chmod 600" in done.out
     assert "chmod go=" in done.out
     assert "hidden-word" not in done.out
+
+
+@needs_proc
+@pytest.mark.requirement("fault.N7")
+async def test_a_state_folder_that_cannot_be_written_is_named_by_check_and_by_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may write everywhere, but for what it gave up.
+    without = ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
+    monkeypatch.setattr(cli_kit, "COMMAND", (*without, *cli_kit.COMMAND))
+    state, above, inside = tmp_path / "state", tmp_path / "above", tmp_path / "inside"
+    state.mkdir()
+    above.mkdir()
+    assert (await run("token", "list", home=tmp_path, env={"MCP_SSH_HOME": str(inside)})).code == 0
+    (inside / "state.db").chmod(0o400)
+    for folder, closed, named in ((state, state, state), (above / "new", above, above), (inside, None, "state.db")):
+        if closed is not None:
+            closed.chmod(0o500)
+        env = {"MCP_SSH_HOME": str(folder)}
+        code, found = await report(tmp_path, env=env)
+        assert (code, found["state"]["status"]) == (1, "fail")
+        assert str(named) in found["state"]["message"]
+        assert "MCP_SSH_HOME" in found["state"]["next"]
+        for words in (["token", "list"], ["history"], ["call", "session_list", "{}"], ["serve", "--port", "0"]):
+            done = await run(*words, home=tmp_path, env=env)
+            assert done.code == 1
+            assert str(folder) in done.failure
+        for each in (state, above):
+            each.chmod(0o700)
+    code, found = await report(tmp_path)
+    assert (code, found["state"]["status"]) == (0, "ok")
 
 
 async def test_a_wrong_key_of_the_secrets_is_found(host: DemoHost, tmp_path: Path) -> None:

@@ -3,11 +3,16 @@
 import datetime
 import ipaddress
 import json
+import os
+import pty
 import signal
 import ssl
 import stat
+import subprocess
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import httpx2
 import pytest
 from cryptography import x509
@@ -16,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mcp_ssh.cli import remote
 from mcp_ssh.ssh.demo_host import demo_host
-from tests.unit.cli_kit import run, running
+from tests.unit.cli_kit import COMMAND, ROOT, environment, run, running
 
 TOKEN = "the-token-of-this-test-0123456789"
 PRESET = {"MCP_SSH_TOKEN": TOKEN}
@@ -31,15 +36,22 @@ async def status(url: str, token: str) -> int:
         return (await client.get(f"{url}/session/list", headers=bearer(token))).status_code
 
 
-async def test_the_first_start_makes_an_admin_token_and_shows_it_once(tmp_path: Path) -> None:
-    async with running("serve", "--port", "0", home=tmp_path) as server:
-        secret = (await server.until(r"made the token admin\D.*: (\S+)\n")).group(1)
-        url = (await server.until(r"serves (\S+) ")).group(1)
+@pytest.mark.requirement("fault.S13.first_token")
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_the_first_start_of_a_service_keeps_its_token_out_of_the_log(tmp_path: Path, as_json: bool) -> None:
+    words = ["serve", "--port", "0", *(["--log-json"] if as_json else [])]
+    async with running(*words, home=tmp_path) as server:
+        file = Path((await server.until(r"made the token admin; it is in (\S+),")).group(1))
+        url = (await server.until(r"listening on (http://[0-9.:]+)")).group(1)
+        secret = file.read_text().strip()
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert file == tmp_path / "state/first-token"
         assert url.startswith("http://127.0.0.1:")
         assert await status(url, secret) == 200
         assert await status(url, secret + "x") == 401
         assert await server.end() == 0
-        assert server.said["out"] == ""
+        assert secret not in server.said["out"] + server.said["err"]
+    file.unlink()
     state = b"".join(path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file())
     assert secret.encode() not in state
     async with running("serve", "--port", "0", home=tmp_path) as server:
@@ -47,6 +59,41 @@ async def test_the_first_start_makes_an_admin_token_and_shows_it_once(tmp_path: 
         assert await status(url, secret) == 200
         assert await server.end(signal.SIGINT) == 0
         assert "token" not in server.said["err"]
+
+
+@pytest.mark.requirement("fault.S13.first_token")
+async def test_the_first_start_on_a_terminal_shows_its_token_there(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--port", "0"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
+        env=environment(tmp_path, TERM="xterm"),
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        shown = await anyio.to_thread.run_sync(_read_until, ours, b"serves ")
+        assert b"shown only now: mcpssh_" in shown
+        assert not (tmp_path / "state/first-token").exists()
+    finally:
+        process.terminate()
+        await anyio.to_thread.run_sync(process.wait)
+        os.close(ours)
+
+
+def _read_until(handle: int, text: bytes) -> bytes:
+    shown = b""
+    while text not in shown:
+        shown += os.read(handle, 65536)
+    return shown
+
+
+@pytest.mark.requirement("fault.S13.first_token")
+async def test_a_first_token_that_cannot_be_written_is_not_made(tmp_path: Path) -> None:
+    (tmp_path / "state/first-token.new").mkdir(parents=True)
+    (tmp_path / "state").chmod(0o700)
+    done = await run("serve", "--port", "0", home=tmp_path)
+    assert done.code == 1
+    assert f"the first token cannot be written to {tmp_path}/state/first-token" in done.failure
+    assert json.loads((await run("token", "list", "--json", home=tmp_path)).out) == []
 
 
 async def test_a_token_revoked_from_the_command_line_is_worthless_at_once(tmp_path: Path) -> None:
