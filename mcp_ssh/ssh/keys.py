@@ -51,7 +51,7 @@ def _from_path(path: str, passphrase: SecretStr | None) -> "asyncssh.SSHKey":
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
         raise InvalidInput(
             f"key_path: the key file cannot be read: {reason}",
-            hint="give the path of a private key that this server may read, or send the key itself as key_content",
+            hint="give the path of a private key that this server may read, or send the key itself as `key_content`",
         ) from error
     key = parse(data, passphrase, field="key_path")
     _read[mark] = key
@@ -99,7 +99,7 @@ def parse(data: bytes, passphrase: SecretStr | None, *, field: str) -> "asyncssh
         if "assphrase" in str(error):
             raise InvalidInput(
                 "key_passphrase: this key is encrypted and no passphrase was given",
-                hint="give key_passphrase",
+                hint="give `key_passphrase`",
                 details={"wants": "key_passphrase"},
             ) from error
         raise InvalidInput(
