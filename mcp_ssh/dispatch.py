@@ -150,7 +150,7 @@ async def consent(tool: AnyTool, arguments: Mapping[str, Any], call: Call) -> No
     if answer is None:
         raise Refused(
             f"{tool.name} needs a person's consent",
-            hint="ask the user, then call again with confirm: true",
+            hint="ask the user, then call again with `confirm: true`",
         )
     if answer.get("confirm") is not True:
         raise Refused(f"the user declined {tool.name}", hint="do not repeat the call; ask the user what to do instead")

@@ -24,6 +24,7 @@ from mcp_ssh.errors import (
     Unauthenticated,
     Unsupported,
 )
+from rest_bridge.hints import rest_hint
 
 
 class Malformed(InvalidInput):
@@ -140,8 +141,8 @@ def _detail(error: ToolError) -> dict[str, Any]:
         body = {"detail": message, "code": code}
         if details:
             body["details"] = details
-    if "hint" in shown:
-        body["hint"] = shown["hint"]
+    if (hint := rest_hint(error)) is not None:
+        body["hint"] = hint
     return body
 
 
@@ -162,7 +163,11 @@ _DETAIL_SCHEMA: Mapping[str, Any] = {
             "examples": ["No active session"],
         },
         "code": {"type": "string", "description": "The kind of error, a stable word.", "examples": ["not_found"]},
-        "hint": {"type": "string", "description": "What to do next.", "examples": ["open one with session_connect"]},
+        "hint": {
+            "type": "string",
+            "description": "What to do next.",
+            "examples": ["open one with POST /session/connect"],
+        },
         "details": {"type": "object", "description": "Facts a program may use."},
     },
 }

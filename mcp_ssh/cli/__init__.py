@@ -26,6 +26,7 @@ from mcp_ssh.cli import (
     tools,
     upload,
 )
+from mcp_ssh.cli.hints import cli_hint
 from mcp_ssh.cli.terminal import Failure, Parser, say_failure, usage
 from mcp_ssh.errors import ToolError
 from mcp_ssh.suggestions import suggest
@@ -97,7 +98,7 @@ def _run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 the last place to turn a failure into one line
-        return _failed(_reason(error), verbose=verbose)
+        return _failed(_reason(error), verbose=verbose, command=_command_of(ours))
     else:
         return code
 
@@ -113,7 +114,7 @@ def _with_command(argv: list[str]) -> list[str] | None:
     Raises:
         Failure: The command is unknown; names those that are spelled nearly so.
     """
-    word = next((each for each in argv if not each.startswith("-")), None)
+    word = _command_of(argv)
     if word is None:
         if {"-h", "--help", "--version"} & set(argv):
             return argv
@@ -142,7 +143,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _failed(reason: BaseException, *, verbose: bool) -> int:
+def _command_of(argv: Sequence[str]) -> str | None:
+    return next((each for each in argv if not each.startswith("-")), None)
+
+
+def _failed(reason: BaseException, *, verbose: bool, command: str | None) -> int:
     """Say what went wrong in one line, and return the exit code."""
     if isinstance(reason, BrokenPipeError):
         # Whoever read our output has enough. The flush at exit must not fail on it again.
@@ -151,10 +156,10 @@ def _failed(reason: BaseException, *, verbose: bool) -> int:
     if verbose:
         sys.excepthook(type(reason), reason, reason.__traceback__)
     if isinstance(reason, Failure):
-        say_failure(reason.message, reason.hint)
+        say_failure(reason.message, cli_hint(reason.hint, command))
         return reason.exit_code
     if isinstance(reason, ToolError):
-        say_failure(reason.message, reason.hint)
+        say_failure(reason.message, cli_hint(reason.hint, command))
     elif isinstance(reason, OSError) and reason.strerror:
         name = f"{reason.filename}: " if reason.filename else ""
         say_failure(f"{name}{reason.strerror}", "run it with -v to see where")

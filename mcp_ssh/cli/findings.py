@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mcp_ssh.cli.hints import cli_hint
 from mcp_ssh.cli.terminal import Failure
 from mcp_ssh.errors import ToolError
 
@@ -21,6 +22,10 @@ class Finding:
     what: str
     says: str
     next_step: str | None = None
+
+    def __post_init__(self) -> None:
+        """Keep the next step in the words of the command line."""
+        object.__setattr__(self, "next_step", cli_hint(self.next_step))
 
     def as_json(self) -> dict[str, str | None]:
         """For programs."""

@@ -81,7 +81,7 @@ class Rules:
         if self.allow_lists and env:
             raise Refused(
                 "env: is not taken where a list says what may run: it can change what a program does",
-                hint="leave env out",
+                hint="leave `env` out",
             )
         whole = line if cwd is None else f"cd {cwd} && {line}"
         if not all(allows(whole, each) for each in self.allow_lists):

@@ -329,7 +329,7 @@ def _unread(answer: Answer) -> ToolError:
         return _broke(answer)
     return PermissionDenied(
         f"the account may not read all of it; nothing was changed: {denied[0][:300]}",
-        hint="give become, or log in as an account that may",
+        hint="give `become`, or log in as an account that may",
         details={"said": denied[:20]},
     )
 
@@ -382,7 +382,7 @@ def _refused(answer: Answer, why: str) -> ToolError:
     which = f": {named(answer.text)}" if answer.body else ""
     return Refused(
         f"{_trailer(answer)} was not unpacked: {why}{which}; nothing was changed",
-        hint="list it with dry_run or `tar -tv`; if you trust it, unpack it with command_exec",
+        hint="list it with `dry_run: true` or `tar -tv`; if you trust it, unpack it with command_exec",
         details={"entry": answer.text} if answer.body else None,
     )
 
@@ -398,7 +398,7 @@ def _occupied(answer: Answer) -> ToolError:
 def _denied(answer: Answer) -> ToolError:
     return PermissionDenied(
         f"permission denied: {named(answer.text or answer.path)}; nothing was changed",
-        hint="give become, or log in as an account that may",
+        hint="give `become`, or log in as an account that may",
         details={"path": answer.text or answer.path},
     )
 

@@ -103,7 +103,9 @@ def _nobody(user: str | None, _said: str) -> ToolError:
 
 
 def _denied(user: str | None, _said: str) -> ToolError:
-    return Foreign(f"user: only root may work on the crontab of {user}", hint="give become, or log in as that account")
+    return Foreign(
+        f"user: only root may work on the crontab of {user}", hint="give `become`, or log in as that account"
+    )
 
 
 def _failed(_user: str | None, said: str) -> ToolError:

@@ -82,7 +82,7 @@ begin ok; printf %s "$done"; end
 def _unread(answer: Answer) -> ToolError:
     return Unsupported(
         f"persist: the account's shell, {answer.text}, does not read what POSIX shells read at login",
-        hint="leave persist out, or add a line in that shell's own language to its rc file with file_write",
+        hint="leave `persist` out, or add a line in that shell's own language to its rc file with file_write",
     )
 
 

@@ -293,7 +293,7 @@ def _unreachable(answer: Answer) -> ToolError:
         return error
     return NotFound(
         f"the folder of {named(answer.path)} does not exist",
-        hint="make it first, with file_mkdir and `parents: true`",
+        hint="make it first, with file_mkdir(parents: true)",
         details={"path": answer.path},
     )
 

@@ -70,7 +70,7 @@ class Foreign(PermissionDenied):
 def _foreign(answer: Answer) -> ToolError:
     return Foreign(
         f"{named(answer.path)} is for root to change, in part at least; nothing was changed",
-        hint="give become, or log in as root",
+        hint="give `become`, or log in as root",
         details={"path": answer.path},
     )
 

@@ -137,7 +137,7 @@ def ask_grep(
 def _pattern(answer: Answer) -> ToolError:
     return InvalidInput(
         f"pattern: grep cannot read it: {answer.text.removeprefix('grep: ')[:200]}",
-        hint="it is an extended regular expression; set fixed: true to search for the text itself",
+        hint="it is an extended regular expression; set `fixed: true` to search for the text itself",
     )
 
 

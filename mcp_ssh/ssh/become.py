@@ -66,7 +66,7 @@ def acting_as(become: Become, login_password: SecretStr | None, kept: SecretStr 
         if login_password is None:
             raise InvalidInput(
                 "become.use_login_password: this session was not opened with a password",
-                hint="give become.password, or open the session with a password",
+                hint="give `become.password`, or open the session with a password",
             )
         password = login_password
     elif password is None:
@@ -244,7 +244,7 @@ class Entry:
         program = self._acting.method if self._acting else "the shell"
         return TimedOut(
             f"{program} did not let the command begin within {limit_s:g} s; the command did not run",
-            hint="it may ask for something else than a password, or be slow to refuse a wrong one; raise the timeout",
+            hint="it may ask for something else than a password, or be slow to refuse a wrong one; raise the `timeout`",
             details={"stopped": stopped},
         )
 
@@ -260,7 +260,7 @@ def _wrong_password(acting: Acting) -> ToolError:
     if acting.password is None:
         return PermissionDenied(
             f"{acting.method} asks for a password, and none was given",
-            hint=f"give {whose} password in become.password",
+            hint=f"give {whose} password in `become.password`",
             details={"wants": "become.password"},
         )
     return PermissionDenied(
@@ -272,7 +272,7 @@ def _wrong_password(acting: Acting) -> ToolError:
 def _needs_password(acting: Acting) -> ToolError:
     return PermissionDenied(
         f"becoming {acting.user} with {acting.method} needs a password here: `sudo -n` was tried and refused",
-        hint="give become.password, or have an administrator allow it without one (NOPASSWD in sudoers)",
+        hint="give `become.password`, or have an administrator allow it without one (NOPASSWD in sudoers)",
         details={"wants": "become.password"},
     )
 

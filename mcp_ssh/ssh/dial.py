@@ -280,7 +280,7 @@ class Attempt:
         if asked:
             return AuthFailed(
                 f"{message}: it asked {', '.join(map(repr, asked))}, and there was no answer",
-                hint="ask the user, and give the answers in order as interactive_answers, beside what was given now",
+                hint="ask the user, and give the answers in order as `interactive_answers`, beside what was given now",
                 details={"asked": asked, **self._wants()},
             )
         hint = "check username, password and key; the machine's own log says why. The login is not tried again."

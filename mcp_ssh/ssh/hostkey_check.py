@@ -14,7 +14,6 @@ from mcp_ssh.tool import Caller
 if TYPE_CHECKING:
     import asyncssh
 
-ACCEPT_ROUTE = "POST /api/remote/known-hosts/accept"
 
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     "ssh-ed25519": ("ssh-ed25519",),
@@ -235,7 +234,7 @@ def not_trusted(check: HostKeyCheck, offered: OfferedKey, *, acceptable: bool) -
 
 
 def _way_out(check: HostKeyCheck, offered: OfferedKey) -> str:
-    accept = f"hostkey_accept (over REST {ACCEPT_ROUTE}) with the fields of details.host_key, and try again"
+    accept = "hostkey_accept with the fields of details.host_key, and try again"
     if offered.known == "unknown":
         return f"compare the fingerprint with the machine's own by another way; if they agree, call {accept}"
     fixed = check.trust.fixed(offered.key_type, offered.blob)

@@ -122,7 +122,7 @@ def parse(data: bytes, passphrase: SecretStr | None, *, field: str) -> "asyncssh
         if "assphrase" in str(error):
             raise InvalidInput(
                 "key_passphrase: this key is encrypted and no passphrase was given",
-                hint="give key_passphrase",
+                hint="give `key_passphrase`",
                 details={"wants": "key_passphrase"},
             ) from error
         raise _not_a_key(data, field) from error

@@ -153,19 +153,20 @@ class Logins:
         auth = self.config.auth
         host = wanted.host or auth.default_host
         if not host:
-            raise InvalidInput("host: is required", hint="give host, or set auth.default_host in config.json")
+            raise InvalidInput("host: is required", hint="give `host`, or set auth.default_host in config.json")
         given = wanted.username or (None if wanted.host else auth.default_username or None)
         target = await self._target(host, wanted, given)
         found, owned = target.found, target.owned
         if (wanted.key_path or wanted.use_agent) and not owned:
             raise Refused(
                 "key_path and use_agent log in as this server's owner, which your role may not for this host",
-                hint="send the key as key_content, or have the owner add the host to security.allow_server_identities",
+                hint="send the key as `key_content`, or have the owner add the host to"
+                " security.allow_server_identities",
             )
         username = given or found.username or auth.default_username or (local_user() if found.named else "")
         if not username:
             raise InvalidInput(
-                "username: is required", hint="give username, or set auth.default_username in config.json"
+                "username: is required", hint="give `username`, or set auth.default_username in config.json"
             )
         port = wanted.port or found.port or self.config.ssh.default_port
         login = await self._with_secrets(self._bare(target, username, port), wanted, found, owned=owned)
@@ -301,7 +302,7 @@ class Logins:
         if not (login.keys or login.agent or login.password or login.answers):
             raise problem or InvalidInput(
                 "nothing to log in with: no password, no key and no agent",
-                hint="give one of password, key_path, key_content, interactive_answers, or use_agent: true",
+                hint="give one of `password`, `key_path`, `key_content`, `interactive_answers`, or `use_agent: true`",
                 details={"wants": "password", "account": login.account},
             )
         return login

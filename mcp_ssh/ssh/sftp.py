@@ -255,7 +255,7 @@ class Target:
         elif await sftp.facts(posixpath.dirname(real)) is None:
             raise NotFound(
                 f"the folder of {named(path)} does not exist",
-                hint="make it first, with file_mkdir and `parents: true`",
+                hint="make it first, with file_mkdir(parents: true)",
                 details={"path": path},
             )
         sftp.spare(real, path)

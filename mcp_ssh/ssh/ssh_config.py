@@ -366,7 +366,7 @@ class _Runner:
         if not self._may_exec:
             raise Refused(
                 "~/.ssh/config has a Match exec on the way to this host, which is run for the server's owner only",
-                hint="connect with use_config: false, or over stdio",
+                hint="connect with `use_config: false`, or over stdio",
             )
         so_far = Settings(self._host, hostname, found=found)
         tokens = so_far.tokens(so_far.username or local_user(), so_far.port or 22)

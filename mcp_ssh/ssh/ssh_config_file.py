@@ -291,7 +291,8 @@ class Reader:
         raise Unsupported(
             f"{self._place}: {keyword} is not supported, and where the connection leads or whom it trusts may depend on"
             " it",
-            hint="give host, username and a way to log in with use_config: false, or take the option out of this block",
+            hint="give `host`, `username` and a way to log in with `use_config: false`, or take the option out of this"
+            " block",
             details={"option": keyword},
         )
 

@@ -170,7 +170,7 @@ def expect_fits(text: str, server: str) -> None:
     if (over := len(text.encode()) - longest) > 0:
         raise InvalidInput(
             f"the command line is {over} bytes too long: this machine takes {longest}, quoted for the account's shell",
-            hint="put the text into a file with file_write and run that, or give it as stdin",
+            hint="put the text into a file with file_write and run that, or give it as `stdin`",
         )
 
 

@@ -238,7 +238,7 @@ def _check_name(name: str) -> None:
 
 
 def _taken(name: str, *, mine: bool) -> Conflict:
-    hint = "choose another name, or give replace: true to overwrite that one" if mine else "choose another name"
+    hint = "choose another name, or give `replace: true` to overwrite that one" if mine else "choose another name"
     return Conflict(f"a saved connection {name!r} exists", hint=hint)
 
 

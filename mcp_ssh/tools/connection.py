@@ -132,10 +132,10 @@ async def _check_login(app: App, params: Add, call: Call) -> None:
     if (params.key_path or params.use_agent) and not owned:
         raise Refused(
             "key_path and use_agent log in as this server's owner, which your role may not for this host",
-            hint="give the key as key_content, or have the owner add the host to security.allow_server_identities",
+            hint="give the key as `key_content`, or have the owner add the host to security.allow_server_identities",
         )
     if not (owned or params.password or params.key_content):
-        raise InvalidInput("nothing to log in with: no password and no key", hint="give password or key_content")
+        raise InvalidInput("nothing to log in with: no password and no key", hint="give `password` or `key_content`")
     if params.key_path:
         await keys.from_path(params.key_path, params.key_passphrase)
     if params.key_content:

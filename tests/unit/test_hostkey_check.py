@@ -106,7 +106,7 @@ async def test_an_unknown_key_is_shown_in_the_documented_payload_and_after_accep
         assert KEY.get_fingerprint() in error.message
         assert error.hint
         assert "hostkey_accept" in error.hint
-        assert "/api/remote/known-hosts/accept" in error.hint
+        assert "details.host_key" in error.hint
         assert not files.managed.exists()
 
         given = {name: shown[name] for name in ("host", "port", "key_type", "public_key", "fingerprint_sha256")}

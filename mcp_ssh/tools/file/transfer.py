@@ -268,12 +268,12 @@ async def _content(host: Session, params: Download, goal: Goal | None) -> Downlo
     except Larger as error:
         raise TooLarge(
             f"remote_path: the file has {error.size} bytes, more than the {LARGEST_CONTENT} that content may have",
-            hint="give local_path without return_content, or read parts with file_read",
+            hint="give `local_path` without `return_content`, or read parts with file_read",
         ) from error
     if data is None:
         raise InvalidInput(
             "return_content: remote_path is a folder, which has no content to return",
-            hint="give local_path alone, or list it with file_list",
+            hint="give `local_path` alone, or list it with file_list",
         )
     sha256 = await anyio.to_thread.run_sync(lambda: hashlib.sha256(data).hexdigest())
     encoded = await anyio.to_thread.run_sync(lambda: base64.b64encode(data).decode("ascii"))

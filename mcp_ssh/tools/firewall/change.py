@@ -97,7 +97,7 @@ def families_of(ip_version: IpVersion, addresses: Mapping[str, str | None]) -> t
             own: Family = "ipv6" if ipaddress.ip_network(address).version == 6 else "ipv4"
             if own not in wanted:
                 other = "an ipv4" if own == "ipv6" else "an ipv6"
-                raise InvalidInput(f"{name}: is not {other} address", hint="leave ip_version out, or give one family")
+                raise InvalidInput(f"{name}: is not {other} address", hint="leave `ip_version` out, or give one family")
             wanted = (own,)
     return wanted
 
@@ -204,7 +204,7 @@ def expect_done(said: Said) -> None:
             hint="repeat when that call has ended",
         )
     if "no_folder" in said:
-        raise PermissionDenied("only root may change the firewall", hint="give become, or log in as root")
+        raise PermissionDenied("only root may change the firewall", hint="give `become`, or log in as root")
     if "unkept" in said:
         raise RemoteFailed("the rules could not be kept beforehand, so nothing was done")
     if "no_room" in said:

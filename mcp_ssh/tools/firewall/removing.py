@@ -68,7 +68,7 @@ def _meant(params: DeleteRule, tables: Mapping[Family, Table]) -> list[FilterRul
     if len({(rule.text.replace(rule.family, ""), rule.zone) for rule in found}) > 1:
         raise Conflict(
             f"rule {params.rule_num} of {params.chain} is not the same in IPv4 and IPv6; nothing was deleted",
-            hint="give ip_version, zone or expected_rule",
+            hint="give `ip_version`, `zone` or `expected_rule`",
             details={**where, "rules": there},
         )
     return found

@@ -238,7 +238,7 @@ def heard_of(parts: Mapping[str, str], family: Family) -> Heard:
         return Heard(exit_code=127, output="", error=error)
     code, text = code_in(parts, family), parts[f"{family}_text"].strip()
     if code and re.search("denied|authorization failed", text.lower()):
-        raise PermissionDenied("only root may read the firewall's rules", hint="give become, or log in as root")
+        raise PermissionDenied("only root may read the firewall's rules", hint="give `become`, or log in as root")
     return Heard(exit_code=code, output=text, error=(text or f"exit code {code}") if code else None)
 
 

@@ -255,7 +255,7 @@ async def _refuse_dependents(job: Job, names: list[str]) -> None:
     if others := job.manager.dependents(said.output, names):
         raise Conflict(
             f"packages: {', '.join(others[:20])} would be removed too, or would break; nothing was changed",
-            hint="see all of it with setup_check, then name them too or set dependents: true",
+            hint="see all of it with setup_check, then name them too or set `dependents: true`",
             details={"dependents": others},
         )
 

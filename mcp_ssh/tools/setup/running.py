@@ -178,7 +178,7 @@ class Work:
             raise TimedOut(
                 f"{self.manager.name} did not end within {self._timeout_s:g} s and was ended",
                 hint="see with setup_check what is left to do (after apt-get perhaps `dpkg --configure -a` with"
-                " command_exec), then call again with a larger timeout",
+                " command_exec), then call again with a larger `timeout`",
             ) from error
         output = b"\n".join(kept.ends()) if kept.truncated else kept.whole()
         return Said(1 if exit_code is None else exit_code, output.decode("utf-8", "replace"))
@@ -236,6 +236,6 @@ def _locked(manager: str, holder: Holder, waited_s: float) -> Conflict:
         )
     return Conflict(
         f"{manager} is locked by {holder.text}; {waited_s:g} s were waited",
-        hint="call again when it has ended, or with a larger lock_wait_s",
+        hint="call again when it has ended, or with a larger `lock_wait_s`",
         details=details,
     )

@@ -61,7 +61,7 @@ async def env_set(host: Session, params: EnvSet, call: Call) -> EnvChanged:
     if params.name == "MCP_SSH_CALL":
         raise InvalidInput("name: MCP_SSH_CALL is set by this server for every command", hint="choose another name")
     if params.persist and params.value is not None and ("\n" in params.value or "\r" in params.value):
-        raise InvalidInput("value: a saved one must be one line", hint="leave persist out, or encode the value")
+        raise InvalidInput("value: a saved one must be one line", hint="leave `persist` out, or encode the value")
     result = EnvChanged(success=True, name=params.name, value=params.value)
     if params.dry_run:
         where = "the session and the block in the account's rc files" if params.persist else "the session"

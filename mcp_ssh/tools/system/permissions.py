@@ -78,7 +78,7 @@ async def chown(host: Session, params: Chown, call: Call) -> OwnerChanged:
     Needs root: without become, sudo -n is tried.
     """
     if params.group and ":" in params.owner:
-        raise InvalidInput("group: owner names one, too", hint="give owner without it, or leave group out")
+        raise InvalidInput("group: owner names one, too", hint="give `owner` without it, or leave `group` out")
     owner = f"{params.owner}:{params.group}" if params.group else params.owner
     if params.dry_run:
         return OwnerChanged(success=True, path=params.path, owner=owner, commands=[_line("chown", owner, params)])

@@ -117,7 +117,7 @@ async def kill(host: Session, params: Kill, call: Call) -> Killed:
         output = await _signal(await host.privileged(), params)
         if _forbidden(output):
             raise PermissionDenied(
-                f"process {params.pid} belongs to another account", hint="give become, or log in as that account"
+                f"process {params.pid} belongs to another account", hint="give `become`, or log in as that account"
             )
     failed = output.exit_code != 0
     return Killed(

@@ -1,0 +1,57 @@
+"""Hints in the words of the command line: commands for tools, options for arguments."""
+
+from mcp_ssh.hints import Wording, render
+
+COMMANDS = {
+    "command_exec": "mcp-ssh exec",
+    "file_upload": "mcp-ssh upload",
+    "file_download": "mcp-ssh download",
+    "session_connect": "another mcp-ssh command",
+}
+"""The command that does what a tool does; of the others `mcp-ssh call` calls the tool."""
+
+WHOLE = {("file_mkdir", "parents"): "mcp-ssh exec MACHINE -- mkdir -p FOLDER"}
+
+OPTIONS = {
+    "key_content": "-i FILE",
+    "key_path": "-i FILE",
+    "password": "--ask-password",
+    "username": "-l USER",
+    "port": "-p PORT",
+    "cwd": "--cwd FOLDER",
+    "timeout": "--timeout SECONDS",
+    "stdin": "--stdin",
+    "permissions": "--permissions DIGITS",
+    "become": "--sudo",
+}
+
+IN_MCP_WORDS = frozenset({"call", "tools", "history"})
+"""Commands that take a tool by its name, and its arguments as JSON."""
+
+
+def cli_hint(hint: str | None, command: str | None = None) -> str | None:
+    """Return a hint as somebody reads it who typed a command."""
+    if hint is None or command in IN_MCP_WORDS:
+        return hint
+    return render(hint, Wording(_command, _option, lambda _: None))
+
+
+def _command(name: str, argument: str | None, value: str | None) -> str | None:
+    from mcp_ssh.surface import TOOLS
+    from mcp_ssh.tools import REGISTRY
+
+    if (name, argument) in WHOLE:
+        return WHOLE[name, str(argument)]
+    if name not in REGISTRY and name not in TOOLS:
+        return None
+    return f"{COMMANDS.get(name, f'mcp-ssh call {name}')}{f' and {argument}: {value}' if argument else ''}"
+
+
+def _option(name: str, value: str | None) -> str | None:
+    from mcp_ssh.tools import REGISTRY
+
+    if name in OPTIONS:
+        return OPTIONS[name]
+    known = name == "confirm" or any(name.partition(".")[0] in tool.params.model_fields for tool in REGISTRY.values())
+    given = f"{name}: {value}" if value else name
+    return f"{given} in the JSON of mcp-ssh call" if known else None
