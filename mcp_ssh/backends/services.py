@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from mcp_ssh.backends.detect import Platform
 from mcp_ssh.errors import InvalidInput, RemoteFailed, Unsupported
+from mcp_ssh.probes.lines import lines_of, number
 from mcp_ssh.probes.parts import PartsAsked, ask_parts
 
 Action = Literal["start", "stop", "restart", "reload", "status", "enable", "disable"]
@@ -165,7 +166,7 @@ class Systemd:
             if "nit name" in said:
                 raise InvalidInput(f"service: {said}", hint="of a template name an instance, such as getty@tty1")
             raise RemoteFailed(f"systemd does not answer: {said}", hint="see with command_exec what systemctl says")
-        pairs = [line.partition("=") for line in parts["facts"].splitlines()]
+        pairs = [line.partition("=") for line in lines_of(parts["facts"])]
         facts = {key: value for key, _, value in pairs}
         state = facts.get("ActiveState", "")
         enabled = {"enabled": True, "enabled-runtime": True, "alias": True, "disabled": False, "masked": False}
@@ -230,5 +231,4 @@ def choose(platform: Platform) -> ServiceManager:
 
 
 def _code(parts: Mapping[str, str]) -> int:
-    text = parts["code"].strip()
-    return int(text) if text.isdigit() else 1
+    return number(parts["code"].strip(), 1)

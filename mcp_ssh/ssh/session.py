@@ -24,6 +24,7 @@ from mcp_ssh.ssh.calls import Calls
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.failures import lost
 from mcp_ssh.ssh.link import Link
+from mcp_ssh.ssh.reading import AnswerRoom
 from mcp_ssh.ssh.run import Ended, Running
 from mcp_ssh.ssh.shell import Shells
 from mcp_ssh.ssh.spare import only_looks
@@ -34,8 +35,8 @@ from mcp_ssh.store.tasks import Tasks
 
 UNBOUND = Rules()
 
-ANSWER_LIMIT = 16 * 1024 * 1024
-"""The most a command of our own may answer with, in bytes."""
+ANSWER_LIMIT = 64 * 1024
+"""The most a command of our own may answer with, in bytes; what needs more is asked through `reading.ask`."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,14 @@ class Session:
             raise lost()
         return await Running(self.link, prepared, stdout, stderr).run(stdin, timeout_s)
 
-    async def run(self, command: Command, *, timeout_s: float = 30.0, limit: int = ANSWER_LIMIT) -> Output:
+    async def run(
+        self,
+        command: Command,
+        *,
+        timeout_s: float = 30.0,
+        limit: int = ANSWER_LIMIT,
+        room: AnswerRoom | None = None,
+    ) -> Output:
         """Run a command of our own and return all it says.
 
         Raises:
@@ -264,7 +272,7 @@ class Session:
             Refused: A pattern of the owner denies it on this machine.
         """
         command = self.guarded(command)
-        stdout, stderr = Capture(limit), Capture(64 * 1024)
+        stdout, stderr = Capture(limit, room=room), Capture(64 * 1024)
         prepared = wire(command.line(), shell=self.account.shell, acting=self.acting, ours=True)
         ended = await self._sent(prepared, command.stdin, timeout_s, stdout, stderr)
         if ended.exit_code is None:

@@ -42,6 +42,7 @@ class ShellHost:
     noise: bytes = b""
     limits: Limits = field(default_factory=lambda: Limits(output_bytes=MIB, file_bytes=16 * MIB))
     round_trips: int = 0
+    caller_id: str = "stdio"
     has_shell: bool = True
 
     @property
@@ -75,7 +76,9 @@ class ShellHost:
             raise RemoteFailed("the machine answered with more")
         return Output(ended.returncode, self.noise + ended.stdout + self.noise, ended.stderr)
 
-    async def run(self, command: Command, *, timeout_s: float = 30.0, limit: int = ANSWER_LIMIT) -> Output:
+    async def run(
+        self, command: Command, *, timeout_s: float = 30.0, limit: int = ANSWER_LIMIT, room: object = None
+    ) -> Output:
         with anyio.fail_after(timeout_s):
             return await anyio.to_thread.run_sync(self.run_now, command, limit)
 

@@ -25,7 +25,8 @@ from mcp_ssh.probes.files import (
     type_of,
 )
 from mcp_ssh.ssh import sftp
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.reading import ask
+from mcp_ssh.ssh.session import ANSWER_LIMIT, Output, Session
 from mcp_ssh.tool import Call, Risk, tool
 
 LARGEST_PAGE = 8 * 1024 * 1024
@@ -211,9 +212,13 @@ async def read(host: Session, params: Read, call: Call) -> Content:
         read_over = await sftp.page(host, params.path, params.offset, wanted)
         return await anyio.to_thread.run_sync(_content, params, length, *read_over)
     asked = ask_read(params.path, params.offset, wanted)
-    said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
-    answer = asked.answer(said.stdout, said.stderr)
-    return await anyio.to_thread.run_sync(_content, params, length, answer.path, parse_read(answer))
+
+    def content(said: Output) -> Content:
+        answer = asked.answer(said.stdout, said.stderr)
+        return _content(params, length, answer.path, parse_read(answer))
+
+    limit_s = params.time_limit_s() - CLOSING_S
+    return await ask(host, asked.command, content, timeout_s=limit_s, limit=wanted + ANSWER_LIMIT)
 
 
 def _content(params: Read, length: int, path: str, page: Page) -> Content:

@@ -12,9 +12,11 @@ from mcp_ssh.backends.firewalls import Change, Firewall, choose
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, InvalidInput, PermissionDenied, RemoteFailed
 from mcp_ssh.params import Planned, Result
+from mcp_ssh.probes.parts import Parts
+from mcp_ssh.ssh.reading import parts_of
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tools.firewall.guard import Said, made
-from mcp_ssh.tools.firewall.rules import FAMILIES, Heard, IpVersion, code_in, heard_of, overruled
+from mcp_ssh.tools.firewall.rules import FAMILIES, TABLES_BYTES, Heard, IpVersion, code_in, heard_of, overruled
 
 
 def _network(text: str) -> str:
@@ -119,11 +121,14 @@ async def change(
     firewall = choose(await host.platform())
     acting = await host.privileged()
     asked = firewall.ask(chain, families)
-    parts = asked.parts((await acting.run(asked.command)).stdout)
-    heard: dict[Family, Heard] = {family: heard_of(parts, family) for family in families}
-    tables: dict[Family, Table] = {
-        family: firewall.table(parts, family) for family in families if not heard[family].exit_code
-    }
+
+    def parse(parts: Parts) -> tuple[dict[Family, Heard], dict[Family, Table], dict[Family, str]]:
+        heard: dict[Family, Heard] = {family: heard_of(parts, family) for family in families}
+        readable: list[Family] = [family for family in families if not heard[family].exit_code]
+        tables: dict[Family, Table] = {family: firewall.table(parts, family) for family in readable}
+        return heard, tables, {family: parts[f"{family}_sum"].strip() for family in readable}
+
+    heard, tables, sums = await parts_of(acting, asked, parse, limit=TABLES_BYTES)
     failed: dict[Family, Heard] = {family: each for family, each in heard.items() if each.exit_code}
     steps: Sequence[Step] = plan(firewall, tables) if tables else ()
     for each in steps:
@@ -136,7 +141,7 @@ async def change(
                 firewall,
                 [(each.family, each.command) for each in steps],
                 chain,
-                {family: parts[f"{family}_sum"].strip() for family in tables},
+                sums,
                 0 if all(each.safe for each in steps) else params.rollback_s,
             ),
         )
