@@ -39,6 +39,10 @@ ANSWER_LIMIT = 64 * 1024
 """The most a command of our own may answer with, in bytes; what needs more is asked through `reading.ask`."""
 
 
+class AnswerTooLong(RemoteFailed):
+    """The machine's answer is longer than it may be."""
+
+
 @dataclass(frozen=True)
 class Output:
     """What a command of our own answered."""
@@ -266,7 +270,7 @@ class Session:
 
         Raises:
             TimedOut: It did not end in time; `details["stopped"]` says what became of it.
-            RemoteFailed: It said more than `limit` bytes.
+            AnswerTooLong: It said more than `limit` bytes.
             ConnectFailed: The link is gone.
             PermissionDenied: The session acts as an account it may not become.
             Refused: A pattern of the owner denies it on this machine.
@@ -279,7 +283,7 @@ class Session:
             stopped = ended.stopped.shown() if ended.stopped else "unknown"
             raise TimedOut(f"the machine did not answer within {timeout_s:g} s", details={"stopped": stopped})
         if stdout.truncated:
-            raise RemoteFailed(f"the machine answered with more than {limit} bytes", hint="narrow the request")
+            raise AnswerTooLong(f"the machine answered with more than {limit} bytes", hint="narrow the request")
         errors = stderr.whole() if not stderr.truncated else b"".join(stderr.ends())
         return Output(ended.exit_code, stdout.whole(), errors)
 

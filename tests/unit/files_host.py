@@ -4,6 +4,7 @@ import atexit
 import functools
 import hashlib
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -17,9 +18,8 @@ import anyio
 import pytest
 
 from mcp_ssh.commandline import Command
-from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.params import Result
-from mcp_ssh.ssh.session import ANSWER_LIMIT, Limits, Output, Session
+from mcp_ssh.ssh.session import ANSWER_LIMIT, AnswerTooLong, Limits, Output, Session
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import file
 from tests.doors import DirectCall, caller
@@ -43,6 +43,7 @@ class ShellHost:
     limits: Limits = field(default_factory=lambda: Limits(output_bytes=MIB, file_bytes=16 * MIB))
     round_trips: int = 0
     caller_id: str = "stdio"
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
     has_shell: bool = True
 
     @property
@@ -73,7 +74,7 @@ class ShellHost:
             **self.options(),
         )
         if len(ended.stdout) > limit:
-            raise RemoteFailed("the machine answered with more")
+            raise AnswerTooLong("the machine answered with more")
         return Output(ended.returncode, self.noise + ended.stdout + self.noise, ended.stderr)
 
     async def run(

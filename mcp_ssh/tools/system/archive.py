@@ -40,7 +40,10 @@ class Archived(Result):
     archive: str = Field(description="The archive, with `~` expanded.")
     error: str | None = Field(description="What tar or zip said where it failed, else null; then nothing was changed.")
     size_bytes: int | None = Field(default=None, description="Its size.")
-    warning: str | None = Field(default=None, description="Files that changed while they were read.")
+    warning: str | None = Field(
+        default=None,
+        description="Files that changed while they were read, and what was left out: pipes, sockets, devices.",
+    )
     commands: list[str] | None = Field(default=None, description="With dry_run: what would run.")
 
 
