@@ -83,6 +83,34 @@ RemotePath = Annotated[
     ),
 ]
 
+MOST_OF_A_NAME = 256
+_NOT_IN_A_NAME = frozenset(":/,;|&<>*?\"'`$(){}[]!~#%=")
+
+
+def _check_name(text: str, *, blanks: bool) -> str:
+    plain = text.removesuffix("$")  # as the machine accounts of Samba end
+    allowed = all(each.isprintable() and each not in _NOT_IN_A_NAME and (blanks or each != " ") for each in plain)
+    if not plain or len(text) > MOST_OF_A_NAME or not allowed or plain[0] in "-+.@\\ " or plain[-1] == " ":
+        raise ValueError("must be a name such as `ann`, `CORP\\ann` or `ann@corp.example`, or a number")
+    return text
+
+
+def check_account(text: str) -> str:
+    """Check the name or number of an account."""
+    return _check_name(text, blanks=False)
+
+
+def check_group(text: str) -> str:
+    """Check the name or number of a group."""
+    return _check_name(text, blanks=True)
+
+
+Account = Annotated[str, AfterValidator(check_account)]
+"""An account of a machine, by name or number; those of a directory service have a domain."""
+
+Group = Annotated[str, AfterValidator(check_group)]
+"""A group of a machine. Directory services have groups with blanks in their names."""
+
 Method = Literal["sudo", "su", "doas"]
 
 
@@ -119,7 +147,7 @@ class Become(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=_said_once)
 
-    user: str = Field(default="root", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@\\$-]{0,255}$", description="The account.")
+    user: Account = Field(default="root", description="The account.")
     method: Method = Field(default="sudo", description="doas works without a password only.")
     password: OneLine | None = Field(
         default=None, description="For sudo the login account's, for su the other's. Omitted: sudo -n."

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mcp_ssh.commandline import Command, script, unquoted
 from mcp_ssh.errors import RemoteFailed
+from mcp_ssh.probes.lines import lines_of, number
 
 FAMILIES = {
     "debian": ("debian", "ubuntu", "linuxmint", "raspbian", "devuan", "kali"),
@@ -124,7 +125,7 @@ def parse(output: bytes, mark: str) -> Platform:
         RemoteFailed: The answer is not whole.
     """
     said: dict[str, list[str]] = {}
-    for line in output.decode("utf-8", "replace").splitlines():
+    for line in lines_of(output.decode("utf-8", "replace")):
         found, _, rest = line.partition(" ")
         if found == mark:
             key, _, value = rest.partition(" ")
@@ -149,7 +150,7 @@ def parse(output: bytes, mark: str) -> Platform:
         service_manager=_service_manager(init, running, programs),
         firewalld="firewalld" in running,
         programs=programs,
-        uid=int(said["uid"][0]) if said["uid"][0].isdigit() else -1,
+        uid=number(said["uid"][0], -1),
         home=said["home"][0],
     )
 

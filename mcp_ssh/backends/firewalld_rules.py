@@ -13,6 +13,7 @@ from dataclasses import replace
 from mcp_ssh.backends.filter_rules import Family, FilterRule, Table, Zone
 from mcp_ssh.backends.iptables import conditions
 from mcp_ssh.commandline import words
+from mcp_ssh.probes.lines import lines_of, number
 
 LAST = 32767
 """The priority behind all others. A rule of ours there, for all packets, stands for the chain's policy."""
@@ -25,6 +26,7 @@ _ACTIONS = {"accept": "ACCEPT", "drop": "DROP", "reject": "REJECT"}
 _ORDER = {"LOG": 0, "DROP": 1, "REJECT": 1}
 """What comes first among rich rules of the same priority; what accepts comes after these."""
 _ICMP_TYPES = {"icmp-type", "icmp-block"}
+_SEPARATORS = str.maketrans("(),", "   ")
 _PORTS = re.compile(r"\d+(:\d+)?(,\d+(:\d+)?)*")
 _HEAD = re.compile(r'rule(?: priority="(-?\d+)")?(?: family="(\w+)")?')
 
@@ -37,9 +39,9 @@ def policy_rule(family: Family, target: str) -> str:
 def priority_of(rule: FilterRule) -> int:
     """Its priority: that of a rich rule or of a direct one, 0 where it has none."""
     if direct := direct_words(rule):
-        return int(direct[3])
+        return number(direct[3])
     head = _HEAD.match(rule.text)
-    return int(head[1] or 0) if head else 0
+    return number(head[1] or "0") if head else 0
 
 
 def direct_words(rule: FilterRule) -> list[str]:
@@ -86,9 +88,9 @@ def _listed_by_name(text: str) -> dict[str, Values]:
     """Zones, or policy objects. What stands behind a name is listed under `is`: `default`, `active`."""
     zones: dict[str, Values] = {}
     zone, values = dict[str, list[str]](), list[str]()
-    for line in text.splitlines():
-        if line[:1].strip():
-            name, *marks = re.findall(r"[^\s(),]+", line)
+    for line in lines_of(text):
+        if name_and_marks := line.translate(_SEPARATORS).split() if line[:1].strip() else []:
+            name, *marks = name_and_marks
             zones[name] = zone = {"is": marks}
         elif line.startswith("  "):
             key, _, rest = line.strip().partition(":")
@@ -111,7 +113,9 @@ def _above(family: Family, text: str) -> Iterator[FilterRule]:
 
     Those about types of ICMP are left out: firewalld has some of its own on every machine, and ours name no types.
     """
-    policies = [(int((each.get("priority") or ["0"])[0]), name, each) for name, each in _listed_by_name(text).items()]
+    policies = [
+        (number((each.get("priority") or ["0"])[0]), name, each) for name, each in _listed_by_name(text).items()
+    ]
     for priority, name, policy in sorted(policies, key=lambda each: each[0]):
         if priority >= 0 or "active" not in policy["is"] or "HOST" not in policy.get("egress-zones", ()):
             continue
@@ -208,13 +212,13 @@ def _words(text: str) -> list[str]:
 
 def _directs(family: Family, text: str) -> list[FilterRule]:
     rules: list[tuple[int, FilterRule]] = []
-    for line in text.splitlines():
+    for line in lines_of(text):
         given = _words(line)
         if given[:2] != [family, "filter"] or len(given) < 5:
             continue
         found = dict(conditions(given[4:]))
         more = bool(found.pop("", ""))
-        rules.append((int(given[3]), _plain(FilterRule(family, given[2], 0, line.strip(), more=more), found)))
+        rules.append((number(given[3]), _plain(FilterRule(family, given[2], 0, line.strip(), more=more), found)))
     return [rule for _, rule in sorted(rules, key=lambda each: each[0])]
 
 

@@ -13,6 +13,7 @@ from mcp_ssh.backends.iptables_kept import PROGRAMS
 from mcp_ssh.backends.nft_rules import SCRIPT as OTHER_RULE_SETS
 from mcp_ssh.backends.placement import place_of
 from mcp_ssh.commandline import Command, command
+from mcp_ssh.probes.lines import lines_of
 from mcp_ssh.probes.parts import PartsAsked, ask_parts
 
 WAIT = ("-w", "5")
@@ -37,7 +38,7 @@ def parse(family: Family, text: str) -> Table:
     policies: dict[str, str] = {}
     rules: list[FilterRule] = []
     counts: dict[str, int] = {}
-    for line in text.splitlines():
+    for line in lines_of(text):
         words = _words(line)
         if words[:1] == ["-P"] and len(words) > 2:
             policies[words[1]] = words[2]

@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from mcp_ssh.backends.filter_rules import FilterRule, Table
+from mcp_ssh.probes.lines import is_number, number
 
 _EQUAL = ("target", "protocol", "source", "destination", "ports")
 _AGREEING = {
@@ -60,19 +61,28 @@ def _apart(one: FilterRule, other: FilterRule) -> bool:
     """Whether no packet can match both; where that cannot be told, one may."""
     if "all" not in {one.protocol, other.protocol} and one.protocol != other.protocol:
         return not (one.protocol + other.protocol).count("!")
-    if one.ports and other.ports and not _ports(one.ports) & _ports(other.ports):
+    if one.ports and other.ports and not _common(_ports(one.ports), _ports(other.ports)):
         return True
     return _far(one.source, other.source) or _far(one.destination, other.destination)
 
 
-def _ports(text: str) -> set[int]:
-    if text.startswith("!"):
-        return set(range(65536))
-    found: set[int] = set()
-    for part in text.split(","):
+def _ports(text: str) -> list[tuple[int, int]]:
+    """First and last port of each range. What is not clear, such as a negation or a name, may be any port."""
+    found: list[tuple[int, int]] = []
+    for part in text.split(",")[:MOST_RANGES]:
         first, _, last = part.partition(":")
-        found.update(range(int(first), int(last or first) + 1))
+        if not (is_number(first) and is_number(last or first)):
+            return [(0, 65535)]
+        found.append((number(first), number(last or first)))
     return found
+
+
+MOST_RANGES = 64
+"""Ranges of ports that one rule has at most; iptables takes 15."""
+
+
+def _common(some: list[tuple[int, int]], others: list[tuple[int, int]]) -> bool:
+    return any(one[0] <= two[1] and two[0] <= one[1] for one in some for two in others)
 
 
 def _far(one: str | None, other: str | None) -> bool:

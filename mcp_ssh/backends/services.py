@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from mcp_ssh.backends.detect import Platform
 from mcp_ssh.errors import InvalidInput, RemoteFailed, Unsupported
+from mcp_ssh.probes.lines import lines_of, number
 from mcp_ssh.probes.parts import PartsAsked, ask_parts
 
 Action = Literal["start", "stop", "restart", "reload", "status", "enable", "disable"]
@@ -326,7 +327,7 @@ class Systemd:
 
 
 def _facts(text: str) -> dict[str, str]:
-    pairs = [line.partition("=") for line in text.splitlines()]
+    pairs = [line.partition("=") for line in lines_of(text)]
     return {key: value for key, _, value in pairs}
 
 
@@ -408,5 +409,4 @@ def choose(platform: Platform) -> ServiceManager:
 
 
 def _code(parts: Mapping[str, str]) -> int:
-    text = parts["code"].strip()
-    return int(text) if text.isdigit() else 1
+    return number(parts["code"].strip(), 1)

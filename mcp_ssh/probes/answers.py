@@ -5,7 +5,6 @@ neither what an rc file prints nor what a file contains can pass for part of it.
 list, and no /proc file read through us, ever holds it whole.
 """
 
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,8 +113,9 @@ _CAUSES: Mapping[str, tuple[str, str]] = {
 }
 
 
-# What dd says of its work, whether it failed or not.
-_COUNTS = re.compile(r"^(\d+\+\d+ records (in|out)|\d+ bytes .*copied.*)$", re.MULTILINE)
+def _is_count(line: str) -> bool:
+    """Whether the line is what dd says of its work, whether it failed or not."""
+    return line[:1].isdigit() and (line.endswith((" records in", " records out")) or " copied" in line)
 
 
 def named(path: str) -> str:
@@ -138,8 +138,8 @@ def failure(path: str, text: bytes) -> ToolError:
 
 def _reason(text: bytes) -> tuple[str, str]:
     """The last line that a program said, and the cause at its end."""
-    said = _COUNTS.sub("", text[-1024:].decode("utf-8", "replace"))
-    reason = said.strip().rpartition("\n")[2]
+    lines = text[-1024:].decode("utf-8", "replace").split("\n")
+    reason = next((line.strip() for line in reversed(lines) if line.strip() and not _is_count(line)), "")
     return reason, reason.rpartition(": ")[2]
 
 

@@ -84,6 +84,10 @@ case $?:$why in
   1:*"as we read it"* | 1:*"before we read it"*) note=$why ;;
   *) rm -f "$part"; part=''; answer unread "$why" ;;
 esac
+# A zip holds files, folders and links, a tar no sockets.
+other_types() { find "$q" -type s; [ -n "$press" ] || find "$q" -type p -o -type b -o -type c; }
+left=$(other_types 2>/dev/null | head -n 50 | head -c 8192)
+[ -z "$left" ] || note=${note:+"$note; "}"left out, since the format holds no such things: $left"
 count=$(size_of "$part")
 umask 077
 """

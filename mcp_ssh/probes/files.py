@@ -3,7 +3,6 @@
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Literal
 
 from mcp_ssh.errors import NotFound, ToolError
@@ -105,17 +104,24 @@ class Entry:
     gid: int
 
 
-def parse_list(body: bytes) -> list[Entry]:
-    """The entries, in the order of their names' bytes."""
-    entries: list[Entry] = []
+def parse_list(body: bytes) -> list[bytes]:
+    """A record for each entry, in the order of their names' bytes; `parse_entry` takes one apart."""
+    found: list[bytes] = []
     facts, *records = body.split(b"/")
     for record in records:
         # The name ends at the last newline, before the next record's facts and the dot of its `./`.
         name, _, following = record.rpartition(b"\n")
-        mode, size, mtime, uid, gid, _dot = facts.split(b" ")
-        entries.append(Entry(name, int(mode, 16), int(size), int(mtime), int(uid), int(gid)))
+        found.append(b"%b\0%b" % (name, facts))  # no byte comes before a NUL, so these sort as the names do
         facts = following
-    return sorted(entries, key=attrgetter("name"))
+    found.sort()
+    return found
+
+
+def parse_entry(record: bytes) -> Entry:
+    """The entry that a record is about."""
+    name, _, facts = record.partition(b"\0")
+    mode, size, mtime, uid, gid, _dot = facts.split(b" ")
+    return Entry(name, int(mode, 16), int(size), int(mtime), int(uid), int(gid))
 
 
 @dataclass(frozen=True)

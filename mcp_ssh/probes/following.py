@@ -108,6 +108,7 @@ class Followed:
     def __init__(self, mark: bytes) -> None:
         self._mark = mark
         self._held = b""
+        self._at = 0
         self._in_line = False
 
     def feed(self, chunk: bytes) -> list[bytes | Position | Over]:
@@ -118,33 +119,34 @@ class Followed:
         """
         self._held += chunk
         found: list[bytes | Position | Over] = []
+        self._at = 0
         while (taken := self._line() if self._in_line else self._data()) is not None:
             if taken:
                 found.append(taken)
+        self._held = self._held[self._at :]
         return found
 
     def _data(self) -> bytes | None:
         """What stands before the next mark, or all that is none."""
-        if not self._held:
+        start, end = self._at, self._held.find(self._mark, self._at)
+        if end >= 0:
+            self._at, self._in_line = end + len(self._mark), True
+            return self._held[start:end]
+        end = len(self._held) - _begun(self._held[max(start, len(self._held) - len(self._mark)) :], self._mark)
+        if end <= start:
             return None
-        data, mark, rest = self._held.partition(self._mark)
-        if mark:
-            self._held, self._in_line = rest, True
-            return data
-        kept = _begun(data, self._mark)
-        if kept == len(data):
-            return None
-        self._held = data[len(data) - kept :]
-        return data[: len(data) - kept]
+        self._at = end
+        return self._held[start:end]
 
     def _line(self) -> Position | Over | bytes | None:
         """What a line of the script says; nothing where it is only alive."""
-        line, end, rest = self._held.partition(b"\n")
-        if len(line) > LONGEST_LINE:
-            raise _nonsense()
-        if not end:
+        end = self._held.find(b"\n", self._at, self._at + LONGEST_LINE + 1)
+        if end < 0:
+            if len(self._held) - self._at > LONGEST_LINE:
+                raise _nonsense()
             return None
-        self._held, self._in_line = rest, False
+        line = self._held[self._at : end]
+        self._at, self._in_line = end + 1, False
         match line.decode("ascii", "replace").split(" "):
             case ["at", file, offset, "begun" | "resumed"]:
                 return Position(file, int(offset), None)

@@ -1,11 +1,14 @@
 """Looking into files and for files: tail, head, grep and find, with GNU's words and BusyBox's."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from mcp_ssh.errors import InvalidInput, ToolError
 from mcp_ssh.probes.answers import BEGIN, WORDS, Answer, Asked, ask, packed
+from mcp_ssh.probes.grep_patterns import portable
+from mcp_ssh.probes.lines import LINE_LIMIT, ROW_LIMIT, number
 
 ANSWER_BYTES = 2 * 1024 * 1024
 """The most that a search may bring back; what it finds beyond is cut, and said to be."""
@@ -126,11 +129,16 @@ class Grepped:
 def ask_grep(
     path: str, pattern: str, *, recursive: bool, ignore_case: bool, fixed: bool, context: int, most: int
 ) -> Asked:
-    """Where in a file, or in a folder's files, does a pattern occur? Extended regular expressions, unless fixed."""
+    """Where in a file, or in a folder's files, does a pattern occur? Extended regular expressions, unless fixed.
+
+    Raises:
+        InvalidInput: Not every grep reads the pattern alike.
+    """
     options = ["-n", "-F" if fixed else "-E", "-m", str(most)]
     options += ["-r"] if recursive else []
     options += ["-i"] if ignore_case else []
     options += ["-C", str(context)] if context else []
+    pattern = pattern if fixed else portable(pattern)
     return ask(_GREP, path, [pattern, str(ANSWER_BYTES), *options], words={**WORDS, "pattern": _pattern})
 
 
@@ -141,15 +149,58 @@ def _pattern(answer: Answer) -> ToolError:
     )
 
 
-# GNU's grep says the second on standard error since 3.5, others the first on standard output.
-_BINARY = re.compile(r"^(?:Binary file (.*) matches|grep: (.*): binary file matches)$")
-# A heading with the name of a file, a line with or without one, or something else. Names may hold newlines.
-_OUTPUT = re.compile(
-    r"\0(?P<heading>[^\0]+)\0\n"
-    r"|(?:(?P<file>\.?/[^\0]*)\0)?(?P<number>\d+)(?P<sign>[:-])(?P<text>.*)\n"
-    r"|(?P<other>.*)\n"
-)
-_WARNING = re.compile(r"^grep: (?:.*: )?warning: ")
+# GNU's grep says the first on standard output up to 3.4, and then the second on standard error, as others do.
+_BINARY = (("Binary file ", " matches"), ("grep: ", ": binary file matches"))
+
+
+def _binary(line: str) -> str | None:
+    """The file that a line says is not text."""
+    for start, end in _BINARY:
+        if line.startswith(start) and line.endswith(end):
+            return line[len(start) : -len(end)]
+    return None
+
+
+def _is_warning(line: str) -> bool:
+    return line.startswith("grep: ") and ": warning: " in f": {line.removeprefix('grep: ')}"
+
+
+_NUMBER = re.compile(r"([0-9]{1,18})([:-])")
+
+
+def _rows(text: str) -> Iterator[tuple[str | None, int, str, str]]:
+    """Lines of grep: the file, which is None where a heading names it, the number, the sign behind it, the text.
+
+    A heading has the name, the number -1 and no sign; another line has -2. A name may hold newlines: it ends at a NUL.
+    """
+    at, nul = 0, -1
+    while (end := text.find("\n", at)) >= 0:
+        if nul < at:
+            nul = text.find("\0", at)
+            nul = len(text) if nul < 0 else nul
+        file: str | None = None
+        start = at
+        if text[at] == "\0":
+            close = text.find("\0", at + 1, at + 2 * LINE_LIMIT)
+            if close > at + 1 and text.startswith("\n", close + 1):
+                yield text[at + 1 : close], -1, "", ""
+                at = close + 2
+                continue
+        elif text.startswith(("/", "./"), at) and nul < len(text):
+            start = nul + 1
+        if found := _NUMBER.match(text, start):
+            file = text[at : start - 1][:LINE_LIMIT] if start > at else None
+            end = text.find("\n", start)
+            if end < 0:
+                return
+            yield file, int(found[1]), found[2], text[found.end() : min(end, found.end() + LINE_LIMIT)]
+        else:
+            yield None, -2, "", text[at : min(end, at + LINE_LIMIT)]
+        at = end + 1
+
+
+ROWS = 50_000
+"""Lines of grep that are looked at: 1,000 matches with 20 lines around each, and what else it says."""
 
 
 def parse_grep(answer: Answer) -> Grepped:
@@ -159,17 +210,18 @@ def parse_grep(answer: Answer) -> Grepped:
     found: list[Line] = []
     binary: list[str] = []
     heading = ""
-    for part in _OUTPUT.finditer(text if whole else text[: text.rfind("\n") + 1]):
-        if part["heading"]:
-            heading = part["heading"]
-        elif part["number"] and (file := part["file"] or heading):
-            found.append(Line(file, int(part["number"]), part["text"], part["sign"] == ":"))
-        elif part["other"] and (note := _BINARY.match(part["other"])):
-            binary.append(note[1])
+    for file, number_of_line, sign, line in islice(_rows(text), ROWS):
+        if number_of_line == -1:
+            heading = file or ""
+        elif sign and (name := file or heading):
+            found.append(Line(name, number_of_line, line, sign == ":"))
+        elif not sign and (name := _binary(line)):
+            binary.append(name)
     *said, count = answer.trailer.decode("utf-8", "replace").split("\n")
-    binary += [note[2] for note in map(_BINARY.match, said) if note]
-    about_no_file = sum(1 for line in said if _BINARY.match(line) or _WARNING.match(line))
-    return Grepped(found, binary, int(count) - about_no_file, whole)
+    binary += [name for name in map(_binary, said) if name]
+    about_no_file = sum(1 for line in said if _binary(line) or _is_warning(line))
+    whole = whole and len(found) + len(binary) < ROWS
+    return Grepped(found, binary, max(number(count) - about_no_file, 0), whole)
 
 
 def ask_find(path: str, tests: Sequence[str]) -> Asked:
@@ -179,11 +231,11 @@ def ask_find(path: str, tests: Sequence[str]) -> Asked:
 
 def parse_find(answer: Answer) -> tuple[list[str], int, bool]:
     """The paths, how many folders could not be looked into, and whether that is all."""
-    *paths, rest = answer.body.split(b"\0")
-    whole = len(answer.body) < ANSWER_BYTES
+    *paths, rest = answer.body.split(b"\0", ROW_LIMIT)
+    whole = len(answer.body) < ANSWER_BYTES and len(paths) < ROW_LIMIT
     found = [path.decode("utf-8", "replace") for path in paths]
     found += [rest.decode("utf-8", "replace")] if rest and whole else []
-    return found, int(answer.trailer), whole
+    return found, number(answer.trailer.decode("ascii", "replace").strip()), whole
 
 
 _UNITS = {"": 512, "b": 512, "c": 1, "w": 2, "k": 1024, "M": 1024**2, "G": 1024**3}

@@ -8,7 +8,6 @@ says beforehand (prompt, lecture) stays out of the command's output. Where our l
 does not come, since the call was cancelled while the program was busy with the password, no command is ever started.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,7 +32,15 @@ ENTRY_LIMIT_S = 20.0
 """How long the program may take: it says no after a few seconds, and may wait for ever for what nobody gives it."""
 
 # sudo asks with the words we give it; su, and some PAM modules under sudo, in their own.
-_ASKS = re.compile(rb"assword[^\n]*: ?\Z|assphrase[^\n]*: ?\Z")
+_ASKED_FOR = (b"assword", b"assphrase")
+_PROMPT_LIMIT = 1024
+"""Bytes of the last line in which a question is looked for."""
+
+
+def asks_for_password(said: bytes) -> bool:
+    """Whether what was said ends in a question for a password."""
+    line = said[-_PROMPT_LIMIT:].rpartition(b"\n")[2].removesuffix(b" ")
+    return line.endswith(b":") and any(word in line for word in _ASKED_FOR)
 
 
 @dataclass(frozen=True)
@@ -221,7 +228,7 @@ class Entry:
         await channel.write(password.get_secret_value().encode() + b"\n")
 
     def _asks(self) -> bool:
-        return any(self._prompt in talk or _ASKS.search(talk) for talk in self._talk.values())
+        return any(self._prompt in talk or asks_for_password(bytes(talk)) for talk in self._talk.values())
 
     def refusal(self) -> ToolError:
         """Why the command never began, of what the program said."""

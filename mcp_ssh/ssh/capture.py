@@ -1,24 +1,32 @@
 """What is kept of a stream of any length: its head, its tail, its size, and the whole of it in a blob."""
 
+from typing import TYPE_CHECKING
+
 import anyio
 
 from mcp_ssh.store.blobs import Blob, Blobs, BlobWriter
+
+if TYPE_CHECKING:
+    from mcp_ssh.ssh.reading import AnswerRoom
 
 
 class Capture:
     """Takes a stream in chunks and keeps at most `limit` bytes of it in memory.
 
     A stream that fits is kept whole. Of a longer one the first and the last half of the limit stay, and all of it goes
-    to a blob of the caller's where `blobs` is given.
+    to a blob of the caller's where `blobs` is given. With a `room` it waits for memory before it keeps more.
     """
 
-    def __init__(self, limit: int, blobs: Blobs | None = None, caller_id: str = "") -> None:
+    def __init__(
+        self, limit: int, blobs: Blobs | None = None, caller_id: str = "", room: "AnswerRoom | None" = None
+    ) -> None:
         self.limit = limit
         self.total = 0
         self._kept = bytearray()
         self._tail = bytearray()
         self._blobs = blobs
         self._caller_id = caller_id
+        self._room = room
         self._writer: BlobWriter | None = None
         self.blob: Blob | None = None
 
@@ -32,6 +40,8 @@ class Capture:
         was_truncated = self.truncated
         self.total += len(chunk)
         room = self.limit - len(self._kept)
+        if self._room is not None and room > 0:
+            await self._room.take(min(len(chunk), room))
         if room > 0:
             self._kept += chunk[:room]
         rest = chunk[max(room, 0) :]

@@ -25,6 +25,7 @@ from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.failures import lost
 from mcp_ssh.ssh.kill import Stopped, combine
 from mcp_ssh.ssh.link import Link
+from mcp_ssh.ssh.reading import AnswerRoom
 from mcp_ssh.ssh.run import Ended, Running, Stdin
 from mcp_ssh.ssh.shell import Shells
 from mcp_ssh.ssh.spare import only_looks
@@ -33,8 +34,12 @@ from mcp_ssh.ssh.wire import Shell, Wire, wire
 from mcp_ssh.store.blobs import Blobs
 from mcp_ssh.store.tasks import Tasks
 
-ANSWER_LIMIT = 16 * 1024 * 1024
-"""The most a command of our own may answer with, in bytes."""
+ANSWER_LIMIT = 64 * 1024
+"""The most a command of our own may answer with, in bytes; what needs more is asked through `reading.ask`."""
+
+
+class AnswerTooLong(RemoteFailed):
+    """The machine's answer is longer than it may be."""
 
 
 @dataclass(frozen=True)
@@ -314,25 +319,32 @@ class Session:
             raise lost()
         return await Running(self.link, prepared, stdout, stderr).run(stdin, timeout_s)
 
-    async def run(self, command: Command, *, timeout_s: float = 30.0, limit: int = ANSWER_LIMIT) -> Output:
+    async def run(
+        self,
+        command: Command,
+        *,
+        timeout_s: float = 30.0,
+        limit: int = ANSWER_LIMIT,
+        room: AnswerRoom | None = None,
+    ) -> Output:
         """Run a command of our own and return all it says.
 
         Raises:
             TimedOut: It did not end in time; `details["stopped"]` says what became of it.
-            RemoteFailed: It said more than `limit` bytes.
+            AnswerTooLong: It said more than `limit` bytes.
             ConnectFailed: The link is gone.
             PermissionDenied: The session acts as an account it may not become.
             Refused: A pattern of the owner denies it on this machine.
         """
         command = self.guarded(command)
-        stdout, stderr = Capture(limit), Capture(64 * 1024)
+        stdout, stderr = Capture(limit, room=room), Capture(64 * 1024)
         prepared = wire(command.line(), shell=self.account.shell, acting=self.acting, ours=True)
         ended = await self._sent(prepared, command.stdin, timeout_s, stdout, stderr)
         if ended.exit_code is None:
             stopped = ended.stopped.shown() if ended.stopped else "unknown"
             raise TimedOut(f"the machine did not answer within {timeout_s:g} s", details={"stopped": stopped})
         if stdout.truncated:
-            raise RemoteFailed(f"the machine answered with more than {limit} bytes", hint="narrow the request")
+            raise AnswerTooLong(f"the machine answered with more than {limit} bytes", hint="narrow the request")
         errors = stderr.whole() if not stderr.truncated else b"".join(stderr.ends())
         return Output(ended.exit_code, stdout.whole(), errors)
 

@@ -16,6 +16,7 @@ from mcp_ssh.probes import tasks as probe
 from mcp_ssh.probes.tasks import Began, Seen, Task
 from mcp_ssh.ssh import kill
 from mcp_ssh.ssh.kill import Stopped, Target
+from mcp_ssh.ssh.reading import ask
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.wire import BARE_SHELLS, COOKIE_VARIABLE
 from mcp_ssh.store.tasks import TaskRow
@@ -24,6 +25,7 @@ from mcp_ssh.tool import Caller, Role
 ANSWER_S = 20.0
 """How long the machine may take to answer, beside what it was asked to wait."""
 FACTS_BYTES = 64 * 1024
+LIST_BYTES = 1024 * 1024
 SWEEP_S = 30.0
 """How long the end of a task's processes may take, on a machine with many of them."""
 SETTLE_S = 3.0
@@ -115,8 +117,13 @@ async def look(
     place = await _place(session, caller, task_id)
     others = [] if caller.role is Role.ADMIN else await session.tasks.of_others(task_id, caller.id)
     asked = probe.ask_look(task_id, output, error, limit, wait_s, others=others, until_end=until_end)
-    said = await place.run(asked.command, timeout_s=wait_s + ANSWER_S, limit=2 * limit + FACTS_BYTES)
-    seen = probe.parse_look(task_id, asked.answer(said.stdout, said.stderr))
+    seen = await ask(
+        place,
+        asked.command,
+        lambda said: probe.parse_look(task_id, asked.answer(said.stdout, said.stderr)),
+        timeout_s=wait_s + ANSWER_S,
+        limit=2 * limit + FACTS_BYTES,
+    )
     owners = await session.tasks.owners([seen.cookie])
     if not _may_see(caller, owners.get(seen.cookie, caller.id)):
         raise probe.missing()
@@ -129,8 +136,13 @@ async def listed(session: Session, caller: Caller, *, all_on_host: bool) -> list
     With `all_on_host` also those that this server knows nothing of.
     """
     asked = probe.ask_list()
-    said = await session.run(asked.command, timeout_s=ANSWER_S)
-    seen = probe.parse_list(asked.answer(said.stdout, said.stderr))
+    seen = await ask(
+        session,
+        asked.command,
+        lambda said: probe.parse_list(asked.answer(said.stdout, said.stderr)),
+        timeout_s=ANSWER_S,
+        limit=LIST_BYTES,
+    )
     owners = await session.tasks.owners(each.cookie for each in seen)
     return [each for each in seen if (_may_see(caller, owners[each.cookie]) if each.cookie in owners else all_on_host)]
 

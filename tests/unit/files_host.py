@@ -4,6 +4,7 @@ import atexit
 import functools
 import hashlib
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -17,10 +18,9 @@ import anyio
 import pytest
 
 from mcp_ssh.commandline import Command
-from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.params import Result
 from mcp_ssh.policy import LocalFolders
-from mcp_ssh.ssh.session import ANSWER_LIMIT, Limits, Output, Session
+from mcp_ssh.ssh.session import ANSWER_LIMIT, AnswerTooLong, Limits, Output, Session
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import file
 from tests.doors import DirectCall, caller
@@ -43,6 +43,8 @@ class ShellHost:
     noise: bytes = b""
     limits: Limits = field(default_factory=lambda: Limits(MIB, 16 * MIB, LocalFolders(Path("/nowhere"))))
     round_trips: int = 0
+    caller_id: str = "stdio"
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
     has_shell: bool = True
 
     @property
@@ -73,10 +75,12 @@ class ShellHost:
             **self.options(),
         )
         if len(ended.stdout) > limit:
-            raise RemoteFailed("the machine answered with more")
+            raise AnswerTooLong("the machine answered with more")
         return Output(ended.returncode, self.noise + ended.stdout + self.noise, ended.stderr)
 
-    async def run(self, command: Command, *, timeout_s: float = 30.0, limit: int = ANSWER_LIMIT) -> Output:
+    async def run(
+        self, command: Command, *, timeout_s: float = 30.0, limit: int = ANSWER_LIMIT, room: object = None
+    ) -> Output:
         with anyio.fail_after(timeout_s):
             return await anyio.to_thread.run_sync(self.run_now, command, limit)
 

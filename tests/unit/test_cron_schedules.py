@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_ssh.probes.cron import check_schedule
+from mcp_ssh.errors import InvalidInput
+from mcp_ssh.probes.cron import check_schedule, entry
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,31 @@ def test_no_text_breaks_it(text: str) -> None:
     except ValueError:
         return
     assert check_schedule(kept) == kept
+
+
+@pytest.mark.requirement("fault.R15")
+@pytest.mark.parametrize(
+    "schedule", ["0~59 * * * *", "~ * * * *", "~30 2~5 * * *", "0 0 * * sat-sun", "0 0 * * fri-sun"]
+)
+def test_a_schedule_that_the_machines_own_cron_takes_is_taken(schedule: str) -> None:
+    assert check_schedule(schedule) == schedule
+
+
+@pytest.mark.parametrize(
+    "schedule", ["59~0 * * * *", "0~60 * * * *", "0 0 * * sun-sat~", "0 0 * jan~mar *", "~~ * * * *"]
+)
+def test_a_random_range_has_bounds_too(schedule: str) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        check_schedule(schedule)
+
+
+@pytest.mark.requirement("fault.N3")
+def test_a_percent_sign_that_cron_takes_for_a_newline_is_refused_with_the_escaped_line() -> None:
+    with pytest.raises(InvalidInput) as error:
+        entry("@daily", "tar -cf /b/$(date +%F).tar /etc")
+    assert error.value.hint == r"escape it: tar -cf /b/$(date +\%F).tar /etc"
+    with pytest.raises(InvalidInput) as error:
+        entry("@daily", r"date +\%F %H \\%M")
+    assert error.value.hint == r"escape it: date +\%F \%H \\\%M"
+    assert entry("@daily", r"date +\%F") == r"@daily date +\%F"
+    assert entry("", "@daily date +%F", percent=False) == "@daily date +%F"

@@ -20,20 +20,22 @@ FOLDER = ".local/state/mcp-ssh/tasks"
 KEEP = 1 << 17
 BLOCK = 16384
 
+LARGEST = 4 * 1024 * 1024
+
 
 def start(host: ShellHost, name: str, command: str, stdin: bytes = b"", **env: str) -> str:
     """Start a task and give its cookie."""
     cookie = secrets.token_hex(16)
     task = Task(name, cookie, command, None, {**env, "MCP_SSH_CALL": cookie}, stdin)
     asked = probe.ask_start(task, KEEP, 7)
-    said = host.run_now(asked.command)
+    said = host.run_now(asked.command, LARGEST)
     assert probe.parse_start(asked.answer(said.stdout, said.stderr)).at > 0
     return cookie
 
 
 def look(host: ShellHost, name: str, output: int = 0, error: int = 0, wait_s: float = 0.0) -> Seen:
     asked = probe.ask_look(name, output, error, 1 << 20, wait_s)
-    said = host.run_now(asked.command)
+    said = host.run_now(asked.command, LARGEST)
     return probe.parse_look(name, asked.answer(said.stdout, said.stderr))
 
 
@@ -98,7 +100,7 @@ def test_what_another_machine_runs_in_a_shared_home_is_not_judged_here(host: She
     with pytest.raises(Conflict, match="elsewhere"):
         look(host, "far")
     asked = probe.ask_list()
-    said = host.run_now(asked.command)
+    said = host.run_now(asked.command, LARGEST)
     assert probe.parse_list(asked.answer(said.stdout, said.stderr)) == []
 
 

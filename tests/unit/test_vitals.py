@@ -53,7 +53,7 @@ def test_an_old_kernel_does_not_say_what_is_available() -> None:
 
 def test_a_disk_may_have_spaces_in_its_name_and_place() -> None:
     df = "Filesystem 1024-blocks Used Available Capacity Mounted on\n//nas/our share 100 60 40 60% /mnt/our share\n"
-    [disk] = parse_disks({"df": df, "mounts": "//nas/our\\040share /mnt/our\\040share cifs rw 0 0\n"})
+    [disk] = parse_disks({"df": df, "mounts": "//nas/our\\040share /mnt/our\\040share cifs rw 0 0\n"}).disks
     assert (disk.filesystem, disk.mount, disk.type) == ("//nas/our share", "/mnt/our share", "cifs")
     assert (disk.size, disk.used, disk.available) == (102400, 61440, 40960)
 
@@ -63,9 +63,9 @@ def test_addresses_come_from_ifconfig_where_there_is_no_ip() -> None:
         "interfaces": "eth0 02:fd up 1500 1 2\nlo 00:00 unknown 65536 3 3\nwg0 - down - - -\n",
         "addresses": IFCONFIG,
     }
-    eth0, lo, wg0 = parse_network(said)
-    assert eth0.addresses == ["10.77.0.15", "fd77::f/64"]
-    assert (lo.status, lo.addresses, wg0.mac, wg0.status, wg0.mtu) == ("up", ["127.0.0.1"], "", "down", 0)
+    eth0, lo, wg0 = parse_network(said).interfaces
+    assert eth0.addresses == ["10.77.0.15/24", "fd77::f/64"]
+    assert (lo.status, lo.addresses, wg0.mac, wg0.status, wg0.mtu) == ("up", ["127.0.0.1/8"], "", "down", 0)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,16 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from mcp_ssh.backends.packages.manager import Action, Found, Inventory, Planned, Said, english
 from mcp_ssh.commandline import Command
+from mcp_ssh.probes.lines import lines_of
 
-_PLANNED = re.compile(r"^\(\d+/\d+\) (\w+) (\S+) \((?:\S+ -> )?([^)\s]+)\)", re.MULTILINE)
-_UPGRADING = re.compile(r"^\(\d+/\d+\) Upgrading (\S+) \(\S+ -> ([^)\s]+)\)", re.MULTILINE)
-_FOUND = re.compile(r"^(\S+)-\d[^-\s]*(?:-r\d+)? - (.*)$", re.MULTILINE)
-_COUNT = re.compile(r"^\d+ errors?; ", re.MULTILINE)
-_KEPT = re.compile(r"not removed due to:\n((?: +\S.*\n?)+)")
+_PLANNED = re.compile(r"^\(\d+/\d+\) (\w+) (\S+) \((?:\S+ -> )?([^)\s]+)\)")
+_UPGRADING = re.compile(r"^\(\d+/\d+\) Upgrading (\S+) \(\S+ -> ([^)\s]+)\)")
+_FOUND = re.compile(r"^(\S+)-\d[^-\s]*(?:-r\d+)? - (.*)$")
+_COUNT = re.compile(r"^\d+ errors?; ")
 _WORDS = {"install": ("add",), "remove": ("del",), "update": ("upgrade",)}
 _DATABASES = ("/lib/apk/db/installed", "/usr/lib/apk/db/installed")
 
@@ -42,17 +43,17 @@ class Apk:
 
     def planned(self, output: str) -> list[Planned]:
         """Its numbered lines."""
-        lines = _PLANNED.findall(output)
-        return [Planned(name, None if word == "Purging" else version) for word, name, version in lines]
+        steps = filter(None, map(_PLANNED.match, lines_of(output)))
+        return [Planned(step[2], None if step[1] == "Purging" else step[3]) for step in steps]
 
     def worked(self, said: Said) -> bool:
         """Exit code 0; or nothing but the count of packages that were broken before, which is an error of each call."""
-        return said.exit_code == 0 or (bool(_COUNT.search(said.output)) and "ERROR:" not in said.output)
+        return said.exit_code == 0 or (any(map(_COUNT.match, lines_of(said.output))) and "ERROR:" not in said.output)
 
     def dependents(self, output: str, names: Sequence[str]) -> list[str]:
         """Those for whose sake a package is not removed."""
-        kept = _KEPT.search(output)
-        lines = kept[1].splitlines() if kept else []
+        kept = lines_of(output.partition("not removed due to:\n")[2])
+        lines = list(takewhile(lambda line: line.startswith(" ") and line.strip(), kept))
         needing = [name for line in lines for name in line.partition(":")[2].split()]
         return [name for name in dict.fromkeys(needing) if name not in names]
 
@@ -66,7 +67,7 @@ class Apk:
         versions: dict[str, str] = {}
         broken: set[str] = set()
         name = ""
-        for line in output.splitlines():
+        for line in lines_of(output):
             kind, _, value = line.partition(":")
             if kind == "P":
                 name = value
@@ -83,7 +84,7 @@ class Apk:
 
     def newer(self, output: str) -> Mapping[str, str]:
         """Its lines that say upgrading."""
-        return dict(_UPGRADING.findall(output))
+        return {step[1]: step[2] for step in map(_UPGRADING.match, lines_of(output)) if step}
 
     def search(self, word: str) -> Command:
         """By apk search, in descriptions too."""
@@ -91,7 +92,8 @@ class Apk:
 
     def found(self, output: str) -> list[Found]:
         """Lines of name-version, a dash and a summary; each version has one."""
-        return list({name: Found(name, summary) for name, summary in _FOUND.findall(output)}.values())
+        rows = [row for row in map(_FOUND.match, lines_of(output)) if row]
+        return list({row[1]: Found(row[1], row[2]) for row in rows}.values())
 
     def locked(self, output: str) -> bool:
         """It cannot lock its database."""

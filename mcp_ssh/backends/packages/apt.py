@@ -1,13 +1,21 @@
 """apt-get(8) and dpkg-query(1)."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mcp_ssh.backends.packages.manager import Action, Found, Inventory, Planned, Said, english, others_removed
+from mcp_ssh.backends.packages.manager import (
+    Action,
+    Found,
+    Inventory,
+    Planned,
+    Said,
+    english,
+    escape_word,
+    others_removed,
+)
 from mcp_ssh.commandline import Command
+from mcp_ssh.probes.lines import lines_of
 
-_PLANNED = re.compile(r"^(Inst|Remv) (\S+) (?:\[[^\]]*\] ?)?(?:\((\S+))?", re.MULTILINE)
 _ALL = ("dist-upgrade",)
 
 # Pattern-Only: a name that no package has is not taken for a regular expression, which could remove half the machine.
@@ -46,7 +54,7 @@ class Apt:
 
     def planned(self, output: str) -> list[Planned]:
         """The lines that begin with Inst and Remv."""
-        return [Planned(name, version if word == "Inst" else None) for word, name, version in _PLANNED.findall(output)]
+        return [Planned(name, new if word == "Inst" else None) for word, name, _, new in _simulated(output)]
 
     def worked(self, said: Said) -> bool:
         """Exit code 0."""
@@ -65,7 +73,7 @@ class Apt:
 
         The machine's own architecture is that of dpkg. A package of another one is called as apt calls it: `lib:i386`.
         """
-        rows = [words for line in output.splitlines() if len(words := line.split()) > 2]
+        rows = [words for line in lines_of(output) if len(words := line.split()) > 2]
         architectures = {words[1]: words[3] for words in rows if len(words) > 3 and words[1] == "dpkg"}
         native = {"all", "", architectures.get("dpkg", "")}
         versions: dict[str, str] = {}
@@ -85,21 +93,34 @@ class Apt:
 
     def newer(self, output: str) -> Mapping[str, str]:
         """Those with an old version in brackets."""
-        lines = re.findall(r"^Inst (\S+) \[[^\]]*\] \((\S+)", output, re.MULTILINE)
-        return dict(lines)
+        return {name: new for word, name, old, new in _simulated(output) if word == "Inst" and old and new}
 
     def search(self, word: str) -> Command:
         """By apt-cache search, which takes an extended regular expression."""
-        return english("apt-cache", "search", "--", re.sub(r"[.+]", r"\\\g<0>", word))
+        return english("apt-cache", "search", "--", escape_word(word))
 
     def found(self, output: str) -> list[Found]:
         """Lines of a name, a dash and a summary."""
-        pairs = [line.partition(" - ") for line in output.splitlines()]
+        pairs = [line.partition(" - ") for line in lines_of(output)]
         return [Found(name, summary) for name, dash, summary in pairs if dash]
 
     def locked(self, output: str) -> bool:
         """It names the lock."""
         return "Could not get lock" in output or "Unable to acquire the dpkg frontend lock" in output
+
+
+def _simulated(output: str) -> Iterator[tuple[str, str, str, str]]:
+    """Lines such as `Inst name [old] (new origin [architecture])`; a version that is missing is empty."""
+    for line in lines_of(output):
+        word, _, rest = line.partition(" ")
+        if word not in {"Inst", "Remv"}:
+            continue
+        name, _, rest = rest.partition(" ")
+        old = ""
+        if rest.startswith("["):
+            old, _, rest = rest[1:].partition("]")
+            rest = rest.lstrip()
+        yield word, name, old, rest[1:].split(" ", 1)[0].rstrip(")") if rest.startswith("(") else ""
 
 
 def _words(action: Action, names: Sequence[str]) -> tuple[str, ...]:

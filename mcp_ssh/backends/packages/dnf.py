@@ -1,6 +1,5 @@
 """dnf(8), and yum(8) which takes the same words; rpm(8) for what is installed."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,13 +14,14 @@ from mcp_ssh.backends.packages.manager import (
     others_removed,
 )
 from mcp_ssh.commandline import Command
+from mcp_ssh.probes.lines import lines_of
 
 _ROW_WORDS = 5
 """Name, architecture, version, repository, size: a row of the table of a transaction, at least."""
 
 _VERBS = {"install": "install", "remove": "remove", "update": "upgrade"}
-_FOUND = re.compile(r"^\s*(\S+)\.(?:noarch|[a-z]\w+)(?:\s+:\s+|\s*\t\s*)(\S.*)$", re.MULTILINE)
-_LOCKED = re.compile(r"already locked by \d+|exit_on_lock|holding the yum lock|Failed to obtain .*lock")
+_ACTIONS = ("Install", "Upgrad", "Remov", "Downgrad", "Reinstall")
+_LOCKED = ("already locked by ", "exit_on_lock", "holding the yum lock")
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Dnf:
         """Rows of name.architecture, version and repository; a long row is broken into two lines."""
         found: dict[str, str] = {}
         row: list[str] = []
-        for line in output.partition("Obsoleting Packages")[0].splitlines():
-            row = [*row, *line.split()] if line.startswith(" ") else line.split()
+        for line in lines_of(output.partition("Obsoleting Packages")[0]):
+            row = [*row[:3], *line.split()] if line.startswith(" ") else line.split()
             if len(row) == 3 and "." in row[0]:
                 found[row[0].rpartition(".")[0]] = row[1]
         return found
@@ -91,11 +91,23 @@ class Dnf:
 
     def found(self, output: str) -> list[Found]:
         """Lines of name.architecture and summary."""
-        return list({name: Found(name, summary.strip()) for name, summary in _FOUND.findall(output)}.values())
+        found: dict[str, Found] = {}
+        for line in lines_of(output):
+            package, mark, summary = line.partition("\t" if "\t" in line else " : ")
+            name, dot, architecture = package.strip().rpartition(".")
+            if mark and dot and name and " " not in name and _is_architecture(architecture) and summary.strip():
+                found[name] = Found(name, summary.strip())
+        return list(found.values())
 
     def locked(self, output: str) -> bool:
         """It tells whom it would wait for."""
-        return _LOCKED.search(output) is not None
+        if any(each in output for each in _LOCKED):
+            return True
+        return any("lock" in line.partition("Failed to obtain ")[2] for line in lines_of(output))
+
+
+def _is_architecture(word: str) -> bool:
+    return len(word) > 1 and word[0].islower() and word.replace("_", "").isalnum()
 
 
 def _operands(names: Sequence[str]) -> tuple[str, ...]:
@@ -105,8 +117,8 @@ def _operands(names: Sequence[str]) -> tuple[str, ...]:
 def _table(output: str) -> Iterator[tuple[str, list[str]]]:
     """The rows of a transaction's table, each with its section; a long row is broken into two lines."""
     section, row = "", list[str]()
-    for line in output.partition("Transaction Summary")[0].splitlines():
-        if re.match(r"(Install|Upgrad|Remov|Downgrad|Reinstall)\w*.*:$", line):
+    for line in lines_of(output.partition("Transaction Summary")[0]):
+        if line.startswith(_ACTIONS) and line.endswith(":"):
             section, row = line, []
         elif section and line.startswith(" ") and not line.strip().startswith("replacing "):
             row += line.split()

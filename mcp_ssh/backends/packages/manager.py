@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from mcp_ssh.commandline import Command, command
+from mcp_ssh.probes.lines import lines_of
 
 Action = Literal["install", "remove", "update"]
 
@@ -137,10 +138,15 @@ def english(*argv: str) -> Command:
     return command("env", "LC_ALL=C", *argv)
 
 
+def escape_word(word: str) -> str:
+    """A word as an extended regular expression that means it literally; a package's name holds no other such sign."""
+    return word.replace(".", "\\.").replace("+", "\\+")
+
+
 def inventory_of_lines(output: str) -> Inventory:
     """Of lines with a name and a version each."""
     versions: dict[str, set[str]] = {}
-    for line in output.splitlines():
+    for line in lines_of(output):
         name, space, version = line.strip().partition(" ")
         if space:
             versions.setdefault(name, set()).add(version)
@@ -201,15 +207,27 @@ def has_failed(said: Said) -> bool:
     return said.exit_code != 0 and any(line.startswith(errors) for line in lines)
 
 
-_REASON = re.compile(r"^\s*(?:E:|W: Fail|dpkg: error|[Ee]rror\b|ERROR|No provider|No match|\d+ error|Fail|\* )")
+_REASONS = (
+    "E:", "W: Fail", "dpkg: error", "Error", "error", "ERROR", "No provider", "No match", "Fail", "* ",
+)  # fmt: skip
+REASON_LINES = 1000
+"""Lines at the end of what a manager said in which its reason is looked for."""
+_TAG = re.compile(r"</?[a-z][^<>]{0,1000}>")
+
+
+def _is_reason(line: str) -> bool:
+    line = line.lstrip()
+    count, _, word = line.partition(" ")
+    return line.startswith(_REASONS) or (count.isdigit() and word.startswith("error"))
 
 
 def reason(output: str) -> str:
     """Why a transaction failed: the manager's lines of error, else its last line."""
+    said = [line for part in lines_of(output) for line in part.split("\r")]
     if output.startswith("<?xml"):
-        output = html.unescape(re.sub(r"</?[a-z][^>]*>", "\n", output.partition("\n")[2]))
-    lines = [line.rstrip() for line in re.split(r"[\r\n]+", output) if line.strip()]
-    errors = [index for index, line in enumerate(lines) if _REASON.match(line)]
+        said = html.unescape("\n".join(_TAG.sub("\n", line) for line in said[1:])).split("\n")
+    lines = [line.rstrip() for line in said if line.strip()][-REASON_LINES:]
+    errors = [index for index, line in enumerate(lines) if _is_reason(line)]
     if not errors:
         return lines[-1].strip()[:500] if lines else "it said nothing"
     # A line of error often ends in a colon, and what it is about follows.

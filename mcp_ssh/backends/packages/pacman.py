@@ -1,15 +1,20 @@
 """pacman(8)."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mcp_ssh.backends.packages.manager import Action, Found, Inventory, Planned, Said, english, inventory_of_lines
+from mcp_ssh.backends.packages.manager import (
+    Action,
+    Found,
+    Inventory,
+    Planned,
+    Said,
+    english,
+    escape_word,
+    inventory_of_lines,
+)
 from mcp_ssh.commandline import Command
-
-_LINE = re.compile(r"^([\w@.+-]+) (\S*\d\S*)$", re.MULTILINE)
-_GONE = re.compile(r"^- ([\w@.+-]+)$", re.MULTILINE)
-_FOUND = re.compile(r"^[\w.+-]+/(\S+) \S+.*\n\s+(\S.*)$", re.MULTILINE)
+from mcp_ssh.probes.lines import lines_of
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,10 @@ class Pacman:
 
     def planned(self, output: str) -> list[Planned]:
         """A line each."""
-        come = [Planned(name, version) for name, version in _LINE.findall(output)]
-        return [*come, *(Planned(name, None) for name in _GONE.findall(output))]
+        rows = [line.split(" ") for line in lines_of(output)]
+        pairs = [row for row in rows if len(row) == 2]
+        come = [Planned(name, version) for name, version in pairs if _is_name(name) and any(map(str.isdigit, version))]
+        return [*come, *(Planned(name, None) for dash, name in pairs if dash == "-" and _is_name(name))]
 
     def worked(self, said: Said) -> bool:
         """Exit code 0."""
@@ -48,7 +55,8 @@ class Pacman:
 
     def dependents(self, output: str, names: Sequence[str]) -> list[str]:
         """Those whose dependencies would break."""
-        needing = re.findall(r"breaks dependency '.*' required by (\S+)", output)
+        told = (line.partition("breaks dependency '")[2].rpartition("' required by ")[2] for line in lines_of(output))
+        needing = [words[0] for words in map(str.split, told) if words]
         return [name for name in dict.fromkeys(needing) if name not in names]
 
     def installed(self) -> Command:
@@ -65,19 +73,32 @@ class Pacman:
 
     def newer(self, output: str) -> Mapping[str, str]:
         """Name, old version, arrow, new version."""
-        return dict(re.findall(r"^(\S+) \S+ -> (\S+)$", output, re.MULTILINE))
+        rows = (line.split(" ") for line in lines_of(output))
+        return {row[0]: row[3] for row in rows if len(row) == 4 and row[2] == "->"}
 
     def search(self, word: str) -> Command:
         """By pacman -Ss, which takes an extended regular expression."""
-        return english("pacman", "-Ss", "--", re.sub(r"[.+]", r"\\\g<0>", word))
+        return english("pacman", "-Ss", "--", escape_word(word))
 
     def found(self, output: str) -> list[Found]:
         """Two lines each: repository/name with the version, and the summary."""
-        return [Found(name, summary) for name, summary in _FOUND.findall(output)]
+        found: list[Found] = []
+        name = ""
+        for line in lines_of(output):
+            if name and line[:1].isspace() and line.strip():
+                found.append(Found(name, line.strip()))
+            # A repository and a name, then the version: a line of a summary begins with blanks.
+            words = line.split(" ") if line[:1].strip() else []
+            name = words[0].partition("/")[2] if len(words) > 1 else ""
+        return found
 
     def locked(self, output: str) -> bool:
         """It cannot lock its database."""
         return "lock database" in output
+
+
+def _is_name(word: str) -> bool:
+    return len(word) > 0 and all(each.isalnum() or each in "_@.+-" for each in word) and word != "-"
 
 
 def _words(action: Action, names: Sequence[str]) -> tuple[str, ...]:

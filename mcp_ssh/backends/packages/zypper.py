@@ -1,7 +1,6 @@
 """zypper(8); rpm(8) for what is installed."""
 
 import html
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from mcp_ssh.backends.packages.manager import (
     others_removed,
 )
 from mcp_ssh.commandline import Command
+from mcp_ssh.probes.lines import LINE_LIMIT
 
 _DONE = {0, 102, 103, 106}
 """Done; done, and the machine or zypper itself should start anew; done, without a repository that could not be read."""
@@ -48,10 +48,10 @@ class Zypper:
     def planned(self, output: str) -> list[Planned]:
         """The solvables of the summary."""
         found: list[Planned] = []
-        for section, body in re.findall(r"<to-([a-z-]+)>(.*?)</to-\1>", output, re.DOTALL):
+        for section, body in _sections(output):
             gone = section == "remove"
             packages = [each for each in _tags("solvable", body) if each.get("type") == "package"]
-            found += [Planned(each["name"], None if gone else each["edition"]) for each in packages]
+            found += [Planned(each.get("name", ""), None if gone else each.get("edition")) for each in packages]
         return found
 
     def worked(self, said: Said) -> bool:
@@ -76,7 +76,8 @@ class Zypper:
 
     def newer(self, output: str) -> Mapping[str, str]:
         """The updates of kind package."""
-        return {each["name"]: each["edition"] for each in _tags("update", output) if each.get("kind") == "package"}
+        updates = (each for each in _tags("update", output) if each.get("kind") == "package")
+        return {each.get("name", ""): each.get("edition", "") for each in updates}
 
     def search(self, word: str) -> Command:
         """By zypper search, in summaries too."""
@@ -87,7 +88,7 @@ class Zypper:
 
     def found(self, output: str) -> list[Found]:
         """The solvables."""
-        return [Found(each["name"], each.get("summary", "")) for each in _tags("solvable", output)]
+        return [Found(each.get("name", ""), each.get("summary", "")) for each in _tags("solvable", output)]
 
     def locked(self, output: str) -> bool:
         """It tells who holds the lock."""
@@ -102,7 +103,23 @@ def _operands(names: Sequence[str]) -> tuple[str, ...]:
     return ("--", *names) if names else ()
 
 
+def _sections(text: str) -> Iterator[tuple[str, str]]:
+    """The parts of a summary, such as `to-install`, with what stands in them."""
+    at = 0
+    while (start := text.find("<to-", at)) >= 0:
+        name, mark, _ = text[start + 4 : start + 64].partition(">")
+        end = text.find(f"</to-{name}>", start) if mark else -1
+        if end < 0:
+            return
+        yield name, text[start + len(name) + 5 : end]
+        at = end + 1
+
+
 def _tags(tag: str, text: str) -> Iterator[dict[str, str]]:
     """The attributes of each tag of the name. Other lines may stand between, so this is no XML document."""
-    for attributes in re.findall(rf'<{tag} ((?:[\w-]+="[^"]*"\s*)+)', text):
-        yield {name: html.unescape(value) for name, value in re.findall(r'([\w-]+)="([^"]*)"', attributes)}
+    for part in text.split(f"<{tag} ")[1:]:
+        # Names stand before the quotes, values between them.
+        words = part.partition(">")[0][: 4 * LINE_LIMIT].split('"')
+        names = [word.strip().removesuffix("=") for word in words[::2]]
+        if found := dict(zip(names, map(html.unescape, words[1::2]), strict=False)):
+            yield found

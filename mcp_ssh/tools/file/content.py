@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypedDict
 import anyio
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
-from mcp_ssh.errors import InvalidInput, RemoteFailed, TooLarge
+from mcp_ssh.errors import InvalidInput, TooLarge
 from mcp_ssh.params import LARGEST_NUMBER, Becoming, OnSession, RemotePath, Result
 from mcp_ssh.probes.file_write import Outcome, ask_write, parse_write
 from mcp_ssh.probes.files import (
@@ -19,14 +19,17 @@ from mcp_ssh.probes.files import (
     ask_list,
     ask_read,
     ask_stat,
+    parse_entry,
     parse_list,
     parse_read,
     parse_stat,
     type_of,
 )
 from mcp_ssh.ssh import sftp
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.reading import ask
+from mcp_ssh.ssh.session import ANSWER_LIMIT, AnswerTooLong, Output, Session
 from mcp_ssh.tool import Call, Risk, tool
+from mcp_ssh.tools.file import snapshots
 
 LARGEST_PAGE = 8 * 1024 * 1024
 LARGEST_LISTING = 32 * 1024 * 1024
@@ -71,27 +74,41 @@ class Listed(Result):
 async def list_(host: Session, params: Listing, call: Call) -> Listed:
     """List a folder: names, sizes, permissions, owners and times of what is in it.
 
-    Links are shown as links; file_stat follows them. A folder with more entries than `limit` is returned in parts.
+    Links are shown as links; file_stat follows them. A folder with more entries than `limit` is returned in parts, all
+    of them as it was when the first was asked for, if the next follows within a minute.
     """
     if not host.has_shell:
-        return await anyio.to_thread.run_sync(_listed, params, *(await sftp.entries(host, params.path)))
+        path, entries = await sftp.entries(host, params.path)
+        part = entries[params.offset : params.offset + params.limit]
+        return await anyio.to_thread.run_sync(_listed, params, path, part, len(entries))
+    key = (host.id, params.path)
+    kept = snapshots.find(key) if params.offset else None
+    path, records = (kept.path, kept.records) if kept else await _records(host, params)
+    if len(records) > params.limit:
+        snapshots.keep(key, path, records)
+    part = [parse_entry(record) for record in records[params.offset : params.offset + params.limit]]
+    return await anyio.to_thread.run_sync(_listed, params, path, part, len(records))
+
+
+async def _records(host: Session, params: Listing) -> tuple[str, list[bytes]]:
     asked = ask_list(params.path)
+
+    def parse(said: Output) -> tuple[str, list[bytes]]:
+        answer = asked.answer(said.stdout, said.stderr)
+        return answer.path, parse_list(answer.body)
+
+    limit_s = params.time_limit_s() - CLOSING_S
     try:
-        said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S, limit=LARGEST_LISTING)
-    except RemoteFailed as error:
+        return await ask(host, asked.command, parse, timeout_s=limit_s, limit=LARGEST_LISTING)
+    except AnswerTooLong as error:
         raise TooLarge(
             "the folder has too many entries to list", hint="narrow it down: command_exec with `find PATH -name …`"
         ) from error
-    answer = asked.answer(said.stdout, said.stderr)
-    # Tens of thousands of entries take longer to sort out than other calls should wait.
-    entries = await anyio.to_thread.run_sync(parse_list, answer.body)
-    return await anyio.to_thread.run_sync(_listed, params, answer.path, entries)
 
 
-def _listed(params: Listing, path: str, entries: list[Entry]) -> Listed:
-    part = entries[params.offset : params.offset + params.limit]
-    listed = Listed(path=path, items=[_item(entry) for entry in part], count=len(part), total=len(entries))
-    if part and (following := params.offset + len(part)) < len(entries):
+def _listed(params: Listing, path: str, part: list[Entry], total: int) -> Listed:
+    listed = Listed(path=path, items=[_item(entry) for entry in part], count=len(part), total=total)
+    if part and (following := params.offset + len(part)) < total:
         listed.truncated, listed.next_offset = True, following
     return listed
 
@@ -211,9 +228,13 @@ async def read(host: Session, params: Read, call: Call) -> Content:
         read_over = await sftp.page(host, params.path, params.offset, wanted)
         return await anyio.to_thread.run_sync(_content, params, length, *read_over)
     asked = ask_read(params.path, params.offset, wanted)
-    said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
-    answer = asked.answer(said.stdout, said.stderr)
-    return await anyio.to_thread.run_sync(_content, params, length, answer.path, parse_read(answer))
+
+    def content(said: Output) -> Content:
+        answer = asked.answer(said.stdout, said.stderr)
+        return _content(params, length, answer.path, parse_read(answer))
+
+    limit_s = params.time_limit_s() - CLOSING_S
+    return await ask(host, asked.command, content, timeout_s=limit_s, limit=wanted + ANSWER_LIMIT)
 
 
 def _content(params: Read, length: int, path: str, page: Page) -> Content:

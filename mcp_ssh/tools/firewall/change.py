@@ -9,14 +9,17 @@ from pydantic import AfterValidator, Field
 
 from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
 from mcp_ssh.backends.firewalls import Change, Firewall, choose
-from mcp_ssh.backends.other_rule_sets import find_other_rule_sets
+from mcp_ssh.backends.other_rule_sets import RuleSet, find_other_rule_sets
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, InvalidInput, PermissionDenied, RemoteFailed
 from mcp_ssh.params import Planned, Result
+from mcp_ssh.probes.parts import Parts
+from mcp_ssh.ssh.reading import parts_of
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tools.firewall.guard import Said, made
 from mcp_ssh.tools.firewall.rules import (
     FAMILIES,
+    TABLES_BYTES,
     Heard,
     IpVersion,
     code_in,
@@ -102,6 +105,25 @@ def families_of(ip_version: IpVersion, addresses: Mapping[str, str | None]) -> t
     return wanted
 
 
+@dataclass(frozen=True)
+class _State:
+    """What the machine's rules are before a change.
+
+    Attributes:
+        heard: What each family's program said.
+        tables: The rules of the families that could be read.
+        sums: Their checksums, by which a change in between is noticed.
+        others: Rule sets of other programs.
+        absent: The note on a family that the machine does not have.
+    """
+
+    heard: dict[Family, Heard]
+    tables: dict[Family, Table]
+    sums: dict[Family, str]
+    others: list[RuleSet]
+    absent: dict[str, str]
+
+
 async def change(
     host: Session,
     params: Changing,
@@ -130,12 +152,21 @@ async def change(
     firewall = choose(await host.platform())
     acting = await host.privileged()
     asked = firewall.ask(chain, families)
-    parts = asked.parts((await acting.run(asked.command)).stdout)
-    families, absent = drop_absent_family(parts, families)
-    heard: dict[Family, Heard] = {family: heard_of(parts, family) for family in families}
-    tables: dict[Family, Table] = {
-        family: firewall.table(parts, family) for family in families if not heard[family].exit_code
-    }
+
+    def parse(parts: Parts) -> _State:
+        present, absent = drop_absent_family(parts, families)
+        heard: dict[Family, Heard] = {family: heard_of(parts, family) for family in present}
+        readable: list[Family] = [family for family in present if not heard[family].exit_code]
+        return _State(
+            heard=heard,
+            tables={family: firewall.table(parts, family) for family in readable},
+            sums={family: parts[f"{family}_sum"].strip() for family in readable},
+            others=[each for family in readable for each in find_other_rule_sets(parts, family, firewall.name)],
+            absent=absent,
+        )
+
+    state = await parts_of(acting, asked, parse, limit=TABLES_BYTES)
+    heard, tables = state.heard, state.tables
     failed: dict[Family, Heard] = {family: each for family, each in heard.items() if each.exit_code}
     steps: Sequence[Step] = plan(firewall, tables) if tables else ()
     for each in steps:
@@ -148,14 +179,13 @@ async def change(
                 firewall,
                 [(each.family, each.command) for each in steps],
                 chain,
-                {family: parts[f"{family}_sum"].strip() for family in tables},
+                state.sums,
                 0 if all(each.safe for each in steps) else params.rollback_s,
             ),
         )
         expect_done(said)
     told = _told(firewall, steps, failed, said)
-    others = [each for family in tables for each in find_other_rule_sets(parts, family, firewall.name)]
-    return told.model_copy(update={**overruled(tables, others, chain, rule), **absent})
+    return told.model_copy(update={**overruled(tables, state.others, chain, rule), **state.absent})
 
 
 def _told(firewall: Firewall, steps: Sequence[Step], failed: Mapping[Family, Heard], said: Said) -> Changed:

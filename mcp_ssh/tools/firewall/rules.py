@@ -14,8 +14,14 @@ from mcp_ssh.backends.other_rule_sets import describe, explain_overruling, find_
 from mcp_ssh.backends.placement import overruling
 from mcp_ssh.errors import PermissionDenied
 from mcp_ssh.params import Becoming, OnSession, Result
+from mcp_ssh.probes.lines import ROW_LIMIT
+from mcp_ssh.probes.parts import Parts
+from mcp_ssh.ssh.reading import parts_of
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
+
+TABLES_BYTES = 8 * 1024 * 1024
+"""The most that all tables may have, as people and as programs read them."""
 
 IpVersion = Literal["ipv4", "ipv6", "both"]
 Chain = Literal["INPUT", "OUTPUT", "FORWARD"]
@@ -108,6 +114,7 @@ class Listed(Result):
     ipv4: Heard | None = Field(description="Rules as people read them.")
     ipv6: Heard | None = Field(description="Rules as people read them.")
     rules: list[Rule] = Field(description="The same rules in fields, in order.")
+    truncated: bool | None = Field(default=None, description="True where there are more rules than are listed.")
     policies: dict[str, dict[str, str]] = Field(
         description="Policy of each chain, by family; of firewalld's INPUT, the default zone's."
     )
@@ -133,21 +140,27 @@ async def rules(host: Session, params: Listing, call: Call) -> Listed:
     firewall = choose(await host.platform())
     families = FAMILIES[params.ip_version]
     asked = firewall.ask(params.chain, families)
-    parts = asked.parts((await (await host.privileged()).run(asked.command)).stdout)
-    families, absent = drop_absent_family(parts, families)
-    heard = {family: heard_of(parts, family) for family in families}
-    tables: dict[Family, Table] = {family: firewall.table(parts, family) for family in families}
-    others = [each for family in families for each in find_other_rule_sets(parts, family, firewall.name)]
+
+    def parse(parts: Parts) -> tuple[dict[Family, Heard], dict[Family, Table], list[RuleSet], dict[str, str]]:
+        present, absent = drop_absent_family(parts, families)
+        heard: dict[Family, Heard] = {family: heard_of(parts, family) for family in present}
+        tables: dict[Family, Table] = {family: firewall.table(parts, family) for family in present}
+        others = [each for family in present for each in find_other_rule_sets(parts, family, firewall.name)]
+        return heard, tables, others, absent
+
+    heard, tables, others, absent = await parts_of(await host.privileged(), asked, parse, limit=TABLES_BYTES)
+    found = [rule for table in tables.values() for rule in table.rules]
+    cut = len(found) > ROW_LIMIT
     listed = Listed(
         backend=firewall.name,
         success=all(each.exit_code == 0 for each in heard.values()),
         ipv4=heard.get("ipv4"),
         ipv6=heard.get("ipv6"),
-        rules=[_shown(rule) for table in tables.values() for rule in table.rules],
+        rules=[_shown(rule) for rule in found[:ROW_LIMIT]],
         policies={family: dict(table.policies) for family, table in tables.items()},
     )
     shown = [_show_other(each) for each in others if params.chain in {None, each.chain}]
-    more = {**({"other_rules": shown} if shown else {}), **absent}
+    more = {**({"other_rules": shown} if shown else {}), **absent, **({"truncated": True} if cut else {})}
     return listed.model_copy(update={**_zones(tables), **overruled(tables, others, params.chain, None), **more})
 
 
@@ -272,6 +285,9 @@ async def raw(host: Session, params: Raw, call: Call) -> RawTold:
     firewall = choose(await host.platform())
     families = FAMILIES[params.ip_version]
     asked = firewall.ask_raw(families)
-    parts = asked.parts((await (await host.privileged()).run(asked.command)).stdout)
-    texts = {family: parts[family].strip() + "\n" if code_in(parts, family) == 0 else None for family in families}
+
+    def parse(parts: Parts) -> dict[Family, str | None]:
+        return {family: parts[family].strip() + "\n" if code_in(parts, family) == 0 else None for family in families}
+
+    texts = await parts_of(await host.privileged(), asked, parse, limit=TABLES_BYTES)
     return RawTold(backend=firewall.name, ipv4=texts.get("ipv4"), ipv6=texts.get("ipv6"))

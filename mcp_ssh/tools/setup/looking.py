@@ -7,6 +7,7 @@ from mcp_ssh.backends.packages.manager import Action, Said, has_failed, reason, 
 from mcp_ssh.backends.packages.names import resolve
 from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.params import Becoming, Result
+from mcp_ssh.probes.lines import ROW_LIMIT
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.setup.running import Work
@@ -71,7 +72,8 @@ async def search(host: Session, params: Search, call: Call) -> FoundPackages:
 
 class Upgradable(Result):
     packages: list[Change] = Field(description="Packages with a newer version.")
-    count: int = Field(description="How many.")
+    count: int = Field(description="How many there are.")
+    truncated: bool | None = Field(default=None, description="True where there are more than are listed.")
     package_manager: str = Field(description="Who was asked.")
     unread: list[str] | None = UNREAD
 
@@ -88,8 +90,9 @@ async def upgradable(host: Session, params: Looking, call: Call) -> Upgradable:
     if not newer:
         _refuse_failure(manager, said)
     changes = [change_of(name, inventory, version) for name, version in sorted(newer.items())]
-    told = Upgradable(packages=changes, count=len(changes), package_manager=manager.name)
-    return told.model_copy(update=_unread(said))
+    result = Upgradable(packages=changes[:ROW_LIMIT], count=len(changes), package_manager=manager.name)
+    cut = {"truncated": True} if len(changes) > ROW_LIMIT else {}
+    return result.model_copy(update={**_unread(said), **cut})
 
 
 def _refuse_failure(manager: PackageManager, said: Said) -> None:
@@ -119,6 +122,7 @@ class Checked(Result):
     success: bool = Field(description="Whether it could be done.")
     changes: list[Change] = Field(description="All that would change, dependencies too.")
     dependents: list[str] = Field(description="Of remove: packages that need the named ones.")
+    truncated: bool | None = Field(default=None, description="True where there are more than are listed.")
     skipped: list[str] = Field(description="Names that this distribution has no package for.")
     error: str | None = Field(description="Why it could not be done, else null.")
     package_manager: str = Field(description="Who was asked.")
@@ -142,14 +146,18 @@ async def check(host: Session, params: Check, call: Call) -> Checked:
     said, inventory = await work.ask(manager.plan(params.action, resolved.names))
     dependents = manager.dependents(said.output, resolved.names) if params.action == "remove" else []
     worked = manager.worked(said) or bool(dependents)
-    return Checked(
+    planned = manager.planned(said.output)
+    result = Checked(
         success=worked,
-        changes=[change_of(each.name, inventory, each.to_version) for each in manager.planned(said.output)],
-        dependents=dependents,
+        changes=[change_of(each.name, inventory, each.to_version) for each in planned[:ROW_LIMIT]],
+        dependents=dependents[:ROW_LIMIT],
         skipped=list(resolved.skipped),
         error=None if worked else reason(said.output),
         package_manager=manager.name,
     )
+    if max(len(planned), len(dependents)) > ROW_LIMIT:
+        result.truncated = True
+    return result
 
 
 def _work(host: Session, manager: PackageManager, call: Call, params: Looking) -> Work:

@@ -13,15 +13,19 @@ from mcp_ssh.backends.packages.manager import Inventory, Said
 from mcp_ssh.commandline import Command, script
 from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
 from mcp_ssh.probes.answers import packed
+from mcp_ssh.probes.lines import number
 from mcp_ssh.probes.parts import ask_parts
 from mcp_ssh.ssh.capture import Capture
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.reading import ask as read
+from mcp_ssh.ssh.session import Output, Session
 from mcp_ssh.ssh.streaming import streaming
 from mcp_ssh.tool import Call
 
 BEAT_S = 2.0
 """How often a caller hears of a manager that works; it may say nothing for minutes while it downloads."""
 OUTPUT_LIMIT = 1024 * 1024
+INVENTORY_BYTES = 8 * 1024 * 1024
+"""The most that a manager may answer with: its packages, and what it was asked."""
 LOCK_POLL_S = 1.0
 
 # $1: what marks the exit code. The rest: the command. A daemon that a package starts may keep the pipe: so the end is
@@ -120,9 +124,16 @@ class Work:
         async def asked(question: Command) -> Said:
             nonlocal inventory
             parts = ask_parts(_ASKED, [question.line(), self.manager.installed().line()])
-            answer = parts.parts((await self.host.run(parts.command, timeout_s=self._left_s())).stdout)
-            inventory = self._listed(int(answer["listed"]), answer["installed"], answer["complaint"])
-            return Said(int(answer["code"].strip() or 1), answer["said"])
+
+            def parse(output: Output) -> tuple[Said, Inventory]:
+                answer = parts.parts(output.stdout)
+                listed = self._listed(number(answer["listed"].strip(), 1), answer["installed"], answer["complaint"])
+                return Said(number(answer["code"].strip(), 1), answer["said"]), listed
+
+            said, inventory = await read(
+                self.host, parts.command, parse, timeout_s=self._left_s(), limit=INVENTORY_BYTES
+            )
+            return said
 
         async with self._telling(f"asking {self.manager.name}"):
             return await self._unlocked(command, asked), inventory
@@ -133,8 +144,11 @@ class Work:
         Raises:
             RemoteFailed: They cannot be listed: what is not known is not missing.
         """
-        output = await self.host.run(self.manager.installed(), timeout_s=self._left_s())
-        return self._listed(output.exit_code, output.stdout.decode("utf-8", "replace"), output.error_text)
+
+        def parse(output: Output) -> Inventory:
+            return self._listed(output.exit_code, output.stdout.decode("utf-8", "replace"), output.error_text)
+
+        return await read(self.host, self.manager.installed(), parse, timeout_s=self._left_s(), limit=INVENTORY_BYTES)
 
     def _listed(self, exit_code: int, listed: str, complaint: str) -> Inventory:
         found = self.manager.inventory(listed)

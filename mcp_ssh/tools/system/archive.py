@@ -17,6 +17,8 @@ from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
 CLEAR_S = 60.0
+LIST_BYTES = 512 * 1024
+"""The most that programs may say of an archive, and the list of its names."""
 
 
 class _Long(Planned):
@@ -38,7 +40,10 @@ class Archived(Result):
     archive: str = Field(description="The archive, with `~` expanded.")
     error: str | None = Field(description="What tar or zip said where it failed, else null; then nothing was changed.")
     size_bytes: int | None = Field(default=None, description="Its size.")
-    warning: str | None = Field(default=None, description="Files that changed while they were read.")
+    warning: str | None = Field(
+        default=None,
+        description="Files that changed while they were read, and what was left out: pipes, sockets, devices.",
+    )
     commands: list[str] | None = Field(default=None, description="With dry_run: what would run.")
 
 
@@ -127,7 +132,7 @@ def _unpacking(opens: str, archive: str, destination: str) -> list[str]:
 
 async def _asked(host: Session, params: _Long, call: Call, asked: Asked, step: str) -> Answer:
     async with elapsing(call, lambda: step):
-        said = await host.run(asked.command, timeout_s=params.timeout)
+        said = await host.run(asked.command, timeout_s=params.timeout, limit=LIST_BYTES)
     return asked.answer(said.stdout, said.stderr)
 
 

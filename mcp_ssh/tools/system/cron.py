@@ -4,28 +4,36 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from mcp_ssh.params import OnSession, Planned, Result, ShellText
+from mcp_ssh.params import Account, OnSession, Planned, Result, ShellText
 from mcp_ssh.probes.cron import Crontab, Foreign, ask_cron, check_schedule, entry, parse_cron
+from mcp_ssh.probes.lines import ROW_LIMIT
+from mcp_ssh.probes.parts import Parts
+from mcp_ssh.ssh.reading import parts_of
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
-CronUser = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,254}\$?$")]
+CRON_BYTES = 1024 * 1024
+"""The largest table that is read."""
 
 
 class CronList(OnSession):
-    user: CronUser | None = Field(default=None, description="Whose jobs; another account's need root.")
+    user: Account | None = Field(default=None, description="Whose jobs; another account's need root.")
 
 
 class JobsTold(Result):
     jobs: list[str] = Field(description="Lines of the crontab: jobs and settings, without comments.")
-    count: int = Field(description="How many.")
+    count: int = Field(description="How many there are.")
+    truncated: bool | None = Field(default=None, description="True where there are more than are listed.")
 
 
 @tool(Risk.READ)
 async def cron_list(host: Session, params: CronList, call: Call) -> JobsTold:
     """List the scheduled jobs (crontab) of an account of the machine."""
     table = await _told(host, "list", "", params.user)
-    return JobsTold(jobs=table.lines, count=len(table.lines))
+    result = JobsTold(jobs=table.lines[:ROW_LIMIT], count=len(table.lines))
+    if len(table.lines) > ROW_LIMIT:
+        result.truncated = True
+    return result
 
 
 class Job(Planned):
@@ -33,9 +41,9 @@ class Job(Planned):
         max_length=256, description="Five fields of crontab, such as `30 2 * * 1-5`, or @daily, @hourly, @reboot …"
     )
     command: ShellText = Field(
-        min_length=1, max_length=4096, description="Command line; cron reads an unescaped `%` as a new line."
+        min_length=1, max_length=4096, description="Command line; a `%` in it needs a backslash."
     )
-    user: CronUser | None = Field(default=None, description="Whose job; another account's needs root.")
+    user: Account | None = Field(default=None, description="Whose job; another account's needs root.")
 
 
 class JobAdded(Result):
@@ -57,7 +65,7 @@ async def cron_add(host: Session, params: Job, call: Call) -> JobAdded:
 
 class JobLine(Planned):
     entry: ShellText = Field(min_length=3, max_length=8192, description="The whole line, as system_cron_list shows it.")
-    user: CronUser | None = Field(default=None, description="Whose job; another account's needs root.")
+    user: Account | None = Field(default=None, description="Whose job; another account's needs root.")
 
 
 class JobRemoved(Result):
@@ -70,7 +78,7 @@ class JobRemoved(Result):
 @tool(Risk.CHANGE, idempotent=True)
 async def cron_remove(host: Session, params: JobLine, call: Call) -> JobRemoved:
     """Remove a scheduled job from a crontab, by its whole line."""
-    line = entry("", params.entry)
+    line = entry("", params.entry, percent=False)
     if params.dry_run:
         return JobRemoved(success=True, entry=line, commands=[f"crontab: remove {line}"])
     table = await _told(host, "remove", line, params.user)
@@ -79,10 +87,14 @@ async def cron_remove(host: Session, params: JobLine, call: Call) -> JobRemoved:
 
 async def _told(host: Session, does: str, line: str, user: str | None) -> Crontab:
     asked = ask_cron(does, line, user)
+
+    def parse(parts: Parts) -> Crontab:
+        return parse_cron(parts, user)
+
     try:
-        return parse_cron(asked.parts((await host.run(asked.command)).stdout), user)
+        return await parts_of(host, asked, parse, limit=CRON_BYTES)
     except Foreign:
         privileged = await host.privileged()
         if privileged is host:
             raise
-        return parse_cron(asked.parts((await privileged.run(asked.command)).stdout), user)
+        return await parts_of(privileged, asked, parse, limit=CRON_BYTES)

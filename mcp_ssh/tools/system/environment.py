@@ -7,8 +7,12 @@ from pydantic import Field
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.params import OnSession, Planned, Result, ShellText
 from mcp_ssh.probes.environment import ask_get, ask_save, parse_get
+from mcp_ssh.ssh.reading import parts_of
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
+
+VALUE_BYTES = 1024 * 1024
+"""The most that a variable's value may have, with its quoted form."""
 
 EnvName = Annotated[
     str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256, description="Name of the variable.")
@@ -29,7 +33,7 @@ class EnvTold(Result):
 async def env_get(host: Session, params: EnvGet, call: Call) -> EnvTold:
     """Read an environment variable as commands of this session see it."""
     asked = ask_get(params.name)
-    value, saved = parse_get(asked.parts((await host.run(asked.command)).stdout), params.name)
+    value, saved = await parts_of(host, asked, lambda parts: parse_get(parts, params.name), limit=VALUE_BYTES)
     result = EnvTold(name=params.name, value=host.environment.get(params.name, value))
     if saved is not None:
         result.saved = saved

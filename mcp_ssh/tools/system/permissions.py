@@ -2,18 +2,25 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mcp_ssh.commandline import command
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.params import NumberAsText, Planned, RemotePath, Result
+from mcp_ssh.params import Group, NumberAsText, Planned, RemotePath, Result, check_account, check_group
 from mcp_ssh.probes.answers import Answer, Asked
 from mcp_ssh.probes.permissions import Foreign, ask_chmod, ask_chown
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
 CLOSING_S = 10.0
-_NAME = r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,254}\$?|[0-9]{1,10})"
+
+
+def _owner(text: str) -> str:
+    owner, colon, group = text.partition(":")
+    check_account(owner)
+    if colon:
+        check_group(group)
+    return text
 
 
 class _Slow(Planned):
@@ -56,12 +63,10 @@ async def chmod(host: Session, params: Chmod, call: Call) -> ModeChanged:
 
 
 class Chown(_Slow):
-    owner: Annotated[str, NumberAsText] = Field(
-        pattern=rf"^{_NAME}(?::{_NAME})?$", description="Account name or number, also `owner:group`."
+    owner: Annotated[str, NumberAsText, AfterValidator(_owner)] = Field(
+        description="Account name or number, also `owner:group`; those of a directory service with their domain."
     )
-    group: Annotated[str | None, NumberAsText] = Field(
-        default=None, pattern=f"^{_NAME}$", description="Group name or number."
-    )
+    group: Annotated[Group | None, NumberAsText] = Field(default=None, description="Group name or number.")
 
 
 class OwnerChanged(Result):

@@ -5,10 +5,14 @@ from typing import Literal
 from pydantic import Field
 
 from mcp_ssh.params import OnSession, Result, ShellText
-from mcp_ssh.probes.processes import ask_processes, parse_processes
+from mcp_ssh.probes.lines import ROW_LIMIT
+from mcp_ssh.probes.processes import TEXT_BYTES, ask_processes, parse_processes
+from mcp_ssh.probes.vitals import ACCOUNTS_BYTES
+from mcp_ssh.ssh.reading import parts_of
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
-from mcp_ssh.tools.system.vitals import parts_of
+
+PROCESSES_BYTES = 3 * TEXT_BYTES + 2 * ACCOUNTS_BYTES
 
 
 class ListProcesses(OnSession):
@@ -32,18 +36,20 @@ class ProcessFacts(Result):
 class ProcessesTold(Result):
     processes: list[ProcessFacts] = Field(description="Processes.")
     count: int = Field(description="How many fit, listed or not.")
+    truncated: bool | None = Field(default=None, description="True where the machine has more than could be read.")
 
 
 @tool(Risk.READ)
 async def processes(host: Session, params: ListProcesses, call: Call) -> ProcessesTold:
     """List the machine's processes with their user, processor and memory use: what runs, what eats CPU or memory."""
-    found = [
-        each
-        for each in parse_processes(await parts_of(host, ask_processes()))
-        if params.user is None or each.user == params.user
-    ]
+    known = await parts_of(host, ask_processes(), parse_processes, limit=PROCESSES_BYTES)
+    found = [each for each in known.rows if params.user is None or each.user == params.user]
     if params.sort != "pid":
         found.sort(key=lambda each: each.cpu_percent if params.sort == "cpu" else each.memory_bytes, reverse=True)
     names = ProcessFacts.model_fields
-    facts = [ProcessFacts(**{name: getattr(each, name) for name in names}) for each in found[: params.limit]]
-    return ProcessesTold(processes=facts, count=len(found))
+    listed = found[: params.limit or ROW_LIMIT]
+    facts = [ProcessFacts(**{name: getattr(each, name) for name in names}) for each in listed]
+    result = ProcessesTold(processes=facts, count=len(found))
+    if known.truncated or len(listed) < min(len(found), params.limit or len(found)):
+        result.truncated = True
+    return result

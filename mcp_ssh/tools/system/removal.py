@@ -4,10 +4,12 @@ from pydantic import Field
 
 from mcp_ssh.params import Planned, RemotePath, Result
 from mcp_ssh.probes.file_tree import ask_rmrf, parse_rmrf
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.reading import ask
+from mcp_ssh.ssh.session import Output, Session
 from mcp_ssh.tool import Call, Risk, tool
 
 CLOSING_S = 10.0
+PATHS_BYTES = 512 * 1024
 
 
 class Rmrf(Planned):
@@ -36,10 +38,14 @@ async def rmrf(host: Session, params: Rmrf, call: Call) -> RmrfDone:
     and paths that end in `.` or `..`. dry_run lists what would go.
     """
     asked = ask_rmrf(params.path, look=params.dry_run)
-    said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
-    answer = asked.answer(said.stdout, said.stderr)
-    count, paths = parse_rmrf(answer)
-    result = RmrfDone(success=True, path=answer.path, error=None, count=count)
+
+    def parse(said: Output) -> tuple[str, int, list[str]]:
+        answer = asked.answer(said.stdout, said.stderr)
+        return answer.path, *parse_rmrf(answer)
+
+    limit_s = params.time_limit_s() - CLOSING_S
+    path, count, paths = await ask(host, asked.command, parse, timeout_s=limit_s, limit=PATHS_BYTES)
+    result = RmrfDone(success=True, path=path, error=None, count=count)
     if params.dry_run:
         result.paths = paths
     return result

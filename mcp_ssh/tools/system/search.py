@@ -5,12 +5,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mcp_ssh.params import NumberAsText, OnSession, RemotePath, Result, ShellText
-from mcp_ssh.probes.searching import ask_find, ask_grep, parse_find, parse_grep, size_tests
+from mcp_ssh.probes.searching import ANSWER_BYTES, ask_find, ask_grep, parse_find, parse_grep, size_tests
+from mcp_ssh.ssh.reading import ask
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
 TEXT_LIMIT = 2000
 """Characters shown of one line."""
+
+SEARCH_BYTES = ANSWER_BYTES + 512 * 1024
+"""What a search finds, and its complaints."""
 
 MaxResults = Annotated[int, Field(ge=1, le=1000, description="How many to return.")]
 
@@ -27,7 +31,9 @@ class _Searching(OnSession):
 
 
 class Grep(_Searching):
-    pattern: ShellText = Field(min_length=1, max_length=4096, description="Extended regular expression.")
+    pattern: ShellText = Field(
+        min_length=1, max_length=4096, description="Extended regular expression; \\d, \\w, \\s, \\b too."
+    )
     path: RemotePath = Field(default=".", description="File or folder; relative ones start at the login folder.")
     recursive: bool = Field(default=True, description="Look into folders. Links in them are not followed.")
     ignore_case: bool = Field(default=False, description="Take upper and lower case as equal.")
@@ -63,8 +69,13 @@ async def grep(host: Session, params: Grep, call: Call) -> GrepTold:
         context=params.context,
         most=params.max_results + 1,
     )
-    said = await host.run(asked.command, timeout_s=params.timeout)
-    found = parse_grep(asked.answer(said.stdout, said.stderr))
+    found = await ask(
+        host,
+        asked.command,
+        lambda said: parse_grep(asked.answer(said.stdout, said.stderr)),
+        timeout_s=params.timeout,
+        limit=SEARCH_BYTES,
+    )
     matches: list[Match] = []
     count = 0
     for line in found.lines:
@@ -117,8 +128,13 @@ class FindTold(Result):
 async def find(host: Session, params: Find, call: Call) -> FindTold:
     """Find files and folders by name, type, size or age: large files, old logs, where something is."""
     asked = ask_find(params.path, _tests(params))
-    said = await host.run(asked.command, timeout_s=params.timeout)
-    found, unreadable, whole = parse_find(asked.answer(said.stdout, said.stderr))
+    found, unreadable, whole = await ask(
+        host,
+        asked.command,
+        lambda said: parse_find(asked.answer(said.stdout, said.stderr)),
+        timeout_s=params.timeout,
+        limit=SEARCH_BYTES,
+    )
     listed = found[: params.max_results]
     result = FindTold(files=listed, count=len(listed))
     if not whole or len(found) > len(listed):

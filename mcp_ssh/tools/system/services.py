@@ -8,8 +8,12 @@ from mcp_ssh.backends.services import Action, ServiceState, choose, find_problem
 from mcp_ssh.commandline import script
 from mcp_ssh.errors import NotFound, PermissionDenied
 from mcp_ssh.params import Becoming, Result
+from mcp_ssh.ssh.reading import parts_of
 from mcp_ssh.ssh.session import Output, Session
 from mcp_ssh.tool import Call, Risk, tool
+
+SERVICE_BYTES = 1024 * 1024
+"""The most that a service manager may say; the start of a service can be talkative."""
 
 # ---- system_service ----------------------------------------------------------------------------------------------
 
@@ -54,7 +58,7 @@ async def service(host: Session, params: ServiceAction, call: Call) -> ServiceTo
     manager = choose(await host.platform())
     acting = host if params.action == "status" else await host.privileged()
     asked = manager.ask(params.service, params.action)
-    state = manager.parse(asked.parts((await acting.run(asked.command, timeout_s=140.0)).stdout))
+    state = await parts_of(acting, asked, manager.parse, timeout_s=140.0, limit=SERVICE_BYTES)
     if not state.exists:
         raise NotFound(
             f"service: {manager.name} knows no {params.service!r}",

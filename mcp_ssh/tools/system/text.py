@@ -13,7 +13,8 @@ from mcp_ssh.probes.following import Position, Reason, ask_follow
 from mcp_ssh.probes.searching import ask_lines, cut
 from mcp_ssh.ssh.elapsing import elapsing
 from mcp_ssh.ssh.following import following
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.ssh.reading import ask
+from mcp_ssh.ssh.session import ANSWER_LIMIT, Output, Session
 from mcp_ssh.tool import Call, Events, Risk, stream, tool
 
 EVENT_BYTES = 64 * 1024
@@ -70,11 +71,14 @@ async def head(host: Session, params: Lines, call: Call) -> LinesRead:
 
 async def _read(host: Session, params: Lines, program: Literal["tail", "head"]) -> LinesRead:
     asked = ask_lines(params.path, program, params.lines, params.max_bytes)
-    said = await host.run(asked.command)
-    answer = asked.answer(said.stdout, said.stderr)
-    if answer.trailer:
-        raise failure(answer.path, answer.trailer)
-    return _told(answer, program, params.max_bytes)
+
+    def told(said: Output) -> LinesRead:
+        answer = asked.answer(said.stdout, said.stderr)
+        if answer.trailer:
+            raise failure(answer.path, answer.trailer)
+        return _told(answer, program, params.max_bytes)
+
+    return await ask(host, asked.command, told, limit=params.max_bytes + ANSWER_LIMIT)
 
 
 def _told(answer: Answer, kept: Literal["tail", "head"], limit: int) -> LinesRead:

@@ -4,9 +4,13 @@ from pydantic import Field
 
 from mcp_ssh.params import OnSession, Result
 from mcp_ssh.probes import vitals
-from mcp_ssh.probes.parts import Parts, PartsAsked
+from mcp_ssh.probes.lines import ROW_LIMIT
+from mcp_ssh.ssh.reading import parts_of
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
+
+CPU_BYTES = 4 * 1024 * 1024
+"""A processor has 1.5 KiB in /proc/cpuinfo, and large machines have a thousand."""
 
 # ---- system_memory -----------------------------------------------------------------------------------------------
 
@@ -28,7 +32,7 @@ class MemoryTold(Result):
 @tool(Risk.READ)
 async def memory(host: Session, params: OnSession, call: Call) -> MemoryTold:
     """Show how much memory and swap the machine has, and how much is in use and available."""
-    found = vitals.parse_memory(await parts_of(host, vitals.ask_memory()))
+    found = await parts_of(host, vitals.ask_memory(), vitals.parse_memory)
     used = found.total - found.available
     facts = MemoryFacts(
         total=found.total,
@@ -61,7 +65,7 @@ class CpuTold(Result):
 @tool(Risk.READ)
 async def cpu(host: Session, params: OnSession, call: Call) -> CpuTold:
     """Show the machine's processors, and its load average: high load means more work than processors."""
-    found = vitals.parse_cpu(await parts_of(host, vitals.ask_cpu()))
+    found = await parts_of(host, vitals.ask_cpu(), vitals.parse_cpu, limit=CPU_BYTES)
     one, five, fifteen = found.load
     return CpuTold(
         cpu=CpuFacts(
@@ -84,14 +88,22 @@ class DiskFacts(Result):
 
 
 class DisksTold(Result):
-    disks: list[DiskFacts] = Field(description="Mounted file systems.")
+    disks: list[DiskFacts] = Field(description="Mounted file systems that answered.")
+    unanswered: list[str] | None = Field(
+        default=None, description="Mount points of file systems that did not answer within seconds."
+    )
+    errors: list[str] | None = Field(default=None, description="What df said of file systems that it could not read.")
+    truncated: bool | None = Field(default=None, description="True where the machine has more than are listed.")
 
 
 @tool(Risk.READ)
 async def disk(host: Session, params: OnSession, call: Call) -> DisksTold:
-    """Show how full the machine's disks are: each mounted file system with its size, used and free space."""
-    found = vitals.parse_disks(await parts_of(host, vitals.ask_disks()))
-    return DisksTold(
+    """Show how full the machine's disks are: each mounted file system with its size, used and free space.
+
+    A file system that does not answer, such as a network mount whose server is gone, is named and holds up no other.
+    """
+    found = await parts_of(host, vitals.ask_disks(), vitals.parse_disks, limit=3 * vitals.DISKS_BYTES)
+    result = DisksTold(
         disks=[
             DiskFacts(
                 filesystem=each.filesystem,
@@ -102,9 +114,16 @@ async def disk(host: Session, params: OnSession, call: Call) -> DisksTold:
                 use_percent=_percent(each.used, each.used + each.available),
                 mount=each.mount,
             )
-            for each in found
+            for each in found.disks
         ]
     )
+    if found.silent:
+        result.unanswered = found.silent
+    if found.complaints:
+        result.errors = found.complaints
+    if found.truncated:
+        result.truncated = True
+    return result
 
 
 def _percent(part: int, whole: int) -> float:
@@ -127,13 +146,15 @@ class InterfaceFacts(Result):
 
 class NetworkTold(Result):
     interfaces: list[InterfaceFacts] = Field(description="Network interfaces.")
+    note: str | None = Field(default=None, description="Set where addresses may be missing, with the reason.")
+    truncated: bool | None = Field(default=None, description="True where the machine has more than are listed.")
 
 
 @tool(Risk.READ)
 async def network(host: Session, params: OnSession, call: Call) -> NetworkTold:
     """Show the machine's network interfaces: addresses, state and traffic counters."""
-    found = vitals.parse_network(await parts_of(host, vitals.ask_network()))
-    return NetworkTold(
+    found = await parts_of(host, vitals.ask_network(), vitals.parse_network, limit=4 * vitals.NETWORK_BYTES)
+    result = NetworkTold(
         interfaces=[
             InterfaceFacts(
                 name=each.name,
@@ -145,9 +166,14 @@ async def network(host: Session, params: OnSession, call: Call) -> NetworkTold:
                 tx_bytes=each.tx_bytes,
                 status=each.status,
             )
-            for each in found
+            for each in found.interfaces
         ]
     )
+    if found.note:
+        result.note = found.note
+    if found.truncated:
+        result.truncated = True
+    return result
 
 
 def _first(addresses: list[str]) -> str | None:
@@ -166,7 +192,7 @@ class Uptime(Result):
 @tool(Risk.READ)
 async def uptime(host: Session, params: OnSession, call: Call) -> Uptime:
     """Tell how long the machine has been running since its last start."""
-    seconds = vitals.parse_uptime(await parts_of(host, vitals.ask_uptime()))
+    seconds = await parts_of(host, vitals.ask_uptime(), vitals.parse_uptime)
     return Uptime(uptime=f"up {_for_people(seconds)}", seconds=seconds)
 
 
@@ -190,20 +216,20 @@ class AccountFacts(Result):
 
 class AccountsTold(Result):
     users: list[AccountFacts] = Field(description="Accounts.")
-    count: int = Field(description="How many.")
+    count: int = Field(description="How many are listed.")
+    truncated: bool | None = Field(default=None, description="True where the machine has more than are listed.")
 
 
 @tool(Risk.READ)
 async def users(host: Session, params: OnSession, call: Call) -> AccountsTold:
     """List the machine's user accounts with their numbers, home folders and login shells."""
-    found = vitals.parse_accounts(await parts_of(host, vitals.ask_accounts()))
+    accounts = await parts_of(host, vitals.ask_accounts(), vitals.parse_accounts, limit=2 * vitals.ACCOUNTS_BYTES)
+    found = accounts[:ROW_LIMIT]
     facts = [
         AccountFacts(username=each.username, uid=each.uid, gid=each.gid, home=each.home, shell=each.shell)
         for each in found
     ]
-    return AccountsTold(users=facts, count=len(facts))
-
-
-async def parts_of(host: Session, asked: PartsAsked) -> Parts:
-    """The machine's answer to a question of several parts."""
-    return asked.parts((await host.run(asked.command)).stdout)
+    result = AccountsTold(users=facts, count=len(facts))
+    if len(accounts) > len(facts):
+        result.truncated = True
+    return result

@@ -1,0 +1,362 @@
+"""No parser of a machine's text takes time that grows faster than the text.
+
+Every pattern and parser that sees such text is found in the source, and has worst cases here: text made of one part,
+repeated. Each is tried at two sizes; a parser that compares all with all takes sixteen times as long for four times the
+text. A new pattern or parser without a case fails the first test.
+"""
+
+import ast
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_ssh import commandline
+from mcp_ssh.backends import detect, firewalld_rules, iptables, iptables_kept, placement, services
+from mcp_ssh.backends.filter_rules import FilterRule, Table
+from mcp_ssh.backends.firewalld import Firewalld
+from mcp_ssh.backends.iptables import Iptables
+from mcp_ssh.backends.packages import MANAGERS
+from mcp_ssh.backends.packages.manager import PackageManager, Said, inventory_of_lines, reason
+from mcp_ssh.errors import ToolError
+from mcp_ssh.probes import (
+    addresses,
+    archives,
+    cron,
+    environment,
+    file_transfer,
+    file_tree,
+    file_write,
+    files,
+    lines,
+    processes,
+    searching,
+    tasks,
+    terminal,
+    vitals,
+)
+from mcp_ssh.probes.answers import Answer, Asked, failure
+from mcp_ssh.probes.following import Followed
+from mcp_ssh.probes.parts import PartsAsked
+from mcp_ssh.probes.screen import Screen
+from mcp_ssh.ssh import answers as login_answers
+from mcp_ssh.ssh import become, connect
+from mcp_ssh.tools.setup import running
+
+ROOT = Path(__file__).parents[2] / "mcp_ssh"
+SMALL, LARGE = 8 * 1024, 32 * 1024
+FASTER = 9.0
+"""Four times the text takes about four times as long, and sixteen times if every part is compared with every other."""
+
+MEASURABLE_S = 0.03
+
+PUMPS = (
+    " ", "\n", "a", "1", "-", "@", '"', "'", "\\", "\0", "\r", "\t", "a ", "1 ", "/\n", "a\n", "1:\n", "\0a\n", "a\0",
+    "/a\0", "/a\0\n", " /", "1 1 1 1% ", "1 1 1 1% /\n", "1: a inet ", "1: a@", "a@a", "inet addr:", "|-- 1.1.1.1\n",
+    "<a", "<to-a>", '<solvable a="', "Inst a [", "Inst a [1] (", "Remv a (", "(1/1) a a (a", "a-1", " a:\n", "a:\n ",
+    "a/a a\n a\n", "a : a\n", "breaks dependency '", "Failed to obtain ", "assword", "Install", "  rich rules: \n\t",
+    "rule a=", "-A INPUT ", '-A a -m "', "1+1 records in\n", "1 bytes copied", "* * * * * a\n", "#\n", "= a\n",
+    "/proc/1/stat:1 (a) ", "/proc/1/stat:a\n", "/proc/1/status:Uid: 1\n", "\x1b[", "\x1b]", "\x1b[2J", "a\x0b", "y/n",
+    "(y/", "password", "error ", "E: a:\n", "a=b\n", "'a'", "\\'", "x\u0301",
+)  # fmt: skip
+
+Run = Callable[[str], object]
+
+
+class EveryPart(dict[str, str]):
+    """An answer of which every part holds the same text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def __missing__(self, key: str) -> str:
+        return self.text
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.text
+
+
+def _parts(parse: Callable[[Any], object]) -> Run:
+    return lambda text: parse(EveryPart(text))
+
+
+def _answer(parse: Callable[[Answer], object]) -> Run:
+    return lambda text: parse(Answer("ok", text, text.encode(), text.encode()))
+
+
+def _firewall_parts(firewall: Any) -> Run:
+    return lambda text: firewall.table(EveryPart(f"a\n{text}"), "ipv4")
+
+
+def _placed(text: str) -> object:
+    rule = FilterRule("ipv4", "INPUT", 1, text, target="DROP", protocol="tcp", ports=text)
+    return placement.place_of(
+        FilterRule("ipv4", "INPUT", 0, "", target="ACCEPT", protocol="tcp", ports=text[:100]), Table(rules=(rule,))
+    )
+
+
+def _followed(text: str) -> object:
+    return Followed(b"a").feed(b"a\n".join(text.encode().split(b"a")))
+
+
+def _seen_task(text: str) -> object:
+    return tasks.parse_look("name", Answer("ok", text, text.encode(), b""))
+
+
+def _drawn(text: str) -> object:
+    screen = Screen(80, 24)
+    screen.feed(text.encode())
+    return screen.rows
+
+
+def _login(text: str) -> object:
+    return login_answers.Answers(None, ()).reply(text, [(text, True), (text, False)])
+
+
+def _of_managers() -> dict[str, Run]:
+    found: dict[str, Run] = {}
+    for name in ("apt-get", "dnf", "pacman", "zypper", "apk"):
+        manager = MANAGERS[name]
+
+        def dependents(text: str, manager: PackageManager = manager) -> object:
+            return manager.dependents(f"not removed due to:\n{text}", ["a"])
+
+        runs: dict[str, Run] = {
+            "planned": manager.planned,
+            "dependents": dependents,
+            "inventory": manager.inventory,
+            "newer": manager.newer,
+            "found": manager.found,
+            "locked": manager.locked,
+        }
+        module, kind = type(manager).__module__.removeprefix("mcp_ssh."), type(manager).__name__
+        found |= {f"{module}:{kind}.{each}": run for each, run in runs.items()}
+    return found
+
+
+CASES: dict[str, Run] = {
+    "commandline:words": commandline.words,
+    "commandline:unquoted": commandline.unquoted,
+    "commandline:_PIECE": commandline.words,
+    "commandline:_ESCAPED": lambda text: commandline.words(f'"{text}"'),
+    "backends.detect:parse": lambda text: detect.parse(f"m {text}\nm end ok\n".encode(), "m"),
+    "backends.firewalld:Firewalld.table": _firewall_parts(Firewalld()),
+    "backends.firewalld_rules:parse": lambda text: firewalld_rules.parse(
+        "ipv4", f"a\na (active)\n{text}\n=\n{text}", text
+    ),
+    "backends.firewalld_rules:_PORTS": lambda text: firewalld_rules.parse(
+        "ipv4", f"a\na (active)\n\trule port port={text}", ""
+    ),
+    "backends.firewalld_rules:_HEAD": lambda text: firewalld_rules.priority_of(FilterRule("ipv4", "INPUT", 1, text)),
+    "backends.iptables:parse": lambda text: iptables.parse("ipv4", text),
+    "backends.iptables:Iptables.table": _firewall_parts(Iptables()),
+    "backends.iptables:_WORD": lambda text: iptables.parse("ipv4", text),
+    "backends.iptables:_ESCAPED": lambda text: iptables.parse("ipv4", f'-A a "{text}"'),
+    "backends.iptables_kept:parse_kept": _parts(iptables_kept.parse_kept),
+    "backends.placement:place_of": _placed,
+    "backends.services:Systemd.parse": _parts(services.MANAGERS["systemd"].parse),
+    "backends.services:InitScripts.parse": _parts(services.MANAGERS["openrc"].parse),
+    "backends.packages.manager:inventory_of_lines": inventory_of_lines,
+    "backends.packages.manager:reason": reason,
+    "backends.packages.manager:_TAG": lambda text: reason(f"<?xml\n{text}"),
+    "backends.packages.apk:_PLANNED": MANAGERS["apk"].planned,
+    "backends.packages.apk:_UPGRADING": MANAGERS["apk"].newer,
+    "backends.packages.apk:_FOUND": MANAGERS["apk"].found,
+    "backends.packages.apk:_COUNT": lambda text: MANAGERS["apk"].worked(Said(1, text)),
+    "probes.addresses:addresses": addresses.addresses,
+    "probes.addresses:proc_addresses": _parts(addresses.proc_addresses),
+    "probes.answers:failure": lambda text: failure("/", text.encode()),
+    "probes.answers:Asked.answer": lambda text: Asked("/", commandline.command("a"), b"a", {}).answer(text.encode()),
+    "probes.archives:parse_list": _answer(archives.parse_list),
+    "probes.cron:parse_cron": _parts(lambda parts: cron.parse_cron(parts, None)),
+    "probes.environment:parse_get": _parts(lambda parts: environment.parse_get(parts, "A")),
+    "probes.file_transfer:parse_have": _answer(file_transfer.parse_have),
+    "probes.file_transfer:parse_offer": _answer(file_transfer.parse_offer),
+    "probes.file_transfer:parse_grown": _answer(file_transfer.parse_grown),
+    "probes.file_tree:parse_rmrf": _answer(file_tree.parse_rmrf),
+    "probes.file_tree:parse_count": _answer(file_tree.parse_count),
+    "probes.file_write:parse_write": lambda text: file_write.parse_write(text.encode()),
+    "probes.files:parse_list": lambda text: files.parse_list(text.encode()),
+    "probes.files:parse_stat": _answer(files.parse_stat),
+    "probes.files:parse_read": _answer(files.parse_read),
+    "probes.following:Followed.feed": _followed,
+    "probes.lines:lines_of": lambda text: list(lines.lines_of(text)),
+    "probes.parts:PartsAsked.parts": lambda text: PartsAsked(commandline.command("a"), "a").parts(text.encode()),
+    "probes.processes:parse_processes": _parts(processes.parse_processes),
+    "probes.searching:_NUMBER": _answer(searching.parse_grep),
+    "probes.searching:parse_grep": _answer(searching.parse_grep),
+    "probes.searching:parse_find": _answer(searching.parse_find),
+    "probes.screen:Screen.feed": _drawn,
+    "probes.tasks:parse_start": _answer(tasks.parse_start),
+    "probes.tasks:parse_look": _seen_task,
+    "probes.tasks:parse_list": _answer(tasks.parse_list),
+    "probes.terminal:plain": lambda text: terminal.plain(text.encode()),
+    "probes.terminal:prompt": lambda text: terminal.prompt(text[: lines.LINE_LIMIT]),
+    "probes.terminal:unfinished": lambda text: terminal.unfinished(text.encode()),
+    "probes.terminal:_SEQUENCE": lambda text: terminal.plain(text.encode()),
+    "probes.terminal:_OTHERS": lambda text: terminal.plain(text.encode()),
+    "probes.terminal:_BEGUN": lambda text: terminal.unfinished(text.encode()),
+    "probes.terminal:_PROMPTS": lambda text: terminal.prompt(text[: lines.LINE_LIMIT]),
+    "probes.terminal:_overwritten": lambda text: terminal.plain(text.encode()),
+    "probes.terminal:with_exit_code": lambda text: terminal.with_exit_code("a", "0" * 16, fish=False).end.search(
+        text.encode()
+    ),
+    "probes.vitals:parse_memory": _parts(vitals.parse_memory),
+    "probes.vitals:parse_cpu": _parts(vitals.parse_cpu),
+    "probes.vitals:parse_disks": _parts(vitals.parse_disks),
+    "probes.vitals:parse_network": _parts(vitals.parse_network),
+    "probes.vitals:parse_uptime": _parts(vitals.parse_uptime),
+    "probes.vitals:parse_accounts": _parts(vitals.parse_accounts),
+    "probes.vitals:_OCTAL": lambda text: vitals.parse_disks({"df": "", "mounts": f"a {text} b\n"}),
+    "ssh.answers:_CODE": _login,
+    "ssh.answers:_PASSWORD": _login,
+    "ssh.answers:_CHANGE": _login,
+    "ssh.become:asks_for_password": lambda text: become.asks_for_password(text.encode()),
+    "ssh.connect:_SAID": lambda text: connect._SAID.search(text.encode()),  # pyright: ignore[reportPrivateUsage]
+    "ssh.connect:_EXPIRED": lambda text: connect._EXPIRED.search(text.encode()),  # pyright: ignore[reportPrivateUsage]
+    "tools.setup.running:_NAMED": running._NAMED.search,  # pyright: ignore[reportPrivateUsage]
+    **_of_managers(),
+}  # fmt: skip
+"""What sees a machine's text, by module and name, and how it is given it."""
+
+BOUNDED: dict[str, str] = {
+    "probes.searching:SIZE": "an argument of the caller, which its parameter bounds",
+    "probes.protected:may_hold": "patterns of the owner's config",
+    "probes.protected:_expression": "patterns of the owner's config",
+    "probes.protected:_case": "patterns of the owner's config",
+    "probes.terminal:_digits": "a command of the caller, which its parameter bounds",
+    "ssh.dialogue:_Watch._completed": "a mark of ours, literally",
+    "ssh.spare:_LOOKS": "a command of the caller, which its parameter bounds",
+    "ssh.tar_stream:_PLAIN": "one header of 512 bytes",
+    "tools.file.content:_octal": "an argument of the caller, which its parameter bounds",
+    "tools.setup.changing:_ARCHITECTURE": "the name of one package, which is a word of a bounded line",
+    "tools.setup.running:Work._followed": "splits at a class of characters",
+    "tools.firewall.rules:heard_of": "looks for words",
+    "probes.file_transfer:Summed.feed": "takes the last line apart, which it bounds",
+}
+"""Patterns that need no worst case, and why."""
+
+LOCAL = {
+    "ssh/ssh_config.py", "ssh/ssh_config_file.py", "ssh/ssh_config_aliases.py", "ssh/known_hosts.py",
+    "ssh/hostkeys.py", "ssh/login.py", "ssh/local.py",
+}  # fmt: skip
+"""Modules of ssh/ whose patterns see files of the owner and arguments of callers."""
+
+FOLDERS = ("probes", "backends", "ssh", "tools", "commandline.py")
+PARSERS = re.compile(
+    r"(?:.*\.)?(?:parse(?:_\w+)?|planned|dependents|inventory\w*|newer|found|locked|table|reason|feed|answer|parts)"
+)
+
+
+def _sources() -> Iterator[tuple[str, Path]]:
+    for folder in FOLDERS:
+        place = ROOT / folder
+        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
+            if path.relative_to(ROOT).as_posix() not in LOCAL:
+                yield ".".join(path.relative_to(ROOT).with_suffix("").parts), path
+
+
+class _Finder(ast.NodeVisitor):
+    """Finds uses of `re`, by the name that a pattern is assigned to or the function that uses it."""
+
+    def __init__(self) -> None:
+        self.patterns: set[str] = set()
+        self.functions: set[str] = set()
+        self._within: list[str] = []
+        self._protocol = False
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        if not any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases):
+            self._inside(node.name, node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self.functions.add(".".join([*self._within, node.name]))
+        self._inside(node.name, node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        self._inside(node.name, node)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        self._assigned(node.targets[0], node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        self._assigned(node.target, node)
+
+    def _assigned(self, target: ast.expr, node: ast.AST) -> None:
+        if self._within or not isinstance(target, ast.Name):
+            self.generic_visit(node)
+        else:
+            self._inside(target.id, node)
+
+    def _inside(self, name: str, node: ast.AST) -> None:
+        self._within.append(name)
+        self.generic_visit(node)
+        self._within.pop()
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if (called := ast.unparse(node.func)).startswith("re.") and called != "re.escape":
+            self.patterns.add(".".join(self._within))
+        self.generic_visit(node)
+
+
+def _uses() -> set[str]:
+    found: set[str] = set()
+    for module, path in _sources():
+        finder = _Finder()
+        finder.visit(ast.parse(path.read_text()))
+        found |= {f"{module}:{name}" for name in finder.patterns}
+        if module.startswith(("probes", "backends")):
+            found |= {f"{module}:{name}" for name in finder.functions if PARSERS.fullmatch(name)}
+    return found
+
+
+@pytest.mark.requirement("fault.S3.parsers")
+def test_every_pattern_and_parser_of_a_machines_text_has_a_worst_case() -> None:
+    missing = _uses() - CASES.keys() - BOUNDED.keys()
+    assert not missing, f"add a worst case to CASES, or to BOUNDED with the reason: {sorted(missing)}"
+
+
+def test_every_worst_case_is_of_something_that_is_there() -> None:
+    uses = _uses()
+    for key in [*CASES, *BOUNDED]:
+        module, _, name = key.partition(":")
+        source = ROOT.joinpath(*module.split(".")).with_suffix(".py").read_text()
+        assert key in uses or re.search(rf"\b(?:def|class) {name.split('.')[-1]}\b", source), key
+
+
+def _seconds(run: Run, text: str) -> float:
+    began = time.thread_time()
+    with contextlib.suppress(ToolError, ValueError, LookupError, ArithmeticError):
+        run(text)
+    return time.thread_time() - began
+
+
+def growth(run: Run, pump: str, small: int = SMALL, large: int = LARGE) -> float:
+    """By how much the time grows from one text to one of four times its length; 0 where it is too short to tell."""
+    long = pump * (large // len(pump))
+    if (last := _seconds(run, long)) < MEASURABLE_S:
+        return 0.0
+    short = pump * (small // len(pump))
+    first = min(_seconds(run, short) for _ in range(3))
+    last = min(last, *(_seconds(run, long) for _ in range(2)))
+    return last / max(first, MEASURABLE_S / 100)
+
+
+@pytest.mark.requirement("fault.S3.parsers")
+@pytest.mark.parametrize("name", CASES)
+def test_no_parser_takes_time_that_grows_faster_than_its_text(name: str) -> None:
+    for pump in PUMPS:
+        assert growth(CASES[name], pump) < FASTER, f"{name} on text made of {pump!r}"
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^(.+?)\s+(\d+)\s+(\d+)\s+(-?\d+)\s+(?:\d+%|-)\s+(/.*)$", r"^\d+: (\S+?)(?:@\S+)?\s+inet6? (\S+)"]
+)
+def test_the_measure_finds_patterns_that_backtrack(pattern: str) -> None:
+    search = re.compile(pattern, re.MULTILINE).search
+    assert max(growth(lambda text: search(f"1: {text}"), pump, 2048, 8192) for pump in (" ", "a@")) > FASTER
