@@ -7,6 +7,7 @@ import argparse
 import difflib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import cast
 
@@ -27,7 +28,7 @@ from mcp_ssh.cli import (
     tools,
     upload,
 )
-from mcp_ssh.cli.terminal import Failure, Parser, say_failure, usage
+from mcp_ssh.cli.terminal import Failure, Parser, say, say_failure, usage, with_said
 from mcp_ssh.errors import ToolError
 
 COMMANDS = {
@@ -149,12 +150,13 @@ def _failed(reason: BaseException, *, verbose: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     if verbose:
-        sys.excepthook(type(reason), reason, reason.__traceback__)
+        # The text of an exception may be a machine's, escape sequences and all.
+        say("".join(traceback.format_exception(reason)).rstrip("\n"))
     if isinstance(reason, Failure):
         say_failure(reason.message, reason.hint)
         return reason.exit_code
     if isinstance(reason, ToolError):
-        say_failure(reason.message, reason.hint)
+        say_failure(with_said(reason.message, reason.details), reason.hint)
     elif isinstance(reason, OSError) and reason.strerror:
         name = f"{reason.filename}: " if reason.filename else ""
         say_failure(f"{name}{reason.strerror}", "run it with -v to see where")

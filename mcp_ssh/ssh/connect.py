@@ -145,7 +145,7 @@ async def _persistently(
             return await dial()
         except NetworkFailed as failure:
             if not left or not failure.passing:
-                raise ConnectFailed(failure.message, hint=failure.hint) from failure
+                raise ConnectFailed(failure.message, hint=failure.hint, details=failure.details) from failure
             log.info("connecting failed; %d more tries", left)
         await anyio.sleep(delay_s)
         delay_s *= 2

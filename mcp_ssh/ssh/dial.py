@@ -11,6 +11,7 @@ import anyio
 
 from mcp_ssh.config import Config
 from mcp_ssh.errors import AuthFailed, ConnectFailed, InvalidInput, ToolError
+from mcp_ssh.printable import said_details
 from mcp_ssh.ssh.answers import Answers
 from mcp_ssh.ssh.coalesce import Way
 from mcp_ssh.ssh.hostkeys import HostKeyCheck
@@ -59,8 +60,8 @@ CLOSE_LIMIT_S = 2.0
 class NetworkFailed(ToolError):
     """The network came in the way; `passing` says whether it may be better in a moment."""
 
-    def __init__(self, message: str, *, passing: bool = True) -> None:
-        super().__init__(message, hint="check host and port, and that the machine is up")
+    def __init__(self, message: str, *, passing: bool = True, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message, hint="check host and port, and that the machine is up", details=details)
         self.passing = passing
 
 
@@ -262,8 +263,9 @@ class Attempt:
             return self._refused()
         if isinstance(error, asyncssh.KeyExchangeFailed):
             return ConnectFailed(
-                f"{where} has no algorithm in common with this server: {error.reason}",
+                f"{where} has no algorithm in common with this server",
                 hint="update the machine's SSH server",
+                details=said_details(error.reason),
             )
         if isinstance(error, asyncssh.ChannelOpenError):
             return self._not_tunnelled(error)
@@ -273,7 +275,11 @@ class Attempt:
             return NetworkFailed(f"{where} closed the connection before the login was done")
         if isinstance(error, OSError | UnicodeError):
             return _unreachable(error, self.login)
-        return ConnectFailed(f"{where}: {getattr(error, 'reason', type(error).__name__)}")
+        return ConnectFailed(
+            f"{where} ended the connection before the login was done",
+            hint="`details.said` has the machine's own words; its log says more",
+            details=said_details(str(getattr(error, "reason", type(error).__name__))),
+        )
 
     def _refused(self) -> AuthFailed:
         login, asked = self.login, self._answers.unanswered
@@ -306,7 +312,7 @@ class Attempt:
                 f"{before} does not let connections through to {self.login.where}",
                 hint="AllowTcpForwarding and PermitOpen in its sshd_config decide",
             )
-        return NetworkFailed(f"{self.login.where} cannot be reached from {before}: {error.reason}")
+        return NetworkFailed(f"{self.login.where} cannot be reached from {before}", details=said_details(error.reason))
 
 
 def new_password_wanted(login: Login) -> AuthFailed:
