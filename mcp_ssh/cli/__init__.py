@@ -6,6 +6,7 @@ Nothing heavy is imported before a subcommand needs it: `--help` and a mistyped 
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import cast
 
@@ -27,7 +28,7 @@ from mcp_ssh.cli import (
     upload,
 )
 from mcp_ssh.cli.hints import cli_hint
-from mcp_ssh.cli.terminal import Failure, Parser, say_failure, usage
+from mcp_ssh.cli.terminal import Failure, Parser, say, say_failure, usage, with_said
 from mcp_ssh.errors import ToolError
 from mcp_ssh.suggestions import suggest
 
@@ -154,12 +155,13 @@ def _failed(reason: BaseException, *, verbose: bool, command: str | None) -> int
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     if verbose:
-        sys.excepthook(type(reason), reason, reason.__traceback__)
+        # The text of an exception may be a machine's, escape sequences and all.
+        say("".join(traceback.format_exception(reason)).rstrip("\n"))
     if isinstance(reason, Failure):
         say_failure(reason.message, cli_hint(reason.hint, command))
         return reason.exit_code
     if isinstance(reason, ToolError):
-        say_failure(reason.message, cli_hint(reason.hint, command))
+        say_failure(with_said(reason.message, reason.details), cli_hint(reason.hint, command))
     elif isinstance(reason, OSError) and reason.strerror:
         name = f"{reason.filename}: " if reason.filename else ""
         say_failure(f"{name}{reason.strerror}", "run it with -v to see where")

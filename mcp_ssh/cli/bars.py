@@ -5,6 +5,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from mcp_ssh.printable import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -13,7 +15,7 @@ class Bar:
     """One bar on standard error, from the first word of progress to the end of the block, where it stays."""
 
     def __init__(self, title: str) -> None:
-        self._title = title
+        self._title = printable(title)
         self._began = time.monotonic()
         self._progress: Progress | None = None
         self._task: TaskID | None = None

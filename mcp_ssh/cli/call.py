@@ -18,6 +18,7 @@ from mcp_ssh.cli.terminal import (
     say,
     show_progress,
     usage,
+    with_said,
 )
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ async def _elicited(context: object, params: "types.ElicitRequestParams") -> "ty
 def _body(reply: "Reply") -> dict[str, Any]:
     if reply.ok:
         return reply.body
-    raise Failure(str(reply.body["message"]), reply.body.get("hint"))
+    raise Failure(with_said(str(reply.body["message"]), reply.body.get("details") or {}), reply.body.get("hint"))
 
 
 def _print(result: dict[str, Any], *, lost_blobs: bool = False) -> None:

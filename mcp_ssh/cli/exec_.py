@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mcp_ssh.cli import logs
 from mcp_ssh.cli.machine import HELP, SUDO_HELP, login_arguments, session_on
-from mcp_ssh.cli.terminal import Failure, print_json, say, usage
+from mcp_ssh.cli.terminal import Failure, print_json, say, usage, with_said
 from mcp_ssh.commandline import command
 from mcp_ssh.errors import ToolError
 
@@ -65,7 +65,7 @@ def _not_run(error: BaseException) -> Failure:
     if isinstance(error, Failure):
         return Failure(error.message, error.hint, error.exit_code if error.exit_code != 1 else NOT_RUN)
     assert isinstance(error, ToolError)  # noqa: S101 nothing else is caught
-    return Failure(error.message, error.hint, NOT_RUN)
+    return Failure(with_said(error.message, error.details), error.hint, NOT_RUN)
 
 
 class _Job:

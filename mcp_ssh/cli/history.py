@@ -11,6 +11,7 @@ from mcp_ssh.cli.terminal import Failure, Parser, print_json, print_table, say, 
 if TYPE_CHECKING:
     from mcp_ssh.store import HistoryRow, Store, Verdict
 
+MAX_LISTED = 1000
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -22,7 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--caller", metavar="ID", help="of one caller: a token's id, cli, stdio or local")
     parser.add_argument("--tool", metavar="NAME", help="of one tool")
     parser.add_argument("--since", metavar="TIME", help="from a time on: 2026-11-25T08:00Z, or 30m, 6h or 7d ago")
-    parser.add_argument("--json", action="store_true", help="as JSON, arguments and details included")
+    parser.add_argument("--until", metavar="TIME", help="before a time, given likewise")
+    parser.add_argument("--before", type=int, metavar="NUMBER", help="older than the call with this number")
+    parser.add_argument("--json", action="store_true", help="as JSON, numbers, arguments and details included")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
     verify = actions.add_parser("verify", help="find rows that were altered, removed, added or swapped")
     verify.add_argument("--json", action="store_true", dest="verify_json", help="as JSON")
@@ -42,26 +45,29 @@ async def _on_store(parsed: argparse.Namespace) -> int:
     from mcp_ssh.config import home
     from mcp_ssh.store import Store
 
-    since = _time(parsed.since)
+    since, until = _time(parsed.since, "--since"), _time(parsed.until, "--until")
     store = await Store.open(home())
     try:
         if parsed.action == "verify":
             return _told(await store.history.verify(), as_json=parsed.verify_json or parsed.json)
-        await _list(store, parsed, since)
+        await _list(store, parsed, since, until)
         return 0
     finally:
         with anyio.CancelScope(shield=True):
             await store.close()
 
 
-async def _list(store: "Store", parsed: argparse.Namespace, since: datetime | None) -> None:
-    rows = await store.history.list(parsed.limit, parsed.caller, parsed.tool, since)
+async def _list(store: "Store", parsed: argparse.Namespace, since: datetime | None, until: datetime | None) -> None:
+    found = await store.history.page(
+        parsed.limit, caller=parsed.caller, tool=parsed.tool, since=since, until=until, before=parsed.before
+    )
     if parsed.json:
-        print_json([row.model_dump() for row in rows])
-    elif rows:
-        print_table(
-            ["when", "caller", "door", "tool", "machine", "outcome", "ms", "arguments"], [_shown(each) for each in rows]
-        )
+        print_json([{"number": number, **row.model_dump()} for number, row in found])
+    elif found:
+        columns = ["when", "caller", "door", "tool", "machine", "outcome", "ms", "arguments"]
+        print_table(columns, [_shown(row) for _, row in found])
+        if len(found) == min(parsed.limit, MAX_LISTED):
+            say(f"older calls: --before {found[-1][0]}")
     else:
         say("no calls fit")
 
@@ -88,7 +94,7 @@ def _told(verdict: "Verdict", *, as_json: bool) -> int:
     return 1 if verdict.problems else 0
 
 
-def _time(text: str | None) -> datetime | None:
+def _time(text: str | None, option: str) -> datetime | None:
     """A moment, or so long ago.
 
     Raises:
@@ -100,13 +106,13 @@ def _time(text: str | None) -> datetime | None:
         try:
             return datetime.now(UTC) - timedelta(**{UNITS[found[2]]: int(found[1])})
         except OverflowError as error:
-            raise _not_a_time(text) from error
+            raise _not_a_time(text, option) from error
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise _not_a_time(text) from error
+        raise _not_a_time(text, option) from error
     return moment if moment.tzinfo else moment.astimezone()
 
 
-def _not_a_time(text: str) -> Failure:
-    return usage(f"--since: {text[:40]!r} is no time", "give one such as 2026-11-25T08:00Z, or 30m, 6h or 7d")
+def _not_a_time(text: str, option: str) -> Failure:
+    return usage(f"{option}: {text[:40]!r} is not a time", "give one such as 2026-11-25T08:00Z, or 30m, 6h or 7d")

@@ -1,6 +1,5 @@
 """Logs: on standard error, and in a file where the config names a folder. Never a command or a value at INFO."""
 
-import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -8,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_ssh.cli.terminal import visible
+from mcp_ssh.printable import json_text, printable, printable_lines
 
 if TYPE_CHECKING:
     from mcp_ssh.config import Config
@@ -107,8 +106,11 @@ class _Lines(logging.Formatter):
         return _moment(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 logging's
-        record.message = visible(record.message)
+        record.message = printable(record.message)
         return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 logging's
+        return printable_lines(super().formatException(ei))
 
 
 class _JsonLines(logging.Formatter):
@@ -122,4 +124,4 @@ class _JsonLines(logging.Formatter):
             "message": record.getMessage(),
         }
         trace = {"traceback": self.formatException(record.exc_info)} if record.exc_info else {}
-        return json.dumps({**shown, **trace}, ensure_ascii=False)
+        return json_text({**shown, **trace})

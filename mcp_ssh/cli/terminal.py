@@ -3,11 +3,12 @@
 import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from mcp_ssh.printable import json_text, printable, printable_lines
 
 if TYPE_CHECKING:
     from rich import console
@@ -41,20 +42,23 @@ class Parser(argparse.ArgumentParser):
         raise usage(message, f"see {self.prog} --help")
 
 
-def visible(text: str) -> str:
-    """The text with control characters spelled out: they could move the cursor, or make a line look like two."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+visible = printable
 
 
 def say(text: str) -> None:
     """Text for people, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def say_failure(message: str, hint: str | None = None) -> None:
     """One line on standard error: `mcp-ssh: message (hint)`."""
     text = f"{message} ({hint})" if hint else message
     say(f"mcp-ssh: {visible(' '.join(text.split()))}")
+
+
+def with_said(message: str, details: Mapping[str, Any]) -> str:
+    """A message for a person, with what the machine said behind it."""
+    return f"{message}; the machine said: {details['said']}" if details.get("said") else message
 
 
 def parse_object(text: str, what: str, example: str) -> dict[str, Any]:
@@ -76,15 +80,18 @@ def parse_object(text: str, what: str, example: str) -> dict[str, Any]:
 def print_json(value: object) -> None:
     """JSON on standard output: indented for a terminal, in one line for a program."""
     if not sys.stdout.isatty():
-        print(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+        print(json_text(value))
         return
     from rich.console import Console
+    from rich.highlighter import JSONHighlighter
+    from rich.text import Text
 
-    Console().print_json(json.dumps(value), ensure_ascii=False)
+    Console().print(JSONHighlighter()(Text(json_text(value, indent=2))), soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output: drawn for a terminal, else in aligned columns, the last one at its full length."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich import box
         from rich.console import Console
@@ -105,7 +112,7 @@ def show_progress(done: float, total: float | None, message: str | None) -> None
     """How far a call is, in one line of a terminal that the next one replaces; nothing where there is no terminal."""
     if sys.stderr.isatty():
         of = f"{done:g} of {total:g}" if total else f"{done:g}"
-        print(f"\r\x1b[K{message or ''} {of}", end="", file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{printable(message or '')} {of}", end="", file=sys.stderr, flush=True)
 
 
 def end_progress() -> None:
@@ -160,7 +167,7 @@ async def _line(prompt: str, *, secret: bool) -> str | None:
     """A line of the terminal, read without a thread, which nothing could interrupt."""
     import anyio
 
-    print(prompt, end="", file=sys.stderr, flush=True)
+    print(printable(prompt), end="", file=sys.stderr, flush=True)
     with _echo_off() if secret else _as_it_is():
         await anyio.wait_readable(sys.stdin)
         data = os.read(sys.stdin.fileno(), 4096)
@@ -200,6 +207,7 @@ class Page:
 
     def put(self, text: str, style: str = "") -> None:
         """A line, or several, in one style."""
+        text = printable_lines(text)
         if self._console is None:
             print(text, flush=True)
             return
@@ -209,6 +217,7 @@ class Page:
 
     def line(self, *parts: tuple[str, str]) -> None:
         """A line of texts, each in a style of its own."""
+        parts = tuple((printable_lines(text), style) for text, style in parts)
         if self._console is None:
             print("".join(text for text, _ in parts).rstrip(), flush=True)
             return

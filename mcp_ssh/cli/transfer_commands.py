@@ -12,6 +12,7 @@ from mcp_ssh.cli.findings import short
 from mcp_ssh.cli.here import TerminalCall
 from mcp_ssh.cli.machine import SUDO_HELP, login_arguments, session_on
 from mcp_ssh.cli.terminal import print_json, say
+from mcp_ssh.printable import printable
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -74,11 +75,11 @@ async def _transfer(
 
 
 def _said(body: Mapping[str, Any], given: Mapping[str, Any], took_s: float) -> str:
-    goal = body["path"] if body["status"] == "uploaded" else short(given["local_path"])
+    goal = printable(body["path"] if body["status"] == "uploaded" else short(given["local_path"]))
     size = int(body["size"])
     count = f" in {body['count']} files" if "count" in body else ""
     speed = f", {readable(size / took_s)}/s" if took_s > 0 else ""
     resumed = f", {readable(body['resumed_bytes'])} of them before" if body.get("resumed_bytes") else ""
-    left_out = f"; left out: {', '.join(body['skipped'])}" if body.get("skipped") else ""
+    left_out = f"; left out: {', '.join(map(printable, body['skipped']))}" if body.get("skipped") else ""
     sha256 = f"\nsha256 {body['sha256']}, the same on both sides" if body.get("sha256") else ""
     return f"{body['status']} {goal}: {readable(size)}{count}{resumed}{speed}{left_out}{sha256}"

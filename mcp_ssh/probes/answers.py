@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mcp_ssh.commandline import Command, script
 from mcp_ssh.errors import InvalidInput, NotFound, PermissionDenied, RemoteFailed, ToolError, Unsupported
+from mcp_ssh.printable import said_details
 
 # No script has a backslash before a quote or another backslash: fish would read it even between single quotes.
 # A path that starts with neither `/` nor `~` gets `./` in front, so that none can pass for an option.
@@ -132,8 +133,10 @@ def failure(path: str, text: bytes) -> ToolError:
         return denied(path)
     if cause in _WRONG:
         return InvalidInput(f"{named(path)}: {cause.lower()}", details={"path": path})
-    meaning, hint = _CAUSES.get(cause, (reason or "the machine gave no reason", None))
-    return RemoteFailed(f"{named(path)}: {meaning}", hint=hint, details={"path": path, "reason": reason})
+    meaning, hint = _CAUSES.get(cause, (None, None))
+    if meaning is None:
+        meaning = "the machine refused, in the words of `details.said`" if reason else "the machine gave no reason"
+    return RemoteFailed(f"{named(path)}: {meaning}", hint=hint, details=said_details(reason, path=path))
 
 
 def _reason(text: bytes) -> tuple[str, str]:

@@ -107,7 +107,8 @@ _SEND = packed(
     + _SUMMING
     + r"""
 need stat dd head sha256sum
-facts=$(stat -L -c "%s %a %i.%Y.%Z" "$p" 2>&1) || stop failed "$facts"
+facts=$(stat -L -c "%s %a %i.%Y.%Z %b" "$p" 2>&1) || stop failed "$facts"
+blocks=${facts##* } facts=${facts% *}
 [ -r "$p" ] || stop denied
 if [ -d "$p" ]; then
   [ -x "$p" ] || stop denied
@@ -125,6 +126,10 @@ exec 3<"$p"
 source=/proc/$$/fd/3
 [ -r "$source" ] || source=$p
 size=${facts%% *} rest=${facts#* } fast='' summed=sha256sum
+# Files in /sys tell a page as their size, whatever they hold.
+if [ "$blocks" = 0 ] && [ "$size" != 0 ]; then
+  case $(readlink -f "$p") in /proc/* | /sys/*) size=0 ;; esac
+fi
 # Files in /proc have no size to tell, and may be others the next time.
 if [ "$size" = 0 ]; then
   begin ok; printf "file 0 %s -" "${rest%% *}"; end

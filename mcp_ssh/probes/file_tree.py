@@ -421,7 +421,7 @@ def _doubled(answer: Answer) -> ToolError:
     return RemoteFailed(
         f"{named(goal)} is complete, but {named(answer.path)} could not be removed whole ({error.message})",
         hint="remove what is left of the source with file_remove or file_rmdir",
-        details={"path": answer.path, "destination": goal},
+        details={**error.details, "destination": goal},
     )
 
 

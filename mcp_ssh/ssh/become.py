@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from mcp_ssh.commandline import quote
 from mcp_ssh.errors import InvalidInput, NotFound, PermissionDenied, TimedOut, ToolError, Unsupported
 from mcp_ssh.params import Become, Method
+from mcp_ssh.printable import said_details
 
 if TYPE_CHECKING:
     from mcp_ssh.ssh.channel import Channel
@@ -240,10 +241,10 @@ class Entry:
         for words, make in _REFUSALS:
             if any(each in said.lower() for each in words):
                 return make(acting)
-        last = said.splitlines()[-1][:200] if said else "it did not say why"
         return PermissionDenied(
-            f"{acting.method} did not let the command run as {acting.user}: {last}",
+            f"{acting.method} did not let the command run as {acting.user}",
             hint=f"try it by hand on the machine; {acting.method}'s own log says more",
+            details=said_details(said.rpartition("\n")[2]),
         )
 
     def too_late(self, limit_s: float, stopped: object) -> TimedOut:

@@ -213,7 +213,7 @@ async def _persistently(attempt: Callable[[], Awaitable[T]], wanted: Connect) ->
         except NetworkFailed as failure:
             if not left or not failure.passing:
                 ended = ConnectFailed if failure.answered else TimedOut
-                raise ended(failure.message, hint=failure.hint) from failure
+                raise ended(failure.message, hint=failure.hint, details=failure.details) from failure
             log.info("connecting failed; %d more tries", left)
         await anyio.sleep(delay_s)
         delay_s *= 2

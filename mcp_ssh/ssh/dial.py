@@ -12,6 +12,7 @@ import anyio
 
 from mcp_ssh.config import Config
 from mcp_ssh.errors import AuthFailed, ConnectFailed, InvalidInput, ToolError
+from mcp_ssh.printable import said_details
 from mcp_ssh.ssh.algorithms import mismatch
 from mcp_ssh.ssh.answers import Answers
 from mcp_ssh.ssh.coalesce import Way
@@ -252,7 +253,11 @@ class Attempt:
             return _unreachable(error, self.login)
         if not isinstance(error, asyncssh.Error):
             return malformed(where)
-        return ConnectFailed(f"{where}: {getattr(error, 'reason', type(error).__name__)}")
+        return ConnectFailed(
+            f"{where} ended the connection before the login was done",
+            hint="`details.said` has the machine's own words; its log says more",
+            details=said_details(str(error.reason)),
+        )
 
     def _nothing_in_common(self, error: Exception) -> ConnectFailed | None:
         """The error where the machine has no algorithm of ours, whoever of the two noticed it first."""
@@ -303,7 +308,7 @@ class Attempt:
                 f"{before} does not let connections through to {self.login.where}",
                 hint="AllowTcpForwarding and PermitOpen in its sshd_config decide",
             )
-        return NetworkFailed(f"{self.login.where} cannot be reached from {before}: {error.reason}")
+        return NetworkFailed(f"{self.login.where} cannot be reached from {before}", details=said_details(error.reason))
 
 
 def new_password_wanted(login: Login) -> AuthFailed:

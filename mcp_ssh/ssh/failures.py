@@ -1,6 +1,7 @@
 """The errors of a connection that is gone, and of an account that may not do as asked."""
 
 import struct
+from typing import Any
 
 from mcp_ssh.errors import ConnectFailed, Unsupported
 
@@ -11,8 +12,10 @@ class NetworkFailed(ConnectFailed):
     `passing` says whether it may be better in a moment, `answered` whether anything answered for the machine.
     """
 
-    def __init__(self, message: str, *, passing: bool = True, answered: bool = True) -> None:
-        super().__init__(message, hint="check host and port, and that the machine is up")
+    def __init__(
+        self, message: str, *, passing: bool = True, answered: bool = True, details: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message, hint="check host and port, and that the machine is up", details=details)
         self.passing = passing
         self.answered = answered
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 import anyio
 
 from mcp_ssh.errors import RemoteFailed, TimedOut
+from mcp_ssh.printable import said_details
 from mcp_ssh.probes.answers import Asked, named
 from mcp_ssh.probes.following import SILENT_S, Followed, Over, Position
 from mcp_ssh.ssh.failures import lost
@@ -41,9 +42,8 @@ class Following:
         _, said = await self._stream.finish()
         if self._over:
             return []
-        reason = said.decode("utf-8", "replace").strip()[-300:]
         raise RemoteFailed(
-            f"the machine stopped following {named(self.path)}{': ' if reason else ''}{reason}", hint="start it again"
+            f"the machine stopped following {named(self.path)}", hint="start it again", details=said_details(said)
         )
 
     async def _chunk(self) -> bytes:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, RemoteFailed, TooLarge, ToolError, Unsupported
+from mcp_ssh.printable import said_details
 from mcp_ssh.probes.answers import denied, named
 from mcp_ssh.probes.file_write import Outcome
 from mcp_ssh.probes.files import Entry, Facts, Page
@@ -51,9 +52,9 @@ def told(path: str) -> Generator[None]:
         raise lost() from error
     except asyncssh.SFTPError as error:
         raise RemoteFailed(
-            f"{named(path)}: the SFTP server refused: {error.reason}",
+            f"{named(path)}: the SFTP server refused",
             hint="the disk may be full, or something else be there already; file_stat and file_list show what is there",
-            details={"path": path, "reason": error.reason},
+            details=said_details(error.reason, path=path),
         ) from error
 
 

@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from mcp_ssh.errors import Conflict, RemoteFailed
+from mcp_ssh.printable import said_details
 from mcp_ssh.probes.answers import Asked, named
 from mcp_ssh.probes.file_transfer import (
     ANY_SIZE,
@@ -378,10 +379,10 @@ async def _download(
 async def _keep(target: Sink, there: Offered, shown: str, resumed: int, said: bytes) -> None:
     offer = there.offer
     if offer.version and (target.have < offer.size or there.summed.sha256 is None):
-        reason = said.decode("utf-8", "replace").strip()[-300:]
         raise RemoteFailed(
-            f"only {target.have} of {offer.size} bytes came{': ' if reason else ''}{reason}",
+            f"only {target.have} of {offer.size} bytes came",
             hint="try again: what came is kept, and the rest follows",
+            details=said_details(said),
         )
     if offer.version and target.digest.hexdigest() != there.summed.sha256:
         await in_thread(target.discard, shown)

@@ -64,6 +64,7 @@ class Blobs:
         folder: The state folder; files lie in its `blobs`.
         per_call: Most bytes of one blob; the rest of an output is dropped and `complete` is false.
         total: Most bytes of all blobs, of all processes.
+        share: Most bytes of all blobs of one caller in this process; its new blobs push out no other caller's.
         life_s: Seconds a blob lives after it was made or last read.
         clock: Seconds, monotonic.
     """
@@ -73,12 +74,15 @@ class Blobs:
         folder: Path,
         per_call: int = 256 * MIB,
         total: int = 2048 * MIB,
+        *,
+        share: int = 512 * MIB,
         life_s: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.state_folder = folder
         self._per_call = per_call
         self._total = total
+        self._share = share
         self._life_s = life_s
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
@@ -210,10 +214,13 @@ class Blobs:
         if self._closed:
             return 0
         allowed = max(0, min(wanted, self._per_call - entry.size_bytes))
-        used = self._others_bytes + sum(each.size_bytes for each in self._entries.values())
-        victims = self._to_remove(used + allowed - self._total)
+        entries = self._entries.values()
+        used = self._others_bytes + sum(each.size_bytes for each in entries)
+        own = sum(each.size_bytes for each in entries if each.owner == entry.owner)
+        victims = self._to_remove(entry.owner, max(used + allowed - self._total, own + allowed - self._share))
         used -= sum(each.size_bytes for each in victims)
-        allowed = max(0, min(allowed, self._total - used))
+        own -= sum(each.size_bytes for each in victims if each.owner == entry.owner)
+        allowed = max(0, min(allowed, self._total - used, self._share - own))
         entry.size_bytes += allowed
         await self._drop(victims)
         return allowed
@@ -241,12 +248,13 @@ class Blobs:
         self._folder = await _in_thread(lambda: BlobFolder(self.state_folder))
         await self.sweep()
 
-    def _to_remove(self, excess: int) -> list[_Entry]:
-        """Finished blobs that make up `excess` bytes: those not used for longest, so expired ones first."""
+    def _to_remove(self, owner: str, excess: int) -> list[_Entry]:
+        """Finished blobs of a caller, and expired ones, that make up `excess` bytes: the longest unused first."""
         victims: list[_Entry] = []
+        now = self._clock()
         if excess > 0:
             for each in sorted(self._entries.values(), key=lambda each: each.last_used_s):
-                if excess > 0 and each.finished:
+                if excess > 0 and each.finished and (each.owner == owner or self._expired(each, now)):
                     victims.append(each)
                     excess -= each.size_bytes
         return victims

@@ -121,8 +121,8 @@ class Chain:
         # Without a head nobody can tell whether the end was cut off: the number that is left out says so for good.
         return (last and End(last.seq + (head is None), last.mac)) or start
 
-    async def drop(self, connection: aiosqlite.Connection, up_to: int) -> None:
-        """Remove the oldest rows, up to this number, and have the chain start behind them."""
+    async def drop(self, connection: aiosqlite.Connection, up_to: int) -> bool:
+        """Remove the oldest rows, up to this number, and have the chain start behind them; says whether it did."""
         gone = _end(
             list(
                 await connection.execute_fetchall(
@@ -132,10 +132,11 @@ class Chain:
             )
         )
         if gone is not None and self._key is None:
-            return  # the start cannot be moved now; the rows go another time
+            return False  # the start cannot be moved now; the rows go another time
         if gone is not None and self._key and _proved(list(await connection.execute_fetchall(_START)), self._key):
             await _put_start(connection, self._key, gone)
         await connection.execute("DELETE FROM history WHERE seq <= ?", (up_to,))
+        return True
 
     async def settle(self) -> None:
         """Write down which row is the last, once the rows are committed."""

@@ -21,6 +21,8 @@ SecretName = Literal["password", "key_content", "key_passphrase"]
 SECRET_NAMES: tuple[SecretName, ...] = get_args(SecretName)
 
 MAX_NAME_CHARS = 128
+PAGE_ROWS = 500
+"""How many rows are read from the database at once."""
 _PLAIN = ("uuid", "name", "category", "host", "port", "username", "key_path", "use_agent")
 _COLUMNS = ("id", *_PLAIN, "secrets", "owner", "created_at", "updated_at", "last_used_at")
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM connections"  # noqa: S608
@@ -56,6 +58,20 @@ class SavedConnection(Account):
     created_at: str = Field(description="When it was saved first, UTC.")
     updated_at: str = Field(description="When it was last replaced, UTC.")
     last_used_at: str | None = Field(description="When it was last connected through, UTC.")
+
+
+_BEHIND = "(lower(name) > lower(?) OR (lower(name) = lower(?) AND (name > ? OR (name = ? AND id > ?))))"
+
+
+def _place(number: int, name: str) -> str:
+    """A place in the list by name: names of several owners may be equal, numbers are not."""
+    return f"{number}:{name}"
+
+
+def _behind(place: str) -> tuple[str | int, ...]:
+    number, _, name = place.partition(":")
+    known = number.isascii() and number.isdigit() and len(number) < 16
+    return (name,) * 4 + (int(number),) if known else (place,) * 4 + (0,)
 
 
 class Connections:
@@ -125,14 +141,49 @@ class Connections:
         raise NotFound(f"there is no saved connection {which[:80]!r}", hint=hint)
 
     async def query(self, caller: Caller, name: str = "*", category: str | None = None) -> list[SavedConnection]:
-        """The caller's connections whose name and category fit, by name; `*` and `?` as in a shell, any letter case."""
-        rows = await self._database.read(f"{_SELECT} ORDER BY name COLLATE NOCASE, name")
-        saved = [_saved(row) for row in rows if _may_see(caller, row)]
-        return [
-            each
-            for each in saved
-            if _fits(each.name, name) and (category is None or _fits(each.category or "", category))
-        ]
+        """All connections of `page`."""
+        found: list[SavedConnection] = []
+        after: str | None = ""
+        while after is not None:
+            more, after = await self.page(caller, name, category, limit=PAGE_ROWS, after=after)
+            found += more
+        return found
+
+    async def page(
+        self, caller: Caller, name: str = "*", category: str | None = None, *, limit: int, after: str = ""
+    ) -> tuple[list[SavedConnection], str | None]:
+        """The connections that the caller may see and whose name and category fit, by name, from behind a place on.
+
+        `*` and `?` match as in a shell, letter case is ignored. The second value is the place to go on from, a number
+        and a name; `None` at the end.
+        """
+        conditions: list[tuple[str, tuple[str | int, ...]]] = [(_BEHIND, _behind(after))]
+        if caller.role is not Role.ADMIN:
+            conditions.append(("owner = ?", (caller.owner_id,)))
+        if name != "*":
+            conditions.append((r"lower(name) LIKE ? ESCAPE '\'", (_like(name),)))
+        if category is not None:
+            conditions.append((r"lower(coalesce(category, '')) LIKE ? ESCAPE '\'", (_like(category),)))
+        where = " AND ".join(condition for condition, _ in conditions)
+        values = [value for _, given in conditions for value in given]
+        found: list[SavedConnection] = []
+        batch = min(limit + 1, PAGE_ROWS)
+        while len(found) <= limit:
+            rows = await self._database.read(
+                f"{_SELECT} WHERE {where} ORDER BY lower(name), name, id LIMIT ?", (*values, batch)
+            )
+            # SQL takes a few too many: it does not know the caller's machines, nor letter case beyond ASCII.
+            found += [
+                _saved(row)
+                for row in rows
+                if _may_see(caller, row)
+                and _fits(str(row["name"]), name)
+                and (category is None or _fits(str(row["category"] or ""), category))
+            ]
+            if len(rows) < batch:
+                break
+            values[:5] = _behind(_place(int(rows[-1]["id"]), str(rows[-1]["name"])))
+        return found[:limit], _place(found[limit - 1].id, found[limit - 1].name) if len(found) > limit else None
 
     async def own_names(self, caller: Caller) -> list[str]:
         """The names that mean a saved connection to this caller."""
@@ -224,6 +275,14 @@ def _may_see(caller: Caller, row: sqlite3.Row) -> bool:
 
 def _fits(text: str, pattern: str) -> bool:
     return fnmatchcase(text.lower(), pattern.lower())
+
+
+def _like(pattern: str) -> str:
+    """A LIKE pattern for `lower(...)` that takes all that a shell's pattern does, and maybe more."""
+    plain, bracket, _ = pattern.lower().partition("[")
+    words = re.sub(r"([\\%_])", r"\\\1", plain).replace("*", "%").replace("?", "_")
+    # How many characters a letter beyond ASCII has in another case differs.
+    return re.sub(r"[^\x00-\x7f]+", "%", words) + "%" * bool(bracket)
 
 
 def _check_name(name: str) -> None:

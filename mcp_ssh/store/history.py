@@ -1,5 +1,6 @@
 """History: who called what, on which machine, with which outcome."""
 
+import itertools
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from mcp_ssh.store.redaction import MAX_ARGUMENTS_BYTES, arguments_text, cut_tex
 __all__ = ["History", "HistoryRow", "Kept", "Verdict", "arguments_text", "redact"]
 
 TRIM_EVERY_ROWS = 1000
+TRIM_STEP_ROWS = 500
+"""How many rows one transaction drops, so that other writers wait for a short time only."""
+TRIM_STEPS = 10
+"""How many such transactions follow one batch of new rows; the next batch goes on."""
 WAIT_S = 2.0
 MAX_LISTED = 1000
 _WORD_BYTES = 512
@@ -98,8 +103,12 @@ class History:
         if self._until_trim < 0:
             # The first row of a process trims too, else a folder used by short-lived processes only would grow.
             self._until_trim = TRIM_EVERY_ROWS
-            async with self._database.writing() as connection:
-                await self._trim(connection)
+            for _ in range(TRIM_STEPS):
+                async with self._database.writing() as connection:
+                    more = await self._trim(connection)
+                if not more:
+                    return
+            self._until_trim = -1
 
     async def verify(self) -> Verdict:
         """Compare all rows with their seals."""
@@ -113,28 +122,55 @@ class History:
         self, limit: int, caller: str | None = None, tool: str | None = None, since: datetime | None = None
     ) -> "list[HistoryRow]":
         """The newest rows, newest first, of one caller or tool, or from a time on, where given; a thousand at most."""
+        return [row for _, row in await self.page(limit, caller=caller, tool=tool, since=since)]
+
+    async def page(
+        self,
+        limit: int,
+        *,
+        caller: str | None = None,
+        tool: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: int | None = None,
+    ) -> "list[tuple[int, HistoryRow]]":
+        """The newest rows that fit, newest first, each with its number.
+
+        Args:
+            limit: How many rows, a thousand at most.
+            caller: Rows of this caller only.
+            tool: Rows of this tool only.
+            since: Rows from this time on.
+            until: Rows before this time.
+            before: Rows with a smaller number: the last number of one page gives the next page.
+        """
         wanted: list[tuple[str, Any]] = [
             ("caller = ?", caller),
             ("tool = ?", tool),
             ("at >= ?", since and iso(since)),
+            ("at < ?", until and iso(until)),
+            ("seq < ?", before),
         ]
         given = [(condition, value) for condition, value in wanted if value is not None]
         where = f"WHERE {' AND '.join(condition for condition, _ in given)}" if given else ""
         rows = await self._database.read(
-            f"SELECT {', '.join(_COLUMNS)} FROM history {where} ORDER BY seq DESC LIMIT ?",  # noqa: S608
+            f"SELECT seq, {', '.join(_COLUMNS)} FROM history {where} ORDER BY seq DESC LIMIT ?",  # noqa: S608
             (*(value for _, value in given), max(0, min(limit, MAX_LISTED))),
         )
-        return [HistoryRow.model_validate(dict(row)) for row in rows]
+        return [(int(row["seq"]), HistoryRow.model_validate({each: row[each] for each in _COLUMNS})) for row in rows]
 
-    async def _trim(self, connection: aiosqlite.Connection) -> None:
-        """Drop what is beyond the kept number or age, from the old end only."""
-        [row] = await connection.execute_fetchall(
-            "SELECT max(max(seq) - ?, coalesce((SELECT min(seq) FROM history WHERE at >= ?) - 1, max(seq)))"
-            " FROM history",
-            (self._kept.rows, iso(self._now() - timedelta(days=self._kept.days))),
+    async def _trim(self, connection: aiosqlite.Connection) -> bool:
+        """Drop some of what is beyond the kept number or age, from the old end only; says whether there may be more."""
+        [newest] = await connection.execute_fetchall("SELECT max(seq) AS seq FROM history")
+        oldest = list(
+            await connection.execute_fetchall("SELECT seq, at FROM history ORDER BY seq LIMIT ?", (TRIM_STEP_ROWS,))
         )
-        if row[0] is not None and row[0] > 0:
-            await self._chain.drop(connection, int(row[0]))
+        first_kept = int(newest["seq"] or 0) - self._kept.rows
+        start = iso(self._now() - timedelta(days=self._kept.days))
+        gone = [*itertools.takewhile(lambda row: int(row["seq"]) <= first_kept or str(row["at"]) < start, oldest)]
+        if not gone or not await self._chain.drop(connection, int(gone[-1]["seq"])):
+            return False
+        return len(gone) == TRIM_STEP_ROWS
 
 
 def _values(row: HistoryRow) -> tuple[Any, ...]:

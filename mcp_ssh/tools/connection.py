@@ -159,10 +159,15 @@ class Query(Params):
     category: ShellText | None = Field(
         default=None, max_length=255, description="Category, matched likewise. Omitted: any, and those without one."
     )
+    limit: int = Field(default=200, ge=1, le=1000, description="Connections in one answer at most.")
+    after: ShellText = Field(
+        default="", max_length=MAX_NAME_CHARS + 20, description="Where to begin: next_after of the last answer."
+    )
 
 
 class Found(Result):
     connections: list[Connection] = Field(description="The connections that fit, by name.")
+    next_after: str | None = Field(default=None, description="What to give as `after` for the rest; unset at the end.")
 
 
 @tool(Risk.READ)
@@ -171,8 +176,13 @@ async def query(app: App, params: Query, call: Call) -> Found:
 
     Those that other callers saved are shown to admins only.
     """
-    found = await app.store.connections.query(call.caller, params.name, params.category)
-    return Found(connections=[_shown(app, each) for each in found])
+    found, after = await app.store.connections.page(
+        call.caller, params.name, params.category, limit=params.limit, after=params.after
+    )
+    answer = Found(connections=[_shown(app, each) for each in found])
+    if after is not None:
+        answer.next_after = after
+    return answer
 
 
 class Removed(Result):

@@ -152,3 +152,16 @@ async def test_the_owner_is_bound_by_no_quota(mcp_home: Path, deb: Host, tmp_pat
         await on.outside("head -c 2000000 /dev/zero > f")
         await on.call(file.download, remote_path=f"{FOLDER}/f", local_path=str(tmp_path / "f"))
         assert (tmp_path / "f").stat().st_size == 2_000_000
+
+
+@pytest.mark.requirement("fault.C9.sys_files")
+async def test_files_that_do_not_tell_their_size_are_downloaded(on: On, tmp_path: Path) -> None:
+    look = "for f in /sys/kernel/*; do [ -f $f ] && cat $f >/dev/null 2>&1 && echo $f; done; true"
+    sys_file = (await on.outside(look)).split()[0]
+    assert int(await on.outside(f"stat -c %s {sys_file}")) != len(await on.outside(f"cat {sys_file}"))
+    for remote in (sys_file, "/proc/version"):
+        local = "f" if on.way.name == "rest" else str(tmp_path / "f")
+        got = await on.call(file.download, remote_path=remote, local_path=local)
+        assert Path(got["local_path"]).read_text() == await on.outside(f"cat {remote}")
+        both = await on.call(file.download, remote_path=remote, return_content=True)
+        assert both["size"] == got["size"]

@@ -15,6 +15,7 @@ import pytest
 from mcp_ssh.errors import NotFound
 from mcp_ssh.store import Blobs, BlobWriter
 from mcp_ssh.store import blobs as module
+from mcp_ssh.tool import Caller, Role
 from tests.unit.blob_kit import ADMIN, ANNA, BERT, KIB, Clock, files, make, open_files
 
 
@@ -129,7 +130,7 @@ async def test_room_is_made_by_removing_what_was_not_read_for_longest(tmp_path: 
         made.append(await make(blobs, b"x" * 100))
         clock.now_s += 1
     await blobs.read_range(ANNA, made[0], 0, 1)
-    made.append(await make(blobs, b"y" * 100, BERT))
+    made.append(await make(blobs, b"y" * 100))
     with pytest.raises(NotFound):
         blobs.describe(ANNA, made[1])
     assert [blobs.describe(ADMIN, made[each]).complete for each in (0, 2, 3)] == [True] * 3
@@ -336,4 +337,38 @@ async def test_memory_stays_flat_while_a_large_output_is_written_and_searched(tm
     assert blob.size_bytes == 1000 * len(chunk) > 30 * KIB * KIB
     assert found.matches == ()
     assert peak < 3 * KIB * KIB
+    await blobs.close()
+
+
+@pytest.mark.requirement("fault.S7.blobs")
+async def test_a_callers_outputs_push_out_its_own_blobs_only(tmp_path: Path) -> None:
+    clock = Clock()
+    blobs = Blobs(tmp_path, total=1000, share=400, clock=clock)
+    kept = await make(blobs, b"a" * 300)
+    clock.now_s += 1
+    made = [await make(blobs, b"b" * 100, BERT) for _ in range(40)]
+    assert blobs.describe(ANNA, kept).complete
+    assert (await blobs.read_range(ANNA, kept, 0, 1000))[0] == b"a" * 300
+    # Bert has his newest four, each whole.
+    assert [blobs.describe(BERT, each).complete for each in made[-4:]] == [True] * 4
+    with pytest.raises(NotFound):
+        blobs.describe(BERT, made[-5])
+    # An output larger than the share is cut, and says so.
+    long = await make(blobs, b"b" * 900, BERT)
+    assert (blobs.describe(BERT, long).size_bytes, blobs.describe(BERT, long).complete) == (400, False)
+    # Where all is full, expired blobs of others make room, and no other ones do.
+    for name in ("c", "d"):
+        await make(blobs, b"c" * 400, Caller(name, Role.OPERATOR))
+    assert blobs.describe(ANNA, kept).complete
+    clock.now_s += 3600
+    assert blobs.describe(BERT, await make(blobs, b"b" * 400, BERT)).complete
+    await blobs.close()
+
+
+@pytest.mark.requirement("fault.S7.blobs")
+async def test_without_a_share_one_caller_fills_all_room(tmp_path: Path) -> None:
+    """The negative control: the share leaves room for the next caller."""
+    blobs = Blobs(tmp_path, total=1000, share=1000)
+    await make(blobs, b"b" * 1000, BERT)
+    assert not blobs.describe(ANNA, await make(blobs, b"a")).complete
     await blobs.close()

@@ -4,13 +4,14 @@ import hashlib
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from mcp_ssh.errors import ToolError
 from mcp_ssh.probes.answers import Asked
 from mcp_ssh.probes.file_transfer import Raced, ask_receive
-from tests.unit.files_host import MIB, ShellHost, host, shell, user
+from tests.unit.files_host import MIB, ShellHost, host, shadow, shell, user
 
 __all__ = ["host", "shell", "user"]
 
@@ -45,25 +46,38 @@ class Upload:
         self.asked.answer(out, err)
 
 
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.mark.requirement("fault.C3")
 @pytest.mark.parametrize("there", [True, False])
-def test_of_two_uploads_at_once_the_first_to_end_stands_whole(host: ShellHost, there: bool) -> None:
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_of_two_uploads_at_once_the_first_to_end_stands_whole(host: ShellHost, tmp_path: Path, there: bool) -> None:
     data = os.urandom(MIB) * (SIZE // MIB)
     whole = hashlib.sha256(data).hexdigest()
     if there:
         (host.home / "f").write_bytes(b"old")
+    # The slow one stops between two parts, where it has the partial file closed.
+    plain_path, marks = host.path, tmp_path / "marks"
+    marks.mkdir(mode=0o777)
+    marks.chmod(0o777)
+    stop = f"*seek=64*) : >{marks}/waits; until [ -e {marks}/go ]; do sleep 0.05; done ;;"
+    shadow(host, tmp_path, "dd", f'case "$*" in {stop} esac; exec "$REAL" "$@"')
     slow = Upload(host, whole)
     assert slow.first_answer() == 0
-    slow.send(data[: 18 * MIB])
-    deadline = time.monotonic() + 30
-    while not (part := list(host.home.glob(".mcp-ssh-*.part"))) or part[0].stat().st_size < 16 * MIB:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    slow.send(data[: 16 * MIB])
+    wait_for(marks / "waits")
+    host.path = plain_path
     fast = Upload(host, whole)
     fast.send(data[fast.first_answer() :])
     fast.end()
     assert hashlib.sha256((host.home / "f").read_bytes()).hexdigest() == whole
-    slow.send(data[18 * MIB :])
+    (marks / "go").touch()
+    slow.send(data[16 * MIB :])
     with pytest.raises(Raced):
         slow.end()
     assert hashlib.sha256((host.home / "f").read_bytes()).hexdigest() == whole

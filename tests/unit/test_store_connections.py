@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -16,6 +17,7 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, Refused
 from mcp_ssh.store import Store
 from mcp_ssh.store.connections import Account, saved_names
+from mcp_ssh.store.database import Database
 from mcp_ssh.store.migrations import MIGRATIONS
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import connection
@@ -288,3 +290,63 @@ def test_names_for_completion_never_fail(tmp_path: Path) -> None:
     assert saved_names(tmp_path / "nowhere") == []
     (tmp_path / "state.db").write_bytes(b"no database")
     assert saved_names(tmp_path) == []
+
+
+@pytest.mark.requirement("fault.C9.connection_query")
+async def test_a_query_reads_no_more_rows_than_its_page_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await Store.open(tmp_path)
+    async with store._database.writing() as connection:
+        await connection.executemany(
+            "INSERT INTO connections (uuid, name, category, host, username, use_agent, secrets, owner, created_at,"
+            " updated_at) VALUES (?, ?, ?, 'h', 'u', 0, '', ?, '', '')",
+            [
+                (f"{n}", f"{'Web' if n % 2 else 'db'}_{n:05}", "prod" if n % 4 else None, "ab"[n % 3 == 0])
+                for n in range(10_000)
+            ],
+        )
+    rows_read, read = 0, Database.read
+
+    async def counted(database: Database, *given: Any) -> Any:
+        nonlocal rows_read
+        rows = await read(database, *given)
+        rows_read += len(rows)
+        return rows
+
+    monkeypatch.setattr(Database, "read", counted)
+    [one], after = await store.connections.page(ADMIN, "WEB?00001", limit=10)
+    assert (one.name, after, rows_read) == ("Web_00001", None, 1)
+    names, after, rows_read = list[str](), "", 0
+    for _ in range(3):
+        found, after = await store.connections.page(ADMIN, "db*", "PR*", limit=100, after=after or "")
+        names += [each.name for each in found]
+    assert names == [f"db_{n:05}" for n in range(10_000) if n % 2 == 0 and n % 4][:300]
+    assert rows_read < 3 * 1000
+    assert len(await store.connections.query(Caller("a", Role.OPERATOR))) == 6666
+    assert len(await store.connections.query(ADMIN)) == 10_000
+    await store.close()
+
+
+@pytest.mark.requirement("fault.C9.connection_query")
+async def test_signs_that_sql_reads_otherwise_are_plain_and_case_is_ignored_beyond_ascii(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path)
+    names = ["a%b", "a_b", "a\\b", "axb", "Ärger", "ärgern", "a[b]", "İzmir", "ﬁle"]
+    for each in names:
+        await store.connections.add(ADMIN, Account(name=each, host="h", username="u"), {})
+
+    async def fit(pattern: str) -> set[str]:
+        return {each.name for each in await store.connections.query(ADMIN, pattern)}
+
+    assert await fit("a%b") == {"a%b"}
+    assert await fit("a_b") == {"a_b"}
+    assert await fit("a\\b") == {"a\\b"}
+    assert await fit("a?b") == {"a%b", "a_b", "a\\b", "axb"}
+    assert await fit("ÄRGER*") == {"Ärger", "ärgern"}
+    assert await fit("*ZMIR") == {"İzmir"}
+    assert await fit("a[x]b") == {"axb"}
+    assert await fit("*") == set(names)
+    pages, after = list[str](), ""
+    while after is not None:
+        found, after = await store.connections.page(ADMIN, limit=2, after=after)
+        pages += [each.name for each in found]
+    assert sorted(pages) == sorted(names)
+    await store.close()

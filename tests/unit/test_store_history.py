@@ -1,6 +1,7 @@
 """History: every call is on record, in order, within bounds, and recording never holds a call up."""
 
 import asyncio
+import itertools
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -208,3 +209,51 @@ async def test_a_number_is_never_given_to_two_rows(tmp_path: Path) -> None:
     await store.close()
     with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
         assert connection.execute("SELECT seq FROM history").fetchall() == [(4,)]
+
+
+@pytest.mark.requirement("fault.C9.history")
+async def test_a_history_is_paged_by_number_and_bounded_by_an_end_time(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path)
+    for each in range(10):
+        await store.history.record(row(id=str(each), at=f"2026-11-22T12:00:0{each}Z", caller="ab"[each % 2]))
+    await store.history.flush()
+    pages, before = list[str](), None
+    while page := await store.history.page(4, before=before):
+        pages.append("".join(each.id for _, each in page))
+        before = page[-1][0]
+    assert pages == ["9876", "5432", "10"]
+    end = datetime(2026, 11, 22, 12, 0, 5, tzinfo=UTC)
+    assert "".join(each.id for _, each in await store.history.page(9, until=end, caller="a")) == "420"
+    start = datetime(2026, 11, 22, 12, 0, 3, tzinfo=UTC)
+    assert "".join(each.id for _, each in await store.history.page(9, since=start, until=end)) == "43"
+    await store.close()
+
+
+@pytest.mark.requirement("fault.C9.trimming")
+async def test_a_history_far_over_its_bound_is_trimmed_in_small_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await Store.open(tmp_path, Kept(rows=100_000))
+    for each in range(12_000):
+        await store.history.record(row(id=str(each)))
+    await store.close()
+    steps, drop = list[int](), Chain.drop
+
+    async def counted(chain: Chain, connection: Any, up_to: int) -> Any:
+        steps.append(up_to)
+        return await drop(chain, connection, up_to)
+
+    monkeypatch.setattr(Chain, "drop", counted)
+    store = await Store.open(tmp_path, Kept(rows=100))
+    batches = 0
+    while len(await store.history.list(1000)) > 103:
+        await store.history.record(row(id=f"new {batches}"))
+        await store.history.flush()
+        batches += 1
+        assert batches < 20
+    assert max(after - before for before, after in itertools.pairwise([0, *steps])) <= history.TRIM_STEP_ROWS
+    # Other writers get the lock between the steps of one batch, and batches between those of others.
+    assert batches > 1
+    verdict = await store.history.verify()
+    assert (verdict.problems, verdict.checked) == ([], len(await store.history.list(1000)))
+    await store.close()

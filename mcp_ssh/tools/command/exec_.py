@@ -64,8 +64,14 @@ class Executed(Result):
     truncated: bool | None = Field(default=None, description="True where output was cut.")
     stdout_bytes: int | None = Field(default=None, description="Size of a cut stdout.")
     stderr_bytes: int | None = Field(default=None, description="Size of a cut stderr.")
-    stdout_blob: str | None = Field(default=None, description="Blob with all of a cut stdout, for blob_read.")
-    stderr_blob: str | None = Field(default=None, description="Blob with all of a cut stderr, for blob_read.")
+    stdout_blob: str | None = Field(default=None, description="Blob of a cut stdout, for blob_read.")
+    stderr_blob: str | None = Field(default=None, description="Blob of a cut stderr, for blob_read.")
+    stdout_blob_bytes: int | None = Field(
+        default=None, description="Set where stdout_blob has only so many bytes, the first ones."
+    )
+    stderr_blob_bytes: int | None = Field(
+        default=None, description="Set where stderr_blob has only so many bytes, the first ones."
+    )
     invalid_utf8: bool | None = Field(
         default=None, description="True where bytes that are not UTF-8 were replaced; base64 keeps them."
     )
@@ -126,10 +132,14 @@ def _say_cut(result: Executed, out: Capture, err: Capture) -> None:
         result.truncated, result.stdout_bytes = True, out.total
         if out.blob:
             result.stdout_blob = out.blob.id
+            if out.blob.size_bytes < out.total:
+                result.stdout_blob_bytes = out.blob.size_bytes
     if err.truncated:
         result.truncated, result.stderr_bytes = True, err.total
         if err.blob:
             result.stderr_blob = err.blob.id
+            if err.blob.size_bytes < err.total:
+                result.stderr_blob_bytes = err.blob.size_bytes
 
 
 def _shown(capture: Capture, encoding: Encoding) -> str:
