@@ -20,7 +20,8 @@ _PLACE = re.compile(r"\{\{(\w+)\}\}")
 _ROLES = {
     Role.VIEWER: "connects, looks, reads; changes no machine",
     Role.OPERATOR: "changes machines, runs commands, accepts host keys, saves connections",
-    Role.ADMIN: "sees and uses other callers' sessions and connections, and the owner's identities",
+    Role.ADMIN: "sees other callers' sessions and connections and uses them by id, and the owner's identities;"
+    " a token that is bound to hosts is at most an operator",
 }
 
 

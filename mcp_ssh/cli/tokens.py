@@ -25,7 +25,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--host",
         action="append",
         metavar="PATTERN",
-        help="only for machines whose name fits, such as '*.example.org'; again for more, '!PATTERN' for exceptions",
+        help="only for machines whose name fits, such as '*.example.org'; again for more, '!PATTERN' for exceptions;"
+        " such a token is at most an operator",
     )
     listing = actions.add_parser("list", help="names, roles, machines and last use of all tokens")
     listing.add_argument("--json", action="store_true", help="as JSON")
@@ -60,7 +61,9 @@ async def _add(store: "Store", parsed: argparse.Namespace) -> None:
     from mcp_ssh.tool import Role
 
     token, secret = await store.tokens.create(parsed.name, Role[parsed.role.upper()], parsed.host)
-    say(f"token {token.name} ({parsed.role}); this is the only time it is shown:")
+    limited = parsed.host is not None and token.role is Role.ADMIN
+    role = "operator, as it is bound to hosts" if limited else parsed.role
+    say(f"token {token.name} ({role}); this is the only time it is shown:")
     print(secret, flush=True)
 
 

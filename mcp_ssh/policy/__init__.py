@@ -51,9 +51,10 @@ def allow(tool: AnyTool, caller: Caller, *, read_only: bool) -> None:
             hint="use a tool that only reads, or start the server without --read-only",
         )
     if caller.role < tool.role:
+        bound = "" if caller.hosts is None else "; a token with --host is at most an operator"
         raise Refused(
             f"{tool.name} needs the role {tool.role.name.lower()}; this token has {caller.role.name.lower()}",
-            hint=f"use a token with the role {tool.role.name.lower()} (mcp-ssh token add NAME --role ROLE)",
+            hint=f"use a token with the role {tool.role.name.lower()} (mcp-ssh token add NAME --role ROLE){bound}",
         )
 
 

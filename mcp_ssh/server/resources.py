@@ -100,6 +100,7 @@ class Resources:
 
     async def complete(self, params: types.CompleteRequestParams, call: McpCall) -> types.Completion:
         """What an argument of an address, or of a prompt, may go on as. Nothing is connected to for that."""
+        await self._app.live.refresh()
         name, typed = params.argument.name, params.argument.value
         if name in _MACHINES:
             return _completion(await self._machines(call.caller), typed)

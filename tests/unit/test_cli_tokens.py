@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.unit.cli_kit import run
 
 
@@ -45,3 +47,14 @@ async def test_a_new_token_is_an_operator_unless_said_otherwise(tmp_path: Path) 
     await run("token", "add", "someone", home=tmp_path)
     [described] = json.loads((await run("token", "list", "--json", home=tmp_path)).out)
     assert described["role"] == "operator"
+
+
+@pytest.mark.requirement("fault.S9")
+@pytest.mark.parametrize(
+    ("options", "says"), [(("--host", "web*"), "(operator, as it is bound to hosts)"), ((), "(admin)")]
+)
+async def test_a_new_token_that_is_bound_to_hosts_is_said_to_be_no_admin(
+    tmp_path: Path, options: tuple[str, ...], says: str
+) -> None:
+    made = await run("token", "add", "ci", "--role", "admin", *options, home=tmp_path)
+    assert says in made.err
