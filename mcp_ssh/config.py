@@ -53,7 +53,8 @@ class ServerConfig(Area):
     debug: bool = Field(default=False, description="Log at DEBUG level, whatever logging.level says.")
     auth_mode: Literal["token", "none"] = Field(
         default="token",
-        description="`token`: every call needs a bearer token. `none`: anyone on this machine; loopback only.",
+        description="`token`: every call needs a bearer token. `none`: every program on this machine may call, and no"
+        " page of another site; loopback only.",
     )
     behind_proxy: bool = Field(
         default=False, description="A TLS-terminating proxy stands in front, so a non-loopback address may be bound."
