@@ -1,12 +1,15 @@
 """Closing what hangs: on dead links everything ends side by side, within one bound for all."""
 
+import gc
+import tracemalloc
+
 import anyio
 import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.ssh import pool
-from mcp_ssh.tools import session, tunnel
+from mcp_ssh.tools import session, shell, tunnel
 from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected
@@ -23,6 +26,29 @@ async def listening(app: App, session_id: str, who: DirectCall, count: int) -> N
     wanted = {"session_id": session_id, "remote_port": 0, "local_host": "127.0.0.1", "local_port": 1}
     for _ in range(count):
         await dispatch(app, tunnel.remote, wanted, who)
+
+
+@pytest.mark.requirement("fault.C9.scrollback")
+async def test_lost_sessions_keep_the_end_of_what_their_shells_printed_and_no_more(app: App, deb: Host) -> None:
+    who = DirectCall(caller())
+    await connected(app, deb, "root", who)  # what is loaded once does not count
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for user in USERS[1:4]:
+            on = {"session_id": await connected(app, deb, user, who)}
+            live = app.sessions.find(who.caller, on["session_id"])
+            text = "seq 1 330000; echo las''t words"
+            await dispatch(app, shell.exec_, {**on, "command": text, "timeout": 60}, who)
+            await in_thread(deb.console, ["pkill", "-KILL", "-u", user, "sshd"])
+            with anyio.fail_after(10):
+                await live.link.connection.wait_closed()
+            read = await dispatch(app, shell.read, {**on, "offset": -1000}, who)
+            assert "last words" in str(read)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - before < 3 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.requirement("fault.C8")
