@@ -1,7 +1,9 @@
 """Closing what hangs: on dead links everything ends side by side, within one bound for all."""
 
+import contextlib
 import gc
 import tracemalloc
+from collections.abc import Generator
 
 import anyio
 import pytest
@@ -19,6 +21,14 @@ TUNNELS = 20
 USERS = ("root", "ops", "nopass", "dev", "dash", "noisy")
 ALL_WITHIN_S = 10.0
 """Each closing takes 4 s on a dead link: 2 for its tunnels, 2 for its connection."""
+
+
+@contextlib.contextmanager
+def within_the_bound() -> Generator[None]:
+    """Fail if the block takes longer; what closes is shielded, so a deadline could not cut it short."""
+    began = anyio.current_time()
+    yield
+    assert anyio.current_time() - began < ALL_WITHIN_S
 
 
 async def listening(app: App, session_id: str, who: DirectCall, count: int) -> None:
@@ -57,7 +67,7 @@ async def test_twenty_tunnels_on_a_dead_link_close_within_one_bound(app: App, de
     session_id = await connected(app, deb, "dev", who)
     await listening(app, session_id, who, TUNNELS)
     await in_thread(deb.cut)
-    with anyio.fail_after(ALL_WITHIN_S):
+    with within_the_bound():
         await dispatch(app, session.disconnect, {"session_id": session_id}, who)
 
 
@@ -67,7 +77,7 @@ async def test_a_server_that_stops_closes_tunnels_on_dead_links_within_one_bound
     for user in USERS[:3]:
         await listening(app, await connected(app, deb, user, who), who, 4)
     await in_thread(deb.cut)
-    with anyio.fail_after(ALL_WITHIN_S):
+    with within_the_bound():
         await app.sessions.close_all()
 
 
@@ -84,9 +94,9 @@ async def test_sessions_of_a_revoked_token_close_side_by_side(
     async def nobody() -> set[str]:
         return set()
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(app.sessions.tend, nobody)
-        with anyio.fail_after(ALL_WITHIN_S):
+    with within_the_bound():
+        async with anyio.create_task_group() as group:
+            group.start_soon(app.sessions.tend, nobody)
             while app.sessions.seen_by(who.caller):
                 await anyio.sleep(0.05)
-        group.cancel_scope.cancel()
+            group.cancel_scope.cancel()
