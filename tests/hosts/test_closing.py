@@ -75,7 +75,7 @@ async def test_twenty_tunnels_on_a_dead_link_close_within_one_bound(app: App, de
 async def test_a_server_that_stops_closes_tunnels_on_dead_links_within_one_bound(app: App, deb: Host) -> None:
     who = DirectCall(caller())
     for user in USERS[:3]:
-        await listening(app, await connected(app, deb, user, who), who, 4)
+        await listening(app, await connected(app, deb, user, who), who, 8)
     await in_thread(deb.cut)
     with within_the_bound():
         await app.sessions.close_all()
@@ -87,7 +87,7 @@ async def test_sessions_of_a_revoked_token_close_side_by_side(
 ) -> None:
     who = DirectCall(caller("token", owner=False))
     for user in USERS:
-        await listening(app, await connected(app, deb, user, who), who, 1)
+        await listening(app, await connected(app, deb, user, who), who, 2)
     await in_thread(deb.cut)
     monkeypatch.setattr(pool, "LOOK_S", 0.01)
 
