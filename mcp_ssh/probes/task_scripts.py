@@ -50,22 +50,36 @@ t_alive() {
     set -- "$2" ${t_line##*) }
     [ "$2" != Z ] && [ "$2" != X ] && [ "${21}" = "$1" ]
 }
+t_stamp() {
+    t_line=
+    while IFS= read -r t_part || [ -n "$t_part" ]; do t_line=$t_part; done 2>/dev/null <"/proc/$1/stat"
+    set -- ${t_line##*) }
+    echo "${20:-0}"
+}
+# A container that is started again has the same boot, and another first process.
+t_read_boot() {
+    t_boot=
+    IFS= read -r t_boot 2>/dev/null </proc/sys/kernel/random/boot_id
+    t_boot=$t_boot.$(t_stamp 1)
+}
 t_living() {
     [ $# = 7 ] || return 0
     if [ "$5" = "$t_boot" ]; then
         if t_alive "$3" "$4" || t_alive "$1" "$2"; then t_word=running; fi
     elif [ "$7" != "$(uname -n)" ]; then
         t_word=elsewhere
+    else
+        t_gone=restarted
     fi
 }
 t_look() {
-    t_run= t_end= t_boot= t_cookie= t_word=lost
-    IFS= read -r t_boot 2>/dev/null </proc/sys/kernel/random/boot_id
+    t_run= t_end= t_cookie= t_gone= t_word=lost
+    t_read_boot
     IFS= read -r t_run 2>/dev/null <run
     IFS= read -r t_cookie 2>/dev/null <cookie
     t_living $t_run
     IFS= read -r t_end 2>/dev/null <end && t_word=ended
-    t_flags=
+    t_flags=$t_gone
     for t_flag in cancelled output.cut error.cut output.open error.open; do
         [ ! -e "$t_flag" ] || t_flags="$t_flags $t_flag"
     done
@@ -176,12 +190,6 @@ t_clock() {
     echo "$t_now"
 }
 t_nap() { sleep 0.05 2>/dev/null || sleep 1; }
-t_stamp() {
-    t_line=
-    while IFS= read -r t_part || [ -n "$t_part" ]; do t_line=$t_part; done 2>/dev/null <"/proc/$1/stat"
-    set -- ${t_line##*) }
-    echo "${20:-0}"
-}
 t_drop() {
     t_keep=$2 t_at=$3
     set -- "$1".[0-9]*
@@ -226,8 +234,8 @@ exec 3>&1 >/dev/null 2>&1
     eval "$7"
     exec "$1" "$2" -c "${8%.}"
 ) <stdin >output.pipe 2>error.pipe 3>&- &
-t_pid=$! t_boot=
-IFS= read -r t_boot </proc/sys/kernel/random/boot_id
+t_pid=$!
+t_read_boot
 printf "%s %s %s %s %s %s %s\n" \
     "$t_pid" "$(t_stamp "$t_pid")" $$ "$(t_stamp $$)" "$t_boot" "$9" "$(uname -n)" 1<>run.new &&
     mv -f run.new run && echo "started $9 $t_pid" >&3 || kill -KILL "$t_pid"

@@ -51,10 +51,12 @@ class Seen:
     """A task as its folder on the machine shows it.
 
     Attributes:
-        status: `lost` where it did not end by itself and does not run: the machine was restarted, or its keeper killed.
+        status: `lost` where it did not end by itself, was not cancelled and does not run: the machine was restarted, or
+            its keeper killed.
         pid: Of the command, while it runs.
         open: Whether a process may still write to one of the streams.
         cut: Whether output was dropped because the disk was full.
+        restarted: Whether the machine was restarted since it began, so that nothing of it runs.
     """
 
     id: str
@@ -67,6 +69,7 @@ class Seen:
     pid: int | None
     open: bool
     cut: bool
+    restarted: bool
     output: Piece
     error: Piece
 
@@ -193,15 +196,18 @@ def _seen(task_id: str, facts: str, output: bytes = b"", error: bytes = b"") -> 
         pid=pid if word == "running" else None,
         open=any(each.endswith(".open") for each in said),
         cut=any(each.endswith(".cut") for each in said),
+        restarted="restarted" in said,
         output=Piece(out_start, out_total, output),
         error=Piece(err_start, err_total, error),
     )
 
 
 def _status(word: str, *, cancelled: bool) -> TaskStatus:
-    if word == "ended":
-        return "cancelled" if cancelled else "completed"
-    return "running" if word == "running" else "lost"
+    if word == "running":
+        return "running"
+    if cancelled:  # its keeper may have been killed before it could write the end down
+        return "cancelled"
+    return "completed" if word == "ended" else "lost"
 
 
 def _run(line: str) -> tuple[int | None, float | None]:

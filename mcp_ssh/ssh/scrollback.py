@@ -35,6 +35,12 @@ class Scrollback:
         self.last_at = anyio.current_time()
         self.tell()
 
+    def trim(self, kept: int) -> None:
+        """Keep only so many bytes at the end."""
+        surplus = max(0, len(self._kept) - kept)
+        self._kept = bytearray(self._kept[surplus:])  # one that only shrinks keeps its memory
+        self.start += surplus
+
     def tell(self) -> None:
         """Wake who waits for news."""
         self._news.set()

@@ -38,6 +38,9 @@ SETTLE_S = 0.1
 QUIET_S = 0.35
 """A line that asks for something and has stood for so long is waited at."""
 
+LOST_BYTES = 64 * 1024
+"""Bytes that are kept of what one printed that was lost with its connection."""
+
 State = Literal["open", "ended", "lost"]
 
 
@@ -172,7 +175,14 @@ class Shell:
         self.state = "ended" if channel is not None and channel.exited else "lost"
         self.exit_code = channel.exit_status if channel is not None else None
         self.scrollback.add(self._start_line.rest())
+        if self.state == "lost":
+            self._shrink()
         self._started.set()
+
+    def _shrink(self) -> None:
+        """Keep only the last of what it printed: sessions whose connection was lost may be remembered for long."""
+        self.scrollback.trim(LOST_BYTES)
+        self._screen, self._drawn = Screen(self.terminal.columns, self.terminal.rows), 0
 
     def _no_start(self) -> ToolError:
         said = self.scrollback.slice(0)

@@ -159,6 +159,8 @@ async def cancel(session: Session, caller: Caller, task_id: str) -> tuple[Stoppe
     sweep = kill.sweep(Target(before.cookie, before.pid, 0.0))
     said = await place.run(probe.ask_cancel(task_id, before.cookie, sweep), timeout_s=SWEEP_S)
     stopped = kill.parse(said.stdout)[0]
+    if before.status == "lost" and not before.restarted and not stopped.found:
+        stopped = Stopped(ended=None)  # what kept it is gone, and nothing that was seen was ended
     wait_s = SETTLE_S if stopped.ended else 0.0
     return stopped, await look(session, caller, task_id, output=END, error=END, wait_s=wait_s)
 
