@@ -71,7 +71,8 @@ async def test_a_process_whose_name_holds_a_newline_is_listed(app: App, every: H
     way = Direct(app)
     on = await opened(way, app, every)
     # A shell that gives itself the name, and then waits for a line that does not come.
-    odd = r"printf 'x\n1 (b) R' >/proc/$$/comm; echo $$ >/tmp/odd; read line </tmp/hold"
+    name = r"printf 'x\n1 (b) R' >/tmp/name; dd if=/tmp/name of=/proc/$$/comm bs=64 2>/dev/null"
+    odd = f"{name}; echo $$ >/tmp/odd; read line </tmp/hold"
     await outside(every, f"rm -f /tmp/hold /tmp/odd; mkfifo /tmp/hold; sh -c {quote(odd)} >/dev/null 2>&1 &")
     try:
         pid = int(await outside(every, "until [ -s /tmp/odd ]; do sleep 0.05; done; cat /tmp/odd"))
@@ -81,7 +82,7 @@ async def test_a_process_whose_name_holds_a_newline_is_listed(app: App, every: H
         assert found[pid]["user"] == "root"
         assert found[1]["ppid"] == 0
     finally:
-        await outside(every, "kill $(cat /tmp/odd); rm -f /tmp/hold /tmp/odd")
+        await outside(every, "kill $(cat /tmp/odd); rm -f /tmp/hold /tmp/odd /tmp/name")
 
 
 @pytest.mark.requirement("fault.R14")
