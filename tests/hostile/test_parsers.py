@@ -48,11 +48,11 @@ from mcp_ssh.ssh import become, connect
 from mcp_ssh.tools.setup import running
 
 ROOT = Path(__file__).parents[2] / "mcp_ssh"
-SMALL, LARGE = 8 * 1024, 32 * 1024
+SMALL, LARGE = 4 * 1024, 16 * 1024
 FASTER = 9.0
 """Four times the text takes about four times as long, and sixteen times if every part is compared with every other."""
 
-MEASURABLE_S = 0.03
+MEASURABLE_S = 0.02
 
 PUMPS = (
     " ", "\n", "a", "1", "-", "@", '"', "'", "\\", "\0", "\r", "\t", "a ", "1 ", "/\n", "a\n", "1:\n", "\0a\n", "a\0",
@@ -182,6 +182,7 @@ CASES: dict[str, Run] = {
     "probes.file_tree:parse_count": _answer(file_tree.parse_count),
     "probes.file_write:parse_write": lambda text: file_write.parse_write(text.encode()),
     "probes.files:parse_list": lambda text: files.parse_list(text.encode()),
+    "probes.files:parse_entry": lambda text: files.parse_entry(text.encode()),
     "probes.files:parse_stat": _answer(files.parse_stat),
     "probes.files:parse_read": _answer(files.parse_read),
     "probes.following:Followed.feed": _followed,
