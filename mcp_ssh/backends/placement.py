@@ -60,19 +60,23 @@ def _apart(one: FilterRule, other: FilterRule) -> bool:
     """Whether no packet can match both; where that cannot be told, one may."""
     if "all" not in {one.protocol, other.protocol} and one.protocol != other.protocol:
         return not (one.protocol + other.protocol).count("!")
-    if one.ports and other.ports and not _ports(one.ports) & _ports(other.ports):
+    if one.ports and other.ports and not _overlap(_ports(one.ports), _ports(other.ports)):
         return True
     return _far(one.source, other.source) or _far(one.destination, other.destination)
 
 
-def _ports(text: str) -> set[int]:
-    if text.startswith("!"):
-        return set(range(65536))
-    found: set[int] = set()
+def _ports(text: str) -> list[tuple[int, int]]:
+    """First and last port of each range; what cannot be read may be any port."""
+    found: list[tuple[int, int]] = []
     for part in text.split(","):
         first, _, last = part.partition(":")
-        found.update(range(int(first), int(last or first) + 1))
+        known = first.isdecimal() and (last or first).isdecimal() and len(part) < 12
+        found.append((int(first), int(last or first)) if known else (0, 65535))
     return found
+
+
+def _overlap(some: list[tuple[int, int]], others: list[tuple[int, int]]) -> bool:
+    return any(first <= to and start <= last for first, last in some for start, to in others)
 
 
 def _far(one: str | None, other: str | None) -> bool:

@@ -1,10 +1,11 @@
 """Looking at a machine's packet filter: which there is, and its rules."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal
 
+import anyio.to_thread
 from pydantic import Field
 
 from mcp_ssh.backends.filter_rules import Family, FilterRule, RuleSet, Table, Zone
@@ -137,7 +138,7 @@ async def rules(host: Session, params: Listing, call: Call) -> Listed:
     families, absent = drop_absent_family(parts, families)
     heard = {family: heard_of(parts, family) for family in families}
     tables: dict[Family, Table] = {family: firewall.table(parts, family) for family in families}
-    others = [each for family in families for each in find_other_rule_sets(parts, family, firewall.name)]
+    others = await read_other_rule_sets(parts, families, firewall.name)
     listed = Listed(
         backend=firewall.name,
         success=all(each.exit_code == 0 for each in heard.values()),
@@ -158,6 +159,15 @@ def drop_absent_family(
     if "no_ipv6" not in parts or "ipv4" not in families:
         return families, {}
     return ("ipv4",), {"note": "the machine has no IPv6, so there are only rules of IPv4"}
+
+
+async def read_other_rule_sets(parts: Mapping[str, str], families: Iterable[Family], own: str) -> list[RuleSet]:
+    """Find the rule sets beside the firewall's own, in a thread: there may be ten thousand rules."""
+
+    def find() -> list[RuleSet]:
+        return [each for family in families for each in find_other_rule_sets(parts, family, own)]
+
+    return await anyio.to_thread.run_sync(find)
 
 
 def overruled(
