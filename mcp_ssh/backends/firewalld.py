@@ -75,11 +75,13 @@ undo() {
     fi
     differ now old | put add
     differ old now | put remove
+    are_back
 }
+are_back() { [ "$(listed | flat | sort)" = "$(sort "$dir/old")" ]; }
 withdraw() {
     [ -s "$dir/firewalld" ] || return 0
     undo
-    if [ "$(listed | flat | sort)" = "$(sort "$dir/old")" ]; then : >"$dir/withdrawn"; else : >"$dir/torn"; fi
+    if are_back; then : >"$dir/withdrawn"; else : >"$dir/torn"; fi
 }
 """
 

@@ -25,7 +25,8 @@ class Firewall(Protocol):
 
     Attributes:
         functions: Shell functions of a family, `$1`, in a folder `$dir`: `state` says what the rules are, `keep` keeps
-            them, `undo` puts back what was kept, `withdraw` undoes at once what failed halfway.
+            them, `undo` puts back what was kept and fails where it cannot, `withdraw` undoes at once what failed
+            halfway.
     """
 
     @property
@@ -123,7 +124,7 @@ tell() {
         part "${family}_code"; cat "$dir/$family.code"
         part "${family}_text"; cat "$dir/$family.text"
     done
-    for word in result changed unkept called_off armed withdrawn torn disarmed fired undone; do
+    for word in result changed unkept called_off armed withdrawn torn disarmed fired undone unrestored; do
         [ ! -e "$dir/$word" ] || part "$word"
     done
     [ ! -e "$dir/called_off" ] || rm -rf "$dir"
@@ -200,7 +201,7 @@ passed=0
 while [ -e "$dir/armed" ] && [ "$passed" -lt "$seconds" ]; do sleep 1; passed=$((passed + 1)); done
 if mv "$dir/armed" "$dir/fired" 2>/dev/null; then
     kill -TERM "$worker" 2>/dev/null; wait "$worker"
-    for family in $families; do undo "$family"; done
+    for family in $families; do undo "$family" || : >"$dir/unrestored"; done
     : >"$dir/undone"
 fi
 linger

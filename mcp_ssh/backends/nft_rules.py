@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 
 from mcp_ssh.backends.filter_rules import Family, FilterRule, RuleSet
 
-_LIMIT = 262_144
+LIMIT = 262_144
+"""How many bytes of a program's rules are read."""
 
 # The rules of the other variant of iptables and of nft, as far as there are any. `iptables-save` without a table lists
 # what there is; `iptables-legacy -S` would create the tables that it reads.
 SCRIPT = rf"""
 read_others() {{
-    part "$1"; "$2" $3 2>/dev/null </dev/null | head -c {_LIMIT}
+    part "$1"; "$2" $3 2>/dev/null </dev/null | head -c {LIMIT}
 }}
 part variant; iptables --version 2>/dev/null
 case $(iptables --version 2>/dev/null) in *nf_tables*) other=legacy ;; *) other=nft ;; esac

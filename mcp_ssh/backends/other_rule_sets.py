@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mcp_ssh.backends.filter_rules import Family, FilterRule, RuleSet, Table
 from mcp_ssh.backends.iptables import parse
-from mcp_ssh.backends.nft_rules import parse_nft
+from mcp_ssh.backends.nft_rules import LIMIT, parse_nft
 from mcp_ssh.backends.placement import place_of
 
 _CHAINS = ("INPUT", "OUTPUT", "FORWARD")
@@ -35,6 +35,10 @@ def find_other_rule_sets(parts: Mapping[str, str], family: Family, own: str) -> 
         own_table = own == "firewalld" and each.table.endswith(" firewalld")
         if not own_table and not (kept_by_iptables and _is_from_iptables(each)):
             found.append(each)
+    cut = {f"{program}_legacy", f"{program}_nft", "nft"} & {
+        name for name, text in parts.items() if len(text) >= LIMIT - 4
+    }
+    found += [_unread(name.replace("_", "-"), family, chain) for name in sorted(cut) for chain in _CHAINS]
     dropping = _find_dropping_chains(found)
     reduced = [_reduce(each, dropping[each.program, each.table]) for each in found if each.chain]
     return [each for each in reduced if each.policy == "DROP" or any(_drops(rule) for rule in each.rules)]
@@ -74,6 +78,12 @@ def _parse_saved(text: str, family: Family, program: str) -> list[RuleSet]:
         RuleSet(program, "filter", family, _hook_of(name), name, table.policies.get(name, ""), tuple(rules))
         for name, rules in by_chain.items()
     ]
+
+
+def _unread(program: str, family: Family, chain: str) -> RuleSet:
+    """What stands for the rules that are too many to be read: any of them may drop any packet."""
+    rule = FilterRule(family, chain, 0, "there are more rules than are read", target="DROP", more=True)
+    return RuleSet(program, "any", family, chain, chain, "", (rule,))
 
 
 def _hook_of(chain: str) -> str:

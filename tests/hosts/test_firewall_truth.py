@@ -116,3 +116,20 @@ async def test_rules_are_saved_only_where_something_puts_them_back_at_boot(app: 
     finally:
         await console(sysv, "mv /usr/sbin/update-rc.real /usr/sbin/update-rc.d")
         await console(sysv, "rm -rf /etc/iptables /etc/init.d/mcp-ssh-firewall /etc/rc?.d/*mcp-ssh-firewall")
+
+
+@pytest.mark.requirement("fault.C2")
+async def test_old_rules_count_as_back_only_where_the_machine_could_put_them_back(
+    app: App, deb: Host, wrapped: Any
+) -> None:
+    way = Direct(app)
+    on = {**await opened(way, app, deb, "root"), "port": 22, "ip_version": "ipv4", "rollback_s": 3}
+    try:
+        back = await way.call(firewall.block_port, on)
+        assert (back["success"], back["rolled_back"], back["changed"]) == (False, True, False)
+        await wrapped("iptables-restore", '/usr/sbin/iptables-restore "$@"; exit 1')
+        unclear = await way.call(firewall.block_port, on)
+        assert (unclear["success"], unclear["rolled_back"], unclear["changed"]) == (False, False, True)
+        assert "could not put all of its old rules back" in unclear["error"]
+    finally:
+        await console(deb, OPEN)

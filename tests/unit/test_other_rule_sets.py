@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mcp_ssh.backends.filter_rules import Family, FilterRule
-from mcp_ssh.backends.nft_rules import parse_rule
+from mcp_ssh.backends.nft_rules import LIMIT, parse_rule
 from mcp_ssh.backends.other_rule_sets import explain_overruling, find_other_rule_sets
 
 OPEN = FilterRule("ipv4", "INPUT", 0, "", target="ACCEPT", protocol="tcp", ports="9999")
@@ -119,3 +119,8 @@ def test_a_rule_of_nft_is_read_into_fields() -> None:
     )  # fmt: skip
     assert parse_rule("ip saddr 10.0.0.0/8 drop", "ipv6", "input", 1).more
     assert parse_rule("tcp dport @ports drop", "ipv4", "input", 1).more
+
+
+def test_rules_that_are_too_many_to_be_read_may_drop_anything() -> None:
+    text = NFT % ("accept", "tcp dport 22 drop\n\t\t" * 20_000)
+    assert explained(nft=text[:LIMIT]) == ["nft, table any, chain INPUT: there are more rules than are read"]

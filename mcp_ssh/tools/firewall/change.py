@@ -55,7 +55,9 @@ class Changing(Planned):
 
 class Changed(Result):
     backend: str = Field(description="iptables or firewalld.")
-    success: bool = Field(description="Whether it is as wanted now; of a dry run, whether it could be planned.")
+    success: bool = Field(
+        description="Whether all commands were done, or none was needed; of a dry run, whether it could be planned."
+    )
     changed: bool = Field(description="False where it was so already, where the old rules came back, and of a dry run.")
     rolled_back: bool = Field(description="Whether the change shut us out, so that the old rules came back.")
     commands: list[str] = Field(description="What was run, or would be.")
@@ -79,6 +81,14 @@ class Step:
 
 
 SHUT_OUT = "no new connection got in after the change, so the old rules came back"
+NOT_BACK = (
+    "no new connection got in after the change, and the machine could not put all of its old rules back:"
+    " read them with firewall_rules"
+)
+COMING_BACK = (
+    "no new connection got in after the change; the machine had not finished putting its old rules back when it was"
+    " last asked: read them with firewall_rules"
+)
 
 _AFTER_FAILURE = {
     "withdrawn": "the rules are as they were",
@@ -190,23 +200,30 @@ async def change(
 
 def _told(firewall: Firewall, steps: Sequence[Step], failed: Mapping[Family, Heard], said: Said) -> Changed:
     heard = {**failed, **{family: heard_after(said, family) for family in FAMILIES["both"] if f"{family}_code" in said}}
-    rolled_back = "fired" in said
+    rolled_back = is_rolled_back(said)
     wrong = [each.error or "" for each in heard.values() if each.exit_code]
     done = any(not each.exit_code for each in heard.values()) and "withdrawn" not in said
     return Changed(
         backend=firewall.name,
-        success=not wrong and not rolled_back,
-        changed=not rolled_back and (done or "torn" in said),
+        success=not wrong and "fired" not in said,
+        changed=not rolled_back and (done or "torn" in said or "fired" in said),
         rolled_back=rolled_back,
         commands=[each.command.line() for each in steps],
         ipv4=heard.get("ipv4"),
         ipv6=heard.get("ipv6"),
-        error=SHUT_OUT if rolled_back else error_of(wrong, said),
+        error=error_of(wrong, said),
     )
+
+
+def is_rolled_back(said: Said) -> bool:
+    """Whether the machine put its old rules back, as far as it said so itself."""
+    return "fired" in said and "undone" in said and "unrestored" not in said
 
 
 def error_of(wrong: Sequence[str], said: Said) -> str | None:
     """What the commands complained of, and what that left behind."""
+    if "fired" in said:
+        return SHUT_OUT if is_rolled_back(said) else NOT_BACK if "undone" in said else COMING_BACK
     after = [text for word, text in _AFTER_FAILURE.items() if word in said]
     return "; ".join([*wrong, *after]) or None
 

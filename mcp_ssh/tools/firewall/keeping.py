@@ -6,7 +6,7 @@ from mcp_ssh.backends.firewalls import Change, choose
 from mcp_ssh.params import Planned, Result
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
-from mcp_ssh.tools.firewall.change import SHUT_OUT, Changing, error_of, expect_done, heard_after
+from mcp_ssh.tools.firewall.change import Changing, error_of, expect_done, heard_after, is_rolled_back
 from mcp_ssh.tools.firewall.guard import Said, made
 from mcp_ssh.tools.firewall.rules import FAMILIES
 
@@ -58,14 +58,13 @@ async def _done(acting: Session, params: Planned, change: Change, files: list[st
     if not params.dry_run:
         expect_done(said := await made(acting, change))
     heard = [heard_after(said, family) for family in FAMILIES["both"] if f"{family}_code" in said]
-    rolled_back = "fired" in said
     wrong = error_of([each.error or "" for each in heard if each.exit_code], said)
     kept = Kept(
         backend=change.firewall.name,
-        success=not wrong and not rolled_back,
-        rolled_back=rolled_back,
+        success=not wrong,
+        rolled_back=is_rolled_back(said),
         commands=[each.line() for _, each in change.steps],
         output="\n".join(each.output for each in heard if each.output),
-        error=SHUT_OUT if rolled_back else wrong,
+        error=wrong,
     )
     return kept.model_copy(update={"files": files}) if files else kept
