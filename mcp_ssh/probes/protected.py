@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from mcp_ssh.commandline import Command, quote
 from mcp_ssh.errors import Refused, ToolError
+from mcp_ssh.hosts import pattern_matches
 from mcp_ssh.probes.answers import Answer, named
 
 OPEN = "protected() { return 1; }\ncovers() { return 1; }\nlands() { return 1; }"
@@ -36,13 +37,14 @@ def guarded(command: Command, patterns: Sequence[str]) -> Command:
 def is_protected(path: bytes, patterns: Sequence[str]) -> bool:
     """The same judgement here, for machines without a shell; the path is the real one."""
     text = path.decode("utf-8", "surrogateescape")
-    return any(_expression(each.removesuffix("/*")).match(text) for each in patterns)
+    bare = [each.removesuffix("/*") for each in patterns]
+    return any(pattern_matches(each, text) or pattern_matches(f"{each}/*", text) for each in bare)
 
 
 def may_hold(folder: bytes, patterns: Sequence[str]) -> bool:
     """Whether a folder may have something protected in it, as far as patterns tell without looking."""
     start = folder.decode("utf-8", "surrogateescape").rstrip("/") + "/"
-    return any(each.startswith(start) or re.match(r"[^*?]*[*?]", each) is not None for each in patterns)
+    return any(each.startswith(start) or _wild(each) for each in patterns)
 
 
 def refusal(path: str) -> ToolError:
@@ -57,11 +59,6 @@ def refusal(path: str) -> ToolError:
 def refused(answer: Answer) -> ToolError:
     """What the word `protected` means."""
     return refusal(answer.text or answer.path)
-
-
-def _expression(pattern: str) -> re.Pattern[str]:
-    parts = (".*" if each == "*" else "." if each == "?" else re.escape(each) for each in pattern)
-    return re.compile("".join(parts) + r"(/.*)?\Z", re.DOTALL)
 
 
 def _functions(patterns: Sequence[str]) -> str:

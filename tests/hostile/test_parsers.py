@@ -227,8 +227,6 @@ CASES: dict[str, Run] = {
 
 BOUNDED: dict[str, str] = {
     "probes.searching:SIZE": "an argument of the caller, which its parameter bounds",
-    "probes.protected:may_hold": "patterns of the owner's config",
-    "probes.protected:_expression": "patterns of the owner's config",
     "probes.protected:_case": "patterns of the owner's config",
     "probes.terminal:_digits": "a command of the caller, which its parameter bounds",
     "ssh.dialogue:_Watch._completed": "a mark of ours, literally",
