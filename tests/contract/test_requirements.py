@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.contract.requirements import REQUIREMENTS
 
 TESTS = Path(__file__).parents[1]
-MARK = re.compile(r"@pytest\.mark\.requirement\(([^)]*)\)|pytestmark = pytest\.mark\.requirement\(([^)]*)\)")
+MARK = re.compile(r"\bpytest\.mark\.requirement\(([^)]*)\)")
 
 
 def named() -> set[str]:

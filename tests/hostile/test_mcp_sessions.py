@@ -13,7 +13,7 @@ from rest_bridge.mcp_sessions import McpSessions
 from tests.unit import rest_kit
 from tests.unit.rest_kit import Served, serving
 
-pytestmark = [pytest.mark.requirement("fault.S7.mcp"), pytest.mark.requirement("fault.R17")]
+pytestmark = pytest.mark.requirement("fault.S7.mcp", "fault.R17")
 FLOOD = 1000
 ACCEPT = {"Accept": "application/json, text/event-stream"}
 INITIALIZE = {

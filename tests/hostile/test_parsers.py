@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from mcp_ssh import commandline
-from mcp_ssh.backends import detect, firewalld_rules, iptables, iptables_kept, placement, services
+from mcp_ssh.backends import detect, firewalld_rules, iptables, iptables_kept, nft_rules, placement, services
 from mcp_ssh.backends.filter_rules import FilterRule, Table
 from mcp_ssh.backends.firewalld import Firewalld
 from mcp_ssh.backends.iptables import Iptables
 from mcp_ssh.backends.packages import MANAGERS
-from mcp_ssh.backends.packages.manager import PackageManager, Said, inventory_of_lines, reason
+from mcp_ssh.backends.packages.manager import PackageManager, Said, inventory_of_lines, inventory_of_rpms, reason
 from mcp_ssh.errors import ToolError
 from mcp_ssh.probes import (
     addresses,
@@ -44,7 +44,7 @@ from mcp_ssh.probes.following import Followed
 from mcp_ssh.probes.parts import PartsAsked
 from mcp_ssh.probes.screen import Screen
 from mcp_ssh.ssh import answers as login_answers
-from mcp_ssh.ssh import become, connect
+from mcp_ssh.ssh import become, connect, key_cost
 from mcp_ssh.tools.setup import running
 
 ROOT = Path(__file__).parents[2] / "mcp_ssh"
@@ -139,6 +139,14 @@ def _of_managers() -> dict[str, Run]:
     return found
 
 
+_NFT = "table inet filter {\n\tchain input {\n\t\ttype filter hook input priority 0; policy drop;\n"
+
+
+def _cost(data: bytes) -> None:
+    with contextlib.suppress(ToolError):
+        key_cost.expect_bounded_work(data)
+
+
 CASES: dict[str, Run] = {
     "commandline:words": commandline.words,
     "commandline:unquoted": commandline.unquoted,
@@ -221,6 +229,15 @@ CASES: dict[str, Run] = {
     "ssh.connect:_SAID": lambda text: connect._SAID.search(text.encode()),  # pyright: ignore[reportPrivateUsage]
     "ssh.connect:_EXPIRED": lambda text: connect._EXPIRED.search(text.encode()),  # pyright: ignore[reportPrivateUsage]
     "tools.setup.running:_NAMED": running._NAMED.search,  # pyright: ignore[reportPrivateUsage]
+    "backends.nft_rules:parse_nft": lambda text: nft_rules.parse_nft(_NFT + text, "ipv4"),
+    "backends.nft_rules:parse_rule": lambda text: nft_rules.parse_rule(text, "ipv4", "input", 1),
+    "backends.nft_rules:_NETWORK": lambda text: nft_rules.parse_rule(f"ip saddr {text}", "ipv4", "input", 1),
+    "backends.nft_rules:_PORTS": lambda text: nft_rules.parse_rule(f"tcp dport {text}", "ipv4", "input", 1),
+    "backends.nft_rules:_QUOTED": lambda text: nft_rules.parse_rule(f'log prefix "{text}', "ipv4", "input", 1),
+    "backends.packages.manager:inventory_of_rpms": inventory_of_rpms,
+    "backends.services:_UNMET": services._UNMET.search,  # pyright: ignore[reportPrivateUsage]
+    "probes.terminal:_NO_SHELL": lambda text: terminal.prompt(text[-4096:]),
+    "ssh.key_cost:_BODY": lambda text: _cost(f"-----BEGIN OPENSSH PRIVATE KEY-----{text}".encode()),
     **_of_managers(),
 }  # fmt: skip
 """What sees a machine's text, by module and name, and how it is given it."""
@@ -233,7 +250,6 @@ BOUNDED: dict[str, str] = {
     "ssh.spare:_LOOKS": "a command of the caller, which its parameter bounds",
     "ssh.tar_stream:_PLAIN": "one header of 512 bytes",
     "tools.file.content:_octal": "an argument of the caller, which its parameter bounds",
-    "tools.setup.changing:_ARCHITECTURE": "the name of one package, which is a word of a bounded line",
     "tools.setup.running:Work._followed": "splits at a class of characters",
     "tools.firewall.rules:heard_of": "looks for words",
     "probes.file_transfer:Summed.feed": "takes the last line apart, which it bounds",
