@@ -246,7 +246,8 @@ class StartLine:
 
     It comes on standard error, or where an rc file says `exec 2>&1` on standard output. Whatever an rc file printed
     before the line stays. Standard error is held back until the line has come; where it does not come within the first
-    64 KiB (a menu instead of a shell), everything passes. Of standard output only what may be the line is held back.
+    64 KiB of a stream (a menu instead of a shell), everything of that stream passes. Of standard output only what may
+    be the line is held back.
 
     Args:
         mark: How the line starts.
@@ -261,7 +262,8 @@ class StartLine:
 
     def __init__(self, mark: bytes, *, expected: bool = True) -> None:
         self._mark = mark
-        self._over = not expected
+        self._found = not expected
+        self._err_over = self._out_over = False
         self._err = bytearray()
         self._out = bytearray()
         self._out_passed = 0
@@ -269,24 +271,24 @@ class StartLine:
 
     def feed(self, chunk: bytes) -> bytes:
         """What of standard error may pass on, now that these bytes came."""
-        if self._over:
+        if self._found or self._err_over:
             return self.rest() + chunk if self._err else chunk
         self._err += chunk
         self._take_line(self._err)
-        self._over = self._over or len(self._err) > self.LIMIT
-        return self.rest() if self._over else b""
+        self._err_over = len(self._err) > self.LIMIT
+        return self.rest() if self._found or self._err_over else b""
 
     def feed_out(self, chunk: bytes) -> bytes:
         """What of standard output may pass on, now that these bytes came."""
-        if self._over:
+        if self._found or self._out_over:
             return self.rest_out() + chunk if self._out else chunk
         self._out += chunk
         self._take_line(self._out)
-        keep = 0 if self._over else self._kept_back()
+        keep = 0 if self._found else self._kept_back()
         passed = bytes(self._out[: len(self._out) - keep])
         del self._out[: len(passed)]
         self._out_passed += len(passed)
-        self._over = self._over or self._out_passed > self.LIMIT
+        self._out_over = self._out_passed > self.LIMIT
         return passed
 
     def _take_line(self, data: bytearray) -> None:
@@ -298,7 +300,7 @@ class StartLine:
         number = bytes(data[start + len(self._mark) : end]).rstrip(b"\r")  # a terminal's line end
         self.pid = int(number) if number.isdigit() else None
         del data[start : end + 1]
-        self._over = True
+        self._found = True
 
     def _kept_back(self) -> int:
         """How many bytes at the end of standard output may be the beginning of the line."""

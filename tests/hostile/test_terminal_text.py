@@ -88,7 +88,7 @@ WORKS: dict[str, Any] = {
             {"status": "downloaded", "size": 1, "count": 2, "skipped": [NAME]}, {"local_path": f"/x/{NAME}"}, 1.0
         )
     ),
-    "verbose": lambda: cli._failed(_raised(), verbose=True),
+    "verbose": lambda: cli._failed(_raised(), verbose=True, command="exec"),
 }
 
 

@@ -56,3 +56,11 @@ def test_what_standard_error_held_passes_once_the_line_came_on_standard_output()
 def test_where_no_line_is_expected_nothing_is_held() -> None:
     line = StartLine(MARK, expected=False)
     assert (line.feed(b"a"), line.feed_out(MARK)) == (b"a", MARK)
+
+
+@pytest.mark.requirement("fault.R9")
+def test_much_output_that_is_read_first_does_not_let_the_line_pass_on_standard_error() -> None:
+    line = StartLine(MARK)
+    flood = b"0123456789\n" * 10_000
+    assert line.feed_out(flood) + line.rest_out() == flood
+    assert (line.feed(LINE + b"short\n"), line.pid) == (b"short\n", 4711)
