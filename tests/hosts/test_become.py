@@ -374,6 +374,6 @@ async def test_a_program_that_wants_something_else_is_given_up_soon(
     try:
         fault = await ops.refused({"method": "su", "password": deb.password}, timeout=600)
         assert fault.code == "permission_denied"
-        assert "Verification code" in fault.payload["message"]
+        assert "Verification code" in fault.payload["details"]["said"]
     finally:
         await outside(deb, "mv /usr/bin/su.away /usr/bin/su")
