@@ -9,6 +9,7 @@ import secrets
 from typing import Literal, get_args
 
 from mcp_ssh.errors import Conflict, InvalidInput, PermissionDenied, Refused, RemoteFailed, ToolError, Unsupported
+from mcp_ssh.printable import said_details
 from mcp_ssh.probes.answers import BEGIN, Answer, Asked, Words, ask, failure, named, packed
 from mcp_ssh.probes.file_write import PLACE, TARGET, WRITE_WORDS
 from mcp_ssh.probes.protected import GUARD
@@ -417,7 +418,7 @@ def _torn(answer: Answer) -> ToolError:
     return RemoteFailed(
         f"not all of it could be moved into {named(answer.path)}; some files are there, each whole",
         hint="see with file_list what is there",
-        details={"said": answer.text.splitlines()[:20]},
+        details=said_details(answer.text),
     )
 
 

@@ -246,7 +246,8 @@ class Attempt:
         if isinstance(error, asyncssh.ChannelOpenError):
             return self._not_tunnelled(error)
         if self.proxy is not None and isinstance(error, asyncssh.ConnectionLost | OSError):
-            return NetworkFailed(f"the ProxyCommand for {where} {await self.proxy.complaint()}")
+            how, words = await self.proxy.complaint()
+            return NetworkFailed(f"the ProxyCommand for {where} {how}", details=said_details(words))
         if isinstance(error, asyncssh.ConnectionLost):
             return NetworkFailed(f"{where} closed the connection before the login was done")
         if isinstance(error, OSError):

@@ -106,10 +106,10 @@ class Proxy:
             await asyncio.wait([self._watching], timeout=GRACE_S)
         self._hear_no_more()
 
-    async def complaint(self) -> str:
-        """Why it ended, for a message: its status and the last line it wrote."""
+    async def complaint(self) -> tuple[str, str]:
+        """How it ended, for a message, and the last line that it wrote."""
         await asyncio.wait([self._watching], timeout=GRACE_S / 2)
         status = self._process.returncode
         how = "went silent" if status is None else f"ended with status {status}"
         lines = [line.strip() for line in self._said.decode("utf-8", "replace").splitlines() if line.strip()]
-        return f"{how}: {lines[-1][:200]}" if lines else how
+        return how, lines[-1] if lines else ""

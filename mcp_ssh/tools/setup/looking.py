@@ -7,6 +7,7 @@ from mcp_ssh.backends.packages.manager import Action, Said, has_failed, reason, 
 from mcp_ssh.backends.packages.names import resolve
 from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.params import Becoming, Result
+from mcp_ssh.printable import said_details
 from mcp_ssh.probes.lines import ROW_LIMIT
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
@@ -102,7 +103,11 @@ def _refuse_failure(manager: PackageManager, said: Said) -> None:
         RemoteFailed: It said an error.
     """
     if not manager.worked(said) and has_failed(said):
-        raise RemoteFailed(f"{manager.name} failed: {reason(said.output)}", hint="see with command_exec what it says")
+        raise RemoteFailed(
+            f"{manager.name} failed",
+            hint="`details.said` has its last line; see with command_exec what it says",
+            details=said_details(reason(said.output)),
+        )
 
 
 def _unread(said: Said) -> dict[str, list[str]]:
