@@ -1,15 +1,20 @@
 """Host keys of machines: accept, list, remove, scan."""
 
+import contextlib
 from dataclasses import asdict
 from typing import Annotated, Literal
 
+import anyio.to_thread
 from pydantic import Field
 
 from mcp_ssh.app import App
+from mcp_ssh.errors import NotFound
 from mcp_ssh.hosts import canonical_host
 from mcp_ssh.params import Params, Result, ShellText
 from mcp_ssh.ssh.known_hosts import KnownHost
+from mcp_ssh.ssh.login import Logins
 from mcp_ssh.ssh.machines import find_machine
+from mcp_ssh.ssh.ssh_config import settings
 from mcp_ssh.tool import Call, Risk, tool
 
 # Plain `str`: the pattern of a type with validators of its own does not reach the schema.
@@ -145,8 +150,18 @@ async def remove(app: App, params: Remove, call: Call) -> Removed:
 
 
 class Scan(Params):
-    host: Host
-    port: Port = 22
+    host: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=255,
+            pattern=r"^[^\s,]+$",
+            description="Host name or address; or a saved connection, or an alias of ~/.ssh/config.",
+        ),
+    ]
+    port: Annotated[
+        int | None, Field(ge=1, le=65535, description="SSH port; omitted: that of the connection or alias, else 22.")
+    ] = None
     timeout: float = Field(default=10.0, gt=0, le=60, description="Seconds for all handshakes together.")
 
     def time_limit_s(self) -> float:
@@ -178,11 +193,25 @@ async def scan(app: App, params: Scan, call: Call) -> Scanned:
     if not call.caller.owner:
         app.scans.expect(call.caller.id)
         app.scans.count(call.caller.id)
-    machine = await find_machine(call.caller, app.config.security, params.host)
+    name, known_port = await _meant(app, call, params.host)
+    port = params.port or known_port
+    machine = await find_machine(call.caller, app.config.security, name)
     host = str(machine)
-    keys = await app.hostkeys.scan(host, params.port, params.timeout, machine.addresses)
+    keys = await app.hostkeys.scan(host, port, params.timeout, machine.addresses)
     return Scanned(
         host=host,
-        port=params.port,
+        port=port,
         keys=[Shown.model_validate(each, from_attributes=True) for each in keys],
     )
+
+
+async def _meant(app: App, call: Call, word: str) -> tuple[str, int]:
+    """The host and port of a saved connection or an alias that the caller may use; else the word itself and 22."""
+    if not word.isdigit():
+        with contextlib.suppress(NotFound):
+            saved = await app.store.connections.find(call.caller, word)
+            return saved.host, saved.port or 22
+    if await Logins(call.caller, app.config, app.hostkeys).alias(word):
+        found = await anyio.to_thread.run_sync(settings, word)
+        return found.hostname, found.port or 22
+    return word, 22

@@ -1,5 +1,6 @@
 """The room `hostkey`, called through dispatch as every door calls it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import InvalidInput, Refused
 from mcp_ssh.tool import AnyTool, Risk, Role
-from mcp_ssh.tools import hostkey
+from mcp_ssh.tools import connection, hostkey
 from tests.doors import DirectCall, caller
 from tests.unit.test_hostkey_check import KEY, LOOPBACK, machine, text
 
@@ -52,6 +53,19 @@ async def test_a_scan_shows_keys_and_what_they_are(app: App) -> None:
         assert await call(app, hostkey.scan, scanned) == {**scanned, "keys": [{**shown, "known": "unknown"}]}
         await call(app, hostkey.accept, {**scanned, **shown})
         assert await call(app, hostkey.scan, scanned) == {**scanned, "keys": [{**shown, "known": "trusted"}]}
+
+
+@pytest.mark.requirement("fault.N13")
+async def test_a_scan_takes_a_saved_connection_and_an_alias(app: App, tmp_path: Path) -> None:
+    async with machine(KEY) as port:
+        saved = {"name": "web1", "host": LOOPBACK, "port": port, "username": "ops", "password": "x"}
+        await call(app, connection.add, saved)
+        ssh = tmp_path / "home/.ssh"
+        ssh.mkdir(mode=0o700)
+        (ssh / "config").write_text(f"Host web2\n HostName {LOOPBACK}\n Port {port}\n")
+        for name in ("web1", "web2"):
+            found = await call(app, hostkey.scan, {"host": name})
+            assert (found["host"], found["port"], len(found["keys"])) == (LOOPBACK, port, 1)
 
 
 @pytest.mark.parametrize(
