@@ -178,8 +178,9 @@ class _CurrentRules:
 
 def _silent_shell(where: str) -> RemoteFailed:
     return RemoteFailed(
-        f"the login at {where} worked, but the account's shell does not answer",
-        hint="look at the account's rc files: one may wait for input, or start another shell",
+        f"the login at {where} worked, but the account's shell did not answer in time",
+        hint="look at the account's rc files: one may wait for input, or start another shell; if the link was lost after"
+        " the login, connect again",
     )
 
 

