@@ -179,8 +179,8 @@ class _CurrentRules:
 def _silent_shell(where: str) -> RemoteFailed:
     return RemoteFailed(
         f"the login at {where} worked, but the account's shell did not answer in time",
-        hint="look at the account's rc files: one may wait for input, or start another shell; if the link was lost after"
-        " the login, connect again",
+        hint="look at the account's rc files: one may wait for input, or start another shell; if the link"
+        " was lost after the login, connect again",
     )
 
 
