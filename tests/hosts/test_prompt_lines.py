@@ -315,11 +315,16 @@ def _set_up(host: Host, home: Path) -> None:
 
     product = [sys.executable, "-m", "mcp_ssh"]
     scanned = json.loads(run([*product, "call", "hostkey_scan", given["hostkey_scan"]]).stdout)
-    for key in scanned["keys"]:
-        shown = {each: key[each] for each in ("key_type", "public_key", "fingerprint_sha256")}
-        accepted = {**json.loads(given["hostkey_scan"]), **shown, "confirm": True}
-        done = run([*product, "call", "hostkey_accept", json.dumps(accepted)])
-        assert done.returncode == 0, done.stderr
+    shown = {each: scanned["keys"][0][each] for each in ("key_type", "public_key", "fingerprint_sha256")}
+    done = run(
+        [
+            *product,
+            "call",
+            "hostkey_accept",
+            json.dumps({**json.loads(given["hostkey_scan"]), **shown, "confirm": True}),
+        ]
+    )
+    assert done.returncode == 0, done.stderr
     client = {"client": "claude-desktop", "machine": "root@web1"}
     for step in steps("set-up-mcp-ssh", client, "deb"):
         line = filled(step.text, {"NAME": "web1", "CLIENT": "claude-desktop"})

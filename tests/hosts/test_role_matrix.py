@@ -199,7 +199,7 @@ async def test_each_role_reaches_what_the_rules_give_it_and_nothing_else(app: Ap
 
 @pytest.mark.requirement("fault.matrix")
 @pytest.mark.parametrize(
-    "off", ["mcp_ssh.ssh.pool._may_see", "mcp_ssh.dispatch.allow", "mcp_ssh.dispatch.expect_reach"]
+    "off", ["mcp_ssh.ssh.pool._may_see", "mcp_ssh.dispatch.allow", "mcp_ssh.ssh.machines.expect_reach"]
 )
 async def test_the_matrix_shows_the_harm_where_one_of_the_gates_is_off(
     app: App, deb: Host, off: str, monkeypatch: pytest.MonkeyPatch
