@@ -13,8 +13,8 @@ COMMANDS = {
 WHOLE = {("file_mkdir", "parents"): "mcp-ssh exec MACHINE -- mkdir -p FOLDER"}
 
 OPTIONS = {
-    "key_content": "-i FILE",
-    "key_path": "-i FILE",
+    "key_content": "-k FILE",
+    "key_path": "-k FILE",
     "password": "--ask-password",
     "username": "-l USER",
     "port": "-p PORT",

@@ -159,10 +159,10 @@ async def test_a_request_that_fails_names_routes(tmp_path: Path) -> None:
 async def test_a_command_that_fails_names_options(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     done = await run(
-        "exec", "-i", "/nonexistent/key", "root@127.0.0.1", "--", "true", home=tmp_path, env={"HOME": str(tmp_path)}
+        "exec", "-k", "/nonexistent/key", "root@127.0.0.1", "--", "true", home=tmp_path, env={"HOME": str(tmp_path)}
     )
     assert done.code != 0
-    assert "-i FILE" in done.failure
+    assert "-k FILE" in done.failure
     assert "key_content" not in done.failure
     assert Finding("fail", "x", "y", "look with file_stat").next_step == "look with mcp-ssh call file_stat"
 
