@@ -107,7 +107,7 @@ def test_what_each_transport_makes_of_a_hint() -> None:
     assert cli_hint(hint, "upload") == "make it first, with mcp-ssh exec MACHINE -- mkdir -p FOLDER"
     hint = "send the key as `key_content`, or look with file_stat."
     assert in_rest(hint) == "send the key as `key_content`, or look with GET /file/stat."
-    assert cli_hint(hint, "exec") == "send the key as -i FILE, or look with mcp-ssh call file_stat."
+    assert cli_hint(hint, "exec") == "send the key as -k FILE, or look with mcp-ssh call file_stat."
     hint = "give `become.password`, or connect with `use_config: false`"
     assert in_rest(hint) == hint
     there = "in the JSON of mcp-ssh call"
