@@ -190,7 +190,8 @@ async def test_the_viewer_family_says_422_for_fields_and_400_for_what_is_no_json
 STATUSES = {
     "InvalidInput": 400, "Unauthenticated": 401, "Refused": 403, "PermissionDenied": 403, "NotFound": 404,
     "Conflict": 409, "HostKeyUnconfirmed": 409, "TooLarge": 413, "TooMany": 429, "Unsupported": 400,
-    "ConnectFailed": 502, "AuthFailed": 401, "RemoteFailed": 500, "TimedOut": 504, "ShuttingDown": 503, "Internal": 500,
+    "ConnectFailed": 502, "AuthFailed": 401, "RemoteFailed": 500, "TimedOut": 504, "ShuttingDown": 503,
+    "OutOfDescriptors": 503, "Internal": 500,
 }  # fmt: skip
 
 
