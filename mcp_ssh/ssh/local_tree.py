@@ -20,7 +20,7 @@ from typing import Any
 
 from mcp_ssh.errors import Conflict, PermissionDenied
 from mcp_ssh.ssh.local import make_folder
-from mcp_ssh.ssh.local_quota import ENTRY_BYTES, UNLIMITED, Quota, size_in
+from mcp_ssh.ssh.local_quota import ENTRY_BYTES, UNLIMITED, Quota, freed_size
 from mcp_ssh.ssh.tar_stream import Content, Forward, entries
 
 BATCH = 1024 * 1024
@@ -216,7 +216,8 @@ class Planting:
                 return False
             folder = self._folder(parts[:-1], 0o700)
             with contextlib.suppress(FileNotFoundError):
-                self._quota.remove(size_in(folder, parts[-1]) + ENTRY_BYTES)
+                replaced = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
+                self._quota.remove(freed_size(replaced) + ENTRY_BYTES)
             os.rename(new, parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             self._quota.remove(self._counted)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mcp_ssh.errors import TooLarge
 from mcp_ssh.ssh import tar_stream
-from mcp_ssh.ssh.local_quota import UNLIMITED
+from mcp_ssh.ssh.local_quota import UNLIMITED, folder_quota
 from mcp_ssh.ssh.local_tree import Planting, Tally
 from mcp_ssh.ssh.tar_stream import Forward
 from mcp_ssh.ssh.tree import _take
@@ -169,6 +170,32 @@ def test_ordinary_entries_keep_content_and_time(tmp_path: Path) -> None:
     _, torn = grown(tmp_path / "t", made.getvalue())
     [kept] = (tmp_path / "t").iterdir()
     assert (torn, kept.read_bytes(), kept.stat().st_mtime) == ("", b"abc", 1_700_000_000.5)
+
+
+@pytest.mark.requirement("fault.S5")
+def test_files_behind_second_names_count_until_the_last_name_is_gone(tmp_path: Path) -> None:
+    def hard_link(name: str, first: str) -> bytes:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = tarfile.LNKTYPE, first
+        return info.tobuf(tarfile.GNU_FORMAT)
+
+    # Each round keeps the file by another name, and takes its first name for an empty one.
+    data = b"".join(plain("a", b"x" * MIB) + hard_link(f"kept{number}", "a") + plain("a", b"") for number in range(10))
+    root = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with folder_quota(tmp_path, 4 * MIB) as quota, pytest.raises(TooLarge, match="transfer folder"):
+            Planting(root, Tally(), quota, links_inside=True).take(forward(data + END))
+    finally:
+        os.close(root)
+    assert sum(each.stat().st_blocks * 512 for each in tmp_path.iterdir()) <= 4 * MIB
+    # The negative control: what has one name is counted no more once it is replaced.
+    (once := tmp_path / "once").mkdir()
+    root = os.open(once, os.O_RDONLY)
+    try:
+        with folder_quota(once, 4 * MIB) as quota:
+            Planting(root, Tally(), quota, links_inside=True).take(forward(plain("a", b"x" * MIB) * 10 + END))
+    finally:
+        os.close(root)
 
 
 def test_a_folder_that_takes_a_stream_keeps_no_descriptor(tmp_path: Path) -> None:
