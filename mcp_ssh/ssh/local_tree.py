@@ -19,6 +19,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mcp_ssh.errors import Conflict, PermissionDenied
+from mcp_ssh.policy.local_places import MOST_DEEP
 from mcp_ssh.ssh.local import make_folder
 from mcp_ssh.ssh.local_quota import ENTRY_BYTES, UNLIMITED, Quota, freed_size
 from mcp_ssh.ssh.tar_stream import Content, Forward, entries
@@ -293,9 +294,9 @@ _LOOP = errno.ELOOP
 
 
 def _parts(name: str) -> tuple[str, ...] | None:
-    """The folders and the name of an entry; None where it does not stay in the folder."""
+    """The folders and the name of an entry; None where it does not stay in the folder, or lies too deep."""
     parts = tuple(part for part in name.split("/") if part not in {"", "."})
-    return None if name.startswith("/") or ".." in parts else parts
+    return None if name.startswith("/") or ".." in parts or len(parts) > MOST_DEEP else parts
 
 
 def _stays(folder: tuple[str, ...], target: str) -> bool:
