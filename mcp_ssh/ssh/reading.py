@@ -1,7 +1,9 @@
 """Read answers of machines within a budget of memory and time that all callers share."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -22,8 +24,6 @@ FREE_BYTES = 64 * 1024
 
 PARSE_S = 15.0
 """Seconds that parsing one answer may take."""
-
-_THREADS = 4
 
 T = TypeVar("T")
 Said = TypeVar("Said")
@@ -101,7 +101,8 @@ class AnswerRoom:
 
 
 _budget: RunVar[AnswerBudget] = RunVar("answers")
-_threads: RunVar[anyio.CapacityLimiter] = RunVar("parsers")
+_parsers = ThreadPoolExecutor(4, "parser")
+"""Not anyio's threads: a caller that gives up leaves its parser running, which has to keep its place until it ends."""
 
 
 def answer_budget() -> AnswerBudget:
@@ -111,14 +112,6 @@ def answer_budget() -> AnswerBudget:
     except LookupError:
         _budget.set(budget := AnswerBudget(BUDGET_BYTES))
         return budget
-
-
-def _parser_threads() -> anyio.CapacityLimiter:
-    try:
-        return _threads.get()
-    except LookupError:
-        _threads.set(limiter := anyio.CapacityLimiter(_THREADS))
-        return limiter
 
 
 async def ask(
@@ -168,7 +161,7 @@ async def parsed(parse: Callable[[Said], T], said: Said, size: int) -> T:
         if size <= FREE_BYTES:
             return parse(said)
         with anyio.fail_after(PARSE_S):
-            return await anyio.to_thread.run_sync(parse, said, abandon_on_cancel=True, limiter=_parser_threads())
+            return await asyncio.wrap_future(_parsers.submit(parse, said))
     except TimeoutError as error:
         raise RemoteFailed(
             f"the machine's answer of {size} bytes could not be read within {PARSE_S:g} s", hint="narrow the request"

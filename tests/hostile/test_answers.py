@@ -1,6 +1,7 @@
 """Large and hostile answers of machines: bounded in memory and rows, and nobody else waits for them."""
 
 import contextlib
+import threading
 from pathlib import Path
 
 import anyio
@@ -15,7 +16,7 @@ from mcp_ssh.probes.lines import LINE_LIMIT, ROW_LIMIT
 from mcp_ssh.probes.processes import TEXT_BYTES, parse_processes
 from mcp_ssh.probes.screen import Screen
 from mcp_ssh.ssh.demo_host import demo_host
-from mcp_ssh.ssh.reading import BUDGET_BYTES, AnswerBudget, answer_budget, ask
+from mcp_ssh.ssh.reading import BUDGET_BYTES, AnswerBudget, answer_budget, ask, parsed
 from mcp_ssh.ssh.session import ANSWER_LIMIT
 from mcp_ssh.ssh.wanted import Connect
 from tests.doors import DirectCall, caller
@@ -123,6 +124,32 @@ async def test_a_call_that_waits_for_our_memory_does_not_say_that_the_machine_is
         assert "did not answer" not in failure.value.message
         with answer_budget().room(session.caller_id) as room:
             assert len((await session.run(flood, limit=8 * MIB, room=room)).stdout) == 4_000_000
+
+
+@pytest.mark.requirement("fault.S3.rows")
+async def test_callers_that_give_up_do_not_pile_up_parsers() -> None:
+    running, most, go_on = 0, 0, threading.Event()
+    lock = threading.Lock()
+
+    def parse(said: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        go_on.wait(20)
+        with lock:
+            running -= 1
+        return said
+
+    try:
+        for number in range(20):
+            with anyio.move_on_after(0.02):
+                await parsed(parse, number, MIB)
+    finally:
+        go_on.set()
+    assert most == 4
+    with anyio.fail_after(10):
+        assert await parsed(parse, 7, MIB) == 7, "the next call finds a parser"
 
 
 async def test_a_caller_that_gives_up_waiting_takes_nothing_with_it() -> None:
