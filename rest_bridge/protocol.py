@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import fcntl
 import ssl
+import sys
+import termios
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -26,13 +29,50 @@ BODY_GRACE_S = 5.0
 """How much later than the gate the protocol ends a body: the gate has an answer to give."""
 
 TAKING_S = 60.0
-"""How long a peer may take nothing of an answer."""
+"""How long a peer may take less than `LEAST_TAKEN` of an answer that waits for it."""
+
+LEAST_TAKEN = 16 * 1024
+"""Bytes that a peer has to take within `TAKING_S`: a slow line does, a peer that only drips does not."""
 
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 80\r\nRetry-After: 5\r\n"
     b'Connection: close\r\n\r\n{"detail":"this server has too many open connections","code":"too_many"}        '
 )
 _SLOW_HEAD = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class _Taking:
+    """Ends a connection whose peer takes too little of what waits for it.
+
+    Args:
+        transport: The connection.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._left = self._what_is_left()
+        self._timer = asyncio.get_running_loop().call_later(TAKING_S, self._look)
+
+    def _look(self) -> None:
+        left = self._what_is_left()
+        if not self._transport.get_write_buffer_size():
+            return
+        if self._left - left < LEAST_TAKEN:
+            self._transport.abort()
+            return
+        self._left = left
+        self._timer = asyncio.get_running_loop().call_later(TAKING_S, self._look)
+
+    def _what_is_left(self) -> int:
+        """Bytes that the peer has not acknowledged, those that the kernel holds included: it takes more in bursts."""
+        in_kernel = b"\0\0\0\0"
+        with contextlib.suppress(OSError, ValueError):
+            in_kernel = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
+        return self._transport.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
+
+    def cancel(self) -> None:
+        """Watch no longer."""
+        self._timer.cancel()
 
 
 class _Answering:
@@ -42,6 +82,7 @@ class _Answering:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's and TLS's are one in all but name
         self._loop = asyncio.get_running_loop()
         self._waiting = b""
+        self.rest: _Taking | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -63,7 +104,7 @@ class _Answering:
         """Send what waits, then close; a peer that does not take it is not waited for without end."""
         self._flush()
         if not self._transport.is_closing() and self._transport.get_write_buffer_size():
-            self._loop.call_later(TAKING_S, self._transport.abort)
+            self.rest = _Taking(self._transport)
         self._transport.close()
 
 
@@ -76,7 +117,7 @@ class BoundedProtocol(H11Protocol):
         self._was_admitted = False
         self._awaited: tuple[str, object] = ("", None)
         self._deadline: asyncio.TimerHandle | None = None
-        self._taking: asyncio.TimerHandle | None = None
+        self._taking: _Taking | None = None
         self.peer = ""
 
     @property
@@ -109,7 +150,8 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave nothing behind."""
         self._all.forget(self)
-        for each in (self._deadline, self._taking, self.timeout_keep_alive_task):
+        rest = cast("_Answering", self.transport).rest
+        for each in (self._deadline, self._taking, rest, self.timeout_keep_alive_task):
             if each is not None:
                 each.cancel()
         super().connection_lost(exc)
@@ -176,7 +218,7 @@ class BoundedProtocol(H11Protocol):
         """Wait for the peer to take what was sent, within bounds."""
         super().pause_writing()
         if self._taking is None:
-            self._taking = self.loop.call_later(TAKING_S, self.transport.abort)
+            self._taking = _Taking(self.transport)
 
     def resume_writing(self) -> None:
         """Send more."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 import anyio
 import anyio.to_thread
 
-from mcp_ssh.cli.terminal import usage
+from mcp_ssh.cli.terminal import say, usage
 from mcp_ssh.ssh.capture import Capture
 
 KEPT_BYTES = 64 * 1024
@@ -51,17 +51,26 @@ async def write(descriptor: int, data: bytes) -> None:
 
 
 async def standard_input() -> AsyncGenerator[bytes]:
-    """Our standard input, as it comes."""
+    """Our standard input, as it comes. What cannot be read further, as a terminal that is gone, ends."""
     while True:
         try:
-            await anyio.wait_readable(0)
-        except PermissionError:  # a plain file
-            chunk = await anyio.to_thread.run_sync(os.read, 0, CHUNK_BYTES)
-        else:
-            chunk = os.read(0, CHUNK_BYTES)
+            chunk = await _read_some()
+        except BlockingIOError:  # another process that shares the descriptor was faster
+            continue
+        except OSError as error:
+            say(f"mcp-ssh: standard input cannot be read, so it ends here: {error.strerror}")
+            return
         if not chunk:
             return
         yield chunk
+
+
+async def _read_some() -> bytes:
+    try:
+        await anyio.wait_readable(0)
+    except PermissionError:  # a plain file
+        return await anyio.to_thread.run_sync(os.read, 0, CHUNK_BYTES)
+    return os.read(0, CHUNK_BYTES)
 
 
 async def whole_input(limit_s: float) -> bytes:

@@ -5,11 +5,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mcp_ssh.errors import Refused
+from mcp_ssh.errors import InvalidInput, Refused
 from mcp_ssh.store.files import private_folder
 from mcp_ssh.tool import Caller
 
 TRANSFERS = "transfers"
+MOST_DEEP = 200
+"""How many folders may lie in each other in a caller's transfer folder, so that it can be walked through."""
 _PLAIN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -62,6 +64,7 @@ def local_place(caller: Caller, path: str, folders: LocalFolders) -> LocalPlace:
         folders: The folders for callers other than the owner.
 
     Raises:
+        InvalidInput: More than `MOST_DEEP` folders would lie in each other.
         Refused: The path leads out of the caller's folders.
     """
     if caller.owner:
@@ -71,6 +74,10 @@ def local_place(caller: Caller, path: str, folders: LocalFolders) -> LocalPlace:
     own, state = folders.own(caller).resolve(), folders.state.resolve()
     place = (own / path).resolve()
     if place.is_relative_to(own):
+        if len(place.relative_to(own).parts) > MOST_DEEP:
+            raise InvalidInput(
+                f"local_path: has more than {MOST_DEEP} folders in each other", hint="choose a shorter local path"
+            )
         return LocalPlace(place, own)
     inside_state = any(place.is_relative_to(each) for each in (state, (state / TRANSFERS).resolve()))
     if inside_state or not any(place.is_relative_to(each.resolve()) for each in folders.shared):

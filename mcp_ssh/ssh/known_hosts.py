@@ -260,7 +260,10 @@ class HostTrust:
         others = [entry for entry in self.own_keys if entry.key_type == key_type]
         if others:
             return "changed", others
-        portless = [entry for entry in self.marked("") if entry.blob == blob]
+        # Where keys are known for the very port, one that was accepted for another port does not add to them.
+        portless = (
+            [] if self.own_keys else [entry for entry in self.portless if not entry.marker and entry.blob == blob]
+        )
         return ("trusted", portless) if portless else ("unknown", self.own_keys)
 
     def fixed(self, key_type: str, blob: bytes) -> list[Entry]:

@@ -16,7 +16,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, PermissionDenied, RemoteFailed, TooLarge, ToolError
-from mcp_ssh.ssh.local_quota import ENTRY_BYTES, UNLIMITED, Quota
+from mcp_ssh.ssh.local_quota import ENTRY_BYTES, UNLIMITED, Quota, freed_size
 
 READ = 1024 * 1024
 ANY = 2**62
@@ -248,7 +248,7 @@ class Sink:
             if not stat.S_ISREG(facts.st_mode):
                 raise InvalidInput("local_path: is not a regular file", hint="add the name the file is to have")
             mode = stat.S_IMODE(facts.st_mode)
-            self._quota.remove(facts.st_size)
+            self._quota.remove(freed_size(facts))
         os.fchmod(self._handle, mode)
         os.fsync(self._handle)
         os.rename(self._partial, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)

@@ -110,6 +110,11 @@ def measure(folder: Path) -> int:
     return total
 
 
+def freed_size(facts: os.stat_result) -> int:
+    """How many bytes the removal of a name frees: none where the file has other names."""
+    return facts.st_size if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 else 0
+
+
 def size_in(folder: int, name: str) -> int:
     """The size of a regular file in an open folder; 0 of anything else.
 

@@ -19,8 +19,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mcp_ssh.errors import Conflict, PermissionDenied
+from mcp_ssh.policy.local_places import MOST_DEEP
 from mcp_ssh.ssh.local import make_folder
-from mcp_ssh.ssh.local_quota import ENTRY_BYTES, UNLIMITED, Quota, size_in
+from mcp_ssh.ssh.local_quota import ENTRY_BYTES, UNLIMITED, Quota, freed_size
 from mcp_ssh.ssh.tar_stream import Content, Forward, entries
 
 BATCH = 1024 * 1024
@@ -216,7 +217,8 @@ class Planting:
                 return False
             folder = self._folder(parts[:-1], 0o700)
             with contextlib.suppress(FileNotFoundError):
-                self._quota.remove(size_in(folder, parts[-1]) + ENTRY_BYTES)
+                replaced = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
+                self._quota.remove(freed_size(replaced) + ENTRY_BYTES)
             os.rename(new, parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             self._quota.remove(self._counted)
@@ -292,9 +294,9 @@ _LOOP = errno.ELOOP
 
 
 def _parts(name: str) -> tuple[str, ...] | None:
-    """The folders and the name of an entry; None where it does not stay in the folder."""
+    """The folders and the name of an entry; None where it does not stay in the folder, or lies too deep."""
     parts = tuple(part for part in name.split("/") if part not in {"", "."})
-    return None if name.startswith("/") or ".." in parts else parts
+    return None if name.startswith("/") or ".." in parts or len(parts) > MOST_DEEP else parts
 
 
 def _stays(folder: tuple[str, ...], target: str) -> bool:

@@ -1,7 +1,9 @@
 """Read answers of machines within a budget of memory and time that all callers share."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -23,8 +25,6 @@ FREE_BYTES = 64 * 1024
 PARSE_S = 15.0
 """Seconds that parsing one answer may take."""
 
-_THREADS = 4
-
 T = TypeVar("T")
 Said = TypeVar("Said")
 
@@ -32,8 +32,10 @@ Said = TypeVar("Said")
 class AnswerBudget:
     """Memory for answers, in bytes, that all callers share.
 
-    An answer takes room as its bytes arrive; where there is none, it waits, and so its machine does. One caller's
-    answers take half of it at most. The eldest answer never waits, so there is always one that comes to its end.
+    An answer takes room as its bytes arrive; where there is none, it waits, and so its machine does. The eldest answer
+    of all never waits, so there is always one that comes to its end. Of the rest a caller takes three quarters at most:
+    half for its own eldest answer, a quarter for the others. A sixteenth is every caller's without a wait, whatever
+    others hold, since a machine can keep an answer open for as long as its call may run.
     """
 
     def __init__(self, total: int) -> None:
@@ -57,9 +59,11 @@ class AnswerBudget:
     async def take(self, room: "AnswerRoom", wanted: int) -> None:
         """Wait until the room may grow by so many bytes, and let it."""
         while not self._may_take(room, wanted):
+            room.waits = True
             if self._freed.is_set():
                 self._freed = anyio.Event()
             await self._freed.wait()
+        room.waits = False
         room.taken += wanted
         self.taken += wanted
 
@@ -67,16 +71,28 @@ class AnswerBudget:
         if next(iter(self._rooms)) is room:
             return True
         own = [each for each in self._rooms if each.caller_id == room.caller_id]
-        fair = own[0] is room or sum(each.taken for each in own) + wanted <= self.total // 2
+        held = sum(each.taken for each in own)
+        if held + wanted <= self.total // 16:
+            return True
+        if own[0] is room:
+            fair = room.taken + wanted <= self.total // 2
+        else:
+            others = held - own[0].taken
+            fair = held + wanted <= self.total // 2 and others + wanted <= self.total // 4
         return fair and self.taken + wanted <= self.total
 
 
 class AnswerRoom:
-    """The room that one answer takes."""
+    """The room that one answer takes.
+
+    Attributes:
+        waits: Its bytes wait for room, or waited for it until their call gave up.
+    """
 
     def __init__(self, budget: AnswerBudget, caller_id: str) -> None:
         self.caller_id = caller_id
         self.taken = 0
+        self.waits = False
         self._budget = budget
 
     async def take(self, wanted: int) -> None:
@@ -85,7 +101,8 @@ class AnswerRoom:
 
 
 _budget: RunVar[AnswerBudget] = RunVar("answers")
-_threads: RunVar[anyio.CapacityLimiter] = RunVar("parsers")
+_parsers = ThreadPoolExecutor(4, "parser")
+"""Not anyio's threads: a caller that gives up leaves its parser running, which has to keep its place until it ends."""
 
 
 def answer_budget() -> AnswerBudget:
@@ -95,14 +112,6 @@ def answer_budget() -> AnswerBudget:
     except LookupError:
         _budget.set(budget := AnswerBudget(BUDGET_BYTES))
         return budget
-
-
-def _parser_threads() -> anyio.CapacityLimiter:
-    try:
-        return _threads.get()
-    except LookupError:
-        _threads.set(limiter := anyio.CapacityLimiter(_THREADS))
-        return limiter
 
 
 async def ask(
@@ -152,7 +161,7 @@ async def parsed(parse: Callable[[Said], T], said: Said, size: int) -> T:
         if size <= FREE_BYTES:
             return parse(said)
         with anyio.fail_after(PARSE_S):
-            return await anyio.to_thread.run_sync(parse, said, abandon_on_cancel=True, limiter=_parser_threads())
+            return await asyncio.wrap_future(_parsers.submit(parse, said))
     except TimeoutError as error:
         raise RemoteFailed(
             f"the machine's answer of {size} bytes could not be read within {PARSE_S:g} s", hint="narrow the request"

@@ -342,6 +342,13 @@ class Session:
         ended = await self._sent(prepared, command.stdin, timeout_s, stdout, stderr)
         if ended.exit_code is None:
             stopped = ended.stopped.shown() if ended.stopped else "unknown"
+            if room is not None and room.waits:
+                raise TimedOut(
+                    f"within {timeout_s:g} s this server had no memory free for the rest of the machine's answer, since"
+                    " it holds other large answers",
+                    hint="try again, with fewer large answers at once",
+                    details={"stopped": stopped},
+                )
             raise TimedOut(f"the machine did not answer within {timeout_s:g} s", details={"stopped": stopped})
         if stdout.truncated:
             raise AnswerTooLong(f"the machine answered with more than {limit} bytes", hint="narrow the request")

@@ -208,7 +208,7 @@ class Connections:
         Raises:
             Conflict: Its secrets cannot be opened.
         """
-        found = None if name.isdigit() else await self._found(caller, name)
+        found = None if name.isdecimal() else await self._found(caller, name)
         if found is None:
             return None
         opened = await self._opened(found)
@@ -231,7 +231,7 @@ class Connections:
         key = (caller, name)
         if key in self._versions:
             return self._versions[key]
-        found = None if name.isdigit() else await self._found(caller, name)
+        found = None if name.isdecimal() else await self._found(caller, name)
         version = None if found is None else f"{found.uuid} {found.updated_at}"
         if mark is not None and mark == self._versions_at:  # else something was committed meanwhile
             self._versions[key] = version

@@ -1,18 +1,25 @@
 """Large and hostile answers of machines: bounded in memory and rows, and nobody else waits for them."""
 
+import contextlib
+import threading
 from pathlib import Path
 
 import anyio
 import pytest
 
+from mcp_ssh.app import open_app
 from mcp_ssh.commandline import command
-from mcp_ssh.errors import RemoteFailed
+from mcp_ssh.config import Config
+from mcp_ssh.errors import RemoteFailed, TimedOut
 from mcp_ssh.probes import vitals
 from mcp_ssh.probes.lines import LINE_LIMIT, ROW_LIMIT
 from mcp_ssh.probes.processes import TEXT_BYTES, parse_processes
 from mcp_ssh.probes.screen import Screen
-from mcp_ssh.ssh.reading import AnswerBudget, ask
+from mcp_ssh.ssh.demo_host import demo_host
+from mcp_ssh.ssh.reading import BUDGET_BYTES, AnswerBudget, answer_budget, ask, parsed
 from mcp_ssh.ssh.session import ANSWER_LIMIT
+from mcp_ssh.ssh.wanted import Connect
+from tests.doors import DirectCall, caller
 from tests.support.bystander import bystander
 from tests.unit.files_host import ShellHost, host, shell
 
@@ -72,6 +79,77 @@ async def test_one_callers_answers_leave_room_for_others() -> None:
         assert waiting.cancelled_caught
         with anyio.fail_after(5):
             await third.take(4 * MIB)
+
+
+@pytest.mark.requirement("fault.S3.rows")
+async def test_answers_that_one_caller_keeps_open_hold_up_no_other_callers_answer() -> None:
+    budget = AnswerBudget(8 * MIB)
+    with budget.room("greedy") as first, budget.room("greedy") as second, budget.room("other") as third:
+        for room in (second, first):
+            with anyio.move_on_after(0.05):
+                for _ in range(64):
+                    await room.take(MIB // 8)
+        assert first.taken == 8 * MIB, "the eldest never waits"
+        with anyio.fail_after(5):
+            await third.take(MIB // 2)
+        with anyio.move_on_after(0.05) as waiting:
+            await third.take(MIB)
+        assert waiting.cancelled_caught, "more than its sixteenth waits"
+
+
+@pytest.mark.requirement("fault.S3.rows")
+async def test_two_callers_answers_do_not_hold_up_a_third_callers_short_one() -> None:
+    budget = AnswerBudget(8 * MIB)
+    with contextlib.ExitStack() as stack:
+        for caller in ("one", "two", "one", "two"):
+            room = stack.enter_context(budget.room(caller))
+            with anyio.move_on_after(0.05):
+                for _ in range(64):
+                    await room.take(MIB // 8)
+        with anyio.fail_after(5), budget.room("third") as short:
+            await short.take(ANSWER_LIMIT)
+
+
+@pytest.mark.requirement("fault.S3.rows")
+async def test_a_call_that_waits_for_our_memory_does_not_say_that_the_machine_is_silent(tmp_path: Path) -> None:
+    trusting = Config.model_validate({"security": {"host_keys": "accept-new"}})
+    async with demo_host() as machine, open_app(tmp_path / "state", trusting) as app:
+        login = {"host": machine.host, "port": machine.port, "username": machine.username, "password": machine.password}
+        session = await app.asking(DirectCall(caller())).open(Connect.model_validate(login))
+        flood = command("head", "-c", "4000000", "/dev/zero")
+        with answer_budget().room("another") as eldest:
+            await eldest.take(BUDGET_BYTES)
+            with answer_budget().room(session.caller_id) as room, pytest.raises(TimedOut, match="no memory") as failure:
+                await session.run(flood, timeout_s=1, limit=8 * MIB, room=room)
+        assert "did not answer" not in failure.value.message
+        with answer_budget().room(session.caller_id) as room:
+            assert len((await session.run(flood, limit=8 * MIB, room=room)).stdout) == 4_000_000
+
+
+@pytest.mark.requirement("fault.S3.rows")
+async def test_callers_that_give_up_do_not_pile_up_parsers() -> None:
+    running, most, go_on = 0, 0, threading.Event()
+    lock = threading.Lock()
+
+    def parse(said: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        go_on.wait(20)
+        with lock:
+            running -= 1
+        return said
+
+    try:
+        for number in range(20):
+            with anyio.move_on_after(0.02):
+                await parsed(parse, number, MIB)
+    finally:
+        go_on.set()
+    assert most == 4
+    with anyio.fail_after(10):
+        assert await parsed(parse, 7, MIB) == 7, "the next call finds a parser"
 
 
 async def test_a_caller_that_gives_up_waiting_takes_nothing_with_it() -> None:

@@ -80,6 +80,21 @@ async def test_a_key_of_the_owners_own_file_gets_no_second_one_from_an_operator(
 
 
 @pytest.mark.requirement("fault.S8")
+async def test_a_key_accepted_for_the_bare_name_adds_none_to_a_port_that_has_its_own(app: App) -> None:
+    await dispatch(app, hostkey.accept, given(KEY, port=2222), ALICE)
+    with pytest.raises(Refused, match="another caller accepted"):
+        await dispatch(app, hostkey.accept, given(ECDSA, port=2222), BOB)
+    await dispatch(
+        app, hostkey.accept, given(ECDSA), BOB
+    )  # nobody has a key for port 22, which Bob's own machine may be
+    shown = ECDSA.get_algorithm(), ECDSA.public_data
+    known = await app.hostkeys.load()
+    assert known.about("web1", 22).judge(*shown)[0] == "trusted"
+    assert known.about("web1", 2222).judge(*shown)[0] == "unknown"
+    assert known.about("web1", 2200).judge(*shown)[0] == "trusted", "as with ssh, where no key of the port is known"
+
+
+@pytest.mark.requirement("fault.S8")
 async def test_a_changed_key_asks_for_the_old_fingerprint_where_a_model_calls(app: App) -> None:
     model = DirectCall(BOB.caller, "mcp", confirms=True)
     new = {"confirm": True}

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import re
 import resource
 import socket
 import ssl
 import sys
+import time
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,27 @@ async def test_a_peer_that_takes_no_answer_is_given_up(served: Served) -> None:
         with anyio.fail_after(10):
             while served_connections(served) > 0:
                 await anyio.sleep(0.05)
+
+
+async def test_a_peer_that_takes_an_answer_slowly_gets_all_of_it(served: Served) -> None:
+    asked = b"GET /redoc/redoc.standalone.js HTTP/1.1\r\nHost: 127.0.0.1\r\n%b\r\n"
+
+    def read() -> bytes:
+        received = bytearray()
+        with socket.socket() as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            peer.settimeout(10)
+            peer.connect((LOOPBACK, served.port))
+            peer.sendall(asked % b"" * 2 + asked % b"Connection: close\r\n")
+            while chunk := peer.recv(48 * 1024):
+                received += chunk
+                time.sleep(0.4 * len(chunk) / (512 * 1024))  # 32 times as fast as it has to be
+        return bytes(received)
+
+    received = await anyio.to_thread.run_sync(read)
+    assert received.count(b"HTTP/1.1 200 OK") == 3
+    [size] = {int(each) for each in re.findall(rb"content-length: (\d+)", received)}
+    assert len(received.rpartition(b"\r\n\r\n")[2]) == size
 
 
 def served_connections(served: Served) -> int:

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from mcp_ssh.errors import InvalidInput, TooLarge
+from mcp_ssh.policy import LocalFolders, local_place
 from mcp_ssh.ssh import tar_stream
-from mcp_ssh.ssh.local_quota import UNLIMITED
+from mcp_ssh.ssh.local_quota import ENTRY_BYTES, UNLIMITED, folder_quota, measure
 from mcp_ssh.ssh.local_tree import Planting, Tally
 from mcp_ssh.ssh.tar_stream import Forward
 from mcp_ssh.ssh.tree import _take
+from mcp_ssh.tool import Caller, Role
 from tests.support.bystander import LIMIT_S, bystander
 
 pytestmark = pytest.mark.requirement("fault.S10.archives")
@@ -169,6 +172,47 @@ def test_ordinary_entries_keep_content_and_time(tmp_path: Path) -> None:
     _, torn = grown(tmp_path / "t", made.getvalue())
     [kept] = (tmp_path / "t").iterdir()
     assert (torn, kept.read_bytes(), kept.stat().st_mtime) == ("", b"abc", 1_700_000_000.5)
+
+
+@pytest.mark.requirement("fault.S5")
+def test_files_behind_second_names_count_until_the_last_name_is_gone(tmp_path: Path) -> None:
+    def hard_link(name: str, first: str) -> bytes:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = tarfile.LNKTYPE, first
+        return info.tobuf(tarfile.GNU_FORMAT)
+
+    # Each round keeps the file by another name, and takes its first name for an empty one.
+    data = b"".join(plain("a", b"x" * MIB) + hard_link(f"kept{number}", "a") + plain("a", b"") for number in range(10))
+    root = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with folder_quota(tmp_path, 4 * MIB) as quota, pytest.raises(TooLarge, match="transfer folder"):
+            Planting(root, Tally(), quota, links_inside=True).take(forward(data + END))
+    finally:
+        os.close(root)
+    assert sum(each.stat().st_blocks * 512 for each in tmp_path.iterdir()) <= 4 * MIB
+    # The negative control: what has one name is counted no more once it is replaced.
+    (once := tmp_path / "once").mkdir()
+    root = os.open(once, os.O_RDONLY)
+    try:
+        with folder_quota(once, 4 * MIB) as quota:
+            Planting(root, Tally(), quota, links_inside=True).take(forward(plain("a", b"x" * MIB) * 10 + END))
+    finally:
+        os.close(root)
+
+
+@pytest.mark.requirement("fault.S5")
+def test_folders_that_lie_too_deep_in_each_other_are_left_out_and_told(tmp_path: Path) -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name in ("d/" * 3000 + "x", "e/" * 150 + "x"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO(b""))
+    tally, torn = grown(tmp_path / "t", made.getvalue())
+    assert (torn, tally.count, tally.left) == ("", 1, 1)
+    assert measure(tmp_path / "t") == 151 * ENTRY_BYTES, "the folder can be walked through, at the next transfer"
+    bob = Caller("bob", Role.OPERATOR)
+    with pytest.raises(InvalidInput, match="folders in each other"):
+        local_place(bob, "d/" * 300 + "x", LocalFolders(tmp_path / "state"))
+    assert local_place(bob, "d/" * 150 + "x", LocalFolders(tmp_path / "state")).quota_folder is not None
 
 
 def test_a_folder_that_takes_a_stream_keeps_no_descriptor(tmp_path: Path) -> None:

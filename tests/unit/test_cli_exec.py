@@ -1,6 +1,7 @@
 """`mcp-ssh exec` behaves as the command it runs: both streams apart and at once, its exit code, its end."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import anyio
 import pytest
 
 from mcp_ssh.ssh.demo_host import DemoHost, demo_host
-from tests.unit.cli_kit import COMMAND, ROOT, alive, environment, on_terminal, run, running
+from tests.unit.cli_kit import COMMAND, ROOT, alive, environment, needs_proc, on_terminal, run, running
 from tests.unit.test_cli_call import trust
 
 pytestmark = pytest.mark.requirement("cli.exec")
@@ -59,6 +60,22 @@ async def test_input_that_never_ends_keeps_no_command_waiting(host: DemoHost, tm
         await command.process.stdin.send(b"first\n")
         assert await command.ended() == 0
         assert command.said["out"] == "first\ndone\n"
+
+
+@needs_proc
+@pytest.mark.requirement("fault.N13")
+async def test_standard_input_that_cannot_be_read_is_told_and_ends_there(host: DemoHost, tmp_path: Path) -> None:
+    unreadable = os.open("/proc/self/mem", os.O_RDONLY)  # its first page is nobody's
+    try:
+        with anyio.fail_after(30):
+            done = await anyio.run_process(
+                [*COMMAND, "exec", "web1", "--", "cat; echo done"],
+                stdin=unreadable, cwd=ROOT, env=environment(tmp_path), check=False,
+            )  # fmt: skip
+    finally:
+        os.close(unreadable)
+    assert (done.returncode, done.stdout) == (0, b"done\n")
+    assert done.stderr == b"mcp-ssh: standard input cannot be read, so it ends here: Input/output error\n"
 
 
 @pytest.mark.requirement("fault.N13")

@@ -93,6 +93,19 @@ async def test_a_name_is_taken_until_it_is_replaced_and_then_number_and_uuid_sta
         assert given == {"host": "elsewhere", "username": "ops", "use_agent": True}
 
 
+@pytest.mark.requirement("fault.S1")
+async def test_every_name_that_can_be_saved_opens_its_connection_and_a_number_none(tmp_path: Path) -> None:
+    async with stored(tmp_path) as store:
+        for name in ("²", "①", "web"):
+            saved = await store.connections.add(ANNA, account(name), {})
+            assert await store.connections.resolve(ANNA, name) == {"host": "192.0.2.7", "username": "ops"}
+            assert await store.connections.version(ANNA, name) is not None
+            assert await store.connections.resolve(ANNA, str(saved.id)) is None
+        for name in ("12", "٣"):
+            with pytest.raises(InvalidInput, match="must not read as an id"):
+                await store.connections.add(ANNA, account(name), {})
+
+
 @pytest.mark.requirement("connection.owner")
 async def test_a_connection_is_for_who_saved_it_and_for_admins(tmp_path: Path) -> None:
     async with stored(tmp_path / "s") as store:
