@@ -57,7 +57,7 @@ def _group(pattern: str, at: int) -> tuple[str, int]:
     if pattern.startswith("(?:", at):
         return "(", at + 3
     if pattern.startswith("(?i)", at):
-        raise InvalidInput("pattern: grep does not know `(?i)`", hint="leave it out and set ignore_case: true")
+        raise InvalidInput("pattern: grep does not know `(?i)`", hint="leave it out and set `ignore_case: true`")
     raise _refused(pattern[at : at + 3])
 
 

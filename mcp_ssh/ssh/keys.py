@@ -57,7 +57,7 @@ def unreadable_key() -> InvalidInput:
     return InvalidInput(
         "key_path: no private key can be read from this path",
         hint="name a private key file in OpenSSH, PEM or PKCS#8 form, not its .pub file, that the server's account may"
-        f" read: a regular file of at most {LARGEST // 1024} KiB; or send the key itself as key_content",
+        f" read: a regular file of at most {LARGEST // 1024} KiB; or send the key itself as `key_content`",
     )
 
 

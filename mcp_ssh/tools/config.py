@@ -97,7 +97,7 @@ def _expect_owner(caller: Caller, keys: Iterable[str]) -> None:
     if not caller.owner and (wrong := restricted(keys)):
         raise Refused(
             f"{', '.join(wrong[:8])}: only the server's owner changes this",
-            hint="the owner changes it with `mcp-ssh call config_set`, over stdio, or in config.json",
+            hint="the owner changes it on the command line, over stdio, or in config.json",
         )
 
 
