@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_ssh.cli import logs, start
 from mcp_ssh.cli.client_config import start_of_this
-from mcp_ssh.cli.serve import TOKEN_VARIABLE, listen, port
+from mcp_ssh.cli.serve import TOKEN_VARIABLE, listen
 from mcp_ssh.cli.terminal import Page
+from mcp_ssh.cli.values import port
 from mcp_ssh.commandline import quote
 
 if TYPE_CHECKING:

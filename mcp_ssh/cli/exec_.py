@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mcp_ssh.cli import logs
 from mcp_ssh.cli.machine import HELP, SUDO_HELP, login_arguments, session_on
 from mcp_ssh.cli.terminal import Failure, print_json, say, usage, with_said
+from mcp_ssh.cli.values import seconds
 from mcp_ssh.commandline import command
 from mcp_ssh.errors import ToolError
 
@@ -20,6 +21,12 @@ NOT_RUN = 255
 """Exit code where the command could not be run, as ssh has it: no command's own code is mistaken for ours."""
 TIMED_OUT = 124
 LONGEST_S = 3600.0
+LEFT: dict[bool | str, str] = {
+    True: "all its processes were ended",
+    False: "not all its processes could be ended",
+    "unknown": "its processes may still run",
+}
+"""What became of a command that took too long, by `stopped`."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "mcp-ssh exec [options] MACHINE -- COMMAND ..."
     parser.epilog = "COMMAND in one word is a line for the account's shell; several are a program and its arguments."
     parser.add_argument("machine", metavar="MACHINE", help=HELP)
-    parser.add_argument("misplaced", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("misplaced", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
     login_arguments(parser, "-k")
     parser.add_argument("--sudo", action="store_true", help=SUDO_HELP)
     parser.add_argument(
@@ -36,7 +43,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--no-stdin", action="store_true", help="pass no standard input on, not even a pipe's")
     parser.add_argument("--cwd", metavar="FOLDER", help="folder to run in")
     parser.add_argument(
-        "--timeout", type=float, default=LONGEST_S, metavar="SECONDS", help="end it, with all it started, after so long"
+        "--timeout",
+        type=seconds(LONGEST_S),
+        default=LONGEST_S,
+        metavar="SECONDS",
+        help="end it, with all it started, after so long (default, and at most: 3600)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON when it has ended")
 
@@ -104,7 +115,7 @@ class _Job:
         if parsed.json:
             print_json(body)
         if body["status"] == "timed_out":
-            say(f"mcp-ssh: it did not end within {parsed.timeout:g} s (its processes ended: {body.get('stopped')})")
+            say(f"mcp-ssh: it did not end within {parsed.timeout:g} s ({LEFT[body.get('stopped', 'unknown')]})")
         self.exit_code = TIMED_OUT if body["exit_code"] is None else int(body["exit_code"])
 
     def _given(self) -> dict[str, Any]:
@@ -128,12 +139,14 @@ class _Job:
         from mcp_ssh.tools.command import Executed
 
         del call
-        out, err = Passing(1), Passing(2)
+        out, err = (Passing(each, in_folder=params.cwd is not None) for each in (1, 2))
         stdin = standard_input() if self._passes_input else None
         try:
             ended = await host.execute(
                 params.command, timeout_s=params.timeout, stdout=out, stderr=err, stdin=stdin, cwd=params.cwd
             )
+            await out.release()
+            await err.release()
         except BrokenPipeError:
             # Whoever read our output has enough; what ran has been ended.
             self.reader_left = True

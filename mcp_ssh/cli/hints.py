@@ -1,5 +1,7 @@
 """Hints in the words of the command line: commands for tools, options for arguments."""
 
+import re
+
 from mcp_ssh.hints import Wording, render
 
 COMMANDS = {
@@ -13,8 +15,8 @@ COMMANDS = {
 WHOLE = {("file_mkdir", "parents"): "mcp-ssh exec MACHINE -- mkdir -p FOLDER"}
 
 OPTIONS = {
-    "key_content": "-k FILE",
-    "key_path": "-k FILE",
+    "key_content": "--key FILE",
+    "key_path": "--key FILE",
     "password": "--ask-password",
     "username": "-l USER",
     "port": "-p PORT",
@@ -28,12 +30,26 @@ OPTIONS = {
 IN_MCP_WORDS = frozenset({"call", "tools", "history"})
 """Commands that take a tool by its name, and its arguments as JSON."""
 
+FOR_CALL = {
+    "open one with session_connect": "name a saved connection as session_id, or log in first with --connect JSON",
+    "list the tools to see their names": "mcp-ssh tools lists them",
+}
+"""Next steps that are others where each call is a process of its own."""
+
+_PARAMETERS = re.compile(r"[a-z_]{1,64} takes ")
+"""What a tool takes, which says nothing to somebody who gave options."""
+
+_AGAIN = re.compile(r"(--key FILE)(?:, --key FILE)+")
+"""One option that stands for several arguments in turn."""
+
 
 def cli_hint(hint: str | None, command: str | None = None) -> str | None:
     """Return a hint as somebody reads it who typed a command."""
     if hint is None or command in IN_MCP_WORDS:
-        return hint
-    return render(hint, Wording(_command, _option, lambda _: None))
+        return FOR_CALL.get(hint, hint) if hint else hint
+    if command and _PARAMETERS.match(hint):
+        return f"see mcp-ssh {command} --help"
+    return _AGAIN.sub(r"\1", render(hint, Wording(_command, _option, lambda _: None)))
 
 
 def _command(name: str, argument: str | None, value: str | None) -> str | None:

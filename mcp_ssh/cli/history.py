@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mcp_ssh.cli import logs
 from mcp_ssh.cli.terminal import Failure, Parser, print_json, print_table, say, usage, visible
+from mcp_ssh.cli.values import number
 
 if TYPE_CHECKING:
     from mcp_ssh.store import HistoryRow, Store, Verdict
@@ -18,13 +19,19 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What `mcp-ssh history` takes."""
     parser.add_argument(
-        "--limit", type=int, default=50, metavar="N", help="the newest so many (default: 50, at most 1000)"
+        "--limit",
+        type=number(1, MAX_LISTED),
+        default=50,
+        metavar="N",
+        help="the newest so many (default: 50, at most 1000)",
     )
     parser.add_argument("--caller", metavar="ID", help="of one caller: a token's id, cli, stdio or local")
     parser.add_argument("--tool", metavar="NAME", help="of one tool")
     parser.add_argument("--since", metavar="TIME", help="from a time on: 2026-11-25T08:00Z, or 30m, 6h or 7d ago")
     parser.add_argument("--until", metavar="TIME", help="before a time, given likewise")
-    parser.add_argument("--before", type=int, metavar="NUMBER", help="older than the call with this number")
+    parser.add_argument(
+        "--before", type=number(1, 2**53), metavar="NUMBER", help="older than the call with this number"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON, numbers, arguments and details included")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
     verify = actions.add_parser("verify", help="find rows that were altered, removed, added or swapped")
@@ -66,7 +73,7 @@ async def _list(store: "Store", parsed: argparse.Namespace, since: datetime | No
     elif found:
         columns = ["when", "caller", "door", "tool", "machine", "outcome", "ms", "arguments"]
         print_table(columns, [_shown(row) for _, row in found])
-        if len(found) == min(parsed.limit, MAX_LISTED):
+        if len(found) == parsed.limit:
             say(f"older calls: --before {found[-1][0]}")
     else:
         say("no calls fit")

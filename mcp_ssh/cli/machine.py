@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from mcp_ssh.cli.terminal import Failure, ask, has_person, usage
+from mcp_ssh.cli.values import machine_port
 
 if TYPE_CHECKING:
     from mcp_ssh.app import App
@@ -27,7 +28,7 @@ def login_arguments(parser: argparse.ArgumentParser, *key_options: str) -> None:
         key_options: Short options for the private key.
     """
     parser.add_argument("-l", "--login", metavar="USER", help="account to log in as")
-    parser.add_argument("-p", "--port", type=int, metavar="PORT", help="TCP port of the SSH server")
+    parser.add_argument("-p", "--port", type=machine_port, metavar="PORT", help="TCP port of the SSH server")
     parser.add_argument(*key_options, "--key", metavar="FILE", help="private key to log in with")
     parser.add_argument("--ask-password", action="store_true", help="ask for the password at the terminal")
 
@@ -48,11 +49,20 @@ async def connect_arguments(app: "App", call: "TerminalCall", parsed: argparse.N
     address = _ADDRESS.fullmatch(word)
     if address is None:
         raise usage(f"{word[:80]!r} is no machine", f"give {HELP}")
+    if address["port"] is not None:
+        _expect_port(address["port"], word)
     given = {"host": address["v6"] or address["host"], "username": address["user"], "port": address["port"]}
     found = {name: value for name, value in given.items() if value is not None} | await _options(parsed, word)
     if "username" not in found and not app.config.auth.default_username:
         found["username"] = await anyio.to_thread.run_sync(_usual_account, found["host"])
     return found
+
+
+def _expect_port(text: str, word: str) -> None:
+    try:
+        machine_port(text)
+    except argparse.ArgumentTypeError as error:
+        raise usage(f"{word[:80]!r} is no machine: {error}", f"give {HELP}") from error
 
 
 def _usual_account(host: str) -> str:

@@ -1,6 +1,7 @@
 """Bytes from and to our own standard streams, without ever blocking the loop."""
 
 import os
+import re
 import select
 from collections.abc import AsyncGenerator
 
@@ -15,12 +16,23 @@ CHUNK_BYTES = 64 * 1024
 MAX_INPUT_BYTES = 64 * 1024 * 1024
 
 
-class Passing(Capture):
-    """A stream that is passed on to a file descriptor as it comes; only its ends are kept."""
+# The start of the line by which our own preamble says that there is no such folder, or all of it.
+_NO_FOLDER = re.compile(rb"[0-9a-f]{1,32}|[0-9a-f]{32} (?:c|cw|cwd|cwd\n)?")
 
-    def __init__(self, descriptor: int) -> None:
+
+class Passing(Capture):
+    """A stream that is passed on to a file descriptor as it comes; only its ends are kept.
+
+    Args:
+        descriptor: Where it goes.
+        in_folder: The command was given a folder. A last line that may say there is none is kept back until more comes.
+    """
+
+    def __init__(self, descriptor: int, *, in_folder: bool = False) -> None:
         super().__init__(KEPT_BYTES)
         self._descriptor = descriptor
+        self._in_folder = in_folder
+        self._held = b""
 
     async def feed(self, chunk: bytes) -> None:
         """Pass the next bytes on; waits while the reader is slow, which holds the remote side back.
@@ -29,7 +41,17 @@ class Passing(Capture):
             BrokenPipeError: The reader has left.
         """
         await super().feed(chunk)
+        if self._in_folder:
+            chunk = self._held + chunk
+            last = chunk[chunk.rfind(b"\n", 0, -1) + 1 :]
+            self._held = last if _NO_FOLDER.fullmatch(last) else b""
+            chunk = chunk[: len(chunk) - len(self._held)]
         await write(self._descriptor, chunk)
+
+    async def release(self) -> None:
+        """Pass on what was kept back: the command did run."""
+        held, self._held = self._held, b""
+        await write(self._descriptor, held)
 
 
 async def write(descriptor: int, data: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mcp_ssh.cli import logs, start
 from mcp_ssh.cli.stdio import surface_arguments
 from mcp_ssh.cli.terminal import Failure, say, usage
+from mcp_ssh.cli.values import port
 
 if TYPE_CHECKING:
     from mcp_ssh.app import App
@@ -38,13 +39,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tls-key", type=Path, metavar="FILE", help="its private key in PEM, where it is not in the same file"
     )
-
-
-def port(text: str) -> int:
-    """A TCP port that was typed."""
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, which is 0 to 65535")
-    return int(text)
 
 
 def run(parsed: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ def surface_arguments(parser: argparse.ArgumentParser) -> None:
         "--toolsets",
         default="core",
         metavar="NAMES",
-        help="tools to list: all, core, or names of rooms (default: core)",
+        help="tools to list: all, core, or names of toolsets such as session,file (default: core)",
     )
     parser.add_argument("--read-only", action="store_true", help="only tools that change nothing")
 

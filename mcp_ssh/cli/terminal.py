@@ -36,6 +36,20 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        self._mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] overloads
+        """Read the words, options between the positional ones too; a word too many is told with this parser's help."""
+        if self._subparsers is not None or self._mixing:
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            found, more = self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
+        if more:
+            self.error(f"it takes no {' '.join(more)[:80]}")
+        return found, more
 
     def error(self, message: str) -> NoReturn:
         """Raise the mistake instead of printing the usage."""

@@ -12,6 +12,7 @@ from mcp_ssh.cli.findings import short
 from mcp_ssh.cli.here import TerminalCall
 from mcp_ssh.cli.machine import SUDO_HELP, login_arguments, session_on
 from mcp_ssh.cli.terminal import print_json, say
+from mcp_ssh.cli.values import seconds
 from mcp_ssh.printable import printable
 
 
@@ -20,7 +21,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     login_arguments(parser, "-i", "-k")
     parser.add_argument("--sudo", action="store_true", help=SUDO_HELP)
     parser.add_argument(
-        "--timeout", type=float, default=3600.0, metavar="SECONDS", help="for everything (default: 3600)"
+        "--timeout", type=seconds(86_400), default=3600.0, metavar="SECONDS", help="for everything (default: 3600)"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -77,7 +78,7 @@ async def _transfer(
 def _said(body: Mapping[str, Any], given: Mapping[str, Any], took_s: float) -> str:
     goal = printable(body["path"] if body["status"] == "uploaded" else short(given["local_path"]))
     size = int(body["size"])
-    count = f" in {body['count']} files" if "count" in body else ""
+    count = f" in {body['count']} file{'' if body['count'] == 1 else 's'}" if "count" in body else ""
     speed = f", {readable(size / took_s)}/s" if took_s > 0 else ""
     resumed = f", {readable(body['resumed_bytes'])} of them before" if body.get("resumed_bytes") else ""
     left_out = f"; left out: {', '.join(map(printable, body['skipped']))}" if body.get("skipped") else ""

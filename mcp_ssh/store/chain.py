@@ -273,7 +273,8 @@ def _proved(rows: Sequence[Any], key: Key) -> End | None:
 
 async def _put_start(connection: aiosqlite.Connection, key: Key, start: End) -> None:
     await connection.execute(
-        "INSERT INTO history_start VALUES (1, ?1, ?2, ?3) ON CONFLICT DO UPDATE SET seq = ?1, mac = ?2, proof = ?3",
+        "INSERT INTO history_start VALUES (1, ?, ?, ?) ON CONFLICT DO UPDATE"
+        " SET seq = excluded.seq, mac = excluded.mac, proof = excluded.proof",
         (start.seq, start.mac, key.end("start", start)),
     )
 

@@ -252,8 +252,8 @@ class Connections:
 
     async def _found(self, caller: Caller, which: str) -> SavedConnection | None:
         rows = await self._database.read(
-            f"{_SELECT} WHERE (owner = ?2 AND name = ?1) OR uuid = lower(?1) OR CAST(id AS TEXT) = ?1",
-            (which, caller.owner_id),
+            f"{_SELECT} WHERE (owner = ? AND name = ?) OR uuid = lower(?) OR CAST(id AS TEXT) = ?",
+            (caller.owner_id, which, which, which),
         )
         return next((_saved(row) for row in rows if _may_see(caller, row)), None)
 

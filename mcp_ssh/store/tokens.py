@@ -116,8 +116,8 @@ class Tokens:
         async with self._database.writing() as connection:
             rows = list(
                 await connection.execute_fetchall(
-                    f"DELETE FROM tokens WHERE id = ?1 OR name = ?1 RETURNING {_COLUMNS}",  # noqa: S608
-                    (id_or_name,),
+                    f"DELETE FROM tokens WHERE id = ? OR name = ? RETURNING {_COLUMNS}",  # noqa: S608
+                    (id_or_name, id_or_name),
                 )
             )
         if not rows:

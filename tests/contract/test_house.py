@@ -39,6 +39,13 @@ def test_only_commandline_quotes() -> None:
     assert quoting == ["commandline.py"]
 
 
+def test_no_sql_numbers_its_placeholders() -> None:
+    """Since Python 3.12 sqlite3 takes `?1` for a name; a tuple of values for it is a warning, in 3.14 an error."""
+    sql = re.compile(r"[(=,] ?\?[0-9]")
+    assert sql.search("WHERE id = ?1")
+    assert [path.name for path in tracked("mcp_ssh/*.py") if sql.search(path.read_text("utf-8"))] == []
+
+
 @pytest.mark.parametrize("name", list(REGISTRY))
 def test_every_tool_describes_itself(name: str) -> None:
     tool = REGISTRY[name]

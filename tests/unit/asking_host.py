@@ -21,12 +21,16 @@ class AskingHost:
     answers: list[tuple[str, ...]] = field(default_factory=list)
     conversations: int = 0
     logins: int = 0
+    connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
 
 
 class _Server(asyncssh.SSHServer):
     def __init__(self, host: AskingHost) -> None:
         self.host = host
         self.asked: list[str] = []
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self.host.connections.append(conn)
 
     def begin_auth(self, username: str) -> bool:
         return True
@@ -81,4 +85,7 @@ async def asking_host(**wanted: object) -> AsyncGenerator[AskingHost]:
         yield host
     finally:
         server.close()
+        # Since Python 3.12 a server waits until the connections that it accepted have ended.
+        for each in host.connections:
+            each.abort()
         await server.wait_closed()

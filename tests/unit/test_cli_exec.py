@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -146,6 +147,18 @@ async def test_json_has_both_streams_and_the_code(host: DemoHost, tmp_path: Path
     assert (done.code, done.err) == (3, "")
     body = json.loads(done.out)
     assert (body["stdout"], body["stderr"], body["exit_code"]) == ("/\n", "err\n", 3)
+
+
+async def test_a_folder_that_is_missing_is_said_once_and_what_a_command_says_alike_is_shown(
+    host: DemoHost, tmp_path: Path
+) -> None:
+    done = await run("exec", "web1", "--cwd", "/nonexistent", "--", "id", home=tmp_path)
+    assert (done.code, done.out) == (255, "")
+    assert "working folder does not exist" in done.err
+    assert not re.search(r"[0-9a-f]{32}", done.err)
+    line = "printf '%032d cwd\\n' 1 >&2; printf 'abc\\nabc'"
+    shown = await run("exec", "web1", "--cwd", "/", "--", line, home=tmp_path)
+    assert (shown.code, shown.out, shown.err) == (0, "abc\nabc", f"{1:032d} cwd\n")
 
 
 async def test_what_could_not_run_ends_in_one_line_and_255(host: DemoHost, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A hint is written once, and read in the words of the transport that shows it."""
 
 import ast
+import contextlib
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mcp_ssh
+from mcp_ssh.cli import build_parser
 from mcp_ssh.cli.findings import Finding
 from mcp_ssh.cli.hints import OPTIONS, cli_hint
 from mcp_ssh.errors import HostKeyUnconfirmed, InvalidInput, NotFound, Refused, ToolError
@@ -107,7 +110,7 @@ def test_what_each_transport_makes_of_a_hint() -> None:
     assert cli_hint(hint, "upload") == "make it first, with mcp-ssh exec MACHINE -- mkdir -p FOLDER"
     hint = "send the key as `key_content`, or look with file_stat."
     assert in_rest(hint) == "send the key as `key_content`, or look with GET /file/stat."
-    assert cli_hint(hint, "exec") == "send the key as -k FILE, or look with mcp-ssh call file_stat."
+    assert cli_hint(hint, "exec") == "send the key as --key FILE, or look with mcp-ssh call file_stat."
     hint = "give `become.password`, or connect with `use_config: false`"
     assert in_rest(hint) == hint
     there = "in the JSON of mcp-ssh call"
@@ -115,12 +118,23 @@ def test_what_each_transport_makes_of_a_hint() -> None:
     assert cli_hint(hint, "exec") == said
 
 
+@pytest.mark.parametrize("command", ["exec", "upload", "download", "check"])
+def test_the_command_line_names_only_options_that_the_command_has(command: str) -> None:
+    hint = cli_hint("give one of `password`, `key_path`, `key_content`, or `username`", command) or ""
+    assert hint == "give one of --ask-password, --key FILE, or -l USER"
+    with contextlib.redirect_stdout(io.StringIO()) as help_, pytest.raises(SystemExit):
+        build_parser().parse_args([command, "--help"])
+    taken = help_.getvalue()
+    assert all(option in taken for option in re.findall(r"(?<!\S)-{1,2}[a-z-]+", hint))
+    assert cli_hint("command_exec takes session_id, command", command) == f"see mcp-ssh {command} --help"
+
+
 def test_what_only_looks_like_a_reference_stays() -> None:
     for hint in (
         "run `sh` there", "see /srv/file_read/x", "security.protected_paths", "mcp-ssh call hostkey_accept '{}'",
         "file_stat takes session_id, path", "no_such_tool", "my-file_stat", "`cat >>`",
     ):  # fmt: skip
-        assert cli_hint(hint, "exec") == hint
+        assert cli_hint(hint, "exec") == ("see mcp-ssh exec --help" if " takes " in hint else hint)
         assert in_rest(hint.replace("mcp-ssh call hostkey_accept", "")) == hint.replace(
             "mcp-ssh call hostkey_accept", ""
         )
@@ -159,10 +173,10 @@ async def test_a_request_that_fails_names_routes(tmp_path: Path) -> None:
 async def test_a_command_that_fails_names_options(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     done = await run(
-        "exec", "-k", "/nonexistent/key", "root@127.0.0.1", "--", "true", home=tmp_path, env={"HOME": str(tmp_path)}
+        "exec", "--key", "/nonexistent/key", "root@127.0.0.1", "--", "true", home=tmp_path, env={"HOME": str(tmp_path)}
     )
     assert done.code != 0
-    assert "-k FILE" in done.failure
+    assert "--key FILE" in done.failure
     assert "key_content" not in done.failure
     assert Finding("fail", "x", "y", "look with file_stat").next_step == "look with mcp-ssh call file_stat"
 

@@ -282,7 +282,7 @@ async def test_a_write_cancelled_at_any_point_blocks_no_later_one(tmp_path: Path
 
     async def write(each: int) -> None:
         async with opened.writing() as connection:
-            await connection.execute("INSERT INTO tokens VALUES (?1, ?1, 'admin', ?1, 'a', NULL, NULL)", (str(each),))
+            await connection.execute("INSERT INTO tokens VALUES (?, ?, 'admin', ?, 'a', NULL, NULL)", (str(each),) * 3)
             await connection.execute("UPDATE tokens SET last_used_at = 'x' WHERE id = ?", (str(each),))
 
     for steps in range(8):
@@ -312,7 +312,7 @@ async def test_a_change_that_cannot_be_written_is_logged_and_stops_no_other(
     opened = await Database.open(tmp_path)
     await opened.later(Statement("INSERT INTO nowhere VALUES (?)", ("s3cret",)))
     await opened.flush()
-    await opened.later(Statement("INSERT INTO tokens VALUES (?1, ?1, 'admin', ?1, 'a', NULL, NULL)", ("a",)))
+    await opened.later(Statement("INSERT INTO tokens VALUES (?, ?, 'admin', ?, 'a', NULL, NULL)", ("a",) * 3))
     await opened.flush()
     assert len(await opened.read("SELECT * FROM tokens")) == 1
     assert "1 changes are lost" in caplog.text
