@@ -234,10 +234,14 @@ class Sessions:
         await self._close_together(list(self._sessions.values()))
 
     async def _close_together(self, sessions: Sequence[Session]) -> None:
-        """End sessions side by side: together they take no longer than the slowest."""
+        """End sessions side by side: together they take no longer than the slowest.
+
+        They are taken out at once, so that no call that comes meanwhile finds one that is about to close.
+        """
+        taken = [each for each in sessions if self._sessions.pop(each.id, None) is not None]
         async with anyio.create_task_group() as group:
-            for session in sessions:
-                group.start_soon(self.close, session)
+            for session in taken:
+                group.start_soon(session.close)
 
     async def tend(self, admitted: Callable[[], Awaitable[set[str]]]) -> None:
         """Keep closing sessions that are idle for the configured time, and those whose caller's token is gone.
