@@ -53,16 +53,21 @@ async def leftovers(host: Host) -> list[str]:
 
 async def expect_all_channels(app: App, each: LoadCaller) -> None:
     """A session still runs as many calls at once as before."""
-    said: list[str] = []
+    heard: list[tuple[str, str]] = []
+    where = app.sessions.find(each.who.caller, each.session_id)
 
     async def one(index: int) -> None:
         arguments = {"session_id": each.session_id, "command": f"sleep 0.05; echo {index}", "timeout": 30}
-        said.append((await dispatch(app, command.exec_, arguments, each.who)).stdout.strip())
+        answer = await dispatch(app, command.exec_, arguments, each.who)
+        heard.append((answer.status, answer.stdout.strip()))
 
     async with anyio.create_task_group() as group:
         for index in range(AT_ONCE):
             group.start_soon(one, index)
-    assert sorted(map(int, said)) == list(range(AT_ONCE))
+    link = where.link
+    channels = [(strand.held, strand.open, strand.limit, strand.alive) for strand in link._strands]
+    state = f"{each.who.caller.id} on {each.host.name}: connected {where.connected}, held, open and limit {channels}"
+    assert sorted(heard) == sorted(("completed", str(index)) for index in range(AT_ONCE)), state
 
 
 @pytest.mark.requirement("fault.load", "fault.C1", "fault.C5")
