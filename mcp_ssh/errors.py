@@ -79,7 +79,7 @@ class Refused(ToolError):
 
 
 class PermissionDenied(ToolError):
-    """The account on the remote machine has not the right."""
+    """The remote account lacks permission."""
 
     code = "permission_denied"
 

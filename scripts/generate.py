@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 ROOT = Path(__file__).resolve().parent.parent
 # The tree this script stands in is described, whichever one the virtual environment was installed from.
@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 import anyio
 from mcp import Client
+from pydantic import BaseModel
 
 from benchmarks import report
 from mcp_ssh import config, surface
@@ -101,6 +102,7 @@ def generated(root: Path, lists: Mapping[str, list[Any]] | None = None) -> dict[
     readme = root / "README.md"
     if readme.exists():
         text = _with_table(readme.read_text("utf-8"), "tools", markdown(list(REGISTRY.values())))
+        text = _with_table(text, "config", config_table())
         text = _with_table(text, "behaviour", behaviour_table())
         text = _with_table(text, "families", matrix.table())
         files[readme] = _with_table(text, "bench", report.markdown(report.read(ROOT / "benchmarks/results.json")))
@@ -114,6 +116,19 @@ def _with_table(text: str, name: str, table: str) -> str:
     if not (begin and end):
         return text
     return f"{before}{begin}\n\n{table}\n{end}{after}"
+
+
+def config_table() -> str:
+    """What each key of `config.json` means, with its default."""
+    lines = ["| Key | Default | Meaning |", "| --- | --- | --- |"]
+    defaults = json.loads(config.example())
+    for area, field in config.Config.model_fields.items():
+        keys = cast("type[BaseModel]", field.annotation).model_fields
+        lines += [
+            f"| `{area}.{key}` | `{json.dumps(defaults[area][key])}` | {cell(info.description or '')} |"
+            for key, info in keys.items()
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def behaviour_table() -> str:

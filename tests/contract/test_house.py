@@ -68,6 +68,14 @@ def test_the_example_config_holds_every_key() -> None:
     assert (ROOT / "config.example.json").read_text("utf-8") == example()
 
 
+def test_the_readme_explains_every_config_key() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    for area, field in Config.model_fields.items():
+        for key, info in field.annotation.model_fields.items():  # pyright: ignore
+            assert f"| `{area}.{key}` | " in text
+            assert info.description in text
+
+
 def test_every_config_key_is_obeyed_by_code() -> None:
     code = "".join(
         path.read_text("utf-8") for path in tracked("mcp_ssh/*.py", "rest_bridge/*.py") if path.name != "config.py"
