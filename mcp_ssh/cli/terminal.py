@@ -181,8 +181,8 @@ async def _line(prompt: str, *, secret: bool) -> str | None:
     """A line of the terminal, read without a thread, which nothing could interrupt."""
     import anyio
 
-    print(printable(prompt), end="", file=sys.stderr, flush=True)
     with _echo_off() if secret else _as_it_is():
+        print(printable(prompt), end="", file=sys.stderr, flush=True)
         await anyio.wait_readable(sys.stdin)
         data = os.read(sys.stdin.fileno(), 4096)
     return data.decode("utf-8", "replace").rstrip("\n") if data else None

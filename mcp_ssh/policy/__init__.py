@@ -117,9 +117,12 @@ def expect_tools(security: SecurityConfig, tools: Collection[str]) -> None:
     """
     for name in security.confirm_tools:
         if name not in tools:
+            # A value of the config: in no transport has a tool another name there, so it does not stand in the hint.
             near = suggest(name, tools, most=3)
-            hint = f"did you mean {', '.join(near)}?" if near else "mcp-ssh tools lists them"
-            raise InvalidInput(f"security.confirm_tools: there is no tool {name[:80]!r}", hint=hint)
+            meant = f"; did you mean {', '.join(near)}?" if near else ""
+            raise InvalidInput(
+                f"security.confirm_tools: there is no tool {name[:80]!r}{meant}", hint="`mcp-ssh tools` lists them"
+            )
 
 
 def may_use_identities(caller: Caller, machine: Machine, security: SecurityConfig) -> bool:
