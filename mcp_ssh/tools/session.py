@@ -102,10 +102,12 @@ async def connect(app: App, params: Connect, call: Call) -> Connected:
     that cannot be, the error says what to give; for a host key let the user compare the fingerprint, then
     hostkey_accept. A refused login is not tried again.
     """
+    version = await app.store.connections.version(call.caller, params.host) if params.host else None
     wanted, name = await _by_name(app, call.caller, params)
     with _counted(app, call.caller):
         session = await app.sessions.open(call.caller, lambda: app.asking(call).open(wanted))
-    session.alias = name or session.alias
+    if name is not None:
+        session.alias, session.name_version = name, version
     return Connected(
         status="connected",
         session_id=session.id,
