@@ -52,12 +52,15 @@ async def leftovers(host: Host) -> list[str]:
 
 
 async def expect_all_channels(app: App, each: LoadCaller) -> None:
-    """A session still runs as many calls at once as before."""
+    """A session still runs as many calls at once as before.
+
+    The deadline is longer than TCP waits until it sends again what the last cut swallowed.
+    """
     heard: list[tuple[str, str]] = []
     where = app.sessions.find(each.who.caller, each.session_id)
 
     async def one(index: int) -> None:
-        arguments = {"session_id": each.session_id, "command": f"sleep 0.05; echo {index}", "timeout": 30}
+        arguments = {"session_id": each.session_id, "command": f"sleep 0.05; echo {index}", "timeout": 90}
         answer = await dispatch(app, command.exec_, arguments, each.who)
         heard.append((answer.status, answer.stdout.strip()))
 
