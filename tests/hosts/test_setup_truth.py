@@ -80,7 +80,7 @@ async def test_an_install_goes_on_and_says_what_was_passed_over(app: App, deb: H
         for tool, arguments in ((setup.upgradable, {}), (setup.search, {"query": "hello"})):
             with pytest.raises(Fault) as failed:
                 await way.call(tool, {**on, **arguments})
-            assert "could not be read" in failed.value.payload["message"]
+            assert "could not be read" in failed.value.payload["details"]["said"]
     finally:
         await outside(deb, f"{GOOD['deb']}; dpkg --purge hello-fleet; apt-get update")
 

@@ -17,7 +17,7 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.ssh import keys
-from mcp_ssh.ssh.dial import KEX
+from mcp_ssh.ssh.algorithms import KEX
 from mcp_ssh.tools import command
 from mcp_ssh.tools.file import content, transfer
 from rest_bridge.serve import listen
