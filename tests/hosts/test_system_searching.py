@@ -72,7 +72,7 @@ async def test_a_log_is_followed_while_it_grows_is_moved_away_and_emptied(way: W
             await outside(host, f"echo thirteen >>{log}", "dev")
 
         group.start_soon(written)
-        seen = await way.call(system.tail, {**on, "path": log, "lines": 2, "follow_s": 5})
+        seen = await way.call(system.tail, {**on, "path": log, "lines": 2, "follow_s": 8})
     assert seen["content"] == "8\n9\nten\neleven\nof old\ntwelve\nthirteen\n"
     with anyio.fail_after(10):
         while await processes(host, log):
