@@ -194,7 +194,8 @@ act() {
 """
 
 # `status` names what an init script's `status` exits with. $1: the service. $2: the action. $3: how long a log may be.
-# The log is what OpenRC's output_log and error_log name, else the service's lines in the system's log.
+# The log is what OpenRC's output_log and error_log name, else the service's lines in the system's log. That one may have
+# been rotated a moment ago: BusyBox's syslogd does so at 200 KiB and names the old one .0, logrotate names it .1.
 _INIT = (
     _ACT
     + _SETTLE
@@ -211,7 +212,8 @@ log() {
         [ ! -f "$file" ] || tail -n 15 -- "$file"
     done
     for file in /var/log/messages /var/log/syslog /var/log/daemon.log; do
-        [ ! -f "$file" ] || tail -n 2000 -- "$file" | grep -F -- "$service" | tail -n 15
+        for part in "$file.0" "$file.1" "$file"; do [ ! -f "$part" ] || tail -c 300000 -- "$part"; done |
+            grep -F -- "$service" | tail -n 15
     done
 }
 if [ ! -f "/etc/init.d/$1" ] || [ ! -x "/etc/init.d/$1" ]; then

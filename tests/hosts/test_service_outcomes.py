@@ -95,6 +95,16 @@ async def test_a_service_that_dies_at_once_fails_with_the_last_lines_of_its_log(
 
 
 @pytest.mark.requirement("fault.N1")
+async def test_the_last_lines_of_a_service_are_found_when_the_log_was_rotated_after_them(alpine: Host, put: Put) -> None:
+    noise = "yes noise | head -n 200 | logger -t noise"
+    turned = f"until grep -q the-port-is-taken /var/log/messages.0; do {noise}; done"
+    await outside(alpine, "rm -f /var/log/messages.0")
+    act = await put(alpine, "dier", DIES.replace("exit 3", f"timeout 20 sh -c '{turned}'; exit 3"))
+    assert "the-port-is-taken" in (await act("start"))["error"]
+    assert "the-port-is-taken" not in await outside(alpine, "tail -n 500 /var/log/messages | grep -v noise || true")
+
+
+@pytest.mark.requirement("fault.N1")
 async def test_a_service_that_stays_up_is_started_with_no_word_of_its_log(each: Host, put: Put) -> None:
     act = await put(each, "stayer", STAYS)
     for action in ("start", "restart"):
