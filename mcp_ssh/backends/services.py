@@ -194,7 +194,7 @@ act() {
 """
 
 # `status` names what an init script's `status` exits with. $1: the service. $2: the action. $3: how long a log may be.
-# The log is what OpenRC's output_log and error_log name, else the service's lines in the system's log. That one may have
+# The log is what OpenRC's output_log and error_log name, else the service's lines in the system's log. That may have
 # been rotated a moment ago: BusyBox's syslogd does so at 200 KiB and names the old one .0, logrotate names it .1.
 _INIT = (
     _ACT

@@ -166,5 +166,5 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         await self._wire.wait_closed()
 
     def close(self) -> None:
-        """Have the channel closed, whatever still comes."""
-        self._wire.close()
+        """Have the channel closed, whatever still comes or was still to be sent."""
+        self._wire.abort()  # asyncssh's `close` sends what waits first, which a command that reads no more never takes

@@ -3,18 +3,20 @@
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 
-from mcp_ssh.errors import ToolError
+from mcp_ssh.errors import AuthFailed, ConnectFailed, TimedOut, ToolError
 from mcp_ssh.ssh.failures import lost, no_commands, no_terminal
 from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.places import Strand, Turns
 from mcp_ssh.ssh.spare import Spares
 from mcp_ssh.ssh.stop import CLOSE_LIMIT_S, NoRoom, Stopper, close_channel
+from mcp_ssh.ssh.stop_later import LaterStops
 from mcp_ssh.ssh.wire import Shell, Wire, expect_fits
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ LONG_WAIT_S = 0.5
 
 WIDEN_LIMIT_S = 20.0
 """How long making it may take."""
+
+WIDEN_PAUSE_S = 10.0
+"""After one that could not be made, how long it is until the next one."""
 
 ANSWER_LIMIT_S = 3.0
 """How long a machine may take to say that it is there."""
@@ -81,6 +86,7 @@ class Link:
         users: Sessions that go over it.
         ended: Called when the last one has left.
         asks_nobody: Whether logging in once more takes no answer of a person.
+        later: Ends calls once more whose end nobody saw.
     """
 
     def __init__(
@@ -102,10 +108,12 @@ class Link:
         self._strands = [Strand(connection)]
         self._turns = Turns(self._capacity)
         self._stopper = Stopper(self)
+        self.later = LaterStops(self)
         self._channel_gone = anyio.Event()
         self._cleanups: set[asyncio.Future[Channel]] = set()
         self.spares = Spares(self._spare_channel, self.may_spare)
         self._widening: asyncio.Future[None] | None = None
+        self._widens_after = -math.inf
         self._closed = False
 
     @property
@@ -182,7 +190,8 @@ class Link:
 
     def _widen(self) -> None:
         self._strands = [self._strands[0], *(each for each in self._strands[1:] if each.alive)]
-        if self._widens and not self._closed and self._widening is None and len(self._strands) < MOST_STRANDS:
+        may = self._widens and not self._closed and self._widening is None and len(self._strands) < MOST_STRANDS
+        if may and anyio.current_time() >= self._widens_after:
             self._widening = asyncio.ensure_future(self._widened())
 
     async def _widened(self) -> None:
@@ -191,8 +200,10 @@ class Link:
                 connection = await self._dial()
             self._strands.append(Strand(connection))
         except (ToolError, TimeoutError, OSError) as error:
-            # A machine that refuses one login more is not asked again.
-            self._widens = False
+            # A machine that refuses one login more is not asked again; one that did not answer is, after a while.
+            silent = isinstance(error, ConnectFailed | TimedOut | TimeoutError | OSError)
+            self._widens = silent and not isinstance(error, AuthFailed)
+            self._widens_after = anyio.current_time() + WIDEN_PAUSE_S
             log.info("no other connection was made for calls that wait: %s", type(error).__name__)
         finally:
             self._widening = None
@@ -385,6 +396,7 @@ class Link:
         self._closed = True
         self.ended()
         with anyio.CancelScope(shield=True):
+            await self.later.close()
             await self.spares.close()
             if self._widening is not None:
                 self._widening.cancel()

@@ -22,6 +22,7 @@ from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.link import Link, Terminal
 from mcp_ssh.ssh.scrollback import Scrollback
 from mcp_ssh.ssh.stop import close_channel
+from mcp_ssh.ssh.stop_later import Unended
 from mcp_ssh.ssh.wire import BARE_SHELLS, StartLine, Wire
 
 if TYPE_CHECKING:
@@ -203,6 +204,11 @@ class Shell:
             if self._channel is not None:
                 stopped = await self._swept()
                 await close_channel(self._channel)
+                if not stopped.ended and self._call.marked:
+                    unended = Unended(
+                        self._call, self._start_line.pid, self._began, entered=True, channel=self._channel
+                    )
+                    self._link.later.add(unended)
             if self._life is not None:
                 self._life.cancel()
                 await asyncio.wait([self._life])

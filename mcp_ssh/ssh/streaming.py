@@ -18,6 +18,7 @@ from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.spare import Spare
 from mcp_ssh.ssh.stop import close_channel
+from mcp_ssh.ssh.stop_later import Unended
 from mcp_ssh.ssh.wire import StartLine, Wire, wire
 
 if TYPE_CHECKING:
@@ -85,10 +86,13 @@ class Started:
             self.channel = self._opening.result()
         self._opening = None
 
-    def leave(self, link: Link) -> None:
-        """Have the channel closed when it opens, where that is still to come."""
+    def leave(self, link: Link, began: float) -> None:
+        """Have its processes ended as soon as they can be, where nobody saw their end."""
+        channel = self._opening or self.channel
         if self._opening is not None:
             link.close_when_open(self._opening)
+        if channel is not None and self.call.marked:
+            link.later.add(Unended(self.call, self.pid, began, self.entry.began, channel))
 
     @property
     def never_ran(self) -> bool:
@@ -137,6 +141,8 @@ async def on_channel(
             record(started.stopped)
         if started.channel is not None:
             await close_channel(started.channel)
+        if not started.stopped.ended:
+            started.leave(link, began)
 
 
 async def _end(
@@ -152,7 +158,6 @@ async def _end(
         with anyio.move_on_after(BEGIN_S):
             await started.arrive()
         if started.channel is None:
-            started.leave(link)
             # Without a channel the command can still begin once the machine answers, unless it refused.
             return Stopped(ended=None) if started.sent else Stopped(ended=True)
         if not started.entry.began:

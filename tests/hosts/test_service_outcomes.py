@@ -95,7 +95,9 @@ async def test_a_service_that_dies_at_once_fails_with_the_last_lines_of_its_log(
 
 
 @pytest.mark.requirement("fault.N1")
-async def test_the_last_lines_of_a_service_are_found_when_the_log_was_rotated_after_them(alpine: Host, put: Put) -> None:
+async def test_the_last_lines_of_a_service_are_found_when_the_log_was_rotated_after_them(
+    alpine: Host, put: Put
+) -> None:
     noise = "yes noise | head -n 200 | logger -t noise"
     turned = f"until grep -q the-port-is-taken /var/log/messages.0; do {noise}; done"
     await outside(alpine, "rm -f /var/log/messages.0")

@@ -1,17 +1,21 @@
 """A deadline that comes before the command has begun on its machine."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
+import anyio
 import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
+from mcp_ssh.ssh.link import Link
 from mcp_ssh.tools import command
 from tests.doors import DirectCall
 from tests.fleet.hosts import Host
 from tests.hosts.machine import connected, number, outside, processes
 
 SLOW = "~/slow-start"
+STALLED = "/tmp/stalled"
 
 
 @pytest.fixture
@@ -23,20 +27,29 @@ def slow(deb: Host) -> Iterator[Host]:
     assert deb.ssh(f"rm -f ~/.ssh/rc {SLOW} {SLOW}.taken", user="dev").returncode == 0
 
 
-async def timed_out(app: App, owner: DirectCall, host: Host, seconds: float) -> tuple[int, bool | str | None]:
-    """The number of a command that its machine begins so late, and what its caller heard of its end."""
+@pytest.fixture
+def stalls(deb: Host) -> Iterator[Host]:
+    """A machine on which no shell of an account starts as long as a file is there."""
+    rc = f"while [ -e {STALLED} ]; do sleep 0.1; done"
+    assert deb.ssh("cat > ~/.ssh/rc", user="dev", stdin=rc).returncode == 0
+    yield deb
+    assert deb.ssh(f"rm -f ~dev/.ssh/rc {STALLED}").returncode == 0
+
+
+async def timed_out(app: App, owner: DirectCall, host: Host, seconds: float) -> tuple[str, int, bool | str | None]:
+    """A session, the number of its command that the machine begins so late, and what its caller heard of its end."""
     mark = number()
     session_id = await connected(app, host, "dev", owner)
     await outside(host, f"echo {seconds} > {SLOW}", user="dev")
-    arguments = {"session_id": session_id, "command": f"sleep {mark}", "timeout": 0.3, "exact": True}
+    arguments = {"session_id": session_id, "command": text(mark), "timeout": 0.3, "exact": True}
     result = await dispatch(app, command.exec_, arguments, owner)
     assert result.status == "timed_out"
-    return mark, result.stopped
+    return session_id, mark, result.stopped
 
 
 @pytest.mark.requirement("fault.C2")
 async def test_a_command_that_begins_after_its_deadline_is_ended(app: App, owner: DirectCall, slow: Host) -> None:
-    mark, stopped = await timed_out(app, owner, slow, 1)
+    _, mark, stopped = await timed_out(app, owner, slow, 1)
     assert stopped is True
     assert await processes(slow, mark) == []
 
@@ -45,5 +58,59 @@ async def test_a_command_that_begins_after_its_deadline_is_ended(app: App, owner
 async def test_of_a_command_that_does_not_begin_for_long_the_end_is_unknown(
     app: App, owner: DirectCall, slow: Host
 ) -> None:
-    _, stopped = await timed_out(app, owner, slow, 6)
+    session_id, mark, stopped = await timed_out(app, owner, slow, 6)
     assert stopped == "unknown"
+    link = app.sessions.find(owner.caller, session_id).link
+    await eventually(partial(is_free, link))
+    assert await has_ended(slow, mark)
+
+
+@pytest.mark.requirement("fault.C5")
+async def test_commands_that_could_not_be_ended_are_ended_when_the_machine_answers_again(
+    app: App, owner: DirectCall, stalls: Host
+) -> None:
+    session_id = await connected(app, stalls, "dev", owner)
+    link = app.sessions.find(owner.caller, session_id).link
+    marks = [number() for _ in range(4)]
+    told: list[bool | str | None] = []
+
+    async def run(mark: int) -> None:
+        given = {"session_id": session_id, "command": text(mark), "timeout": 4, "exact": True}
+        told.append((await dispatch(app, command.exec_, given, owner)).stopped)
+
+    async with anyio.create_task_group() as group:
+        for mark in marks:
+            group.start_soon(run, mark)
+        for mark in marks:
+            await eventually(partial(has_begun, stalls, mark))
+        await outside(stalls, f"touch {STALLED}")
+    assert told == ["unknown"] * 4
+    assert [mark for mark in marks if await has_ended(stalls, mark)] == []
+
+    await outside(stalls, f"rm {STALLED}")
+    for mark in marks:
+        await eventually(partial(has_ended, stalls, mark))
+    await eventually(partial(is_free, link))
+
+
+def text(mark: int) -> str:
+    return f"touch /tmp/began-{mark}; sleep {mark}"
+
+
+async def has_begun(host: Host, mark: int) -> bool:
+    return (await outside(host, f"ls /tmp/began-{mark} 2>&1 || true")).strip() == f"/tmp/began-{mark}"
+
+
+async def has_ended(host: Host, mark: int) -> bool:
+    return await processes(host, mark) == []
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    with anyio.fail_after(60):
+        while not await holds():
+            await anyio.sleep(0.2)
+
+
+async def is_free(link: Link) -> bool:
+    """Whether nothing is left to end, and no more channels are open than spares wait on."""
+    return not len(link.later) and all(strand.open <= len(link.spares) for strand in link._strands)
