@@ -7,7 +7,7 @@ ARG BASE=python:3.12-slim
 FROM ${BASE}
 COPY requirements.txt /src/
 RUN pip install --no-cache-dir --require-hashes -r /src/requirements.txt
-COPY pyproject.toml README.md /src/
+COPY pyproject.toml README.md LICENSE /src/
 COPY mcp_ssh /src/mcp_ssh
 COPY rest_bridge /src/rest_bridge
 COPY prompts /src/prompts
