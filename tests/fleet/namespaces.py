@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
@@ -66,13 +67,36 @@ def make_room_for_watches() -> None:
             INOTIFY.write_text(str(INSTANCES))
 
 
-def enter_own_network() -> None:
-    """Move the calling thread, and all it starts from now on, into a new network with nothing but its loopback."""
+def enter_own_network() -> int:
+    """Move the calling thread, and all it starts from now on, into a new network with nothing but its loopback.
+
+    Returns:
+        A descriptor of the network it was in.
+    """
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNET)")
     with socket.socket() as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_RUNNING))
+    return before
+
+
+@contextlib.contextmanager
+def in_network(network: int) -> Iterator[None]:
+    """Have the calling thread, and all it starts meanwhile, in another network."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    _set_network(network)
+    try:
+        yield
+    finally:
+        _set_network(own)
+        os.close(own)
+
+
+def _set_network(network: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(network, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns(CLONE_NEWNET)")
 
 
 def started_at(pid: int) -> str | None:

@@ -9,16 +9,16 @@ fail instead, so that no green run hides that the hosts were never there.
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fleet import build
 from tests.fleet.hosts import Fleet, Host, running_fleet
-from tests.fleet.namespaces import FleetError, enter_own_network, reap, why_not
+from tests.fleet.namespaces import FleetError, enter_own_network, in_network, reap, why_not
 from tests.fleet.table import EVERY, ORDINARY
 
 PREFIX = "fleet: "
@@ -26,9 +26,9 @@ PREFIX = "fleet: "
 
 @dataclass
 class State:
-    """What this pytest run has: a cache to start hosts from, or the reason why not."""
+    """The network that this pytest run was started in, or why it cannot have hosts."""
 
-    cache: Path | None = None
+    outside: int = -1
     missing: str = ""
 
 
@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Build what is missing, then leave the machine's network. Here, because no other thread is running yet."""
+    """Leave the machine's network. Here, because no other thread is running yet."""
     state = config.stash[STATE] = State()
     if any(config.getoption(name, False) for name in ("help", "version", "collectonly", "showfixtures", "markers")):
         state.missing = "this pytest run executes no tests"
@@ -51,33 +51,40 @@ def pytest_configure(config: pytest.Config) -> None:
     if state.missing:
         return
     try:
-        state.cache = build.ensure(lambda line: _tell(config, line))
         reap()
-        enter_own_network()
-    except (FleetError, OSError) as error:
-        state.cache, state.missing = None, str(error)
+        state.outside = enter_own_network()
+    except OSError as error:
+        state.missing = str(error)
 
 
 def _tell(config: pytest.Config, line: str) -> None:
-    """Say something at once, past pytest's capturing: a build takes minutes."""
+    """Say something at once, past pytest's capturing, also from a worker of xdist: a build takes minutes."""
     capture: Any = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-        print(line, flush=True)
+        print(line, file=sys.stderr, flush=True)
 
 
 @pytest.fixture(scope="session")
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     """All hosts, started once: the ordinary ones here, the others by the fixtures below.
 
-    What a test does to them stays; these fixtures put links and host keys right.
+    What a test does to them stays; these fixtures put links and host keys right. The first test that asks for them
+    builds what they start from, in the machine's network.
     """
     state = request.config.stash[STATE]
-    if not state.cache:
+    cache = None
+    if not state.missing:
+        try:
+            with in_network(state.outside):
+                cache = build.ensure(lambda line: _tell(request.config, line))
+        except FleetError as error:
+            state.missing = str(error)
+    if cache is None:
         reason = PREFIX + state.missing
         if os.environ.get("CI"):
             pytest.fail(f"{reason} (in CI that is a failure, not a skip)", pytrace=False)
         pytest.skip(reason)
-    with running_fleet(state.cache, list(ORDINARY)) as fleet:
+    with running_fleet(cache, list(ORDINARY)) as fleet:
         yield fleet
 
 
@@ -161,6 +168,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     on_hosts = [report for report in skipped if f"Skipped: {PREFIX}" in str(report.longrepr)]
     if on_hosts:
         terminalreporter.write_sep("=", f"skipped, for want of real SSH hosts: {len(on_hosts)}", yellow=True)
-        terminalreporter.write_line(PREFIX + terminalreporter.config.stash[STATE].missing)
+        if missing := terminalreporter.config.stash[STATE].missing:
+            terminalreporter.write_line(PREFIX + missing)
         for report in on_hosts:
             terminalreporter.write_line(report.nodeid)
