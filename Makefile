@@ -20,29 +20,32 @@ else
 install = $(PIP) -c constraints.txt -e '.$(1)'
 endif
 
-.PHONY: run test check conformance npm behaviour peers lint soak matrix bench fleet docs fmt constraints
+.PHONY: help run test unit check conformance npm behaviour peers lint soak matrix bench fleet docs fmt constraints
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: .venv/run  ## start everything on an embedded SSH host
 	$(BIN)/mcp-ssh demo
 
-test: .venv/test  ## all tests, on real hosts where this machine can have them
+test: .venv/test  ## run all tests, on real hosts where this machine can have them (20 min; the first time 3 more)
 	$(TESTS)
 
-check: lint npm test  ## everything CI runs
+check: lint npm test  ## run everything CI runs (22 min)
 
-conformance: .venv/test npm  ## the official suite, the inspector and the TypeScript clients, against our server
+conformance: .venv/test npm  ## run the official suite, the inspector and the TypeScript clients (2 min)
 	$(BIN)/python -m pytest tests/protocol $(PYTEST)
 
-behaviour: .venv/test $(if $(PEERS),peers)  ## what our server does where things go wrong; PEERS=1: and what others do
+behaviour: .venv/test $(if $(PEERS),peers)  ## show what our server does where things go wrong, with PEERS=1 also others (3 min)
 	$(BIN)/python -m tests.behaviour mcp-ssh $(if $(PEERS),peers)
 	$(BIN)/python scripts/generate.py
 
-peers:  ## the servers of others that `make behaviour PEERS=1` compares with, into .peers
+peers:  ## install the servers that `make behaviour PEERS=1` compares with, into .peers (1 min)
 	npm install --prefix .peers --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel=error ssh-mcp@2.11.0
 	for each in mcp-ssh-gateway==7.0.0 mcp-remote-ssh==0.4.0; do \
 		$(PYTHON) -m venv .peers/$${each%%=*} && .peers/$${each%%=*}/bin/pip install --quiet $$each || exit 1; done
 
-npm: tests/protocol/package.json  ## what tests/protocol takes from npm, Node 22 included, into .npm
+npm: tests/protocol/package.json  ## install what tests/protocol takes from npm, Node 22 included, into .npm (1 min)
 	@if cmp -s $< .npm/ready; then :; \
 	elif command -v npm >/dev/null; then \
 		mkdir -p .npm && cp $< .npm/package.json && \
@@ -50,7 +53,7 @@ npm: tests/protocol/package.json  ## what tests/protocol takes from npm, Node 22
 		cp $< .npm/ready; \
 	else echo 'there is no npm here: tests/protocol will be skipped'; fi
 
-lint: .venv/test .venv/lint
+lint: .venv/test .venv/lint  ## check format, types, layers, dead code and generated files (1 min)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
@@ -58,23 +61,23 @@ lint: .venv/test .venv/lint
 	$(BIN)/vulture
 	$(BIN)/python scripts/generate.py --check
 
-soak: npm .venv/test  ## the same tests with the counts and sizes the issues state
+soak: npm .venv/test  ## run all tests with the counts and sizes the issues state (45 min)
 	MCP_SSH_SOAK=1 $(TESTS)
 
-matrix: .venv/test  ## every tool for machines on every distribution family, into the README
+matrix: .venv/test  ## try every tool on every distribution family, and put the table into the README (3 min)
 	MCP_SSH_MATRIX=1 $(BIN)/python -m pytest tests/hosts/test_matrix.py $(PYTEST)
 	$(BIN)/python scripts/generate.py
 
-bench: .venv/test  ## what things cost, beside a reference in the same run
+bench: .venv/test  ## measure what things cost beside a reference (10 min)
 	$(BIN)/python -m benchmarks
 
 fleet: .venv/test  ## start the test hosts and print how to reach them
 	$(BIN)/python -m tests.fleet up
 
-docs: .venv/test  ## make the generated files anew
+docs: .venv/test  ## write the generated files
 	$(BIN)/python scripts/generate.py
 
-fmt: .venv/lint
+fmt: .venv/lint  ## format the code
 	$(BIN)/ruff check --fix-only --quiet . || true
 	$(BIN)/ruff format .
 

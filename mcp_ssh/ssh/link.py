@@ -191,10 +191,15 @@ class Link:
     def _widen(self) -> None:
         self._strands = [self._strands[0], *(each for each in self._strands[1:] if each.alive)]
         may = self._widens and not self._closed and self._widening is None and len(self._strands) < MOST_STRANDS
-        if may and anyio.current_time() >= self._widens_after:
+        if may and asyncio.get_running_loop().time() >= self._widens_after:
             self._widening = asyncio.ensure_future(self._widened())
 
+    def _widen_again(self) -> None:
+        if len(self._turns):
+            self._widen()
+
     async def _widened(self) -> None:
+        pause_s = WIDEN_AFTER_S
         try:
             with anyio.fail_after(WIDEN_LIMIT_S):
                 connection = await self._dial()
@@ -203,11 +208,13 @@ class Link:
             # A machine that refuses one login more is not asked again; one that did not answer is, after a while.
             silent = isinstance(error, ConnectFailed | TimedOut | TimeoutError | OSError)
             self._widens = silent and not isinstance(error, AuthFailed)
-            self._widens_after = anyio.current_time() + WIDEN_PAUSE_S
+            pause_s = WIDEN_PAUSE_S
+            self._widens_after = asyncio.get_running_loop().time() + pause_s
             log.info("no other connection was made for calls that wait: %s", type(error).__name__)
         finally:
             self._widening = None
         self._turns.admit()
+        asyncio.get_running_loop().call_later(pause_s, self._widen_again)  # of those that wait still
 
     def _narrow(self) -> None:
         """Close what was made for calls that waited, once nobody needs it."""

@@ -168,6 +168,23 @@ async def test_a_call_that_waits_long_gets_another_connection_which_goes_when_no
 
 
 @pytest.mark.requirement("speed.widening")
+async def test_many_calls_that_wait_get_one_connection_after_the_other(
+    app: App, owner: DirectCall, deb: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "WIDEN_AFTER_S", 0.05)
+    await connected(app, deb, "dev", owner)
+    where = app.sessions.find(owner.caller, None)
+    async with anyio.create_task_group() as group:
+        for _ in range(24):
+            group.start_soon(functools.partial(run, app, owner, "sleep 60"))
+        with anyio.fail_after(20):
+            while sum(strand.open for strand in where.link._strands) < 24:
+                await anyio.sleep(0.01)
+        assert len(where.link._strands) == link.MOST_STRANDS
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.requirement("speed.widening")
 async def test_where_logging_in_again_would_ask_somebody_calls_wait_instead(
     app: App, owner: DirectCall, deb: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
