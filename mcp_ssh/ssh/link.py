@@ -57,6 +57,9 @@ SSH_OPEN_RESOURCE_SHORTAGE (RFC 4254, 5.1)."""
 UNANSWERED_LIMIT = 3
 """How often a machine may close a channel without saying whether its command began."""
 
+MOST_UNANSWERED = 256
+"""Channels that a machine may be asked for without an answer; one that still sends keepalives is given up then."""
+
 NO_TERMINAL = 0xFFFFFFFE
 """asyncssh's own code where the machine gave a channel, and refused it a terminal."""
 
@@ -287,7 +290,11 @@ class Link:
     def _roomiest(self) -> Strand:
         if not self.alive:
             raise lost()
-        return max((each for each in self._strands if each.alive), key=lambda each: each.room)
+        chosen = max((each for each in self._strands if each.alive), key=lambda each: each.room)
+        if chosen.held - chosen.open >= MOST_UNANSWERED:
+            chosen.connection.abort()
+            raise lost()
+        return chosen
 
     async def _on(
         self,

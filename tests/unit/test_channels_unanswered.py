@@ -1,13 +1,15 @@
 """A machine that closes a channel before it said whether the command began: Dropbear, now and then."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 
+import anyio
 import asyncssh
 import pytest
 
 from mcp_ssh.errors import ConnectFailed, Unsupported
-from mcp_ssh.ssh.link import UNANSWERED_LIMIT, Link
+from mcp_ssh.ssh.link import MOST_UNANSWERED, UNANSWERED_LIMIT, Link
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +48,7 @@ class _Channel(asyncssh.SSHServerSession[bytes]):
 
 
 @contextlib.asynccontextmanager
-async def linked(host: _Host) -> AsyncGenerator[Link]:
+async def linked(host: asyncssh.SSHServer) -> AsyncGenerator[Link]:
     key = asyncssh.generate_private_key("ssh-ed25519")
     server = await asyncssh.listen("127.0.0.1", 0, server_factory=lambda: host, server_host_keys=[key])
     async with server:
@@ -82,3 +84,31 @@ async def test_a_command_whose_connection_ended_unanswered_is_not_sent_again() -
         with pytest.raises(ConnectFailed):
             await link.open("one")
         assert host.opened == 1
+
+
+class _SilentHost(asyncssh.SSHServer):
+    """Lets everybody in, and answers no request for a channel."""
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self.connection = conn
+
+    def begin_auth(self, username: str) -> bool:
+        return False
+
+    def session_requested(self) -> object:
+        async def session() -> None:
+            await asyncio.get_running_loop().create_future()
+
+        return self.connection.create_server_channel(), session()
+
+
+async def test_a_machine_that_answers_no_request_for_a_channel_is_given_up() -> None:
+    async with linked(_SilentHost()) as link:
+        for _ in range(MOST_UNANSWERED):
+            with anyio.move_on_after(0.001):
+                await link.open("true")
+        with pytest.raises(ConnectFailed):
+            await link.open("true")
+        with anyio.fail_after(5):
+            await link.connection.wait_closed()
+        assert not link.alive
