@@ -218,8 +218,8 @@ class Stream(Generic[W, P, R]):
         return replace(self.tool, run=run)
 
 
-def _declared(function: Callable[..., Any], *last: type[Any]) -> tuple[type[Any], type[Params], Any, str, str, str]:
-    """Where, params, result, room, title and description of a tool function; wrong ones fail at import."""
+def _declared(function: Callable[..., Any], *last: type[Any]) -> tuple[type[Any], type[Params], Any, str]:
+    """Where, params, result and description of a tool function; wrong ones fail at import."""
     name = f"{function.__module__}.{function.__name__}"
     hints = get_type_hints(function)
     parameters = list(inspect.signature(function).parameters)
@@ -231,15 +231,7 @@ def _declared(function: Callable[..., Any], *last: type[Any]) -> tuple[type[Any]
     text = inspect.getdoc(function)
     if not text or not text.partition("\n")[0].endswith("."):
         raise TypeError(f"{name}: the docstring's first line must be a sentence ending in a period")
-    room = room_of(function.__module__)
-    title = function.__name__.rstrip("_").replace("_", " ").capitalize()
-    return where, params, hints["return"], room, f"{room.capitalize()}: {title.lower()}", text
-
-
-def room_of(module: str) -> str:
-    """The room that a module's tools belong to: the module itself, or the package in `tools` that it is a part of."""
-    _, package, inside = module.rpartition(".tools.")
-    return inside.partition(".")[0] if package else module.rpartition(".")[2]
+    return where, params, hints["return"], text
 
 
 def _needed_role(risk: Risk, role: Role | None) -> Role:
@@ -251,15 +243,19 @@ def _needed_role(risk: Risk, role: Role | None) -> Role:
 def tool(
     risk: Risk,
     *,
+    room: str,
+    name: str | None = None,
     role: Role | None = None,
     idempotent: bool | None = None,
     open_world: bool = False,
     confirm: bool = False,
 ) -> Callable[[Callable[[W, P, Call], Awaitable[R]]], Tool[W, P, R]]:
-    """Declare the function below as a tool, named after its module and itself.
+    """Declare the function below as a tool. Its public name is the room's name and its own, such as `file_read`.
 
     Args:
         risk: READ, CHANGE or DESTROY; decides the hints and, unless `role` is given, who may call it.
+        room: The noun it belongs to, which is also the toolset that it is listed with.
+        name: Its own name, where that is not the function's.
         role: The least role that may call it, where it differs from the risk's.
         idempotent: Calling it twice leaves everything as calling it once does; by default true of what only reads.
         open_world: It can reach beyond the machine it was given (an arbitrary command can).
@@ -267,11 +263,12 @@ def tool(
     """
 
     def declare(function: Callable[[W, P, Call], Awaitable[R]]) -> Tool[W, P, R]:
-        where, params, result, room, title, text = _declared(function)
+        where, params, result, text = _declared(function)
+        own = name or function.__name__.rstrip("_")
         if not issubclass(result, Result):
             raise TypeError(f"{function.__module__}.{function.__name__}: a tool returns one Result model")
         return Tool(
-            name=f"{room}_{function.__name__.rstrip('_')}",
+            name=f"{room}_{own}",
             room=room,
             run=function,
             where=where,
@@ -282,7 +279,7 @@ def tool(
             idempotent=risk is Risk.READ if idempotent is None else idempotent,
             open_world=open_world,
             confirm=confirm,
-            title=title,
+            title=f"{room.capitalize()}: {own.replace('_', ' ')}",
             description=text,
         )
 
@@ -301,7 +298,7 @@ def stream(
     """
 
     def declare(function: Callable[[W, P, Call, Events], Awaitable[R]]) -> Stream[W, P, R]:
-        where, params, result, _, _, text = _declared(function, Events)
+        where, params, result, text = _declared(function, Events)
         if where is not bounded.where or resumes not in params.model_fields or not issubclass(result, Result):
             raise TypeError(f"{function.__module__}.{function.__name__}: is no streaming form of {bounded.name}")
 
@@ -335,12 +332,12 @@ class Registry(Mapping[str, AnyTool]):
 
 
 def tools_of(*rooms: ModuleType) -> Registry:
-    """The tools that the given modules declare, in the order of declaration."""
+    """The tools that the given modules and packages declare, in the order of declaration."""
     found: list[AnyTool] = []
     for room in rooms:
         for value in cast("dict[str, object]", vars(room)).values():
             each = cast("AnyTool", value) if isinstance(value, Tool) else None
-            if each is not None and each.room == room_of(room.__name__):
+            if each is not None and f"{each.run.__module__}.".startswith(f"{room.__name__}."):
                 found.append(each)
     return Registry(found)
 

@@ -89,7 +89,7 @@ class Found(Result):
     names: list[str] = Field(default_factory=list[str], description="All names, where nothing was asked for.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="tool")
 async def search(reach: Reach, params: Search, call: Call) -> Found:
     """Find a tool for what you want to do: there are more than those listed here.
 
@@ -134,7 +134,7 @@ class Answer(Result):
     model_config = ConfigDict(extra="allow", json_schema_extra={"description": "What the tool answers."})
 
 
-@tool(Risk.READ, idempotent=False, open_world=True)
+@tool(Risk.READ, room="tool", idempotent=False, open_world=True)
 async def call_readonly(reach: Reach, params: One, call: Call) -> Answer:
     """Call a tool that only reads and is not listed here, found by tool_search.
 
@@ -146,7 +146,7 @@ async def call_readonly(reach: Reach, params: One, call: Call) -> Answer:
     return cast("Answer", await reach.dispatch(inner, reach.decoded(inner, params.arguments), call))
 
 
-@tool(Risk.DESTROY, open_world=True)
+@tool(Risk.DESTROY, room="tool", open_world=True)
 async def call_(reach: Reach, params: One, call: Call) -> Answer:
     """Call any tool that is not listed here, found by tool_search.
 
@@ -179,7 +179,7 @@ class Outcomes(Result):
     outcomes: list[Outcome] = Field(description="What came out, equal outcomes together; durations are left out.")
 
 
-@tool(Risk.DESTROY, open_world=True)
+@tool(Risk.DESTROY, room="tool", open_world=True)
 async def call_many(reach: Reach, params: Several, call: Call) -> Outcomes:
     """Call one tool on several machines at once, such as one command on ten servers.
 

@@ -89,7 +89,7 @@ class Page(Result):
     matches: list[Match] | None = Field(default=None, description="Matching lines in order, where pattern was given.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="blob")
 async def read(app: App, params: Read, call: Call) -> Page:
     """Read an output that was too large for one answer, by range, from its end, or by searching it.
 

@@ -23,7 +23,7 @@ class ConfigTold(Result):
     config: dict[str, Any] = Field(description="All keys by area; secrets are masked.")
 
 
-@tool(Risk.READ, role=Role.ADMIN)
+@tool(Risk.READ, room="config", role=Role.ADMIN)
 async def get(app: App, params: WholeConfig, call: Call) -> ConfigTold:
     """Show this server's whole config. Secrets are masked."""
     return ConfigTold(config=shown(_wanted(app)))
@@ -42,7 +42,7 @@ class ConfigValue(Result):
     value: Value = Field(description="Its value; a secret is masked.")
 
 
-@tool(Risk.READ, role=Role.ADMIN)
+@tool(Risk.READ, room="config", role=Role.ADMIN)
 async def get_key(app: App, params: ConfigKey, call: Call) -> ConfigValue:
     """Show one value of this server's config. A secret is masked."""
     return ConfigValue(key=params.key, value=shown(value_of(_wanted(app), params.key)))
@@ -62,7 +62,7 @@ class ConfigUpdated(ConfigValue):
     )
 
 
-@tool(Risk.CHANGE, role=Role.ADMIN, idempotent=True)
+@tool(Risk.CHANGE, room="config", role=Role.ADMIN, idempotent=True)
 async def set_(app: App, params: ConfigSet, call: Call) -> ConfigUpdated:
     """Change one value of this server's config, in its file and at once where that can be.
 
@@ -107,7 +107,7 @@ class ConfigReloaded(Result):
     needs_restart: list[str] | None = Field(default=None, description="Those that count once the server starts anew.")
 
 
-@tool(Risk.CHANGE, role=Role.ADMIN, idempotent=True)
+@tool(Risk.CHANGE, room="config", role=Role.ADMIN, idempotent=True)
 async def reload(app: App, params: WholeConfig, call: Call) -> ConfigReloaded:
     """Read this server's config file again. A broken file changes nothing, and it is said where it is broken."""
     async with app.live.turn:

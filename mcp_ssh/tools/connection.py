@@ -74,7 +74,7 @@ class Connection(Result):
     last_used_at: str | None = Field(default=None, description="When it was last connected through, UTC.")
 
 
-@tool(Risk.CHANGE)
+@tool(Risk.CHANGE, room="connection")
 async def add(app: App, params: Add, call: Call) -> Connection:
     """Save a machine under a name, with what it takes to log in.
 
@@ -146,7 +146,7 @@ class One(Params):
     connection: Which
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="connection")
 async def info(app: App, params: One, call: Call) -> Connection:
     """Show a saved connection: machine, account, and which secrets are kept, never the secrets themselves."""
     return _shown(app, await app.store.connections.find(call.caller, params.connection))
@@ -170,7 +170,7 @@ class Found(Result):
     next_after: str | None = Field(default=None, description="What to give as `after` for the rest; unset at the end.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="connection")
 async def query(app: App, params: Query, call: Call) -> Found:
     """List saved connections, all or those whose name and category fit a pattern.
 
@@ -192,7 +192,7 @@ class Removed(Result):
     name: str = Field(description="The name it had.")
 
 
-@tool(Risk.CHANGE)
+@tool(Risk.CHANGE, room="connection")
 async def remove(app: App, params: One, call: Call) -> Removed:
     """Forget a saved connection and its secrets.
 

@@ -63,7 +63,7 @@ class Accepted(Result):
     ok: Literal[True] = Field(description="The machine's key is trusted from now on.")
 
 
-@tool(Risk.CHANGE, idempotent=True, confirm=True)
+@tool(Risk.CHANGE, room="hostkey", idempotent=True, confirm=True)
 async def accept(app: App, params: Accept, call: Call) -> Accepted:
     """Trust the host key of a machine whose key is unknown or was replaced, so that connecting to it works.
 
@@ -111,7 +111,7 @@ class Listed(Result):
     entries: list[Known] = Field(description="One entry for each name of each line.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="hostkey")
 async def list_(app: App, params: All, call: Call) -> Listed:
     """Show the host keys that were accepted through this server: machine, type and fingerprint.
 
@@ -137,7 +137,7 @@ class Removed(Result):
     changed: bool = Field(description="Whether it was before.")
 
 
-@tool(Risk.CHANGE, idempotent=True)
+@tool(Risk.CHANGE, room="hostkey", idempotent=True)
 async def remove(app: App, params: Remove, call: Call) -> Removed:
     """Forget the accepted host key of a machine, so that its key is asked about again.
 
@@ -184,7 +184,7 @@ class Scanned(Result):
     keys: list[Shown] = Field(description="One key of each type that the machine has.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="hostkey")
 async def scan(app: App, params: Scan, call: Call) -> Scanned:
     """Ask a machine which host keys it has, with fingerprints and whether each is trusted; nothing is stored or sent.
 

@@ -93,7 +93,7 @@ async def _by_name(app: App, caller: Caller, given: Connect) -> tuple[Connect, s
     return Connect.model_validate({**saved, **more}), given.host if same else None
 
 
-@tool(Risk.READ, idempotent=False, open_world=True)
+@tool(Risk.READ, room="session", idempotent=False, open_world=True)
 async def connect(app: App, params: Connect, call: Call) -> Connected:
     """Connect to a Linux machine over SSH and keep the session open for other tools.
 
@@ -117,7 +117,7 @@ async def connect(app: App, params: Connect, call: Call) -> Connected:
     )
 
 
-@tool(Risk.READ, idempotent=False)
+@tool(Risk.READ, room="session", idempotent=False)
 async def disconnect(app: App, params: ById, call: Call) -> Disconnected:
     """Close a session and its connection.
 
@@ -133,7 +133,7 @@ async def disconnect(app: App, params: ById, call: Call) -> Disconnected:
     return ended
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="session")
 async def status(app: App, params: ById, call: Call) -> Status:
     """Say whether a session is still connected.
 
@@ -143,7 +143,7 @@ async def status(app: App, params: ById, call: Call) -> Status:
     return Status(session_id=session.id, connected=session.connected, host=session.host, username=session.username)
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="session")
 async def list_(app: App, params: Nothing, call: Call) -> Sessions:
     """List your open SSH sessions."""
     return Sessions(

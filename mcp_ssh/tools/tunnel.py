@@ -41,7 +41,7 @@ class TunnelOpened(Result):
     port: int = Field(description="Port it listens on.")
 
 
-@tool(Risk.CHANGE)
+@tool(Risk.CHANGE, room="tunnel")
 async def local(host: Session, params: OpenLocal, call: Call) -> TunnelOpened:
     """Forward a port of this server's machine to a host and port that the remote machine can reach, as `ssh -L` does.
 
@@ -53,7 +53,7 @@ async def local(host: Session, params: OpenLocal, call: Call) -> TunnelOpened:
     )
 
 
-@tool(Risk.CHANGE, role=Role.ADMIN)
+@tool(Risk.CHANGE, room="tunnel", role=Role.ADMIN)
 async def remote(host: Session, params: OpenRemote, call: Call) -> TunnelOpened:
     """Forward a port of the remote machine to a host and port that this server's machine can reach, as `ssh -R` does.
 
@@ -101,7 +101,7 @@ class TunnelsTold(Result):
     count: int = Field(description="How many.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="tunnel")
 async def list_(host: Session, params: OnSession, call: Call) -> TunnelsTold:
     """List the tunnels of a session, and whether each works."""
     facts = {each.id: _facts(each) for each in host.tunnels.all()}
@@ -133,7 +133,7 @@ class TunnelClosed(Result):
     tunnel_id: str = Field(description="The tunnel that was closed.")
 
 
-@tool(Risk.CHANGE)
+@tool(Risk.CHANGE, room="tunnel")
 async def close(host: Session, params: TunnelById, call: Call) -> TunnelClosed:
     """Close one tunnel; connections through it end."""
     closed = await host.tunnels.close(params.tunnel_id)
@@ -145,7 +145,7 @@ class TunnelsClosed(Result):
     count: int = Field(description="How many were closed.")
 
 
-@tool(Risk.CHANGE, idempotent=True)
+@tool(Risk.CHANGE, room="tunnel", idempotent=True)
 async def close_all(host: Session, params: OnSession, call: Call) -> TunnelsClosed:
     """Close every tunnel of a session."""
     return TunnelsClosed(status="closed", count=await host.tunnels.close_all())

@@ -55,13 +55,13 @@ async def _said(params: Params, call: Call) -> Said:
     )
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="rest_kit")
 async def say(app: App, params: Words, call: Call) -> Said:
     """Say what arrived."""
     return await _said(params, call)
 
 
-@tool(Risk.CHANGE)
+@tool(Risk.CHANGE, room="rest_kit")
 async def change(app: App, params: Words, call: Call) -> Said:
     """Change nothing, but be a tool that might."""
     return await _said(params, call)
@@ -71,7 +71,7 @@ class Kind(Params):
     kind: str = Field(description="Which error.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="rest_kit")
 async def fail(app: App, params: Kind, call: Call) -> Said:
     """Fail in the given way."""
     if params.kind == "HostKeyUnconfirmed":
@@ -108,7 +108,7 @@ class Hanging:
 HANGING = Hanging(anyio.Event(), anyio.Event())
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="rest_kit")
 async def hang(app: App, params: Nothing, call: Call) -> Said:
     """Wait until it is cancelled."""
     HANGING.began.set()
@@ -124,7 +124,7 @@ class Odd(Result):
     text: str = Field(description="Text that UTF-8 cannot carry.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="rest_kit")
 async def odd(app: App, params: Nothing, call: Call) -> Odd:
     """Answer with a file name that is not UTF-8."""
     return Odd(text="caf\udce9 ü")

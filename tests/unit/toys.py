@@ -47,7 +47,7 @@ class Echoed(Result):
     note: str | None = Field(default=None, description="Left unset.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="toys")
 async def echo(app: App, params: Echo, call: Call) -> Echoed:
     """Say something back."""
     said = Echoed(text=params.text * params.times, title=params.title, tags=params.tags)
@@ -64,7 +64,7 @@ class Done(Result):
     done: bool = Field(description="Whether it was done.")
 
 
-@tool(Risk.CHANGE)
+@tool(Risk.CHANGE, room="toys")
 async def wait(app: App, params: Nothing, call: Call) -> Done:
     """Wait until cancelled, then clean up for a while."""
     SEEN.started.set()
@@ -79,7 +79,7 @@ async def wait(app: App, params: Nothing, call: Call) -> Done:
     return Done(done=True)
 
 
-@tool(Risk.CHANGE)
+@tool(Risk.CHANGE, room="toys")
 async def hang(app: App, params: Nothing, call: Call) -> Done:
     """Wait, and never let go."""
     with anyio.CancelScope(shield=True):
@@ -88,7 +88,7 @@ async def hang(app: App, params: Nothing, call: Call) -> Done:
     return Done(done=True)
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="toys")
 async def loud(app: App, params: Nothing, call: Call) -> Done:
     """Print, and have a child print."""
     print("printed by a tool", flush=True)
@@ -96,7 +96,7 @@ async def loud(app: App, params: Nothing, call: Call) -> Done:
     return Done(done=True)
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="toys")
 async def steps(app: App, params: Nothing, call: Call) -> Done:
     """Report progress, also where it stands still or goes back."""
     for each in (1, 1, 2, 1.5, 3):
@@ -115,7 +115,7 @@ class Text(Result):
     exit_code: int = Field(description="Exit status.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="toys")
 async def large(app: App, params: Large, call: Call) -> Text:
     """Say a lot."""
     text = "".join(chr(ord("a") + i % 26) for i in range(params.size))
@@ -126,19 +126,19 @@ class Say(Params):
     text: str = Field(description="Text.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="toys")
 async def broken_text(app: App, params: Nothing, call: Call) -> Text:
     """Say what no transport can write."""
     return Text(text="a\udce9b", exit_code=0)
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="toys")
 async def crash(app: App, params: Nothing, call: Call) -> Done:
     """Fail as code of ours does."""
     raise RuntimeError("the secret lies in /etc/x")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="toys")
 async def absent(app: App, params: Say, call: Call) -> Done:
     """Find nothing."""
     raise NotFound(f"no such thing: {params.text}", hint="try another", details={"near": ["thing"]})
@@ -148,7 +148,7 @@ class Erase(Params):
     path: str = Field(description="What to erase.")
 
 
-@tool(Risk.DESTROY, confirm=True, idempotent=True, open_world=True)
+@tool(Risk.DESTROY, room="toys", confirm=True, idempotent=True, open_world=True)
 async def erase(app: App, params: Erase, call: Call) -> Done:
     """Erase something, if a person agrees.
 
@@ -163,7 +163,7 @@ class Login(Params):
     secret: SecretStr | None = Field(default=None, description="Unused.")
 
 
-@tool(Risk.CHANGE)
+@tool(Risk.CHANGE, room="toys")
 async def login(app: App, params: Login, call: Call) -> Done:
     """Ask for a name, then for a secret."""
     name = await call.need(Question("name", f"Name of {params.user}?", {"name": {"type": "string"}}))
@@ -172,7 +172,7 @@ async def login(app: App, params: Login, call: Call) -> Done:
     return Done(done=True)
 
 
-@tool(Risk.CHANGE)
+@tool(Risk.CHANGE, room="toys")
 async def trust(app: App, params: Nothing, call: Call) -> Done:
     """Ask about a key that may have changed since it was asked about."""
     fingerprint = SEEN.fingerprints.pop(0) if len(SEEN.fingerprints) > 1 else SEEN.fingerprints[0]

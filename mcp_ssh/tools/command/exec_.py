@@ -78,7 +78,7 @@ class Executed(Result):
     encoding: Encoding | None = Field(default=None, description="base64 where it was asked for.")
 
 
-@tool(Risk.DESTROY, open_world=True)
+@tool(Risk.DESTROY, room="command", open_world=True)
 async def exec_(host: Session, params: Exec, call: Call) -> Executed:
     """Run a shell command on the machine and wait for its output and exit code.
 

@@ -57,7 +57,7 @@ class Begun(Result):
     warning: str | None = Field(default=None, description="Set where something may end the task early.")
 
 
-@tool(Risk.DESTROY, open_world=True)
+@tool(Risk.DESTROY, room="command", open_world=True)
 async def background(host: Session, params: Background, call: Call) -> Begun:
     """Start a command in the background and return at once; it runs on when the session, link or server ends.
 
@@ -141,7 +141,7 @@ class Polled(Result):
     invalid_utf8: bool | None = Field(default=None, description="True where bytes were replaced; base64 keeps them.")
 
 
-@tool(Risk.READ, idempotent=False)
+@tool(Risk.READ, room="command", idempotent=False)
 async def task(host: Session, params: Poll, call: Call) -> Polled:
     """Look at a background task: whether it runs, its exit code, and what it said since your last look.
 
@@ -255,7 +255,7 @@ class Tasks(Result):
     count: int = Field(description="How many there are.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="command")
 async def tasks(host: Session, params: Which, call: Call) -> Tasks:
     """List the background tasks of the session's account on this machine, running and ended.
 
@@ -298,7 +298,7 @@ class Cancelled(Result):
     exit_code: int | None = Field(default=None, description="Exit code; 128+n where signal n ended it.")
 
 
-@tool(Risk.DESTROY, idempotent=True)
+@tool(Risk.DESTROY, room="command", idempotent=True)
 async def task_cancel(host: Session, params: Cancel, call: Call) -> Cancelled:
     """End a background task with every process it started.
 

@@ -70,7 +70,7 @@ class Listed(Result):
     next_offset: int | None = Field(default=None, description="Offset of the next call, where more entries follow.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="file")
 async def list_(host: Session, params: Listing, call: Call) -> Listed:
     """List a folder: names, sizes, permissions, owners and times of what is in it.
 
@@ -153,7 +153,7 @@ class Status(Result):
     link_target: str | None = Field(default=None, description="What the link says, where the path is a link.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="file")
 async def stat(host: Session, params: Stat, call: Call) -> Status:
     """Look at one path: type, size, permissions, owner and times of a file or folder.
 
@@ -214,7 +214,7 @@ class Content(Result):
     )
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="file")
 async def read(host: Session, params: Read, call: Call) -> Content:
     """Read a file as text, or as base64.
 
@@ -331,7 +331,7 @@ class Written(Result):
     sha256: str | None = Field(default=None, description="SHA-256 of the file now; missing for a large one that grew.")
 
 
-@tool(Risk.CHANGE)
+@tool(Risk.CHANGE, room="file")
 async def write(host: Session, params: Write, call: Call) -> Written:
     """Write text, or any bytes in base64, to a file: replace its content, append to it or prepend to it.
 

@@ -29,7 +29,7 @@ class DeleteRule(Changing):
     )
 
 
-@tool(Risk.DESTROY)
+@tool(Risk.DESTROY, room="firewall")
 async def rule_delete(host: Session, params: DeleteRule, call: Call) -> Changed:
     """Delete a firewall rule by its number; give expected_rule, since numbers shift with every change.
 
@@ -87,7 +87,7 @@ class Flush(Changing):
     ip_version: IpVersion = Field(default="both", description="Which family.")
 
 
-@tool(Risk.DESTROY, idempotent=True)
+@tool(Risk.DESTROY, room="firewall", idempotent=True)
 async def flush(host: Session, params: Flush, call: Call) -> Changed:
     """Delete all firewall rules, of one chain or of all; policies stay as they are.
 
@@ -116,7 +116,7 @@ class Policy(Changing):
     ip_version: IpVersion = Field(default="both", description="Which family.")
 
 
-@tool(Risk.CHANGE, idempotent=True)
+@tool(Risk.CHANGE, room="firewall", idempotent=True)
 async def policy(host: Session, params: Policy, call: Call) -> Changed:
     """Set what becomes of packets that no rule of a chain decides.
 

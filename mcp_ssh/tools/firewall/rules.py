@@ -43,7 +43,7 @@ class BackendTold(Result):
     firewall: Backend = Field(description="What filters packets there.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="firewall")
 async def backend(host: Session, params: OnSession, call: Call) -> BackendTold:
     """Tell which firewall the machine has: firewalld where it runs, else iptables or nftables."""
     machine = await host.platform()
@@ -130,7 +130,7 @@ class Listed(Result):
     note: str | None = Field(default=None, description="Set where the machine has no IPv6.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="firewall")
 async def rules(host: Session, params: Listing, call: Call) -> Listed:
     """List the firewall's rules and policies, numbered, as fields and as text.
 
@@ -276,7 +276,7 @@ class RawTold(Result):
     ipv6: str | None = Field(description="The same of IPv6.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="firewall")
 async def raw(host: Session, params: Raw, call: Call) -> RawTold:
     """Give the firewall's filter table in the form that iptables-restore takes, for a backup.
 

@@ -44,7 +44,7 @@ class FoundPackages(Result):
     unread: list[str] | None = UNREAD
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="setup")
 async def search(host: Session, params: Search, call: Call) -> FoundPackages:
     """Search the packages that the machine's package manager can install, by a part of name or summary.
 
@@ -79,7 +79,7 @@ class Upgradable(Result):
     unread: list[str] | None = UNREAD
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="setup")
 async def upgradable(host: Session, params: Looking, call: Call) -> Upgradable:
     """List the packages of the machine for which its package manager knows a newer version.
 
@@ -133,7 +133,7 @@ class Checked(Result):
     package_manager: str = Field(description="Who was asked.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="setup")
 async def check(host: Session, params: Check, call: Call) -> Checked:
     """Tell what installing, removing or updating packages would change, dependencies included. Changes nothing.
 

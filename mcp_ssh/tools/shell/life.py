@@ -28,7 +28,7 @@ class ShellOpened(Result):
     rows: int = Field(description="Height in lines.")
 
 
-@tool(Risk.CHANGE)
+@tool(Risk.CHANGE, room="shell")
 async def open_(host: Session, params: OpenShell, call: Call) -> ShellOpened:
     """Open an interactive shell on a terminal, for programs that ask questions or draw the screen.
 
@@ -54,7 +54,7 @@ class ShellsTold(Result):
     count: int = Field(description="How many.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="shell")
 async def list_(host: Session, params: OnSession, call: Call) -> ShellsTold:
     """List your interactive shells on a session, and what each waits for."""
     facts = {each.name: await _facts(each) for each in host.shells.of(call.caller.id)}
@@ -86,7 +86,7 @@ class ShellResized(Result):
     rows: int = Field(description="Height in lines.")
 
 
-@tool(Risk.CHANGE, idempotent=True)
+@tool(Risk.CHANGE, room="shell", idempotent=True)
 async def resize(host: Session, params: ResizeShell, call: Call) -> ShellResized:
     """Give the terminal of an interactive shell another size; programs in it are told."""
     shell = host.shells.find(call.caller.id, params.shell)
@@ -102,7 +102,7 @@ class ShellClosed(Result):
     survivors: list[int] | None = Field(default=None, description="Process ids that could not be ended.")
 
 
-@tool(Risk.DESTROY)
+@tool(Risk.DESTROY, room="shell")
 async def close(host: Session, params: OnShell, call: Call) -> ShellClosed:
     """Close an interactive shell and end every process started in it, daemons too.
 

@@ -25,7 +25,7 @@ class TextSent(Result):
     offset: int = Field(description="Offset for shell_read of the output that follows.")
 
 
-@tool(Risk.DESTROY, open_world=True)
+@tool(Risk.DESTROY, room="shell", open_world=True)
 async def send(host: Session, params: Send, call: Call) -> TextSent:
     """Type text into an interactive shell, then Enter; see what comes of it with shell_read.
 
@@ -49,7 +49,7 @@ class KeySent(Result):
     offset: int = Field(description="Offset for shell_read of the output that follows.")
 
 
-@tool(Risk.DESTROY, open_world=True)
+@tool(Risk.DESTROY, room="shell", open_world=True)
 async def key(host: Session, params: PressKey, call: Call) -> KeySent:
     """Press a key in an interactive shell, such as ctrl+c to end a program, tab, or an arrow."""
     shell = await to_type_in(host, call, params.shell)
@@ -88,7 +88,7 @@ class ShellRead(Result):
     waiting_input: Waiting | None = Field(default=None, description="What the shell or program in it waits for.")
 
 
-@tool(Risk.READ, idempotent=False)
+@tool(Risk.READ, room="shell", idempotent=False)
 async def read(host: Session, params: ReadShell, call: Call) -> ShellRead:
     """Read what an interactive shell printed, since the last read or from an offset.
 
@@ -131,7 +131,7 @@ class ShellScreen(Result):
     waiting_input: Waiting | None = Field(default=None, description="What the shell or program in it waits for.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="shell")
 async def screen(host: Session, params: OnShell, call: Call) -> ShellScreen:
     """Show the screen of an interactive shell as a person would see it, for programs such as vim, top and less."""
     shell = host.shells.find(call.caller.id, params.shell)
@@ -159,7 +159,7 @@ class SecretSent(Result):
     offset: int = Field(description="Offset for shell_read of the output that follows.")
 
 
-@tool(Risk.DESTROY, open_world=True)
+@tool(Risk.DESTROY, room="shell", open_world=True)
 async def secret(host: Session, params: TypeSecret, call: Call) -> SecretSent:
     """Answer a password prompt in an interactive shell with a secret that the user is asked for; you do not see it.
 

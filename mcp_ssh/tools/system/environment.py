@@ -29,7 +29,7 @@ class EnvTold(Result):
     saved: str | None = Field(default=None, description="What env_set saved for later logins.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def env_get(host: Session, params: EnvGet, call: Call) -> EnvTold:
     """Read an environment variable as commands of this session see it."""
     asked = ask_get(params.name)
@@ -56,7 +56,7 @@ class EnvChanged(Result):
     commands: list[str] | None = Field(default=None, description="With dry_run: what would be done.")
 
 
-@tool(Risk.CHANGE, idempotent=True)
+@tool(Risk.CHANGE, room="system", idempotent=True)
 async def env_set(host: Session, params: EnvSet, call: Call) -> EnvChanged:
     """Set an environment variable for the commands of this session, and with persist for later logins, too.
 

@@ -29,7 +29,7 @@ class PlatformTold(Result):
     platform: PlatformFacts = Field(description="What the machine is.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def platform(host: Session, params: AskPlatform, call: Call) -> PlatformTold:
     """Tell which Linux distribution the machine runs, and its package manager, service manager and firewall.
 

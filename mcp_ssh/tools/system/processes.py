@@ -39,7 +39,7 @@ class ProcessesTold(Result):
     truncated: bool | None = Field(default=None, description="True where the machine has more than could be read.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def processes(host: Session, params: ListProcesses, call: Call) -> ProcessesTold:
     """List the machine's processes with their user, processor and memory use: what runs, what eats CPU or memory."""
     known = await parts_of(host, ask_processes(), parse_processes, limit=PROCESSES_BYTES)

@@ -57,7 +57,7 @@ class GrepTold(Result):
     unreadable: int | None = Field(default=None, description="How many files or folders could not be read.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def grep(host: Session, params: Grep, call: Call) -> GrepTold:
     """Search files for a text or regular expression, and show the lines with their file and number."""
     asked = ask_grep(
@@ -124,7 +124,7 @@ class FindTold(Result):
     unreadable: int | None = Field(default=None, description="How many folders could not be looked into.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def find(host: Session, params: Find, call: Call) -> FindTold:
     """Find files and folders by name, type, size or age: large files, old logs, where something is."""
     asked = ask_find(params.path, _tests(params))

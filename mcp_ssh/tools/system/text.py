@@ -49,7 +49,7 @@ class Tail(Lines):
         return self.follow_s + 30.0
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def tail(host: Session, params: Tail, call: Call) -> LinesRead:
     """Read the last lines of a file, such as a log; with follow_s also those that are added meanwhile, as `tail -F`."""
     if not params.follow_s:
@@ -63,7 +63,7 @@ async def tail(host: Session, params: Tail, call: Call) -> LinesRead:
     return _told(Answer("ok", path, bytes(content), b""), "head", params.max_bytes)
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def head(host: Session, params: Lines, call: Call) -> LinesRead:
     """Read the first lines of a file."""
     return await _read(host, params, "head")

@@ -29,7 +29,7 @@ class MemoryTold(Result):
     memory: MemoryFacts = Field(description="Memory and swap.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def memory(host: Session, params: OnSession, call: Call) -> MemoryTold:
     """Show how much memory and swap the machine has, and how much is in use and available."""
     found = await parts_of(host, vitals.ask_memory(), vitals.parse_memory)
@@ -62,7 +62,7 @@ class CpuTold(Result):
     cpu: CpuFacts = Field(description="Processors and load.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def cpu(host: Session, params: OnSession, call: Call) -> CpuTold:
     """Show the machine's processors, and its load average: high load means more work than processors."""
     found = await parts_of(host, vitals.ask_cpu(), vitals.parse_cpu, limit=CPU_BYTES)
@@ -96,7 +96,7 @@ class DisksTold(Result):
     truncated: bool | None = Field(default=None, description="True where the machine has more than are listed.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def disk(host: Session, params: OnSession, call: Call) -> DisksTold:
     """Show how full the machine's disks are: each mounted file system with its size, used and free space.
 
@@ -150,7 +150,7 @@ class NetworkTold(Result):
     truncated: bool | None = Field(default=None, description="True where the machine has more than are listed.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def network(host: Session, params: OnSession, call: Call) -> NetworkTold:
     """Show the machine's network interfaces: addresses, state and traffic counters."""
     found = await parts_of(host, vitals.ask_network(), vitals.parse_network, limit=4 * vitals.NETWORK_BYTES)
@@ -189,7 +189,7 @@ class Uptime(Result):
     seconds: float = Field(description="Seconds since the machine started.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def uptime(host: Session, params: OnSession, call: Call) -> Uptime:
     """Tell how long the machine has been running since its last start."""
     seconds = await parts_of(host, vitals.ask_uptime(), vitals.parse_uptime)
@@ -220,7 +220,7 @@ class AccountsTold(Result):
     truncated: bool | None = Field(default=None, description="True where the machine has more than are listed.")
 
 
-@tool(Risk.READ)
+@tool(Risk.READ, room="system")
 async def users(host: Session, params: OnSession, call: Call) -> AccountsTold:
     """List the machine's user accounts with their numbers, home folders and login shells."""
     accounts = await parts_of(host, vitals.ask_accounts(), vitals.parse_accounts, limit=2 * vitals.ACCOUNTS_BYTES)
