@@ -22,6 +22,7 @@ from mcp_ssh.errors import (
     TimedOut,
     ToolError,
 )
+from mcp_ssh.meanings import Meaning, argument
 from mcp_ssh.params import Become, Becoming, OnSession, Params, Result
 from mcp_ssh.policy import allow, needs_confirmation
 from mcp_ssh.ssh.calls import recorded
@@ -122,7 +123,7 @@ def validate(tool: AnyTool, arguments: Mapping[str, Any]) -> Params:
 async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[App | Session, str | None]:
     """Where the tool runs, and the machine's name for the history. A name that stands for a machine connects to it."""
     if tool.where is not Session:
-        host = getattr(params, "host", None)
+        host = argument(params, Meaning.HOST)
         # What session_connect is given may be an alias; there the machine it stands for is looked at.
         if host and not isinstance(params, Connect):
             await expect_host(call.caller, app.config.security, str(host))

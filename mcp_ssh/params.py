@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.hosts import canonical_host
+from mcp_ssh.meanings import Meaning
 
 
 class Params(BaseModel):
@@ -49,8 +50,28 @@ ShellText = Annotated[str, AfterValidator(_no_nul), AfterValidator(_encodable)]
 """Text that can reach a remote shell: no NUL, and encodable as UTF-8."""
 
 
-Host = Annotated[ShellText, Field(min_length=1, max_length=255), AfterValidator(canonical_host)]
-"""A host name or address, made canonical."""
+CommandLine = Annotated[ShellText, Meaning.COMMAND_LINE]
+"""A line that a shell of the machine runs."""
+
+Folder = Annotated[ShellText, Meaning.FOLDER]
+"""The folder that a line runs in."""
+
+LocalPath = Annotated[ShellText, Meaning.LOCAL_PATH]
+"""A path on the server's machine."""
+
+HostName = Annotated[ShellText, Meaning.HOST]
+"""What names a machine that this server reaches: a host, or where a field says so an alias or a saved connection."""
+
+LoginName = Annotated[ShellText, Meaning.ACCOUNT]
+"""An account, by a name that is not checked here."""
+
+_Canonical = Annotated[ShellText, Field(min_length=1, max_length=255), AfterValidator(canonical_host)]
+
+Host = Annotated[_Canonical, Meaning.HOST]
+"""A host name or address that this server reaches, made canonical."""
+
+TargetHost = Annotated[_Canonical, Meaning.TARGET]
+"""A host name or address that the session's machine reaches, made canonical."""
 
 
 def _number_as_text(value: Any) -> Any:
@@ -76,6 +97,7 @@ class OnSession(Params):
 
 RemotePath = Annotated[
     ShellText,
+    Meaning.PATH,
     Field(
         min_length=1,
         max_length=4096,
@@ -105,7 +127,7 @@ def check_group(text: str) -> str:
     return _check_name(text, blanks=True)
 
 
-Account = Annotated[str, AfterValidator(check_account)]
+Account = Annotated[str, AfterValidator(check_account), Meaning.ACCOUNT]
 """An account of a machine, by name or number; those of a directory service have a domain."""
 
 Group = Annotated[str, AfterValidator(check_group)]

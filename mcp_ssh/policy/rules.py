@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from mcp_ssh.config import SecurityConfig
 from mcp_ssh.errors import Refused
 from mcp_ssh.hosts import Machine, restricts
-from mcp_ssh.params import Become
+from mcp_ssh.meanings import Meaning, argument
+from mcp_ssh.params import Becoming, Params
 from mcp_ssh.policy.commands import MAX_LINE, allows, denied_by, denied_program
 from mcp_ssh.tool import AnyTool, Risk
 
@@ -29,7 +30,7 @@ class Rules:
     denied: tuple[str, ...] = ()
     protected: tuple[str, ...] = ()
 
-    def expect_call(self, tool: AnyTool, params: object) -> None:
+    def expect_call(self, tool: AnyTool, params: Params) -> None:
         """Let a call go on to this machine, or say why not. Nothing was sent yet.
 
         Raises:
@@ -38,20 +39,20 @@ class Rules:
         """
         if tool.name in self.denied:
             raise _denied(tool.name, tool.name)
-        line = getattr(params, "command", None)
+        line = argument(params, Meaning.COMMAND_LINE)
         if tool.risk is not Risk.READ:
-            self._expect_change(tool, params, line if isinstance(line, str) else None)
-        become: Become | None = getattr(params, "become", None)
+            self._expect_change(tool, params, line)
+        become = params.become if isinstance(params, Becoming) else None
         if become is not None and self.denied:
             as_a_line = f"{become.method} {line or ''}"
             if (pattern := denied_by(as_a_line, self.denied)) is not None:
                 raise _denied(f"to become another account by {become.method}", pattern)
 
-    def _expect_change(self, tool: AnyTool, params: object, line: str | None) -> None:
+    def _expect_change(self, tool: AnyTool, params: Params, line: str | None) -> None:
         if self.read_only:
             raise Refused(f"{tool.name} changes machines, and this one is read-only here", hint=_HINT)
         if line is not None:
-            self._expect_line(line, getattr(params, "cwd", None), getattr(params, "env", None))
+            self._expect_line(line, argument(params, Meaning.FOLDER), argument(params, Meaning.ENVIRONMENT))
         if line is None or not tool.open_world:  # what schedules a line does more than run it
             self.expect_tool(tool.name)
 

@@ -13,6 +13,7 @@ import anyio.to_thread
 from mcp_ssh.config import SecurityConfig
 from mcp_ssh.errors import InvalidInput, Refused, ToolError
 from mcp_ssh.hosts import Machine, canonical_host, is_address, known_name, leads_here, literal_names
+from mcp_ssh.meanings import Meaning, argument
 from mcp_ssh.params import Params
 from mcp_ssh.policy import address_matters, expect_not_local, expect_reach
 from mcp_ssh.ssh.failures import NetworkFailed
@@ -156,7 +157,7 @@ async def expect_target(caller: Caller, security: SecurityConfig, params: P) -> 
     Raises:
         Refused: It leads elsewhere, or where it leads is not known here and the verdict depends on it.
     """
-    target = getattr(params, "remote_host", None)
+    target = argument(params, Meaning.TARGET)
     if not isinstance(target, str) or caller.hosts is None or leads_here(target):
         return params
     name = host_of(target, "remote_host")

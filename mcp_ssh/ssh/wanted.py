@@ -2,24 +2,24 @@
 
 from pydantic import Field, field_validator
 
-from mcp_ssh.params import Params, Secret, ShellText
+from mcp_ssh.params import HostName, LocalPath, LoginName, Params, Secret
 
 
 class Connect(Params):  # noqa: D101 what stands here would be sent with every list of tools
-    host: ShellText | None = Field(
+    host: HostName | None = Field(
         default=None,
         max_length=255,
         description="Host name, address, saved connection, or a Host of the owner's ~/.ssh/config.",
     )
     port: int | None = Field(default=None, ge=1, le=65535, description="TCP port of its SSH server. Default 22.")
-    username: ShellText | None = Field(default=None, max_length=255, description="Account to log in as.")
+    username: LoginName | None = Field(default=None, max_length=255, description="Account to log in as.")
     password: Secret | None = Field(default=None, description="Password of that account.")
     interactive_answers: list[Secret] | None = Field(
         default=None,
         max_length=16,
         description="Answers to what the machine asks at login beside the password, in order, such as a one-time code.",
     )
-    key_path: ShellText | None = Field(
+    key_path: LocalPath | None = Field(
         default=None,
         max_length=4096,
         description="Private key file on the machine this server runs on; its certificate (-cert.pub) is used too.",
@@ -30,7 +30,7 @@ class Connect(Params):  # noqa: D101 what stands here would be sent with every l
     use_config: bool = Field(
         default=True, description="False: do not look into ~/.ssh/config (only ever read for its owner and admins)."
     )
-    jump: ShellText | None = Field(
+    jump: HostName | None = Field(
         default=None,
         min_length=1,
         max_length=255,

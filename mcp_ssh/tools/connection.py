@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, field_validator
 from mcp_ssh.app import App
 from mcp_ssh.errors import Conflict, InvalidInput, Refused
 from mcp_ssh.hosts import Machine
-from mcp_ssh.params import Params, Result, Secret, ShellText
+from mcp_ssh.params import HostName, LocalPath, LoginName, Params, Result, Secret, ShellText
 from mcp_ssh.policy import may_use_identities
 from mcp_ssh.ssh import keys
 from mcp_ssh.ssh.login import is_owners_alias
@@ -30,14 +30,14 @@ class Add(Params):
         max_length=MAX_NAME_CHARS,
         description="Name to call it by, such as web1; then usable as session_id of every tool.",
     )
-    host: ShellText = Field(min_length=1, max_length=255, description="Host name or address of the machine.")
+    host: HostName = Field(min_length=1, max_length=255, description="Host name or address of the machine.")
     port: int | None = Field(default=None, ge=1, le=65535, description="TCP port of its SSH server. Default 22.")
-    username: ShellText = Field(min_length=1, max_length=255, description="Account to log in as.")
+    username: LoginName = Field(min_length=1, max_length=255, description="Account to log in as.")
     category: ShellText | None = Field(
         default=None, min_length=1, max_length=255, description="What to file it under, such as prod/web."
     )
     password: Secret | None = Field(default=None, description="Password of that account.")
-    key_path: ShellText | None = Field(
+    key_path: LocalPath | None = Field(
         default=None, max_length=4096, description="Private key file on the machine this server runs on."
     )
     key_passphrase: Secret | None = Field(default=None, description="Passphrase of an encrypted private key.")

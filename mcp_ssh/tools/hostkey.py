@@ -10,6 +10,7 @@ from pydantic import Field
 from mcp_ssh.app import App
 from mcp_ssh.errors import NotFound
 from mcp_ssh.hosts import canonical_host
+from mcp_ssh.meanings import Meaning
 from mcp_ssh.params import Params, Result, ShellText
 from mcp_ssh.ssh.known_hosts import KnownHost
 from mcp_ssh.ssh.login import Logins
@@ -20,6 +21,7 @@ from mcp_ssh.tool import Call, Risk, tool
 # Plain `str`: the pattern of a type with validators of its own does not reach the schema.
 Host = Annotated[
     str,
+    Meaning.HOST,
     Field(
         min_length=1,
         max_length=255,
@@ -152,6 +154,7 @@ async def remove(app: App, params: Remove, call: Call) -> Removed:
 class Scan(Params):
     host: Annotated[
         str,
+        Meaning.HOST,
         Field(
             min_length=1,
             max_length=255,

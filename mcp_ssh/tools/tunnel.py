@@ -6,7 +6,7 @@ from pydantic import Field
 
 from mcp_ssh.errors import Refused
 from mcp_ssh.hosts import binds_loopback
-from mcp_ssh.params import Host, OnSession, Result, ShellText
+from mcp_ssh.params import Host, OnSession, Result, ShellText, TargetHost
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.tunnel_state import State
 from mcp_ssh.ssh.tunnels import Tunnel
@@ -19,7 +19,9 @@ Bind = Annotated[ShellText, Field(min_length=1, max_length=255)]
 
 class OpenLocal(OnSession):
     local_port: Listen
-    remote_host: Host = Field(description="Where it leads, as the remote machine sees it, such as 127.0.0.1 or db1.")
+    remote_host: TargetHost = Field(
+        description="Where it leads, as the remote machine sees it, such as 127.0.0.1 or db1."
+    )
     remote_port: Target
     bind_address: Bind = Field(default="127.0.0.1", description="Address of this server's machine to listen on.")
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mcp_ssh.params import Becoming, Result, ShellText, output_limit
+from mcp_ssh.params import Becoming, CommandLine, Result, output_limit
 from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.elapsing import elapsing
 from mcp_ssh.ssh.run import Ended
@@ -13,8 +13,8 @@ from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.command.line import (
     Encoding,
     Environment,
-    Folder,
     Stdin,
+    WorkingFolder,
     in_words,
     is_utf8,
     stdin_bytes,
@@ -22,7 +22,7 @@ from mcp_ssh.tools.command.line import (
 
 
 class Exec(Becoming):
-    command: ShellText = Field(
+    command: CommandLine = Field(
         min_length=1, max_length=131_071, description="Command line, in the language of the account's login shell."
     )
     timeout: float = Field(
@@ -30,7 +30,7 @@ class Exec(Becoming):
     )
     get_exit_code: bool = Field(default=True, description="False: exit_code is null.")
     stdin: Stdin = None
-    cwd: Folder = None
+    cwd: WorkingFolder = None
     env: Environment = None
     encoding: Encoding = Field(
         default="utf-8", description="How output is returned: text, or base64 of its exact bytes."

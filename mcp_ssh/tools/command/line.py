@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from mcp_ssh.params import ShellText
+from mcp_ssh.meanings import Meaning
+from mcp_ssh.params import Folder, ShellText
 
 
 def _not_ours(name: str) -> str:
@@ -19,11 +20,12 @@ Stdin = Annotated[
     str | None,
     Field(max_length=4_194_304, repr=False, description="Text for standard input, which is closed without it."),
 ]
-Folder = Annotated[
-    ShellText | None, Field(min_length=1, max_length=4096, description="Folder to run in; `~` is the account's home.")
+WorkingFolder = Annotated[
+    Folder | None, Field(min_length=1, max_length=4096, description="Folder to run in; `~` is the account's home.")
 ]
 Environment = Annotated[
     dict[VariableName, ShellText] | None,
+    Meaning.ENVIRONMENT,
     Field(
         max_length=256,
         repr=False,

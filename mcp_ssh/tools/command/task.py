@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from mcp_ssh.params import LARGEST_NUMBER, MODEL_DOORS, Becoming, Result, ShellText, output_limit
+from mcp_ssh.params import LARGEST_NUMBER, MODEL_DOORS, Becoming, CommandLine, Result, output_limit
 from mcp_ssh.probes.tasks import Piece, Seen, TaskStatus
 from mcp_ssh.ssh import tasks as engine
 from mcp_ssh.ssh.elapsing import elapsing
@@ -15,8 +15,8 @@ from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.command.line import (
     Encoding,
     Environment,
-    Folder,
     Stdin,
+    WorkingFolder,
     in_words,
     is_utf8,
     stdin_bytes,
@@ -35,14 +35,14 @@ TaskId = Annotated[str, Field(pattern=TASK_NAME, description="Id of the task, or
 
 
 class Background(Becoming):
-    command: ShellText = Field(
+    command: CommandLine = Field(
         min_length=1, max_length=32_000, description="Command line, in the language of the account's login shell."
     )
     task_name: str | None = Field(
         default=None, pattern=TASK_NAME, description="Name to be its id. Free again once its end was told."
     )
     stdin: Stdin = None
-    cwd: Folder = None
+    cwd: WorkingFolder = None
     env: Environment = None
 
     def time_limit_s(self) -> float:

@@ -15,7 +15,7 @@ import anyio.to_thread
 from pydantic import Field, model_validator
 
 from mcp_ssh.errors import ConnectFailed, InvalidInput, TimedOut, TooLarge
-from mcp_ssh.params import Becoming, RemotePath, Result, ShellText
+from mcp_ssh.params import Becoming, LocalPath, RemotePath, Result
 from mcp_ssh.policy import LocalPlace, local_place
 from mcp_ssh.probes.file_transfer import Larger, NoTar
 from mcp_ssh.ssh import local, sftp_transfer, transfer, tree
@@ -52,7 +52,7 @@ class Transfer(Becoming):
 
 
 class Upload(Transfer):
-    local_path: ShellText | None = Field(
+    local_path: LocalPath | None = Field(
         default=None, min_length=1, max_length=4096, description=f"File or folder {LOCAL}"
     )
     raw_content: str | None = Field(default=None, repr=False, description="The content itself, as text; may be empty.")
@@ -183,7 +183,7 @@ def _bytes(params: Upload) -> bytes:
 
 
 class Download(Transfer):
-    local_path: ShellText | None = Field(
+    local_path: LocalPath | None = Field(
         default=None,
         min_length=1,
         max_length=4096,

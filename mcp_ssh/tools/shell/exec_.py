@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from mcp_ssh.params import Result, ShellText, output_limit
+from mcp_ssh.params import CommandLine, Result, output_limit
 from mcp_ssh.ssh.dialogue import Status, execute
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Call, Risk, tool
@@ -10,7 +10,7 @@ from mcp_ssh.tools.shell.which import OnShell, Waiting, as_text, to_type_in, wai
 
 
 class ExecInShell(OnShell):
-    command: ShellText = Field(min_length=1, max_length=4096, description="Command line in the shell's language.")
+    command: CommandLine = Field(min_length=1, max_length=4096, description="Command line in the shell's language.")
     timeout: float = Field(
         default=30.0, ge=0.1, le=3600, description="Seconds to wait. Afterwards the command goes on."
     )

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from mcp_ssh.params import OnSession, Result, ShellText
+from mcp_ssh.params import Folder, OnSession, Result
 from mcp_ssh.ssh.link import Terminal
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.shell import Shell, State
@@ -16,7 +16,7 @@ class OpenShell(OnSession):
     shell: ShellName = Field(default=DEFAULT, description="Name for it, free to choose.")
     columns: Columns = 80
     rows: Rows = 24
-    cwd: ShellText | None = Field(
+    cwd: Folder | None = Field(
         default=None, min_length=1, max_length=4096, description="Folder to start in; `~` is the account's home."
     )
 

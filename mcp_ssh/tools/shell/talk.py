@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.params import LARGEST_NUMBER, OneLine, Result, ShellText, output_limit
+from mcp_ssh.params import LARGEST_NUMBER, CommandLine, OneLine, Result, output_limit
 from mcp_ssh.probes.terminal import KEYS, Key, Prompt, typed
 from mcp_ssh.ssh.dialogue import asks_secretly
 from mcp_ssh.ssh.session import Session
@@ -15,7 +15,7 @@ from mcp_ssh.tools.shell.which import OnShell, Waiting, as_text, to_type_in, wai
 
 
 class Send(OnShell):
-    command: ShellText = Field(max_length=65_536, description="Text to type, such as a command line or an answer.")
+    command: CommandLine = Field(max_length=65_536, description="Text to type, such as a command line or an answer.")
     enter: bool = Field(default=True, description="Press Enter after it.")
 
 

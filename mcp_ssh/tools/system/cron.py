@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from mcp_ssh.params import Account, OnSession, Planned, Result, ShellText
+from mcp_ssh.params import Account, CommandLine, OnSession, Planned, Result, ShellText
 from mcp_ssh.probes.cron import Crontab, Foreign, ask_cron, check_schedule, entry, parse_cron
 from mcp_ssh.probes.lines import ROW_LIMIT
 from mcp_ssh.probes.parts import Parts
@@ -40,7 +40,7 @@ class Job(Planned):
     schedule: Annotated[str, AfterValidator(check_schedule)] = Field(
         max_length=256, description="Five fields of crontab, such as `30 2 * * 1-5`, or @daily, @hourly, @reboot …"
     )
-    command: ShellText = Field(
+    command: CommandLine = Field(
         min_length=1, max_length=4096, description="Command line; a `%` in it needs a backslash."
     )
     user: Account | None = Field(default=None, description="Whose job; another account's needs root.")

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field
 
 from mcp_ssh.commandline import command
 from mcp_ssh.errors import InvalidInput
+from mcp_ssh.meanings import Meaning
 from mcp_ssh.params import Group, NumberAsText, Planned, RemotePath, Result, check_account, check_group
 from mcp_ssh.probes.answers import Answer, Asked
 from mcp_ssh.probes.permissions import Foreign, ask_chmod, ask_chown
@@ -63,7 +64,7 @@ async def chmod(host: Session, params: Chmod, call: Call) -> ModeChanged:
 
 
 class Chown(_Slow):
-    owner: Annotated[str, NumberAsText, AfterValidator(_owner)] = Field(
+    owner: Annotated[str, NumberAsText, AfterValidator(_owner), Meaning.ACCOUNT] = Field(
         description="Account name or number, also `owner:group`; those of a directory service with their domain."
     )
     group: Annotated[Group | None, NumberAsText] = Field(default=None, description="Group name or number.")

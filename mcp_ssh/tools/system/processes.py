@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mcp_ssh.params import OnSession, Result, ShellText
+from mcp_ssh.params import LoginName, OnSession, Result
 from mcp_ssh.probes.lines import ROW_LIMIT
 from mcp_ssh.probes.processes import TEXT_BYTES, ask_processes, parse_processes
 from mcp_ssh.probes.vitals import ACCOUNTS_BYTES
@@ -16,7 +16,7 @@ PROCESSES_BYTES = 3 * TEXT_BYTES + 2 * ACCOUNTS_BYTES
 
 
 class ListProcesses(OnSession):
-    user: ShellText | None = Field(default=None, max_length=256, description="Only those of this account.")
+    user: LoginName | None = Field(default=None, max_length=256, description="Only those of this account.")
     sort: Literal["pid", "cpu", "memory"] = Field(default="pid", description="cpu and memory: the largest first.")
     limit: int | None = Field(default=None, ge=1, le=10_000, description="List this many at most.")
 
