@@ -9,7 +9,7 @@ import pytest
 
 from mcp_ssh.app import App, open_app
 from mcp_ssh.config import Config
-from tests.doors import DirectCall, Way, caller, open_way
+from tests.support.doors import DirectCall, Way, caller, open_way
 
 pytest_plugins = ["tests.fleet.plugin", "tests.protocol.npm"]
 

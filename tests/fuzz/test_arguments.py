@@ -17,9 +17,9 @@ from mcp_ssh.errors import NotFound
 from mcp_ssh.ssh.wire import StartLine, waiting, wire
 from mcp_ssh.tools import command as commands
 from mcp_ssh.tools import file
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, connected
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import SOAK, connected
 
 SHELLS = {"dash": ["dash", "-c"], "bash": ["bash", "-c"], "ash": ["busybox", "ash", "-c"]}
 

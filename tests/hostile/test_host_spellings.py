@@ -19,7 +19,7 @@ from mcp_ssh.ssh.machines import expect_target
 from mcp_ssh.tool import AnyTool, Caller, Role
 from mcp_ssh.tools import connection, hostkey, session, tunnel
 from mcp_ssh.tools.tunnel import OpenLocal
-from tests.doors import DirectCall
+from tests.support.doors import DirectCall
 from tests.unit.test_hostkey_check import KEY, machine
 
 LOOPBACK = [

@@ -19,11 +19,11 @@ from mcp_ssh.errors import ToolError
 from mcp_ssh.ssh.link import Link
 from mcp_ssh.tools import command, session
 from mcp_ssh.tools.file import content
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, connected, login, number, processes, started, trust
-from tests.hosts.servers import Http, serve
-from tests.hosts.ssh_home import know
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import SOAK, connected, login, number, processes, started, trust
+from tests.support.servers import Http, serve
+from tests.support.ssh_home import know
 
 ROUNDS = 20 if SOAK else 2
 CLEAN_UP_S = 15.0

@@ -12,10 +12,10 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall, session
-from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
 from tests.hosts.test_firewall_lockout import OPEN, console, patience
 from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct, Fault, Way
 
 ONLY_WHO_IS_IN = "iptables -A INPUT -p tcp --syn --dport 22 -j DROP"
 

@@ -15,10 +15,10 @@ from mcp_ssh.app import App
 from mcp_ssh.backends import firewalls
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall, hostkey
-from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
-from tests.hosts.machine import processes
 from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct, Fault
+from tests.support.machine import processes
 
 OPEN = "for each in iptables ip6tables; do $each -P INPUT ACCEPT; $each -P OUTPUT ACCEPT; $each -F; done"
 GUARDED = """

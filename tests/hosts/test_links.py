@@ -17,9 +17,9 @@ from mcp_ssh.ssh import link
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command, session
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, connected, login, number, processes, trust
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import SOAK, connected, login, number, processes, trust
 
 PORT = 2299
 

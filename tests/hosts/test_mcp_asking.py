@@ -21,10 +21,10 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.server import build_server
 from mcp_ssh.surface import Surface
 from mcp_ssh.tools import REGISTRY, command
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, number, outside, processes
-from tests.hosts.servers import TOKEN, serve
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import connected, number, outside, processes
+from tests.support.servers import TOKEN, serve
 
 ERAS = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 

@@ -15,9 +15,9 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Refused, ToolError
 from mcp_ssh.tool import AnyTool, Caller, Role
 from mcp_ssh.tools import command, connection, file, hostkey, session, shell, system, tunnel
-from tests.doors import DirectCall, Fault, open_way
 from tests.fleet.hosts import Fleet, Host
-from tests.hosts.machine import connected, login, trust
+from tests.support.doors import DirectCall, Fault, open_way
+from tests.support.machine import connected, login, trust
 
 FOLDER = "/home/dev/of policy"
 ACCEPT = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2026-07-28"}

@@ -16,8 +16,8 @@ import pytest
 from mcp_ssh.app import open_app
 from mcp_ssh.config import Config
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, login, number, processes, started, trust
-from tests.hosts.servers import Http, Stdio, serve, stdio
+from tests.support.machine import SOAK, login, number, processes, started, trust
+from tests.support.servers import Http, Stdio, serve, stdio
 
 MEBIBYTES = 200 if SOAK else 64
 

@@ -17,13 +17,13 @@ from mcp_ssh.ssh.link import Link
 from mcp_ssh.surface import parse
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import REGISTRY, command, session, shell
-from tests.doors import Direct, DirectCall, Fault, Way, caller, open_rest
 from tests.fleet.hosts import Host
 from tests.fuzz.test_arguments import HOSTILE
-from tests.hosts.machine import SOAK, connected, login, number, outside, processes, started, trust
 from tests.hosts.test_mcp_asking import ERAS, Person
 from tests.hosts.test_policy import ruled
 from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct, DirectCall, Fault, Way, caller, open_rest
+from tests.support.machine import SOAK, connected, login, number, outside, processes, started, trust
 
 
 class Room:

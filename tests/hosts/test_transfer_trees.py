@@ -14,9 +14,9 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import file
-from tests.doors import Direct
 from tests.fleet.hosts import Host
-from tests.hosts.transfers import FOLDER, SUMS, On, facts, opened, refused
+from tests.support.doors import Direct
+from tests.support.transfers import FOLDER, SUMS, On, facts, opened, refused
 
 NAMES = [
     b"a b",

@@ -16,10 +16,10 @@ from mcp_ssh.errors import AuthFailed, HostKeyUnconfirmed, InvalidInput, Refused
 from mcp_ssh.ssh.answers import Answers
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command
-from tests.doors import DirectCall, Fault, Way, caller, open_rest
 from tests.fleet.hosts import Host
-from tests.hosts.machine import number, processes, started
-from tests.hosts.ssh_home import OWNER, agent, config, dot_ssh, key, know, opened, said
+from tests.support.doors import DirectCall, Fault, Way, caller, open_rest
+from tests.support.machine import number, processes, started
+from tests.support.ssh_home import OWNER, agent, config, dot_ssh, key, know, opened, said
 
 
 @pytest.fixture(autouse=True)

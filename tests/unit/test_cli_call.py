@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.ssh.demo_host import DemoHost, demo_host
-from tests.unit.cli_kit import COMMAND, Running, alive, environment, on_terminal, run, running
+from tests.support.cli_kit import COMMAND, Running, alive, environment, on_terminal, run, running
 
 TOKEN = "the-token-of-this-test-0123456789"
 

@@ -13,7 +13,7 @@ import asyncssh
 import pytest
 
 from mcp_ssh.ssh.demo_host import MAX_CHANNELS, DemoHost, demo_host
-from tests.unit.cli_kit import alive, needs_proc
+from tests.support.cli_kit import alive, needs_proc
 
 LIMIT_S = 10
 

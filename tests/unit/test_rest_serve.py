@@ -30,8 +30,8 @@ from mcp_ssh.config import Config
 from mcp_ssh.errors import Conflict, InvalidInput
 from rest_bridge import binding, gate
 from rest_bridge.serve import Tls, listen, serve
-from tests.unit import rest_kit
-from tests.unit.rest_kit import FAMILIES, REGISTRY, Served, serving
+from tests.support import rest_kit
+from tests.support.rest_kit import FAMILIES, REGISTRY, Served, serving
 
 
 @pytest.fixture(autouse=True)

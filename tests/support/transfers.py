@@ -15,9 +15,9 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import session
-from tests.doors import Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, login, outside, trust
+from tests.support.doors import Fault, Way
+from tests.support.machine import SOAK, login, outside, trust
 
 SUMS = "find . -type f -exec sh -c 'for f; do sha256sum < \"$f\"; done' sh {} + | LC_ALL=C sort | sha256sum"
 CONTENT = "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum"

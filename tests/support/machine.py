@@ -12,8 +12,8 @@ import anyio.to_thread
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.tools import session
-from tests.doors import DirectCall
 from tests.fleet.hosts import Host
+from tests.support.doors import DirectCall
 
 SOAK = bool(os.environ.get("MCP_SSH_SOAK"))
 _numbers = itertools.count(700_000)

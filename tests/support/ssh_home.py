@@ -10,8 +10,8 @@ from pathlib import Path
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.tools import command, session
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
+from tests.support.doors import DirectCall, caller
 
 
 def dot_ssh() -> Path:
