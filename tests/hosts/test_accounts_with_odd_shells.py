@@ -11,9 +11,8 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import NotFound, RemoteFailed
 from mcp_ssh.tools import command, session
 from tests.fleet.hosts import Host
-from tests.hosts.test_faults import in_thread
 from tests.support.doors import DirectCall, caller
-from tests.support.machine import connected, login, number, processes, trust
+from tests.support.machine import connected, in_thread, login, number, processes, trust
 from tests.support.warm import rc_file
 
 WHO = DirectCall(caller())

@@ -13,9 +13,8 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.ssh import pool
 from mcp_ssh.tools import session, shell, tunnel
 from tests.fleet.hosts import Host
-from tests.hosts.test_faults import in_thread
 from tests.support.doors import DirectCall, caller
-from tests.support.machine import connected
+from tests.support.machine import connected, in_thread
 
 TUNNELS = 20
 USERS = ("root", "ops", "nopass", "dev", "dash", "noisy")

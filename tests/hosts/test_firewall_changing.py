@@ -14,8 +14,8 @@ from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall, session
 from tests.fleet.hosts import Host
 from tests.hosts.test_firewall_lockout import OPEN, console, patience
-from tests.hosts.test_system_reading import opened
 from tests.support.doors import Direct, Fault, Way
+from tests.support.machine import opened
 
 ONLY_WHO_IS_IN = "iptables -A INPUT -p tcp --syn --dport 22 -j DROP"
 

@@ -16,9 +16,8 @@ from mcp_ssh.backends import firewalls
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall, hostkey
 from tests.fleet.hosts import Host
-from tests.hosts.test_system_reading import opened
 from tests.support.doors import Direct, Fault
-from tests.support.machine import processes
+from tests.support.machine import opened, processes
 
 OPEN = "for each in iptables ip6tables; do $each -P INPUT ACCEPT; $each -P OUTPUT ACCEPT; $each -F; done"
 GUARDED = """

@@ -9,9 +9,8 @@ from mcp_ssh.tools import firewall
 from tests.fleet.hosts import Host
 from tests.hosts.test_firewall_changing import reaches
 from tests.hosts.test_firewall_lockout import OPEN, console
-from tests.hosts.test_system_reading import opened
 from tests.support.doors import Direct
-from tests.support.machine import outside
+from tests.support.machine import opened, outside
 
 NO_SUCH_FAMILY = 'echo "ip6tables: Address family not supported by protocol" >&2; exit 1'
 NFT = """cat <<'END'

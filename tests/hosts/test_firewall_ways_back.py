@@ -14,9 +14,8 @@ from tests.fleet.hosts import Host
 from tests.hosts.test_firewall_changing import ONLY_WHO_IS_IN
 from tests.hosts.test_firewall_lockout import LOCK_OUTS, OPEN, console, gets_in
 from tests.hosts.test_firewalld import CLEAN, LISTENS, connects, done
-from tests.hosts.test_system_reading import opened
 from tests.support.doors import Direct
-from tests.support.machine import SOAK, login, trust
+from tests.support.machine import SOAK, login, opened, trust
 from tests.support.servers import stdio
 
 # ---- legacy tables -----------------------------------------------------------------------------------------------

@@ -19,9 +19,8 @@ from mcp_ssh.tools import firewall
 from tests.fleet.hosts import Host
 from tests.hosts.test_firewall_lockout import console, gets_in, patience
 from tests.hosts.test_firewalld import CLEAN, LISTED, LISTENS, connects, done
-from tests.hosts.test_system_reading import opened
 from tests.support.doors import Direct, Fault
-from tests.support.machine import SOAK
+from tests.support.machine import SOAK, opened
 
 ZONES = """
 ip netns add peer

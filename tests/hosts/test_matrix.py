@@ -13,9 +13,9 @@ from mcp_ssh.tools import REGISTRY
 from tests.fleet.hosts import Host
 from tests.fleet.table import EVERY
 from tests.hosts.test_setup import CLEAN
-from tests.hosts.test_system_reading import opened
 from tests.support import matrix
 from tests.support.doors import Direct, Fault
+from tests.support.machine import opened
 from tests.support.matrix import AFTER, BEFORE, RESULTS, ROOMS, STEPS
 
 WRITES = "MCP_SSH_MATRIX" in os.environ

@@ -16,9 +16,8 @@ from mcp_ssh import prompts
 from mcp_ssh.app import App
 from mcp_ssh.tools import REGISTRY, command, file
 from tests.fleet.hosts import Host
-from tests.hosts.test_system_reading import opened
 from tests.support.doors import Direct, Fault
-from tests.support.machine import login, outside, trust
+from tests.support.machine import login, opened, outside, trust
 from tests.support.prompt_lines import Job, filled, programs, steps
 from tests.support.servers import TOKEN, blocking_serve
 

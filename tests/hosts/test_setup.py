@@ -15,8 +15,8 @@ from mcp_ssh.tools import command, setup
 from mcp_ssh.tools.setup import running
 from tests.fleet.hosts import Host
 from tests.fuzz.test_arguments import HOSTILE
-from tests.hosts.test_system_reading import opened
 from tests.support.doors import Direct, DirectCall, Fault, Way, caller
+from tests.support.machine import opened
 
 APT_OLD = "apt-get -q update && apt-get -q -y install hello-fleet=1.0-1"
 APT_CLEAN = "dpkg --purge app-fleet libfleet hello-fleet broken-fleet"

@@ -21,9 +21,8 @@ from tests.fleet.hosts import Host
 from tests.fuzz.test_arguments import HOSTILE
 from tests.hosts.test_mcp_asking import ERAS, Person
 from tests.hosts.test_policy import ruled
-from tests.hosts.test_system_reading import opened
 from tests.support.doors import Direct, DirectCall, Fault, Way, caller, open_rest
-from tests.support.machine import SOAK, connected, login, number, outside, processes, started, trust
+from tests.support.machine import SOAK, connected, login, number, opened, outside, processes, started, trust
 
 
 class Room:

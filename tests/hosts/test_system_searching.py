@@ -8,9 +8,8 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.tools import system
 from tests.fleet.hosts import Host
-from tests.hosts.test_system_reading import opened
 from tests.support.doors import Direct, Fault, Way
-from tests.support.machine import number, outside, processes, started
+from tests.support.machine import number, opened, outside, processes, started
 
 FOLDER = "/tmp/searching"
 # Waits until somebody has read the log, as it is called now, up to there.

@@ -15,9 +15,8 @@ from mcp_ssh.errors import AuthFailed, ConnectFailed, HostKeyUnconfirmed, Invali
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command, connection, session
 from tests.fleet.hosts import Host
-from tests.hosts.test_ways_in import ends_what_it_ran
 from tests.support.doors import DirectCall, Fault, Way, caller
-from tests.support.ssh_home import OWNER, config, dot_ssh, key, know, opened, said
+from tests.support.ssh_home import OWNER, config, dot_ssh, ends_what_it_ran, key, know, opened, said
 
 
 @pytest.fixture(autouse=True)
