@@ -17,9 +17,9 @@ from mcp_ssh.commandline import Command, command
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall
 from tests.fleet.hosts import Host
-from tests.hosts.test_firewall_lockout import console, gets_in, patience
-from tests.hosts.test_firewalld import CLEAN, LISTED, LISTENS, connects, done
 from tests.support.doors import Direct, Fault
+from tests.support.firewall import console, gets_in, patience
+from tests.support.firewalld import CLEAN, LISTED, LISTENS, connects, done
 from tests.support.machine import SOAK, opened
 
 ZONES = """
