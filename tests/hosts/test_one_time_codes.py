@@ -17,9 +17,9 @@ from mcp_ssh.ssh import dial
 from mcp_ssh.tools import command, connection, session
 from tests.fleet.hosts import Host
 from tests.fleet.ways_in import CODES
-from tests.hosts.test_mcp_asking import ERAS, Model, Person, beside, client_of, kept
 from tests.support.doors import DirectCall, Way, caller
 from tests.support.machine import journal, mark
+from tests.support.mcp_client import ERAS, Model, Person, beside, client_of, kept
 from tests.support.ssh_home import know, opened
 
 USERS = pytest.mark.parametrize("user", ["password_code", "code_password"])

@@ -19,10 +19,10 @@ from mcp_ssh.tool import Role
 from mcp_ssh.tools import REGISTRY, command, session, shell
 from tests.fleet.hosts import Host
 from tests.fuzz.test_arguments import HOSTILE
-from tests.hosts.test_mcp_asking import ERAS, Person
 from tests.hosts.test_policy import ruled
 from tests.support.doors import Direct, DirectCall, Fault, Way, caller, open_rest
 from tests.support.machine import SOAK, connected, login, number, opened, outside, processes, started, trust
+from tests.support.mcp_client import ERAS, Person
 
 
 class Room:
