@@ -12,11 +12,11 @@ from mcp_ssh.app import App
 from mcp_ssh.tools import REGISTRY
 from tests.fleet.hosts import Host
 from tests.fleet.table import EVERY
-from tests.hosts.test_setup import CLEAN
 from tests.support import matrix
 from tests.support.doors import Direct, Fault
 from tests.support.machine import opened
 from tests.support.matrix import AFTER, BEFORE, RESULTS, ROOMS, STEPS
+from tests.support.packages import CLEAN
 
 WRITES = "MCP_SSH_MATRIX" in os.environ
 """`make matrix`: what is seen becomes the README's table."""

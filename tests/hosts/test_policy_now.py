@@ -13,9 +13,9 @@ from mcp_ssh.errors import ToolError
 from mcp_ssh.tool import AnyTool, Caller, Role
 from mcp_ssh.tools import command, config, file, session, shell, tunnel
 from tests.fleet.hosts import Host
-from tests.hosts.test_policy import FOLDER, emptied, inside, refused
 from tests.support.doors import DirectCall
 from tests.support.machine import connected, login, trust
+from tests.support.policy import FOLDER, emptied, inside, refused
 from tests.support.servers import serve
 
 

@@ -8,9 +8,9 @@ from mcp_ssh.ssh import dialogue
 from mcp_ssh.ssh.dialogue import _Reader  # pyright: ignore[reportPrivateUsage]
 from mcp_ssh.tools import shell
 from tests.fleet.hosts import Host
-from tests.hosts.test_shells import Room, room
 from tests.support.doors import Fault, caller
 from tests.support.machine import in_thread, number, outside, processes, started
+from tests.support.shell_room import Room, room
 
 LOOKS_LIKE_A_PROMPT = ["50%% ", "a <b> ", "half > ", "total $ ", "dev@deb:~$ "]
 
