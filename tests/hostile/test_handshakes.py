@@ -18,7 +18,7 @@ from mcp_ssh.errors import ToolError
 from mcp_ssh.tools import hostkey, session
 from tests.support.bystander import bystander
 from tests.support.doors import DirectCall, caller
-from tests.unit.test_hostkey_check import KEY, machine
+from tests.support.hostkeys import KEY, machine
 
 GOOD = (
     "curve25519-sha256",

@@ -20,7 +20,7 @@ from mcp_ssh.tool import AnyTool, Caller, Role
 from mcp_ssh.tools import connection, hostkey, session, tunnel
 from mcp_ssh.tools.tunnel import OpenLocal
 from tests.support.doors import DirectCall
-from tests.unit.test_hostkey_check import KEY, machine
+from tests.support.hostkeys import KEY, machine
 
 LOOPBACK = [
     "127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "017700000001", "0", "0.0.0.0",

@@ -14,7 +14,7 @@ import pytest
 
 from mcp_ssh.ssh.demo_host import DemoHost, demo_host
 from tests.support.cli_kit import COMMAND, ROOT, alive, environment, needs_proc, on_terminal, run, running
-from tests.unit.test_cli_call import trust
+from tests.support.demo import trust
 
 pytestmark = pytest.mark.requirement("cli.exec")
 

@@ -11,7 +11,7 @@ import pytest
 
 from mcp_ssh.ssh.demo_host import DemoHost, demo_host
 from tests.support.cli_kit import on_terminal, run
-from tests.unit.test_cli_call import login, trust
+from tests.support.demo import login, trust
 
 pytestmark = pytest.mark.requirement("cli.transfer")
 
