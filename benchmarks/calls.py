@@ -14,7 +14,7 @@ import anyio
 from benchmarks.measure import Seen, Step, Turns, cpu_s, in_turns
 from benchmarks.report import Row, ratio_row
 from benchmarks.scene import Scene, wire
-from tests.hosts.servers import Http, Stdio
+from tests.support.servers import Http, Stdio
 
 BARE = Path(__file__).with_name("bare.py")
 

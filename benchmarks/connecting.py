@@ -11,7 +11,7 @@ from mcp_ssh.app import App
 from mcp_ssh.ssh.dial import Dialer
 from mcp_ssh.ssh.login import Logins
 from mcp_ssh.ssh.wanted import Connect
-from tests.doors import caller
+from tests.support.doors import caller
 
 
 async def run(scene: Scene) -> list[Row]:

@@ -9,7 +9,7 @@ from benchmarks.measure import took_ms
 from benchmarks.report import Row
 from benchmarks.scene import Api, Scene
 from mcp_ssh.tools import command
-from tests.hosts.machine import number, processes, started
+from tests.support.machine import number, processes, started
 
 SHAPES = {
     "simple": "sleep {n}",

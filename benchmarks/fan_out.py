@@ -8,7 +8,7 @@ from benchmarks.measure import Seen
 from benchmarks.report import Row, ratio_row
 from benchmarks.scene import Scene
 from mcp_ssh.tools import command
-from tests.doors import Fault
+from tests.support.doors import Fault
 
 AT_ONCE, MUX_AT_ONCE = 50, 10
 REFERENCE = "`ssh -S` processes, 10 at once"

@@ -5,7 +5,7 @@ import statistics
 from benchmarks.measure import forget_peak, resident_kib, took_ms
 from benchmarks.report import Row
 from benchmarks.scene import Scene
-from tests.hosts.servers import Stdio
+from tests.support.servers import Stdio
 
 
 async def run(scene: Scene) -> list[Row]:

@@ -14,7 +14,7 @@ from mcp_ssh.app import open_app
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import session
-from tests.doors import DirectCall
+from tests.support.doors import DirectCall
 
 AT_ONCE = 5
 

@@ -18,9 +18,9 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.config import Config, SecurityConfig, SshConfig
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import session
-from tests.doors import Direct
 from tests.fleet.hosts import Host
-from tests.hosts.servers import TOKEN, Http, Stdio, serve, stdio
+from tests.support.doors import Direct
+from tests.support.servers import TOKEN, Http, Stdio, serve, stdio
 
 if TYPE_CHECKING:
     import asyncssh

@@ -11,7 +11,7 @@ import anyio
 from benchmarks.measure import Seen
 from benchmarks.report import Row, ratio_row
 from benchmarks.scene import Scene
-from tests.hosts.servers import stdio
+from tests.support.servers import stdio
 
 
 async def run(scene: Scene) -> list[Row]:

@@ -34,7 +34,7 @@ from mcp_ssh.tools import REGISTRY
 from rest_bridge.guide import prompts_page
 from rest_bridge.openapi import document
 from rest_bridge.routes.tables import FAMILIES
-from tests.hosts import matrix
+from tests.support import matrix
 
 SNAPSHOTS = "tests/contract/toolsnaps"
 BEHAVIOUR = ROOT / "tests/behaviour/results.json"

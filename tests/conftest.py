@@ -9,7 +9,10 @@ import pytest
 
 from mcp_ssh.app import App, open_app
 from mcp_ssh.config import Config
-from tests.doors import DirectCall, Way, caller, open_way
+
+pytest.register_assert_rewrite("tests.support")  # a kit that fails shows its values, as a test does
+
+from tests.support.doors import DirectCall, Way, caller, open_way  # noqa: E402 # only what comes later is rewritten
 
 pytest_plugins = ["tests.fleet.plugin", "tests.protocol.npm"]
 

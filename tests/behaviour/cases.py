@@ -17,7 +17,7 @@ import anyio.to_thread
 from tests.behaviour.adapter import Adapter, Machine, size_of, text_of
 from tests.behaviour.running import Running, children, running
 from tests.fleet.hosts import Host
-from tests.hosts.machine import number, processes, started
+from tests.support.machine import number, processes, started
 
 MEBIBYTE = 1024 * 1024
 TIME_LIMIT_S = 3.0

@@ -6,7 +6,7 @@ from tests.behaviour.adapters import OURS
 from tests.behaviour.cases import ALONE, CONNECTED, On
 from tests.behaviour.running import running
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK
+from tests.support.machine import SOAK
 
 FLOOD_MB = 200 if SOAK else 32
 

@@ -46,6 +46,21 @@ def test_no_sql_numbers_its_placeholders() -> None:
     assert [path.name for path in tracked("mcp_ssh/*.py") if sql.search(path.read_text("utf-8"))] == []
 
 
+def test_what_tests_share_is_in_kits() -> None:
+    """A test file is imported by pytest alone, and not by the text of a process that a test starts either."""
+    of_tests = re.compile(
+        r"^\s*(?:from|import) +[\w.]*\btest_|^\s*from +(?:tests|\.)[\w.]* +import +(?:[\w ,]*|\([^)]*)\btest_", re.M
+    )
+    for wrong in (
+        "from tests.unit.test_pins import pin",
+        "import tests.test_a",
+        "from tests.unit import (\n  toys,\n  test_pins",
+    ):
+        assert of_tests.search(wrong)
+    assert not of_tests.search("from tests.support.hostkeys import made_key\n\n\ndef test_pins() -> None:")
+    assert [path.name for path in tracked("tests/*.py") if of_tests.search(path.read_text("utf-8"))] == []
+
+
 @pytest.mark.parametrize("name", list(REGISTRY))
 def test_every_tool_describes_itself(name: str) -> None:
     tool = REGISTRY[name]

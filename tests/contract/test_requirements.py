@@ -1,17 +1,7 @@
 """The manifest and the tests name the same behaviours."""
 
-import re
-from pathlib import Path
-
 from tests.contract.requirements import REQUIREMENTS
-
-TESTS = Path(__file__).parents[1]
-MARK = re.compile(r"\bpytest\.mark\.requirement\(([^)]*)\)")
-
-
-def named() -> set[str]:
-    text = "\n".join(path.read_text("utf-8") for path in TESTS.rglob("test_*.py"))
-    return {name for match in MARK.finditer(text) for name in re.findall(r'"([^"]+)"', match[0])}
+from tests.support.marks import named
 
 
 def test_every_requirement_has_a_test() -> None:

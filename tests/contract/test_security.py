@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.contract.faults import FAULTS
 from tests.contract.requirements import REQUIREMENTS
-from tests.contract.test_requirements import named
+from tests.support.marks import named
 
 TEXT = (Path(__file__).parents[2] / "SECURITY.md").read_text("utf-8")
 ROW = re.compile(

@@ -17,19 +17,13 @@ from mcp_ssh.errors import NotFound
 from mcp_ssh.ssh.wire import StartLine, waiting, wire
 from mcp_ssh.tools import command as commands
 from mcp_ssh.tools import file
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, connected
+from tests.support.doors import DirectCall, caller
+from tests.support.hostile import HOSTILE
+from tests.support.machine import SOAK, connected
 
 SHELLS = {"dash": ["dash", "-c"], "bash": ["bash", "-c"], "ash": ["busybox", "ash", "-c"]}
 
-HOSTILE = (
-    "$(touch /tmp/pwned)", "`touch /tmp/pwned`", "; touch /tmp/pwned", "| touch /tmp/pwned", "&& touch /tmp/pwned",
-    "\n touch /tmp/pwned\n", "'; touch /tmp/pwned; '", '"; touch /tmp/pwned; "', "-rf", "--help", "-", "--", "~",
-    "~root", "*", "[a-z]", "{a,b}", "!!", "\\", "\\'", "$HOME", "${IFS}", "#", "%s%n", "\x1b[31m", "\r", "\t", " ",
-    "a\\\nb", "ščř", "𝄞", "\u202e", "EOF\n", "$'\\x41'", "<(id)", ">/tmp/pwned",
-    "\\'\n touch /tmp/pwned\n'\\'",
-)  # fmt: skip
 
 words = st.one_of(
     st.sampled_from(HOSTILE),

@@ -16,9 +16,10 @@ from mcp_ssh.errors import ToolError
 from mcp_ssh.ssh import wire
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import REGISTRY, system
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.fuzz.test_arguments import HOSTILE, SOAK, connected
+from tests.support.doors import DirectCall, caller
+from tests.support.hostile import HOSTILE
+from tests.support.machine import SOAK, connected
 
 ROOMS = {"system", "setup", "firewall", "tunnel"}
 USUAL: dict[str, Any] = {

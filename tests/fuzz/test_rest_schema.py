@@ -19,9 +19,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.fuzz.recording_host import PASSWORD, USER, RecordingHost, recording_host
-from tests.hosts.machine import SOAK
-from tests.hosts.servers import TOKEN, blocking_serve
+from tests.support.machine import SOAK
+from tests.support.recording_host import PASSWORD, USER, RecordingHost, recording_host
+from tests.support.servers import TOKEN, blocking_serve
 
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance, negative_data_rejection]
 REMOTE_FAILURES = {"connect_failed", "remote_failed", "timed_out"}

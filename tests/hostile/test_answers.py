@@ -19,9 +19,9 @@ from mcp_ssh.ssh.demo_host import demo_host
 from mcp_ssh.ssh.reading import BUDGET_BYTES, AnswerBudget, answer_budget, ask, parsed
 from mcp_ssh.ssh.session import ANSWER_LIMIT
 from mcp_ssh.ssh.wanted import Connect
-from tests.doors import DirectCall, caller
 from tests.support.bystander import bystander
-from tests.unit.files_host import ShellHost, host, shell
+from tests.support.doors import DirectCall, caller
+from tests.support.files_host import ShellHost, host, shell
 
 __all__ = ["host", "shell"]
 

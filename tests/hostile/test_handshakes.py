@@ -16,9 +16,9 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ToolError
 from mcp_ssh.tools import hostkey, session
-from tests.doors import DirectCall, caller
 from tests.support.bystander import bystander
-from tests.unit.test_hostkey_check import KEY, machine
+from tests.support.doors import DirectCall, caller
+from tests.support.hostkeys import KEY, machine
 
 GOOD = (
     "curve25519-sha256",

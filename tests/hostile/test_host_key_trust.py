@@ -14,8 +14,8 @@ from mcp_ssh.errors import Conflict, InvalidInput, Refused, TooLarge, ToolError,
 from mcp_ssh.ssh import hostkey_rights, known_hosts
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import hostkey, session
-from tests.doors import DirectCall
-from tests.unit.test_hostkey_check import ECDSA, KEY, LOOPBACK, OTHER, machine, text
+from tests.support.doors import DirectCall
+from tests.support.hostkeys import ECDSA, KEY, LOOPBACK, OTHER, machine, text
 
 OWNER = DirectCall(Caller("stdio", Role.ADMIN, owner=True))
 ADMIN = DirectCall(Caller("admin", Role.ADMIN))

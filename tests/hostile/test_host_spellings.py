@@ -19,8 +19,8 @@ from mcp_ssh.ssh.machines import expect_target
 from mcp_ssh.tool import AnyTool, Caller, Role
 from mcp_ssh.tools import connection, hostkey, session, tunnel
 from mcp_ssh.tools.tunnel import OpenLocal
-from tests.doors import DirectCall
-from tests.unit.test_hostkey_check import KEY, machine
+from tests.support.doors import DirectCall
+from tests.support.hostkeys import KEY, machine
 
 LOOPBACK = [
     "127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "017700000001", "0", "0.0.0.0",

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from rest_bridge import gate
-from tests.unit.cli_kit import running
-from tests.unit.rest_kit import Served, serving
+from tests.support.cli_kit import running
+from tests.support.rest_kit import Served, serving
 
 pytestmark = pytest.mark.requirement("fault.S12")
 

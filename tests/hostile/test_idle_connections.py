@@ -21,9 +21,8 @@ from mcp_ssh.tools import REGISTRY
 from rest_bridge import connections, gate, protocol
 from rest_bridge.connections import Connections, peer_of
 from rest_bridge.routes.tables import FAMILIES
-from tests.unit import cli_kit, rest_kit
-from tests.unit.rest_kit import Served, rest_server, serving
-from tests.unit.test_rest_serve import certificate
+from tests.support import cli_kit, rest_kit
+from tests.support.rest_kit import Served, certificate, rest_server, serving
 
 pytestmark = pytest.mark.requirement("fault.S6")
 LOOPBACK = "127.0.0.1"

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.ssh import keys
-from tests.hosts.servers import serve, stdio
 from tests.support.bystander import bystander
+from tests.support.servers import serve, stdio
 
 pytestmark = pytest.mark.requirement("fault.S10.files")
 

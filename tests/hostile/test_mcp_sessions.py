@@ -10,8 +10,8 @@ import pytest
 from mcp_ssh.tool import Role
 from rest_bridge import mcp_endpoints
 from rest_bridge.mcp_sessions import McpSessions
-from tests.unit import rest_kit
-from tests.unit.rest_kit import Served, serving
+from tests.support import rest_kit
+from tests.support.rest_kit import Served, serving
 
 pytestmark = pytest.mark.requirement("fault.S7.mcp", "fault.R17")
 FLOOD = 1000

@@ -23,8 +23,8 @@ from mcp_ssh.errors import HostKeyUnconfirmed, RemoteFailed, ToolError
 from mcp_ssh.printable import json_text, printable, said
 from mcp_ssh.probes.answers import failure
 from mcp_ssh.tools import session
-from tests.doors import DirectCall, caller
 from tests.support.bystander import bystander
+from tests.support.doors import DirectCall, caller
 
 pytestmark = pytest.mark.requirement("fault.S11")
 

@@ -17,10 +17,10 @@ from mcp_ssh.server import build_server
 from mcp_ssh.suggestions import LONGEST, suggest, suggest_each
 from mcp_ssh.surface import Surface, lookup, parse
 from mcp_ssh.tools import REGISTRY
+from tests.support import rest_kit, toy_kit
 from tests.support.bystander import bystander
-from tests.unit import rest_kit, toy_kit
-from tests.unit.rest_kit import rest_server
-from tests.unit.toy_kit import OWNER
+from tests.support.rest_kit import rest_server
+from tests.support.toy_kit import OWNER
 
 MANY = 40_000
 UNKNOWN = {f"comand_{number}": 1 for number in range(MANY)}

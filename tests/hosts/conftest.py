@@ -8,9 +8,9 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App
-from tests.doors import Direct, Way
 from tests.fleet.hosts import Host
-from tests.hosts.transfers import On, opened
+from tests.support.doors import Direct, Way
+from tests.support.transfers import On, opened
 
 
 @pytest.fixture

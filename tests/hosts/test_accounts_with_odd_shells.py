@@ -10,11 +10,10 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import NotFound, RemoteFailed
 from mcp_ssh.tools import command, session
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, login, number, processes, trust
-from tests.hosts.test_faults import in_thread
-from tests.hosts.warm import rc_file
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import connected, in_thread, login, number, processes, trust
+from tests.support.warm import rc_file
 
 WHO = DirectCall(caller())
 

@@ -14,12 +14,10 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.probes import archives
 from mcp_ssh.tools import system
-from tests.doors import Direct, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, outside
-from tests.hosts.test_system_changing import refused
-from tests.hosts.test_system_reading import opened
-from tests.hosts.test_system_searching import FOLDER, made
+from tests.support.doors import Direct, Way, refused
+from tests.support.folder import FOLDER, made
+from tests.support.machine import SOAK, opened, outside
 
 # A name that is no UTF-8, and one of two lines, among others.
 HARD = r"""mkdir -p 'in -put/-sub' && cd 'in -put'

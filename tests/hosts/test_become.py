@@ -17,9 +17,9 @@ from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.wire import wire
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import command, file, session
-from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, number, outside, processes, trust
+from tests.support.doors import Direct, Fault, Way
+from tests.support.machine import login, number, outside, processes, trust
 
 
 class On:

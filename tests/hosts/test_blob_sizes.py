@@ -4,9 +4,9 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import blob, command
-from tests.doors import Direct
 from tests.fleet.hosts import Host
-from tests.hosts.transfers import opened
+from tests.support.doors import Direct
+from tests.support.transfers import opened
 
 
 @pytest.mark.requirement("fault.C9.blob_size")

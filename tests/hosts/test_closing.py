@@ -12,10 +12,9 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.ssh import pool
 from mcp_ssh.tools import session, shell, tunnel
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected
-from tests.hosts.test_faults import in_thread
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import connected, in_thread
 
 TUNNELS = 20
 USERS = ("root", "ops", "nopass", "dev", "dash", "noisy")

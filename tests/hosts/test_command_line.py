@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.hosts import Fleet, Host
-from tests.hosts.machine import number, outside, processes, started
-from tests.unit.cli_kit import run, running
+from tests.support.cli_kit import run, running
+from tests.support.machine import number, outside, processes, started
 
 
 async def known(host: Host, home: Path, user: str = "ops") -> None:

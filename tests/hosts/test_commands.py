@@ -11,9 +11,9 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import blob, command, session
-from tests.doors import Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, outside, trust
+from tests.support.doors import Fault, Way
+from tests.support.machine import login, outside, trust
 
 
 class On:

@@ -8,9 +8,9 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import NotFound
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import command, connection, session
-from tests.doors import DirectCall, open_way
 from tests.fleet.hosts import Fleet, Host
-from tests.hosts.machine import outside, trust
+from tests.support.doors import DirectCall, open_way
+from tests.support.machine import outside, trust
 
 
 def saved(host: Host, name: str, **how: object) -> dict[str, object]:

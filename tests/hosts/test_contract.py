@@ -11,8 +11,8 @@ import anyio.to_thread
 import pytest
 
 from tests.fleet.hosts import Host
-from tests.hosts.machine import outside
-from tests.hosts.servers import Http, serve
+from tests.support.machine import outside
+from tests.support.servers import Http, serve
 
 CHECK = Path(__file__).parents[3] / "shared/contract/check.py"
 ASKED = (("--family", "ssh_api"), ("--path", "/api/remote/known-hosts"))

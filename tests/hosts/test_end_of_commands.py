@@ -11,9 +11,9 @@ from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.spare import Spare
 from mcp_ssh.tools import command, session
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, connected, number, processes, started
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import SOAK, connected, number, processes, started
 
 ROUNDS = 20 if SOAK else 2
 

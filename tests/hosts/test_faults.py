@@ -1,7 +1,6 @@
 """What goes wrong with machines and links: every call ends within its deadline, and what it says of its end is true."""
 
 import contextlib
-import functools
 import socket
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -19,11 +18,11 @@ from mcp_ssh.errors import ToolError
 from mcp_ssh.ssh.link import Link
 from mcp_ssh.tools import command, session
 from mcp_ssh.tools.file import content
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, connected, login, number, processes, started, trust
-from tests.hosts.servers import Http, serve
-from tests.hosts.ssh_home import know
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import SOAK, connected, in_thread, login, number, processes, started, trust
+from tests.support.servers import Http, serve
+from tests.support.ssh_home import know
 
 ROUNDS = 20 if SOAK else 2
 CLEAN_UP_S = 15.0
@@ -76,10 +75,6 @@ class Told:
     async def tidy_up(self) -> None:
         """End on the console what nobody else could end."""
         await in_thread(self.host.console, ["pkill", "-KILL", "-f", f"[s]{self.sleep[1:]}"])
-
-
-async def in_thread(do: Any, *args: Any, **more: Any) -> Any:
-    return await anyio.to_thread.run_sync(functools.partial(do, *args, **more))
 
 
 @contextlib.asynccontextmanager

@@ -7,9 +7,9 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import file
-from tests.doors import Direct
 from tests.fleet.hosts import Host
-from tests.hosts.transfers import FOLDER, On, opened, refused
+from tests.support.doors import Direct
+from tests.support.transfers import FOLDER, On, opened, refused
 
 TREE = "mkdir -p tree/sub && echo x > tree/sub/f && ln -s ../gone tree/link && chmod 750 tree && chmod 4711 tree/sub/f"
 # BusyBox gives copied folders a new time.

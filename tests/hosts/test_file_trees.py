@@ -6,10 +6,10 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import file, session
-from tests.doors import DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, login, outside
-from tests.hosts.transfers import FOLDER, On, opened, refused
+from tests.support.doors import DirectCall, Fault, Way, caller
+from tests.support.machine import connected, login, outside
+from tests.support.transfers import FOLDER, On, opened, refused
 
 HARD = ("a b", "new\nline", "qu'o\"te", "$(id)", "-rf", "*", "back\\slash")
 TREE = f"""mkdir -p tree/sub/empty && cd tree && for name in {" ".join(shlex.quote("./" + name) for name in HARD)}; do

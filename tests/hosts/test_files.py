@@ -15,9 +15,9 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import file, session
-from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, outside, trust
+from tests.support.doors import Direct, Fault, Way
+from tests.support.machine import login, outside, trust
 
 FOLDER = "/tmp/files of tests"
 HARD = [

@@ -1,6 +1,5 @@
 """Rules that are added, deleted, kept and put back, on real packet filters, read back by the console."""
 
-import asyncio
 import functools
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,12 +11,10 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall, session
-from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.test_firewall_lockout import OPEN, console, patience
-from tests.hosts.test_system_reading import opened
-
-ONLY_WHO_IS_IN = "iptables -A INPUT -p tcp --syn --dport 22 -j DROP"
+from tests.support.doors import Direct, Fault, Way
+from tests.support.firewall import ONLY_WHO_IS_IN, OPEN, console, reaches
+from tests.support.machine import opened
 
 
 @pytest.fixture
@@ -28,19 +25,6 @@ async def on(app: App, host: Host) -> AsyncIterator[dict[str, Any]]:
 
 async def rules(host: Host, program: str = "iptables") -> list[str]:
     return (await console(host, f"{program} -S")).splitlines()
-
-
-async def reaches(host: Host, port: int, expected: bool = True) -> bool:
-    """Whether a connection from here gets an answer, be it that nobody listens."""
-    try:
-        async with asyncio.timeout(patience(expected)):
-            _, writer = await asyncio.open_connection(host.ip, port)
-        writer.close()
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 @pytest.mark.requirement("firewall.changing")

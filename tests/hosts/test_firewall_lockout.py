@@ -3,8 +3,7 @@
 The twin of each promise switches the way back off, and shows that nobody gets in any more.
 """
 
-import functools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -14,53 +13,17 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.backends import firewalls
 from mcp_ssh.tool import AnyTool
-from mcp_ssh.tools import firewall, hostkey
-from tests.doors import Direct, Fault
+from mcp_ssh.tools import firewall
 from tests.fleet.hosts import Host
-from tests.hosts.machine import processes
-from tests.hosts.test_system_reading import opened
-
-OPEN = "for each in iptables ip6tables; do $each -P INPUT ACCEPT; $each -P OUTPUT ACCEPT; $each -F; done"
-GUARDED = """
-iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT
-iptables -A INPUT -p tcp --dport 22 -j ACCEPT
-iptables -P INPUT DROP
-"""
-
-
-async def console(host: Host, text: str) -> str:
-    return (await anyio.to_thread.run_sync(functools.partial(host.console, ["sh", "-ec", text]))).stdout
-
-
-def patience(expected: bool) -> float:
-    """How long an answer is waited for: a loaded machine takes its time, and one that is shut never answers."""
-    return 10 if expected else 1
-
-
-async def gets_in(app: App, host: Host, expected: bool = True) -> bool:
-    given = {"host": host.ip, "port": host.port, "timeout": patience(expected)}
-    try:
-        scanned = await Direct(app).call(hostkey.scan, given)
-    except Fault:
-        return False
-    return bool(scanned)
+from tests.support.doors import Direct, Fault
+from tests.support.firewall import LOCK_OUTS, OPEN, console, gets_in
+from tests.support.machine import opened, processes
 
 
 @pytest.fixture
 async def on(app: App, host: Host) -> AsyncIterator[dict[str, Any]]:
     yield {**await opened(Direct(app), app, host, "root"), "rollback_s": 2}
     await console(host, OPEN)
-
-
-LOCK_OUTS: Mapping[str, tuple[str, AnyTool, dict[str, Any]]] = {
-    "a policy": (":", firewall.policy, {"chain": "INPUT", "target": "DROP"}),
-    "answers": (":", firewall.policy, {"chain": "OUTPUT", "target": "DROP", "ip_version": "ipv4"}),
-    "the port": (":", firewall.block_port, {"port": 22}),
-    "our address": (GUARDED, firewall.block_ip, {"ip": "10.77.0.1"}),
-    "a flush under DROP": (GUARDED, firewall.flush, {"chain": "INPUT"}),
-    "the rule that lets us in": (GUARDED, firewall.rule_delete, {"chain": "INPUT", "rule_num": 2}),
-    "a reject": (":", firewall.rule_add, {"source": "10.0.0.0/8", "target": "REJECT", "protocol": "all"}),
-}
 
 
 @pytest.mark.requirement("firewall.way_back")

@@ -4,9 +4,9 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import firewall
-from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct, Fault, Way
+from tests.support.machine import opened
 
 SET = """
 iptables -A INPUT -p tcp -s 10.9.0.0/16 --dport 8000:9000 -m comment --comment "it's a 'test'" -j REJECT

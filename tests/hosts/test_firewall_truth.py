@@ -6,12 +6,10 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import firewall
-from tests.doors import Direct
 from tests.fleet.hosts import Host
-from tests.hosts.machine import outside
-from tests.hosts.test_firewall_changing import reaches
-from tests.hosts.test_firewall_lockout import OPEN, console
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct
+from tests.support.firewall import OPEN, console, reaches
+from tests.support.machine import opened, outside
 
 NO_SUCH_FAMILY = 'echo "ip6tables: Address family not supported by protocol" >&2; exit 1'
 NFT = """cat <<'END'

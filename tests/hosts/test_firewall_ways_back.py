@@ -10,14 +10,12 @@ import pytest
 from mcp_ssh.app import App, open_app
 from mcp_ssh.config import Config
 from mcp_ssh.tools import firewall
-from tests.doors import Direct
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, login, trust
-from tests.hosts.servers import stdio
-from tests.hosts.test_firewall_changing import ONLY_WHO_IS_IN
-from tests.hosts.test_firewall_lockout import LOCK_OUTS, OPEN, console, gets_in
-from tests.hosts.test_firewalld import CLEAN, LISTENS, connects, done
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct
+from tests.support.firewall import LOCK_OUTS, ONLY_WHO_IS_IN, OPEN, console, gets_in
+from tests.support.firewalld import CLEAN, LISTENS, connects, done
+from tests.support.machine import SOAK, login, opened, trust
+from tests.support.servers import stdio
 
 # ---- legacy tables -----------------------------------------------------------------------------------------------
 

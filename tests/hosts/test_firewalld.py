@@ -13,45 +13,11 @@ from mcp_ssh.backends import firewalls
 from mcp_ssh.backends.firewalld import FUNCTIONS, Firewalld
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall
-from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK
-from tests.hosts.test_firewall_lockout import console, gets_in, patience
-from tests.hosts.test_system_reading import opened
-
-LISTED = "firewall-cmd --list-all-zones; firewall-cmd --direct --get-all-rules"
-LISTENS = """
-begin() { systemctl is-active -q listens || systemd-run -q --unit listens python3 -m http.server 8080; }
-until begin; do sleep 0.1; done
-timeout 20 bash -c 'until (: </dev/tcp/127.0.0.1/8080) 2>/dev/null; do sleep 0.05; done'
-"""
-CLEAN = """
-cd /etc/firewalld && rm -rf zones/*.xml policies/*.xml direct.xml
-until firewall-cmd --reload; do sleep 0.1; done
-"""
-
-
-async def connects(host: Host, expected: bool = True) -> bool:
-    """Whether a connection gets in. Where one is expected it is tried for a while, and what is in its way printed."""
-    why: OSError | None = None
-    with anyio.move_on_after(patience(expected)):
-        while expected or why is None:
-            try:
-                await (await anyio.connect_tcp(host.ip, 8080)).aclose()
-            except OSError as error:
-                why = error
-            else:
-                return True
-            await anyio.sleep(0.1)
-    if expected:
-        print(repr(why), await console(host, f"{LISTED}; ss -ltn; systemctl status listens || true; nft list ruleset"))
-    return False
-
-
-async def done(host: Host, text: str) -> None:
-    """Have the machine do this, all of it."""
-    ran = await anyio.to_thread.run_sync(functools.partial(host.console, ["sh", "-ec", text], timeout=60))
-    assert ran.returncode == 0, ran.stderr
+from tests.support.doors import Direct, Fault
+from tests.support.firewall import console, gets_in
+from tests.support.firewalld import CLEAN, LISTED, LISTENS, connects, done
+from tests.support.machine import SOAK, opened
 
 
 @pytest.fixture

@@ -16,12 +16,11 @@ from mcp_ssh.backends.firewalld import FUNCTIONS, Firewalld
 from mcp_ssh.commandline import Command, command
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall
-from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK
-from tests.hosts.test_firewall_lockout import console, gets_in, patience
-from tests.hosts.test_firewalld import CLEAN, LISTED, LISTENS, connects, done
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct, Fault
+from tests.support.firewall import console, gets_in, patience
+from tests.support.firewalld import CLEAN, LISTED, LISTENS, connects, done
+from tests.support.machine import SOAK, opened
 
 ZONES = """
 ip netns add peer

@@ -10,8 +10,8 @@ import anyio.to_thread
 import pytest
 
 from tests.fleet.hosts import Host
-from tests.hosts.guide import AFTER, BEFORE, GUIDE, Asked
-from tests.hosts.servers import Http, serve
+from tests.support.guide import AFTER, BEFORE, GUIDE, Asked
+from tests.support.servers import Http, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -17,9 +17,9 @@ from mcp_ssh.errors import TooMany
 from mcp_ssh.surface.tool import TOOLS, Reach
 from mcp_ssh.tool import AnyTool, Caller, Question, Role
 from mcp_ssh.tools import REGISTRY, command, connection, session, shell, system, tunnel
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, trust
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import connected, trust
 
 IDLE_S = 1.0
 CALL_MANY = TOOLS["tool_call_many"]

@@ -7,9 +7,9 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import session, system
-from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, outside, trust
+from tests.support.doors import Direct, Fault, Way
+from tests.support.machine import login, outside, trust
 
 
 async def opened(way: Way, app: App, host: Host, user: str = "dev") -> dict[str, str]:

@@ -11,10 +11,9 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ToolError
 from mcp_ssh.ssh.places import CALLS
 from mcp_ssh.tools import command, session
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, connected, number, processes
-from tests.hosts.test_faults import in_thread
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import SOAK, connected, in_thread, number, processes
 
 WHO = DirectCall(caller())
 CALLERS = 50

@@ -10,13 +10,13 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import REGISTRY
-from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
 from tests.fleet.table import EVERY
-from tests.hosts import matrix
-from tests.hosts.matrix import AFTER, BEFORE, RESULTS, ROOMS, STEPS
-from tests.hosts.test_setup import CLEAN
-from tests.hosts.test_system_reading import opened
+from tests.support import matrix
+from tests.support.doors import Direct, Fault
+from tests.support.machine import opened
+from tests.support.matrix import AFTER, BEFORE, RESULTS, ROOMS, STEPS
+from tests.support.packages import CLEAN
 
 WRITES = "MCP_SSH_MATRIX" in os.environ
 """`make matrix`: what is seen becomes the README's table."""

@@ -9,9 +9,9 @@ from mcp_ssh.app import App
 from mcp_ssh.server import build_server
 from mcp_ssh.surface import parse
 from mcp_ssh.tools import REGISTRY
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import connected
 
 
 async def outcomes(app: App, deb: Host, alpine: Host, command: str) -> list[dict[str, Any]]:

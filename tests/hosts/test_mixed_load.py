@@ -14,9 +14,9 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.tools import command
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, processes, trust
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import SOAK, processes, trust
 from tests.support.mixed_load import FOLDER, LoadCaller, Tally, Weather
 
 CALLERS = 64

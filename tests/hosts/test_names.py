@@ -12,9 +12,9 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
 from mcp_ssh.tool import Caller, Door, Role
 from mcp_ssh.tools import command, connection, file, session, system
-from tests.doors import DirectCall, caller, open_way
 from tests.fleet.hosts import Fleet, Host
-from tests.hosts.machine import connected, login, outside, trust
+from tests.support.doors import DirectCall, caller, open_way
+from tests.support.machine import connected, login, outside, trust
 
 OPERATOR = DirectCall(Caller("mallory", Role.OPERATOR))
 ADMIN = DirectCall(Caller("admin", Role.ADMIN))

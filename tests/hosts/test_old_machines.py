@@ -13,7 +13,7 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ConnectFailed, HostKeyUnconfirmed, Unsupported
 from mcp_ssh.tools import hostkey
 from tests.fleet.hosts import Host
-from tests.hosts.ssh_home import OWNER, config, key, know, opened, said
+from tests.support.ssh_home import OWNER, config, key, know, opened, said
 
 PORT = 2299
 

@@ -15,12 +15,12 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed
 from mcp_ssh.ssh import dial
 from mcp_ssh.tools import command, connection, session
-from tests.doors import DirectCall, Way, caller
 from tests.fleet.hosts import Host
 from tests.fleet.ways_in import CODES
-from tests.hosts.ssh_home import know, opened
-from tests.hosts.test_mcp_asking import ERAS, Model, Person, beside, client_of, kept
-from tests.hosts.test_ways_in import journal, mark
+from tests.support.doors import DirectCall, Way, caller
+from tests.support.machine import journal, mark
+from tests.support.mcp_client import ERAS, Model, Person, beside, client_of, kept
+from tests.support.ssh_home import know, opened
 
 USERS = pytest.mark.parametrize("user", ["password_code", "code_password"])
 DIGITS = 8

@@ -12,10 +12,10 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ConnectFailed, InvalidInput, NotFound, PermissionDenied, ToolError, Unsupported
 from mcp_ssh.ssh import wire
 from mcp_ssh.tools import command, file, session, shell, system
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, login, number, processes, started, trust
-from tests.hosts.task_kit import directly
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import connected, login, number, processes, started, trust
+from tests.support.task_kit import directly
 
 SHELLS = ("tcsh", "fish")
 HOSTILE = r"a\'b!c $HOME `id` %s \\ \n ü{x}*" + "\n!!\\"

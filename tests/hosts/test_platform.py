@@ -4,9 +4,9 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import session, system
-from tests.doors import DirectCall, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, login, outside, trust
+from tests.support.doors import DirectCall, Way
+from tests.support.machine import connected, login, outside, trust
 
 EXPECTED = {
     "deb": {

@@ -6,43 +6,20 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import anyio.to_thread
 import pytest
 
-from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config
+from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Refused, ToolError
 from mcp_ssh.tool import AnyTool, Caller, Role
 from mcp_ssh.tools import command, connection, file, hostkey, session, shell, system, tunnel
-from tests.doors import DirectCall, Fault, open_way
 from tests.fleet.hosts import Fleet, Host
-from tests.hosts.machine import connected, login, trust
+from tests.support.doors import DirectCall, open_way
+from tests.support.machine import connected, login, trust
+from tests.support.policy import FOLDER, emptied, inside, refused, ruled
 
-FOLDER = "/home/dev/of policy"
 ACCEPT = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2026-07-28"}
 META = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
-
-
-@contextlib.asynccontextmanager
-async def ruled(home: Path, **security: Any) -> AsyncGenerator[App]:
-    async with open_app(home, Config.model_validate({"security": security})) as app:
-        yield app
-
-
-async def inside(host: Host, script: str) -> str:
-    """What the machine's console says: quicker than a login, and past everything of ours."""
-    said = await anyio.to_thread.run_sync(lambda: host.console(["sh", "-c", script]))
-    assert said.returncode == 0, said.stderr
-    return said.stdout
-
-
-async def refused(call: Any, code: str = "refused") -> None:
-    with pytest.raises((Fault, ToolError)) as caught:
-        await call
-    assert caught.value.code == code, caught.value
-    if isinstance(caught.value, Fault):
-        assert caught.value.status in {None, 403 if code == "refused" else 404}
 
 
 # ---- tokens for some machines only -------------------------------------------------------------------------------
@@ -287,10 +264,6 @@ async def test_a_listed_line_is_not_scheduled_unless_scheduling_is_listed(
         jobs = await inside(deb, "crontab -l -u dev 2>/dev/null || true")
         assert ("@yearly id -un" in jobs) is (allowed == listed[-1])
     await inside(deb, "crontab -r -u dev")
-
-
-async def emptied(host: Host) -> None:
-    await inside(host, f"rm -rf {shlex.quote(FOLDER)}; mkdir {shlex.quote(FOLDER)}; chown dev {shlex.quote(FOLDER)}")
 
 
 @pytest.mark.requirement("policy.commands")

@@ -12,11 +12,11 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ToolError
 from mcp_ssh.tool import AnyTool, Caller, Role
 from mcp_ssh.tools import command, config, file, session, shell, tunnel
-from tests.doors import DirectCall
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, login, trust
-from tests.hosts.servers import serve
-from tests.hosts.test_policy import FOLDER, emptied, inside, refused
+from tests.support.doors import DirectCall
+from tests.support.machine import connected, login, trust
+from tests.support.policy import FOLDER, emptied, inside, refused
+from tests.support.servers import serve
 
 
 @pytest.mark.requirement("fault.S14")

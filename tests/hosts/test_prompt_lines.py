@@ -15,12 +15,11 @@ import pytest
 from mcp_ssh import prompts
 from mcp_ssh.app import App
 from mcp_ssh.tools import REGISTRY, command, file
-from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, outside, trust
-from tests.hosts.prompt_lines import Job, filled, programs, steps
-from tests.hosts.servers import TOKEN, blocking_serve
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct, Fault
+from tests.support.machine import login, opened, outside, trust
+from tests.support.prompt_lines import Job, filled, programs, steps
+from tests.support.servers import TOKEN, blocking_serve
 
 DATE = "20260102"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3b0bKz5nJ0m9sYvG8g4aYz0m2m3mJ2o5v4mQ6bq7Yx someone"

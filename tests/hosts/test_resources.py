@@ -15,10 +15,10 @@ from mcp_ssh.server import build_server
 from mcp_ssh.surface import Surface
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import REGISTRY
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, number, outside
-from tests.hosts.ssh_home import config
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import connected, number, outside
+from tests.support.ssh_home import config
 
 ERAS = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 FILE = types.ResourceTemplateReference(uri="ssh://{session}/{+path}")

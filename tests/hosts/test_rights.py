@@ -11,10 +11,10 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.tool import Risk
 from mcp_ssh.tools import REGISTRY
-from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
-from tests.hosts.matrix import ROOMS
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct, Fault
+from tests.support.machine import opened
+from tests.support.matrix import ROOMS
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from mcp_ssh.ssh.session import Session
 from mcp_ssh.surface.tool import TOOLS, Reach
 from mcp_ssh.tool import AnyTool, Call, Caller, Registry, Risk, Role
 from mcp_ssh.tools import REGISTRY, connection, session
-from tests.doors import DirectCall
 from tests.fleet.hosts import Host
-from tests.hosts.machine import trust
+from tests.support.doors import DirectCall
+from tests.support.machine import trust
 
 Kind = Literal["session", "connection", "blob", "host", "login", "none"]
 Scope = Literal["all", "within", "outside"]

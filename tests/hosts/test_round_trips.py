@@ -6,10 +6,10 @@ from mcp_ssh.app import App
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tool import Risk
 from mcp_ssh.tools import REGISTRY
-from tests.doors import Direct
 from tests.fleet.hosts import Host
-from tests.hosts.matrix import STEPS, Step
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct
+from tests.support.machine import opened
+from tests.support.matrix import STEPS, Step
 
 READ_AS_CHANGE = {"system_service": {"service": "pinger", "action": "status"}}
 

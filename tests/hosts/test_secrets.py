@@ -18,10 +18,10 @@ from mcp_ssh.ssh.become import Acting
 from mcp_ssh.store.redaction import HIDDEN, redact
 from mcp_ssh.tool import AnyTool, Role
 from mcp_ssh.tools import REGISTRY
-from tests.doors import Direct, Fault, Rest
 from tests.fleet.hosts import Host
-from tests.hosts.machine import trust
-from tests.hosts.secrets_kit import (
+from tests.support.doors import Direct, Fault, Rest
+from tests.support.machine import trust
+from tests.support.secrets_kit import (
     Call,
     Kit,
     in_files,
@@ -32,7 +32,7 @@ from tests.hosts.secrets_kit import (
     save_secrets,
     use_every_secret,
 )
-from tests.hosts.servers import serve, stdio
+from tests.support.servers import serve, stdio
 
 Found = set[tuple[str, str]]
 

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,8 +15,8 @@ import pytest
 from mcp_ssh.app import open_app
 from mcp_ssh.config import Config
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, login, number, processes, started, trust
-from tests.hosts.servers import Http, Stdio, serve, stdio
+from tests.support.machine import SOAK, login, number, processes, started, trust
+from tests.support.servers import Http, Stdio, resident_kib, serve, stdio
 
 MEBIBYTES = 200 if SOAK else 64
 
@@ -101,10 +100,6 @@ async def test_huge_output_costs_little_memory_and_few_bytes(home: Path, host: H
             after = await http.call("POST", "/command/exec", params=where, json={"command": "echo next"})
     assert (answer["truncated"], answer["stdout_bytes"]) == (True, MEBIBYTES * 1024 * 1024)
     assert after["stdout"] == "next\n"
-
-
-def resident_kib(pid: int) -> int:
-    return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])  # pyright: ignore
 
 
 @pytest.mark.requirement("server.exits", "server.stop")

@@ -10,10 +10,9 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import system
-from tests.doors import Direct
 from tests.fleet.hosts import Host
-from tests.hosts.machine import outside
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct
+from tests.support.machine import opened, outside
 
 SYSTEMD = "[Unit]\nStartLimitIntervalSec=0\n[Service]\n{}\n[Install]\nWantedBy=multi-user.target\n"
 OPENRC = '#!/sbin/openrc-run\ncommand=/bin/sh\ncommand_args="/srv/{}.program"\n{}\n'

@@ -21,9 +21,9 @@ from mcp_ssh.ssh import pool
 from mcp_ssh.ssh.dial import Dialer
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import command, connection, hostkey, session, tunnel
-from tests.doors import DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, login, number, processes, started, trust
+from tests.support.doors import DirectCall, Fault, Way, caller
+from tests.support.machine import connected, login, number, processes, started, trust
 
 
 async def in_thread(do: Any, *args: Any, **more: Any) -> Any:

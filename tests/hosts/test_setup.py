@@ -1,7 +1,5 @@
 """Packages on the real package managers of each family, read back by the machines' own console."""
 
-import functools
-import subprocess
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -13,13 +11,13 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.tools import command, setup
 from mcp_ssh.tools.setup import running
-from tests.doors import Direct, DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
-from tests.fuzz.test_arguments import HOSTILE
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct, DirectCall, Fault, Way, caller
+from tests.support.hostile import HOSTILE
+from tests.support.machine import opened
+from tests.support.packages import APT_CLEAN, CLEAN, outside
 
 APT_OLD = "apt-get -q update && apt-get -q -y install hello-fleet=1.0-1"
-APT_CLEAN = "dpkg --purge app-fleet libfleet hello-fleet broken-fleet"
 OLD = {
     "deb": APT_OLD,
     "sysv": APT_OLD,
@@ -29,22 +27,9 @@ OLD = {
     "alpine": "apk update && apk add hello-fleet=1.0-r0 && sed -i s/hello-fleet=.*/hello-fleet/ /etc/apk/world",
 }
 """How the machine's owner gets the older package."""
-EACH = "for each in app-fleet libfleet hello-fleet broken-fleet; do %s $each; done"
-CLEAN = {
-    "deb": APT_CLEAN,
-    "sysv": APT_CLEAN,
-    "rocky": EACH % "dnf -y remove",
-    "suse": EACH % "zypper -n remove",
-    "arch": EACH % "pacman --noconfirm -R",
-    "alpine": "apk del app-fleet hello-fleet; " + EACH % "apk del",
-}
 SERVER = {
     "deb": "apt-get", "sysv": "apt-get", "rocky": "dnf", "suse": "zypper", "arch": "pacman", "alpine": "apk",
 }  # fmt: skip
-
-
-async def outside(host: Host, script: str) -> subprocess.CompletedProcess[str]:
-    return await anyio.to_thread.run_sync(functools.partial(host.console, ["sh", "-c", script]))
 
 
 async def version(host: Host, name: str) -> str | None:

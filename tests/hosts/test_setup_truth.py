@@ -6,10 +6,10 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import setup
-from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
-from tests.hosts.test_setup import outside
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct, Fault
+from tests.support.machine import opened
+from tests.support.packages import outside
 
 _DNF = "printf '[zz]\\nname=zz\\nbaseurl=file:///no/such\\ngpgcheck=0\\n%s' >/etc/yum.repos.d/zz.repo"
 BAD = {

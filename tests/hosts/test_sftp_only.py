@@ -15,12 +15,11 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.tools import file, session
-from tests.doors import Direct, DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, trust
-from tests.hosts.test_links import more_sshd
-from tests.hosts.test_transfer_trees import FACTS, planted
-from tests.hosts.transfers import FOLDER, SUMS, On, facts, noise, opened, refused, sha256
+from tests.support.doors import Direct, DirectCall, caller
+from tests.support.machine import login, trust
+from tests.support.sshd import more_sshd
+from tests.support.transfers import FACTS, FOLDER, SUMS, On, facts, noise, opened, planted, refused, sha256
 
 pytestmark = pytest.mark.requirement("file.sftp")
 

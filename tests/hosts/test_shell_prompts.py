@@ -7,11 +7,10 @@ from mcp_ssh.app import App
 from mcp_ssh.ssh import dialogue
 from mcp_ssh.ssh.dialogue import _Reader  # pyright: ignore[reportPrivateUsage]
 from mcp_ssh.tools import shell
-from tests.doors import Fault, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import number, outside, processes, started
-from tests.hosts.test_faults import in_thread
-from tests.hosts.test_shells import Room, room
+from tests.support.doors import Fault, caller
+from tests.support.machine import in_thread, number, outside, processes, started
+from tests.support.shell_room import Room, room
 
 LOOKS_LIKE_A_PROMPT = ["50%% ", "a <b> ", "half > ", "total $ ", "dev@deb:~$ "]
 

@@ -17,45 +17,13 @@ from mcp_ssh.ssh.link import Link
 from mcp_ssh.surface import parse
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import REGISTRY, command, session, shell
-from tests.doors import Direct, DirectCall, Fault, Way, caller, open_rest
 from tests.fleet.hosts import Host
-from tests.fuzz.test_arguments import HOSTILE
-from tests.hosts.machine import SOAK, connected, login, number, outside, processes, started, trust
-from tests.hosts.test_mcp_asking import ERAS, Person
-from tests.hosts.test_policy import ruled
-from tests.hosts.test_system_reading import opened
-
-
-class Room:
-    """The shells of one session, as a test uses them."""
-
-    def __init__(self, way: Way, on: dict[str, str]) -> None:
-        self.way = way
-        self.on = on
-
-    async def __call__(self, tool: Any, shell: str = "default", **arguments: Any) -> dict[str, Any]:
-        return await self.way.call(tool, {**self.on, "shell": shell, **arguments})
-
-    async def says(self, wanted: str, name: str = "default", **arguments: Any) -> str:
-        """Read on until that was said; all that was said until then."""
-        said = ""
-        with anyio.fail_after(20):
-            while wanted not in said:
-                said += (await self(shell.read, name, wait_s=5, **arguments))["output"]
-        return said
-
-    async def asks(self, kind: str, name: str = "default") -> dict[str, Any]:
-        """Read on until a read says that this is waited for; that read."""
-        with anyio.fail_after(20):
-            while True:
-                read = await self(shell.read, name, wait_s=5)
-                if read.get("waiting_input", {}).get("kind") == kind:
-                    return read
-
-
-async def room(app: App, host: Host, user: str = "dev") -> Room:
-    way = Direct(app)
-    return Room(way, await opened(way, app, host, user))
+from tests.support.doors import Direct, DirectCall, Fault, Way, caller, open_rest
+from tests.support.hostile import HOSTILE
+from tests.support.machine import SOAK, connected, login, number, opened, outside, processes, started, trust
+from tests.support.mcp_client import ERAS, Person
+from tests.support.policy import ruled
+from tests.support.shell_room import Room, room
 
 
 @pytest.mark.requirement("shell.talk", "shell.exec", "shell.close", "shell.list", "shell.resize", "shell.screen")

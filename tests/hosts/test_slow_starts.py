@@ -10,9 +10,9 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.ssh.link import Link
 from mcp_ssh.tools import command
-from tests.doors import DirectCall
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, number, outside, processes
+from tests.support.doors import DirectCall
+from tests.support.machine import connected, number, outside, processes
 
 SLOW = "~/slow-start"
 STALLED = "/tmp/stalled"

@@ -21,9 +21,9 @@ from mcp_ssh.ssh.algorithms import KEX
 from mcp_ssh.tools import command
 from mcp_ssh.tools.file import content, transfer
 from rest_bridge.serve import listen
-from tests.doors import DirectCall
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, number, outside
+from tests.support.doors import DirectCall
+from tests.support.machine import connected, number, outside
 
 BUILT = """
 from mcp_ssh.surface import Surface

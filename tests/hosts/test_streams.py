@@ -22,10 +22,9 @@ from mcp_ssh.store.history import HistoryRow
 from mcp_ssh.tool import Role
 from rest_bridge import binding, events
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, login, number, outside, processes, trust
-from tests.hosts.servers import TOKEN, serve
-from tests.hosts.streams import PATH, Reader, Server, served, stream
-from tests.hosts.test_servers import resident_kib
+from tests.support.machine import SOAK, login, number, outside, processes, trust
+from tests.support.servers import TOKEN, resident_kib, serve
+from tests.support.streams import PATH, Reader, Server, served, stream
 
 MEBIBYTES = 200 if SOAK else 64
 HELD_MIB = 16

@@ -5,17 +5,10 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import command, system
-from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import outside
-from tests.hosts.test_system_reading import opened
-from tests.hosts.test_system_searching import FOLDER, made
-
-
-async def refused(way: Way, tool: object, arguments: dict[str, object]) -> Fault:
-    with pytest.raises(Fault) as fault:
-        await way.call(tool, arguments)  # type: ignore[arg-type]
-    return fault.value
+from tests.support.doors import Direct, Way, refused
+from tests.support.folder import FOLDER, made
+from tests.support.machine import opened, outside
 
 
 @pytest.mark.requirement("system.chmod", "system.dry_run")

@@ -3,15 +3,10 @@
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.tools import session, system
-from tests.doors import Direct, Way
+from mcp_ssh.tools import system
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, number, outside, trust
-
-
-async def opened(way: Way, app: App, host: Host, user: str = "dev") -> dict[str, str]:
-    await trust(app, host)
-    return {"session_id": (await way.call(session.connect, login(host, user)))["session_id"]}
+from tests.support.doors import Direct, Way
+from tests.support.machine import number, opened, outside
 
 
 @pytest.mark.requirement("system.reading")

@@ -7,12 +7,11 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import system
-from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import number, outside, processes, started
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct, Fault, Way
+from tests.support.folder import FOLDER, made
+from tests.support.machine import number, opened, outside, processes, started
 
-FOLDER = "/tmp/searching"
 # Waits until somebody has read the log, as it is called now, up to there.
 HELD = """
 for turn in $(seq 200); do
@@ -24,12 +23,6 @@ done
 exit 1
 """
 HARD = ["-n", "a b", "new\nline", "$(touch hit)", "`touch hit`", "qu'o\"te", "x:12:y", "*"]
-
-
-async def made(host: Host, *commands: str) -> None:
-    """A fresh folder of the account's, filled by the system's own shell."""
-    script = f"rm -rf {FOLDER}; mkdir {FOLDER}; cd {FOLDER}; umask 022; " + "\n".join(commands)
-    await outside(host, f"{script}\nchown -R dev {FOLDER}")
 
 
 @pytest.mark.requirement("system.text")

@@ -8,10 +8,9 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import system
-from tests.doors import Direct, Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import number, outside, processes
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct, Fault, Way
+from tests.support.machine import number, opened, outside, processes
 
 
 async def runs(host: Host) -> bool:

@@ -10,10 +10,10 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command as room
-from tests.doors import DirectCall, caller, open_way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, number
-from tests.hosts.task_kit import directly, on
+from tests.support.doors import DirectCall, caller, open_way
+from tests.support.machine import connected, number
+from tests.support.task_kit import directly, on
 
 pytestmark = pytest.mark.requirement("fault.N17")
 

@@ -22,11 +22,11 @@ from mcp_ssh.ssh.session import Output, Session
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command as room
 from mcp_ssh.tools import shell
-from tests.doors import DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, login, number, outside, processes, started, trust
-from tests.hosts.servers import serve
-from tests.hosts.task_kit import FOLDER, TIDY, On, console, directly, on, round_trips, until, without
+from tests.support.doors import DirectCall, Fault, Way, caller
+from tests.support.machine import connected, login, number, outside, processes, started, trust
+from tests.support.servers import serve
+from tests.support.task_kit import FOLDER, TIDY, On, console, directly, on, round_trips, until, without
 
 
 @pytest.mark.requirement("task.start", "task.look", "task.list", "task.env")

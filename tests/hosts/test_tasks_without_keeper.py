@@ -4,8 +4,8 @@ import pytest
 
 from mcp_ssh.app import App
 from tests.fleet.hosts import Host
-from tests.hosts.machine import number, outside, processes, started
-from tests.hosts.task_kit import FOLDER, On, console, directly
+from tests.support.machine import number, outside, processes, started
+from tests.support.task_kit import FOLDER, On, console, directly
 
 
 async def run_line(here: On, task_id: str) -> list[str]:

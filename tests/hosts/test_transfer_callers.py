@@ -14,10 +14,10 @@ from mcp_ssh.policy.local_places import transfer_folder
 from mcp_ssh.ssh import local_quota
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import file
-from tests.doors import Rest as RestWay
-from tests.doors import open_rest, open_way
 from tests.fleet.hosts import Host
-from tests.hosts.transfers import FOLDER, On, opened, refused
+from tests.support.doors import Rest as RestWay
+from tests.support.doors import open_rest, open_way
+from tests.support.transfers import FOLDER, On, opened, refused
 
 MIB = 1024 * 1024
 

@@ -19,10 +19,10 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ToolError
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import file, session
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, connected
-from tests.hosts.transfers import SUMS, facts, noise, sha256
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import SOAK, connected
+from tests.support.transfers import SUMS, facts, noise, sha256
 
 pytestmark = pytest.mark.requirement("file.transfer.cut")
 

@@ -12,9 +12,9 @@ from mcp_ssh.errors import InvalidInput, Refused, ToolError
 from mcp_ssh.policy import LocalFolders, local_place
 from mcp_ssh.ssh import local
 from mcp_ssh.tools import file
-from tests.doors import caller, open_way
 from tests.fleet.hosts import Host
-from tests.hosts.transfers import FOLDER, On, opened, refused, sha256
+from tests.support.doors import caller, open_way
+from tests.support.transfers import FOLDER, On, opened, refused, sha256
 
 pytestmark = pytest.mark.requirement("file.transfer.local")
 

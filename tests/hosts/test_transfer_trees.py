@@ -14,43 +14,14 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.tools import file
-from tests.doors import Direct
 from tests.fleet.hosts import Host
-from tests.hosts.transfers import FOLDER, SUMS, On, facts, opened, refused
-
-NAMES = [
-    b"a b",
-    b"qu'o\"te",
-    b"new\nline",
-    b"back\\slash",
-    b"$(id)",
-    b"-rf",
-    b"*",
-    b"\xff\xfe",
-    b"\xc5\xa1",
-    b"n" * 180,
-]
-FACTS = r"find . \( -type d -o -exec stat -c '%n %a %s' {} \; \) | LC_ALL=C sort | sha256sum"
+from tests.support.doors import Direct
+from tests.support.transfers import FACTS, FOLDER, SUMS, On, facts, opened, planted, refused
 
 
 @pytest.fixture
 async def on(app: App, host: Host) -> On:
     return await opened(Direct(app), app, host)
-
-
-def planted(folder: Path) -> int:
-    """A folder with hard names, links, an empty file, an empty folder and a deep path; returns the count of files."""
-    deep = Path(os.fsdecode(os.fsencode(folder) + b"/deep \xff/" + b"d" * 120 + b"/e"))
-    deep.mkdir(parents=True)
-    (folder / "empty").mkdir()
-    for number, name in enumerate(NAMES):
-        for below in (folder, deep):
-            path = below / os.fsdecode(name)
-            path.write_bytes(os.urandom(number * 700))
-            path.chmod(0o600 + number)
-    (folder / "link").symlink_to("../gone")
-    (folder / "absolute").symlink_to("/etc/passwd")
-    return 2 * len(NAMES) + 2
 
 
 @pytest.mark.requirement("file.transfer.tree")

@@ -19,11 +19,11 @@ from mcp_ssh.probes import file_transfer
 from mcp_ssh.probes.file_transfer import ask_receive
 from mcp_ssh.ssh import local
 from mcp_ssh.tools import file
-from tests.doors import Direct, DirectCall, Fault, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import connected, login, outside, processes
-from tests.hosts.servers import stdio
-from tests.hosts.transfers import BIG, CONTENT, FOLDER, SUMS, On, big, emptied, facts, noise, opened, refused, sha256
+from tests.support.doors import Direct, DirectCall, Fault, caller
+from tests.support.machine import connected, login, outside, processes
+from tests.support.servers import stdio
+from tests.support.transfers import BIG, CONTENT, FOLDER, SUMS, On, big, emptied, facts, noise, opened, refused, sha256
 
 MIB = 1024 * 1024
 

@@ -16,10 +16,9 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Refused
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import session, tunnel
-from tests.doors import Direct, DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, connected, outside
-from tests.hosts.test_system_reading import opened
+from tests.support.doors import Direct, DirectCall, Fault, Way, caller
+from tests.support.machine import SOAK, connected, opened, outside
 
 SIZE = (256 if SOAK else 8) * 1024 * 1024
 

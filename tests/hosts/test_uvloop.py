@@ -14,9 +14,9 @@ import pytest
 from mcp_ssh.app import open_app
 from mcp_ssh.config import Config
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, number, outside, processes, started, trust
-from tests.hosts.servers import serve, stdio
-from tests.unit.cli_kit import run
+from tests.support.cli_kit import run
+from tests.support.machine import login, number, outside, processes, started, trust
+from tests.support.servers import serve, stdio
 
 SIZE = 8 * 1024 * 1024
 

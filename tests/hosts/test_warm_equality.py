@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mcp_ssh.app import App
-from tests.hosts.machine import SOAK
-from tests.hosts.shell_grammar import Grammar
-from tests.hosts.warm import Ssh, Warm, warm
+from tests.support.machine import SOAK
+from tests.support.shell_grammar import Grammar
+from tests.support.warm import Ssh, Warm, warm
 
 COMMANDS = 500 if SOAK else 10
 SEED = int(os.environ.get("MCP_SSH_SEED", "1"))

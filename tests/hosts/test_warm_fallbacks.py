@@ -16,10 +16,10 @@ from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.link import Link
 from mcp_ssh.ssh.spare import only_looks
 from mcp_ssh.tools.file import transfer
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import outside
-from tests.hosts.warm import Warm, rc_file, warm
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import outside
+from tests.support.warm import Warm, rc_file, warm
 
 pytestmark = pytest.mark.requirement("exec.warm.plain")
 

@@ -16,10 +16,10 @@ from mcp_ssh.ssh.kill import Stopped
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.tools import command, session, shell
 from mcp_ssh.tools.file import content
-from tests.doors import DirectCall, Way, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, number, processes, trust
-from tests.hosts.warm import Warm, rc_file, warm
+from tests.support.doors import DirectCall, Way, caller
+from tests.support.machine import login, number, processes, trust
+from tests.support.warm import Warm, rc_file, warm
 
 ONE_WAY_MS = 120
 

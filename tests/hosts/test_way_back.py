@@ -18,9 +18,9 @@ from mcp_ssh import prompts
 from mcp_ssh.app import App
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import command, file, hostkey, session
-from tests.doors import Direct, Fault
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, number, outside, trust
+from tests.support.doors import Direct, Fault
+from tests.support.machine import login, number, outside, trust
 
 FIREWALL = prompts.load()["firewall"].text
 HARDEN = prompts.load()["harden-ssh"].text

@@ -1,6 +1,5 @@
 """Every way to log in, against servers that take that way and no other."""
 
-import functools
 import shutil
 import socket
 import subprocess
@@ -16,10 +15,10 @@ from mcp_ssh.errors import AuthFailed, HostKeyUnconfirmed, InvalidInput, Refused
 from mcp_ssh.ssh.answers import Answers
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command
-from tests.doors import DirectCall, Fault, Way, caller, open_rest
 from tests.fleet.hosts import Host
-from tests.hosts.machine import number, processes, started
-from tests.hosts.ssh_home import OWNER, agent, config, dot_ssh, key, know, opened, said
+from tests.support.doors import DirectCall, Fault, Way, caller, open_rest
+from tests.support.machine import journal, mark
+from tests.support.ssh_home import OWNER, agent, config, dot_ssh, ends_what_it_ran, key, know, opened, said
 
 
 @pytest.fixture(autouse=True)
@@ -29,19 +28,6 @@ def known(mcp_home: Path, auth: Host) -> None:
 
 def on(host: Host, server: str, user: str = "ops", **more: object) -> dict[str, object]:
     return {"host": host.ip, "port": host.ports[server], "username": user, **more}
-
-
-async def journal(host: Host) -> str:
-    """What the machine's log says by now."""
-    listed = await anyio.to_thread.run_sync(host.console, ["journalctl", "--no-pager", "--output", "cat"])
-    return listed.stdout
-
-
-async def mark(host: Host) -> str:
-    """A mark in the machine's log, after which a test looks."""
-    text = f"mark-{number()}"
-    await anyio.to_thread.run_sync(host.console, ["logger", text])
-    return text
 
 
 async def whoami(app: App, user: str, **arguments: object) -> None:
@@ -223,23 +209,6 @@ async def test_commands_are_ended_where_a_connection_has_one_channel_and_on_drop
 ) -> None:
     session = await opened(app, **on(auth, server, "dev", key_path=str(auth.key_path)))
     await ends_what_it_ran(app, auth, session.session_id)
-
-
-async def ends_what_it_ran(app: App, host: Host, session_id: str) -> None:
-    """By deadline and by cancellation, nothing is left."""
-    n = number()
-    arguments = {"session_id": session_id, "command": f"sleep {n} & setsid sleep {n} & sleep {n}", "timeout": 1}
-    ran = await dispatch(app, command.exec_, arguments, OWNER)
-    assert (ran.status, ran.stopped) == ("timed_out", True)
-    assert await processes(host, n) == []
-    n = number()
-    async with anyio.create_task_group() as group:
-        arguments = {"session_id": session_id, "command": f"sleep {n}"}
-        group.start_soon(functools.partial(dispatch, app, command.exec_, arguments, OWNER))
-        await started(host, n)
-        group.cancel_scope.cancel()
-    assert await processes(host, n) == []
-    assert await said(app, session_id, "echo still here") == "still here\n"
 
 
 @pytest.mark.requirement("ways_in.limits")

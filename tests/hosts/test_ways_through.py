@@ -14,10 +14,9 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, ConnectFailed, HostKeyUnconfirmed, InvalidInput, TimedOut
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command, connection, session
-from tests.doors import DirectCall, Fault, Way, caller
 from tests.fleet.hosts import Host
-from tests.hosts.ssh_home import OWNER, config, dot_ssh, key, know, opened, said
-from tests.hosts.test_ways_in import ends_what_it_ran
+from tests.support.doors import DirectCall, Fault, Way, caller
+from tests.support.ssh_home import OWNER, config, dot_ssh, ends_what_it_ran, key, know, opened, said
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.tools import file, session
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, outside, trust
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import login, outside, trust
 
 CONFIG = "/etc/ssh/sshd_config"
 OFF = f"cp -p {CONFIG} {CONFIG}.kept && sed -i '/Subsystem/d' {CONFIG} && systemctl reload ssh"

@@ -15,9 +15,9 @@ import pytest
 from mcp_ssh.app import open_app
 from mcp_ssh.config import Config
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, trust
-from tests.hosts.servers import TOKEN, serve
 from tests.protocol.npm import INSPECTOR, fixture_server, run
+from tests.support.machine import login, trust
+from tests.support.servers import TOKEN, serve
 
 SCRIPTS = Path(__file__).with_name("typescript")
 ERAS = {"v1": None, "v2": "2025-11-25", "v2 auto": "2026-07-28"}  # the first SDK does not tell

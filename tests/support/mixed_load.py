@@ -18,9 +18,9 @@ from mcp_ssh.errors import ToolError
 from mcp_ssh.params import Result
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import command, file, session, shell
-from tests.doors import DirectCall
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, number
+from tests.support.doors import DirectCall
+from tests.support.machine import login, number
 
 EXPECTED = frozenset({"connect_failed", "timed_out", "not_found", "conflict", "auth_failed", "too_many"})
 """Codes that a caller on a bad link may see. Anything else is a fault."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit import toys
+from tests.support import toys
 
 
 @pytest.fixture(params=["auto", "legacy", "2026-07-28"])

@@ -21,10 +21,10 @@ from mcp_ssh.server.call import McpCall
 from mcp_ssh.surface import Surface
 from mcp_ssh.tool import Caller, Question, Role
 from mcp_ssh.tools import REGISTRY
-from tests.doors import DirectCall
-from tests.unit import toys
-from tests.unit.asking_host import AskingHost, asking_host
-from tests.unit.toy_kit import OWNER, Person, error
+from tests.support import toys
+from tests.support.asking_host import AskingHost, asking_host
+from tests.support.doors import DirectCall
+from tests.support.toy_kit import OWNER, Person, error
 
 TRUSTING = Config(security=SecurityConfig(host_keys="accept-new"))
 

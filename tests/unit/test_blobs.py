@@ -16,7 +16,7 @@ from mcp_ssh.errors import NotFound
 from mcp_ssh.store import Blobs, BlobWriter
 from mcp_ssh.store import blobs as module
 from mcp_ssh.tool import Caller, Role
-from tests.unit.blob_kit import ADMIN, ANNA, BERT, KIB, Clock, files, make, open_files
+from tests.support.blob_kit import ADMIN, ANNA, BERT, KIB, Clock, files, make, open_files
 
 
 async def test_what_was_written_in_any_chunks_reads_back_by_range_and_tail(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mcp_ssh.store import Blobs
-from tests.unit.blob_kit import ANNA, files, make
+from tests.support.blob_kit import ANNA, files, make
 
 HOLD_A_BLOB = """
 import asyncio, sys

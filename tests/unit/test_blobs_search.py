@@ -10,7 +10,7 @@ from mcp_ssh.errors import InvalidInput
 from mcp_ssh.store import Blobs
 from mcp_ssh.store import blobs as module
 from mcp_ssh.store.search import Match
-from tests.unit.blob_kit import ANNA, make
+from tests.support.blob_kit import ANNA, make
 
 
 async def test_a_search_gives_lines_with_their_numbers_offsets_and_neighbours(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.ssh.demo_host import DemoHost, demo_host
-from tests.unit.cli_kit import COMMAND, Running, alive, environment, on_terminal, run, running
+from tests.support.cli_kit import COMMAND, Running, alive, environment, on_terminal, run, running
+from tests.support.demo import login, trust
 
 TOKEN = "the-token-of-this-test-0123456789"
 
@@ -24,19 +25,6 @@ TOKEN = "the-token-of-this-test-0123456789"
 async def host() -> AsyncIterator[DemoHost]:
     async with demo_host() as made:
         yield made
-
-
-def login(host: DemoHost, **changes: object) -> str:
-    given = {"host": host.host, "port": host.port, "username": host.username, "password": host.password, **changes}
-    return json.dumps({name: value for name, value in given.items() if value is not None})
-
-
-async def trust(host: DemoHost, home: Path) -> None:
-    """Have the host's key in the managed file, as if it had been accepted before."""
-    state = home / "state"
-    state.mkdir(mode=0o700, exist_ok=True)
-    (state / "known_hosts").write_text(f"[{host.host}]:{host.port} {host.public_key}\n")
-    (state / "known_hosts").chmod(0o600)
 
 
 @contextlib.asynccontextmanager

@@ -12,9 +12,9 @@ import anyio
 import pytest
 
 from mcp_ssh.ssh.demo_host import DemoHost, demo_host
-from tests.unit import cli_kit
-from tests.unit.cli_kit import needs_proc, on_terminal, run
-from tests.unit.test_cli_call import login, trust
+from tests.support import cli_kit
+from tests.support.cli_kit import needs_proc, on_terminal, run
+from tests.support.demo import login, trust
 
 pytestmark = pytest.mark.requirement("cli.check")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcp_ssh.cli.client_config import CLIENTS
-from tests.unit.cli_kit import ROOT, environment, run
+from tests.support.cli_kit import ROOT, environment, run
 
 pytestmark = pytest.mark.requirement("cli.client_config")
 

@@ -13,7 +13,7 @@ import pytest
 
 from mcp_ssh.cli.completion import SCRIPTS
 from mcp_ssh.tools import REGISTRY
-from tests.unit.cli_kit import ROOT, environment, run
+from tests.support.cli_kit import ROOT, environment, run
 
 pytestmark = pytest.mark.requirement("cli.completion")
 

@@ -11,7 +11,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from mcp_ssh.cli import remote
-from tests.unit.cli_kit import ROOT, environment, needs_proc, on_terminal, run, running
+from tests.support.cli_kit import ROOT, environment, needs_proc, on_terminal, run, running
 
 STEPS = ["session_connect", "hostkey_accept", "session_connect", "command_exec", "file_write", "file_read"]
 TOKEN = "the-token-of-this-test-0123456789"

@@ -13,8 +13,8 @@ import anyio
 import pytest
 
 from mcp_ssh.ssh.demo_host import DemoHost, demo_host
-from tests.unit.cli_kit import COMMAND, ROOT, alive, environment, needs_proc, on_terminal, run, running
-from tests.unit.test_cli_call import trust
+from tests.support.cli_kit import COMMAND, ROOT, alive, environment, needs_proc, on_terminal, run, running
+from tests.support.demo import trust
 
 pytestmark = pytest.mark.requirement("cli.exec")
 

@@ -10,7 +10,7 @@ import pytest
 
 from mcp_ssh.config import Config
 from mcp_ssh.tools import REGISTRY
-from tests.unit.cli_kit import ROOT, environment
+from tests.support.cli_kit import ROOT, environment
 
 README = "# Title\n\n<!-- tools -->\nyesterday\n<!-- /tools -->\n\nThe end.\n"
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mcp_ssh.cli import remote
 from mcp_ssh.ssh.demo_host import demo_host
-from tests.unit.cli_kit import COMMAND, ROOT, environment, run, running
+from tests.support.cli_kit import COMMAND, ROOT, environment, run, running
 
 TOKEN = "the-token-of-this-test-0123456789"
 PRESET = {"MCP_SSH_TOKEN": TOKEN}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli_kit import run
+from tests.support.cli_kit import run
 
 
 def stored(home: Path) -> bytes:

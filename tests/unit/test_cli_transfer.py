@@ -10,8 +10,8 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.ssh.demo_host import DemoHost, demo_host
-from tests.unit.cli_kit import on_terminal, run
-from tests.unit.test_cli_call import login, trust
+from tests.support.cli_kit import on_terminal, run
+from tests.support.demo import login, trust
 
 pytestmark = pytest.mark.requirement("cli.transfer")
 

@@ -11,7 +11,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from mcp_ssh import __version__
-from tests.unit.cli_kit import COMMAND, ROOT, environment, on_terminal, run, running
+from tests.support.cli_kit import COMMAND, ROOT, environment, on_terminal, run, running
 
 OPEN = "0.0.0.0"
 HEAVY = (

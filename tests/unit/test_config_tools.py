@@ -14,7 +14,7 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import InvalidInput, Refused, TooMany
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import REGISTRY, config, session
-from tests.doors import DirectCall, Fault, Way, caller, open_rest, open_way
+from tests.support.doors import DirectCall, Fault, Way, caller, open_rest, open_way
 
 OWNER = DirectCall(caller())
 ADMIN = DirectCall(Caller("admin", Role.ADMIN))

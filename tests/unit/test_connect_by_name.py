@@ -12,9 +12,9 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, ConnectFailed, InvalidInput
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import command, connection, session
-from tests.doors import DirectCall
-from tests.unit.asking_host import AskingHost, asking_host
-from tests.unit.cli_kit import run
+from tests.support.asking_host import AskingHost, asking_host
+from tests.support.cli_kit import run
+from tests.support.doors import DirectCall
 
 ALICE, BOB = (DirectCall(Caller(name, Role.OPERATOR)) for name in ("alice", "bob"))
 

@@ -13,7 +13,8 @@ import asyncssh
 import pytest
 
 from mcp_ssh.ssh.demo_host import MAX_CHANNELS, DemoHost, demo_host
-from tests.unit.cli_kit import alive, needs_proc
+from tests.support.cli_kit import alive, needs_proc
+from tests.support.demo import connect
 
 LIMIT_S = 10
 
@@ -22,21 +23,6 @@ LIMIT_S = 10
 def anyio_backend() -> str:
     """The loop that `mcp-ssh demo` runs on, whichever the servers do: uvloop's children inherit their pipes twice."""
     return "asyncio"
-
-
-@contextlib.asynccontextmanager
-async def connect(host: DemoHost, **changes: object) -> AsyncIterator[asyncssh.SSHClientConnection]:
-    options: dict[str, object] = {
-        "username": host.username,
-        "password": host.password,
-        "known_hosts": ([asyncssh.import_public_key(host.public_key)], [], []),
-        "client_keys": None,
-        "agent_path": None,
-        "config": None,
-    } | changes
-    with anyio.fail_after(60):
-        async with asyncssh.connect(host.host, host.port, **options) as connection:
-            yield connection
 
 
 @pytest.fixture

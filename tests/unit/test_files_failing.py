@@ -16,7 +16,7 @@ import pytest
 from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, PermissionDenied, RemoteFailed
 from mcp_ssh.probes.file_write import ask_write
-from tests.unit.files_host import AS_ROOT, MODES, ShellHost, host, sha256, shadow, shell, small_disk, user
+from tests.support.files_host import AS_ROOT, MODES, ShellHost, host, sha256, shadow, shell, small_disk, user
 
 __all__ = ["host", "shell", "small_disk", "user"]
 

@@ -11,7 +11,7 @@ import pytest
 from mcp_ssh.errors import ToolError
 from mcp_ssh.probes.answers import Asked
 from mcp_ssh.probes.file_transfer import Raced, ask_receive
-from tests.unit.files_host import MIB, ShellHost, host, shadow, shell, user
+from tests.support.files_host import MIB, ShellHost, host, shadow, shell, user
 
 __all__ = ["host", "shell", "user"]
 

@@ -19,8 +19,8 @@ from mcp_ssh.tools import REGISTRY
 from rest_bridge.dialects import SSH_API, VIEWER, Dialect
 from rest_bridge.hints import rest_hint
 from rest_bridge.routes.tables import FAMILIES, NOT_ON_REST
-from tests.unit.cli_kit import run
-from tests.unit.rest_kit import rest_server
+from tests.support.cli_kit import run
+from tests.support.rest_kit import rest_server
 
 pytestmark = pytest.mark.requirement("fault.N9")
 

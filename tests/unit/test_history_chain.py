@@ -14,7 +14,7 @@ import pytest
 from mcp_ssh.store import HistoryRow, Kept, Store, Verdict, history
 from mcp_ssh.store import chain as chain_module
 from mcp_ssh.store.chain import COVERED, FILE
-from tests.unit.cli_kit import run
+from tests.support.cli_kit import run
 
 COLUMNS = ", ".join(COVERED)
 

@@ -13,7 +13,7 @@ from mcp_ssh.config import Config, SecurityConfig
 from mcp_ssh.server import build_server
 from mcp_ssh.surface import Surface
 from mcp_ssh.tools import REGISTRY
-from tests.unit.toy_kit import OWNER, history
+from tests.support.toy_kit import OWNER, history
 
 SAID = "hunter2"
 

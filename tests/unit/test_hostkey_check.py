@@ -3,8 +3,7 @@
 import asyncio
 import shutil
 import socket
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,33 +13,9 @@ import pytest
 
 from mcp_ssh.errors import ConnectFailed, HostKeyUnconfirmed, InvalidInput, Refused, TimedOut
 from mcp_ssh.ssh.hostkeys import HostKeys
+from tests.support.hostkeys import CA, ECDSA, KEY, LOOPBACK, OTHER, machine, text
 
-LOOPBACK = "127.0.0.1"
-KEY, OTHER, CA = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(3))
-ECDSA = asyncssh.generate_private_key("ecdsa-sha2-nistp256")
 RSA = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
-
-
-def text(key: asyncssh.SSHKey) -> str:
-    return key.export_public_key().decode().strip()
-
-
-class Open(asyncssh.SSHServer):
-    def begin_auth(self, _username: str) -> bool:
-        return False
-
-
-@asynccontextmanager
-async def machine(*keys: Any) -> AsyncGenerator[int]:
-    def end(process: asyncssh.SSHServerProcess[str]) -> None:
-        process.exit(0)
-
-    server = await asyncssh.listen(LOOPBACK, 0, server_factory=Open, server_host_keys=[*keys], process_factory=end)
-    try:
-        yield server.get_port()
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 class Files:

@@ -12,18 +12,8 @@ import pytest
 
 from mcp_ssh import rewriting
 from mcp_ssh.errors import Conflict, Internal, InvalidInput, TimedOut
-from mcp_ssh.ssh import known_hosts
 from mcp_ssh.ssh.hostkeys import HostKeys
-from mcp_ssh.ssh.known_hosts import key_blob
-from tests.unit.test_known_hosts import KEYS, made_key, needs_ssh_keygen
-
-TYPE = "ssh-ed25519"
-
-
-def print_of(key: str) -> str:
-    blob = key_blob(*key.split()[:2])
-    assert blob
-    return known_hosts.fingerprint(blob)
+from tests.support.hostkeys import KEYS, TYPE, accept, made_key, needs_ssh_keygen, print_of
 
 
 @pytest.fixture
@@ -42,10 +32,6 @@ def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def host_keys(managed: Path, users: Path) -> HostKeys:
     return HostKeys(managed, [users], "confirm", reject_unknown=False)
-
-
-async def accept(host_keys: HostKeys, host: str, port: int, key: str) -> bool:
-    return await host_keys.accept(host, port, TYPE, key, print_of(key))
 
 
 async def test_an_accepted_key_is_listed_and_accepting_it_again_changes_nothing(
@@ -247,7 +233,7 @@ WRITER = """
     import asyncio, sys
     from pathlib import Path
     from mcp_ssh.ssh.hostkeys import HostKeys
-    from tests.unit.test_hostkey_store import accept, made_key
+    from tests.support.hostkeys import accept, made_key
 
     async def main(managed, first):
         host_keys = HostKeys(Path(managed), [], "confirm", reject_unknown=False)

@@ -10,8 +10,8 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import InvalidInput, Refused
 from mcp_ssh.tool import AnyTool, Risk, Role
 from mcp_ssh.tools import connection, hostkey
-from tests.doors import DirectCall, caller
-from tests.unit.test_hostkey_check import KEY, LOOPBACK, machine, text
+from tests.support.doors import DirectCall, caller
+from tests.support.hostkeys import KEY, LOOPBACK, machine, text
 
 TOOLS: list[AnyTool] = [hostkey.accept, hostkey.list_, hostkey.remove, hostkey.scan]
 

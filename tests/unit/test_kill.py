@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mcp_ssh.ssh.kill import MOST_TOGETHER, Stopped, Target, parse, sweep
-from tests.unit.json_lines import ended
+from tests.support.json_lines import ended
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -1,7 +1,5 @@
 import base64
-import random
 import re
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -14,21 +12,7 @@ from hypothesis import strategies as st
 from mcp_ssh.errors import Refused
 from mcp_ssh.ssh import known_hosts
 from mcp_ssh.ssh.known_hosts import Trust, fingerprint, lookup_name, parse, rewrite, rows, with_key, without
-
-needs_ssh_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen on this machine")
-
-
-def made_key(seed: int) -> str:
-    """A valid ed25519 public key line, the same one for the same seed."""
-    private = random.Random(seed).randbytes(32)
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    raw = Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
-    blob = b"\0\0\0\x0bssh-ed25519" + b"\0\0\0\x20" + raw
-    return f"ssh-ed25519 {base64.b64encode(blob).decode()}"
-
-
-KEYS = [made_key(seed) for seed in range(4)]
+from tests.support.hostkeys import KEYS, needs_ssh_keygen
 
 
 def trust_of(text: str | bytes) -> Trust:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli_kit import ROOT
+from tests.support.cli_kit import ROOT
 
 pytestmark = [
     pytest.mark.requirement("fault.N6"),

@@ -2,51 +2,23 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
-from mcp import Client, types
+from mcp import types
 
-from mcp_ssh.app import open_app
-from mcp_ssh.server import build_server
 from mcp_ssh.server.endpoint import INSTRUCTIONS
 from mcp_ssh.surface import CORE, TOOLS, Surface
-from mcp_ssh.tool import Caller, Risk, Role
+from mcp_ssh.tool import Risk
 from mcp_ssh.tools import REGISTRY
-
-OWNER = Caller(id="stdio", role=Role.ADMIN, owner=True)
-
+from tests.support.mcp_listing import listed_by, schemas
 
 EVERY = {**REGISTRY, **TOOLS}
-
-
-async def listed_by(folder: Path, surface: Surface) -> list[types.Tool]:
-    async with open_app(folder) as app, Client(build_server(app, REGISTRY, surface, caller=OWNER)) as client:
-        return (await client.list_tools()).tools
 
 
 @pytest.fixture
 async def listed(tmp_path: Path) -> list[types.Tool]:
     return await listed_by(tmp_path, Surface(("all",)))
-
-
-def schemas(node: Any) -> Iterator[dict[str, Any]]:
-    """Every schema within one, itself included."""
-    if isinstance(node, list):
-        for each in cast("list[Any]", node):
-            yield from schemas(each)
-    if not isinstance(node, dict):
-        return
-    schema = cast("dict[str, Any]", node)
-    yield schema
-    for key, value in schema.items():
-        if key in {"properties", "patternProperties"}:
-            for each in value.values():
-                yield from schemas(each)
-        elif key not in {"default", "enum", "const", "examples", "required"}:
-            yield from schemas(value)
 
 
 async def test_names_are_short_and_start_with_their_room(listed: list[types.Tool]) -> None:

@@ -14,8 +14,8 @@ from mcp_ssh.server import CALLER_KEY, build_server
 from mcp_ssh.server.call import McpCall
 from mcp_ssh.surface import Surface
 from mcp_ssh.tool import Caller, Question, Role
-from tests.unit import toys
-from tests.unit.toy_kit import OWNER, REGISTRY, Person, error, history
+from tests.support import toys
+from tests.support.toy_kit import OWNER, REGISTRY, Person, error, history
 
 pytestmark = pytest.mark.usefixtures("seen")
 

@@ -18,8 +18,8 @@ from mcp_ssh.server import CALLER_KEY, build_server
 from mcp_ssh.server.endpoint import INSTRUCTIONS
 from mcp_ssh.surface import Surface
 from mcp_ssh.tool import Caller, Role
-from tests.unit import toys
-from tests.unit.toy_kit import OWNER, REGISTRY, error, history, text
+from tests.support import toys
+from tests.support.toy_kit import OWNER, REGISTRY, error, history, text
 
 pytestmark = pytest.mark.usefixtures("seen")
 

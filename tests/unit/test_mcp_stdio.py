@@ -13,7 +13,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from mcp_ssh.server.pipes import MAX_LINE_BYTES
-from tests.unit.json_lines import COMMAND, END_S, HELLO, MODERN, REPOSITORY, START_S, Lines, call, ended, parented
+from tests.support.json_lines import COMMAND, END_S, HELLO, MODERN, REPOSITORY, START_S, Lines, call, ended, parented
 
 
 @pytest.fixture

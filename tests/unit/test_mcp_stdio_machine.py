@@ -12,7 +12,7 @@ import pytest
 from anyio.to_thread import run_sync
 
 from mcp_ssh.ssh.demo_host import DemoHost, demo_host
-from tests.unit.json_lines import Lines, call, ended, parented
+from tests.support.json_lines import Lines, call, ended, parented
 
 END_S = 12.0
 

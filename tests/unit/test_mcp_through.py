@@ -15,8 +15,8 @@ from mcp_ssh.surface import Surface
 from mcp_ssh.surface.search import ranked
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import REGISTRY as REAL
-from tests.unit import toys
-from tests.unit.toy_kit import OWNER, REGISTRY, Person, error
+from tests.support import toys
+from tests.support.toy_kit import OWNER, REGISTRY, Person, error
 
 pytestmark = pytest.mark.usefixtures("seen")
 

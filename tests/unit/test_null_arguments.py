@@ -12,8 +12,8 @@ from mcp_ssh.server import build_server
 from mcp_ssh.surface import TOOLS, Surface, argument_schema, decoded
 from mcp_ssh.tool import Registry
 from mcp_ssh.tools import REGISTRY as ALL
-from tests.unit.rest_kit import rest_server
-from tests.unit.toy_kit import OWNER, REGISTRY, error
+from tests.support.rest_kit import rest_server
+from tests.support.toy_kit import OWNER, REGISTRY, error
 
 pytestmark = pytest.mark.requirement("fault.R5")
 

@@ -7,7 +7,7 @@ from mcp_ssh.backends.packages import MANAGERS, choose
 from mcp_ssh.backends.packages.manager import Planned, Said, reason
 from mcp_ssh.backends.packages.names import ESSENTIALS, LOCAL_NAMES, resolve
 from mcp_ssh.errors import Unsupported
-from tests.unit.test_detect import told
+from tests.support.platforms import told
 
 
 @pytest.mark.requirement("setup.names")

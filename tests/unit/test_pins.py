@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.cli_kit import ROOT
+from tests.support.cli_kit import ROOT
 
 pytestmark = pytest.mark.requirement("fault.S13.pins")
 PINNED = ("requirements.txt", "requirements-ci.txt")

@@ -11,7 +11,7 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import TooMany
 from mcp_ssh.policy import CallLimits
 from mcp_ssh.tools import session
-from tests.doors import DirectCall, Fault, caller, open_way
+from tests.support.doors import DirectCall, Fault, caller, open_way
 
 
 class Clock:

@@ -20,8 +20,8 @@ from mcp_ssh.surface import Surface
 from mcp_ssh.tool import Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
 from rest_bridge.routes.tables import FAMILIES
-from tests.unit.cli_kit import ROOT, run
-from tests.unit.rest_kit import serving
+from tests.support.cli_kit import ROOT, run
+from tests.support.rest_kit import serving
 
 OWNER = Caller(id="stdio", role=Role.ADMIN, owner=True)
 NAMES = sorted(file.stem for file in (ROOT / "prompts").iterdir())

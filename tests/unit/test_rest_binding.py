@@ -11,8 +11,8 @@ from mcp_ssh import errors
 from mcp_ssh.errors import ToolError
 from rest_bridge.dialects import SSH_API
 from rest_bridge.routes import Family, Route, Shape
-from tests.unit import rest_kit
-from tests.unit.rest_kit import Rest, rest_server
+from tests.support import rest_kit
+from tests.support.rest_kit import Rest, rest_server
 
 
 @pytest.fixture

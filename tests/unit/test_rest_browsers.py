@@ -12,7 +12,7 @@ import pytest
 
 from mcp_ssh.tools import REGISTRY
 from rest_bridge.routes.tables import FAMILIES
-from tests.unit.rest_kit import Rest, rest_server
+from tests.support.rest_kit import Rest, rest_server
 
 pytestmark = pytest.mark.requirement("fault.S4")
 

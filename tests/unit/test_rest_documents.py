@@ -28,8 +28,8 @@ from rest_bridge.openapi import document
 from rest_bridge.routes import Route
 from rest_bridge.routes.tables import FAMILIES, NOT_ON_REST
 from tests.contract.documented import Documented, documented
-from tests.unit import rest_kit
-from tests.unit.rest_kit import Rest, Served, rest_server, serving
+from tests.support import rest_kit
+from tests.support.rest_kit import Rest, Served, rest_server, serving
 
 DOCUMENTED = [
     status_code_conformance,

@@ -15,7 +15,7 @@ from rest_bridge.auth import identify_for
 from rest_bridge.gate import Names
 from rest_bridge.routes import Route
 from rest_bridge.routes.tables import FAMILIES
-from tests.unit.rest_kit import Rest, rest_server
+from tests.support.rest_kit import Rest, rest_server
 
 pytestmark = pytest.mark.requirement("http.refusals")
 ROUTES = [route for family in FAMILIES for route in family.routes]

@@ -17,8 +17,8 @@ from mcp_ssh.tools import REGISTRY
 from rest_bridge.dialects import SSH_API, STATUS
 from rest_bridge.guide import guide, llms
 from rest_bridge.routes.tables import FAMILIES
-from tests.unit.cli_kit import run, running
-from tests.unit.rest_kit import Rest, rest_server
+from tests.support.cli_kit import run, running
+from tests.support.rest_kit import Rest, rest_server
 
 PAGES = {"/guide": "text/markdown", "/prompts": "text/markdown", "/llms.txt": "text/plain"}
 TEXT = guide(REGISTRY, FAMILIES, Config())

@@ -12,8 +12,8 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from mcp_ssh.tool import Role
-from tests.unit import rest_kit
-from tests.unit.rest_kit import Served, serving
+from tests.support import rest_kit
+from tests.support.rest_kit import Served, serving
 
 ERAS = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 META = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}

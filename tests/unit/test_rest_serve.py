@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import json
 import logging
 import os
@@ -19,9 +17,6 @@ import anyio
 import httpx2
 import pytest
 from anyio.abc import SocketStream
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -30,8 +25,8 @@ from mcp_ssh.config import Config
 from mcp_ssh.errors import Conflict, InvalidInput
 from rest_bridge import binding, gate
 from rest_bridge.serve import Tls, listen, serve
-from tests.unit import rest_kit
-from tests.unit.rest_kit import FAMILIES, REGISTRY, Served, serving
+from tests.support import rest_kit
+from tests.support.rest_kit import FAMILIES, REGISTRY, Served, certificate, serving
 
 
 @pytest.fixture(autouse=True)
@@ -255,29 +250,6 @@ async def test_a_name_listens_on_all_its_addresses_at_one_port() -> None:
     finally:
         for each in sockets:
             each.close()
-
-
-def certificate(folder: Path) -> Tls:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return Tls(folder / "cert.pem", folder / "key.pem")
 
 
 async def test_a_certificate_makes_it_https(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from mcp_ssh.tools import REGISTRY
 from rest_bridge.routes.tables import FAMILIES
-from tests.unit.rest_kit import rest_server
+from tests.support.rest_kit import rest_server
 
 pytestmark = pytest.mark.requirement("fault.N9")
 LOOPBACK = "127.0.0.1"

@@ -21,7 +21,7 @@ from mcp_ssh.store.database import Database
 from mcp_ssh.store.migrations import MIGRATIONS
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import connection
-from tests.doors import DirectCall, caller, open_way
+from tests.support.doors import DirectCall, caller, open_way
 
 ADMIN = Caller("stdio", Role.ADMIN, owner=True)
 ANNA = Caller("anna", Role.OPERATOR)

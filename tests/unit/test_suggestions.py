@@ -15,7 +15,7 @@ from mcp_ssh.surface import lookup, suggest_tools
 from mcp_ssh.tool import Risk
 from mcp_ssh.tools import REGISTRY
 from rest_bridge.routes.tables import FAMILIES
-from tests.unit.rest_kit import rest_server
+from tests.support.rest_kit import rest_server
 
 DESTROYING = {each.name for each in REGISTRY.values() if each.risk is Risk.DESTROY}
 

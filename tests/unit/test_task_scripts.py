@@ -12,7 +12,7 @@ from mcp_ssh.commandline import script
 from mcp_ssh.errors import Conflict, NotFound
 from mcp_ssh.probes import tasks as probe
 from mcp_ssh.probes.tasks import Seen, Task
-from tests.unit.files_host import AS_ROOT, NOBODY, ShellHost, host, shell
+from tests.support.files_host import AS_ROOT, NOBODY, ShellHost, host, shell
 
 __all__ = ["host", "shell"]
 

@@ -15,7 +15,7 @@ from mcp_ssh.ssh.demo_host import demo_host
 from mcp_ssh.ssh.link import Link, Terminal
 from mcp_ssh.ssh.shell import Shells
 from mcp_ssh.ssh.wire import interactive
-from tests.unit.test_demo_host import connect
+from tests.support.demo import connect
 
 PIECES = st.lists(
     st.one_of(

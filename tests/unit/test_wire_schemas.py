@@ -17,8 +17,8 @@ from mcp_ssh.surface import TOOLS, Surface
 from mcp_ssh.tools import REGISTRY
 from rest_bridge.openapi import document
 from rest_bridge.routes.tables import FAMILIES
-from tests.unit.test_mcp_listing import listed_by, schemas
-from tests.unit.toy_kit import OWNER, error
+from tests.support.mcp_listing import listed_by, schemas
+from tests.support.toy_kit import OWNER, error
 
 EVERY = {**REGISTRY, **TOOLS}
 

@@ -18,9 +18,9 @@ from mcp_ssh.ssh.capture import Capture
 from mcp_ssh.ssh.session import Session
 from mcp_ssh.ssh.spare import Spare
 from mcp_ssh.tools import session as session_tools
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, trust
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import login, trust
 
 # What a shell itself says names the shell, where in the text it was (which differs), or a signal that ended a child.
 _SHELLS_OWN = re.compile(

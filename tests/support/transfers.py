@@ -15,14 +15,27 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import session
-from tests.doors import Fault, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import SOAK, login, outside, trust
+from tests.support.doors import Fault, Way
+from tests.support.machine import SOAK, login, outside, trust
 
 SUMS = "find . -type f -exec sh -c 'for f; do sha256sum < \"$f\"; done' sh {} + | LC_ALL=C sort | sha256sum"
 CONTENT = "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum"
 FOLDER = "/home/dev/of transfers"
 BIG = (1024 if SOAK else 64) * 1024 * 1024
+NAMES = [
+    b"a b",
+    b"qu'o\"te",
+    b"new\nline",
+    b"back\\slash",
+    b"$(id)",
+    b"-rf",
+    b"*",
+    b"\xff\xfe",
+    b"\xc5\xa1",
+    b"n" * 180,
+]
+FACTS = r"find . \( -type d -o -exec stat -c '%n %a %s' {} \; \) | LC_ALL=C sort | sha256sum"
 
 
 class On:
@@ -83,3 +96,18 @@ def noise(path: Path, size: int) -> Path:
 
 async def big(path: Path) -> Path:
     return await anyio.to_thread.run_sync(functools.partial(noise, path, BIG))
+
+
+def planted(folder: Path) -> int:
+    """A folder with hard names, links, an empty file, an empty folder and a deep path; returns the count of files."""
+    deep = Path(os.fsdecode(os.fsencode(folder) + b"/deep \xff/" + b"d" * 120 + b"/e"))
+    deep.mkdir(parents=True)
+    (folder / "empty").mkdir()
+    for number, name in enumerate(NAMES):
+        for below in (folder, deep):
+            path = below / os.fsdecode(name)
+            path.write_bytes(os.urandom(number * 700))
+            path.chmod(0o600 + number)
+    (folder / "link").symlink_to("../gone")
+    (folder / "absolute").symlink_to("/etc/passwd")
+    return 2 * len(NAMES) + 2

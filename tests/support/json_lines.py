@@ -14,7 +14,7 @@ START_S = 20.0
 ANSWER_S = 10.0
 END_S = 6.0
 
-COMMAND = [sys.executable, "-m", "tests.unit.stdio_toys"]
+COMMAND = [sys.executable, "-m", "tests.support.stdio_toys"]
 REPOSITORY = Path(__file__).parents[2]
 
 HELLO = {

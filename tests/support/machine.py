@@ -1,10 +1,11 @@
-"""What tests ask a machine past our own tools: its processes, by its console."""
+"""A machine as tests reach it: past our own tools by its console and its ssh, and through them by a session."""
 
 import base64
 import functools
 import hashlib
 import itertools
 import os
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -12,8 +13,8 @@ import anyio.to_thread
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.tools import session
-from tests.doors import DirectCall
 from tests.fleet.hosts import Host
+from tests.support.doors import DirectCall, Way
 
 SOAK = bool(os.environ.get("MCP_SSH_SOAK"))
 _numbers = itertools.count(700_000)
@@ -68,3 +69,27 @@ async def connected(app: App, host: Host, user: str, who: DirectCall) -> str:
     """The id of a session on the host."""
     await trust(app, host)
     return (await dispatch(app, session.connect, login(host, user), who)).session_id
+
+
+async def opened(way: Way, app: App, host: Host, user: str = "dev") -> dict[str, str]:
+    """A session on the host, by a door: the arguments that name it."""
+    await trust(app, host)
+    return {"session_id": (await way.call(session.connect, login(host, user)))["session_id"]}
+
+
+async def in_thread(do: Any, *args: Any, **more: Any) -> Any:
+    """Call what blocks, and let others run meanwhile."""
+    return await anyio.to_thread.run_sync(functools.partial(do, *args, **more))
+
+
+async def journal(host: Host) -> str:
+    """What the machine's log says by now."""
+    listed = await anyio.to_thread.run_sync(host.console, ["journalctl", "--no-pager", "--output", "cat"])
+    return listed.stdout
+
+
+async def mark(host: Host) -> str:
+    """A mark in the machine's log, after which a test looks."""
+    text = f"mark-{number()}"
+    await anyio.to_thread.run_sync(host.console, ["logger", text])
+    return text

@@ -139,3 +139,7 @@ def _url(process: subprocess.Popen[bytes], home: Path) -> str:
             break
         time.sleep(0.02)
     raise AssertionError(f"the server did not say where it listens: {_log(home).read_text()}")
+
+
+def resident_kib(pid: int) -> int:
+    return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])  # pyright: ignore

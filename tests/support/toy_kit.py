@@ -7,7 +7,7 @@ from mcp import types
 
 from mcp_ssh.app import App
 from mcp_ssh.tool import Caller, Role, tools_of
-from tests.unit import toys
+from tests.support import toys
 
 REGISTRY = tools_of(toys)
 OWNER = Caller(id="stdio", role=Role.ADMIN, owner=True)

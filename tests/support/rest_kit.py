@@ -1,6 +1,8 @@
 """A small registry and tables of its own for the tests of `rest_bridge`, and an HTTP client in this process."""
 
 import contextlib
+import datetime
+import ipaddress
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,9 @@ from typing import Any
 
 import anyio
 import httpx2
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from mcp.server.auth.middleware.auth_context import get_access_token
 from pydantic import Field
 
@@ -21,7 +26,7 @@ from mcp_ssh.tool import Call, Registry, Risk, Role, tool
 from rest_bridge.app import build
 from rest_bridge.dialects import SSH_API, VIEWER
 from rest_bridge.routes import Family, Route, Shape
-from rest_bridge.serve import serve
+from rest_bridge.serve import Tls, serve
 
 BASE = "http://127.0.0.1:8754"
 
@@ -232,3 +237,27 @@ async def serving(home: Path, *, config: Config | None = None, **options: Any) -
         scope.cancel()
         with anyio.fail_after(20):
             await ended.wait()
+
+
+def certificate(folder: Path) -> Tls:
+    """A certificate of this machine's, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return Tls(folder / "cert.pem", folder / "key.pem")

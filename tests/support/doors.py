@@ -157,3 +157,12 @@ async def open_rest(app: App, role: Role = Role.ADMIN) -> AsyncGenerator[Any]:
         ) as client,
     ):
         yield client
+
+
+async def refused(way: Way, tool: object, arguments: dict[str, object]) -> Fault:
+    """The error that the call must end with."""
+    import pytest  # benchmarks have the doors, and what they measure has no pytest
+
+    with pytest.raises(Fault) as fault:
+        await way.call(tool, arguments)  # type: ignore[arg-type]
+    return fault.value

@@ -17,8 +17,8 @@ import anyio.to_thread
 
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import command, connection, file, session, shell
-from tests.doors import Fault
 from tests.fleet.hosts import Host
+from tests.support.doors import Fault
 
 Call = Callable[[AnyTool, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 ROOT = Path(__file__).parents[2]
@@ -174,7 +174,7 @@ async def save_secrets(kit: Kit, call: Call) -> None:
 @contextlib.contextmanager
 def sampled(kit: Kit, more: Mapping[str, str], report: dict[str, Any]) -> Generator[None]:
     """Have all processes looked at for as long as the block lasts; the report is filled at its end."""
-    argv = [sys.executable, "-m", "tests.hosts.sampler"]
+    argv = [sys.executable, "-m", "tests.support.sampler"]
     with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout

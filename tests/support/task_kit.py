@@ -13,9 +13,9 @@ from mcp_ssh.app import App
 from mcp_ssh.probes import tasks as probe
 from mcp_ssh.ssh.link import Link
 from mcp_ssh.tools import command, session
-from tests.doors import Direct, Way
 from tests.fleet.hosts import Host
-from tests.hosts.machine import login, trust
+from tests.support.doors import Direct, Way
+from tests.support.machine import login, trust
 
 FOLDER = "~/.local/state/mcp-ssh/tasks"
 TIDY = "rm -rf /home/*/.local/state/mcp-ssh /root/.local/state/mcp-ssh /var/tmp/mcp-ssh-*"

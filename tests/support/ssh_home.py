@@ -1,17 +1,22 @@
 """The HOME of a server under test: its ~/.ssh/config, keys, known hosts and agent, as its owner would have them."""
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
+
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.tools import command, session
-from tests.doors import DirectCall, caller
 from tests.fleet.hosts import Host
+from tests.support.doors import DirectCall, caller
+from tests.support.machine import number, processes, started
 
 
 def dot_ssh() -> Path:
@@ -74,3 +79,20 @@ async def opened(app: App, who: DirectCall = OWNER, **arguments: object) -> sess
 async def said(app: App, session_id: str, text: str, who: DirectCall = OWNER) -> str:
     """What a command on a session prints."""
     return (await dispatch(app, command.exec_, {"session_id": session_id, "command": text}, who)).stdout
+
+
+async def ends_what_it_ran(app: App, host: Host, session_id: str) -> None:
+    """By deadline and by cancellation, nothing is left."""
+    n = number()
+    arguments = {"session_id": session_id, "command": f"sleep {n} & setsid sleep {n} & sleep {n}", "timeout": 1}
+    ran = await dispatch(app, command.exec_, arguments, OWNER)
+    assert (ran.status, ran.stopped) == ("timed_out", True)
+    assert await processes(host, n) == []
+    n = number()
+    async with anyio.create_task_group() as group:
+        arguments = {"session_id": session_id, "command": f"sleep {n}"}
+        group.start_soon(functools.partial(dispatch, app, command.exec_, arguments, OWNER))
+        await started(host, n)
+        group.cancel_scope.cancel()
+    assert await processes(host, n) == []
+    assert await said(app, session_id, "echo still here") == "still here\n"

@@ -1,4 +1,4 @@
-"""`python -m tests.unit.stdio_toys FOLDER`: the toy tools over standard input and output."""
+"""`python -m tests.support.stdio_toys FOLDER`: the toy tools over standard input and output."""
 
 import argparse
 import logging
@@ -11,7 +11,7 @@ from mcp_ssh.app import open_app
 from mcp_ssh.server import serve_stdio, stdio
 from mcp_ssh.surface import Surface
 from mcp_ssh.tool import tools_of
-from tests.unit import toys
+from tests.support import toys
 
 
 async def main(folder: Path) -> None:

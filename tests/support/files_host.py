@@ -23,7 +23,7 @@ from mcp_ssh.policy import LocalFolders
 from mcp_ssh.ssh.session import ANSWER_LIMIT, AnswerTooLong, Limits, Output, Session
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import file
-from tests.doors import DirectCall, caller
+from tests.support.doors import DirectCall, caller
 
 NOBODY = 65534
 MIB = 1024 * 1024
