@@ -47,13 +47,13 @@ async def run(scene: Scene) -> list[Row]:
 async def _timed_out(_scene: Scene, api: Api, line: str, _mark: int) -> float:
     """Seconds past its deadline."""
     limit_s = 0.3
-    spent = await took_ms(lambda: api.call(command.exec_, command=line, timeout=limit_s))
+    spent = await took_ms(lambda: api.call(command.run_command, command=line, timeout=limit_s))
     return spent / 1000 - limit_s
 
 
 async def _cancelled(scene: Scene, api: Api, line: str, mark: int) -> float:
     """Seconds after its cancellation."""
-    task = asyncio.ensure_future(api.call(command.exec_, command=line, timeout=60))
+    task = asyncio.ensure_future(api.call(command.run_command, command=line, timeout=60))
     await started(scene.host, mark)
     return await took_ms(lambda: _gone(task)) / 1000
 

@@ -41,7 +41,7 @@ async def run(scene: Scene) -> list[Row]:
 
         steps: dict[str, Step] = {
             BARE: lambda: bare.run("true"),
-            "api": lambda: api.call(command.exec_, command="true"),
+            "api": lambda: api.call(command.run_command, command="true"),
             "mcp": mcp,
             "rest": posted,
         }
@@ -77,7 +77,7 @@ async def _heavy(scene: Scene, api: Api, turns: Turns) -> Seen:
             await api.connect(scene.login)
             steps: dict[str, Step] = {
                 BARE: lambda: bare.run("true"),
-                "api": lambda: api.call(command.exec_, command="true"),
+                "api": lambda: api.call(command.run_command, command="true"),
             }
             return await in_turns(steps, fewer)
     finally:

@@ -24,7 +24,7 @@ async def run(scene: Scene) -> list[Row]:
             async def ours() -> None:
                 nonlocal refused
                 try:
-                    await api.call(command.exec_, command="true")
+                    await api.call(command.run_command, command="true")
                 except Fault:
                     refused += 1
 

@@ -23,7 +23,7 @@ async def run(scene: Scene) -> list[Row]:
     with scene.mux() as mux:
         async with scene.api() as api:
             steps: dict[str, Step] = {
-                "exec": lambda: api.call(command.exec_, command="true"),
+                "exec": lambda: api.call(command.run_command, command="true"),
                 "stat": lambda: api.call(content.stat, path="/etc/hostname"),
                 "read": lambda: api.call(content.read, path="/etc/hostname"),
                 "write": lambda: api.call(content.write, path="~/mcp-ssh-bench", content="some text\n"),

@@ -146,8 +146,8 @@ async def call_readonly(reach: Reach, params: One, call: Call) -> Answer:
     return cast("Answer", await reach.dispatch(inner, reach.decoded(inner, params.arguments), call))
 
 
-@tool(Risk.DESTROY, room="tool", open_world=True)
-async def call_(reach: Reach, params: One, call: Call) -> Answer:
+@tool(Risk.DESTROY, room="tool", name="call", open_world=True)
+async def call_tool(reach: Reach, params: One, call: Call) -> Answer:
     """Call any tool that is not listed here, found by tool_search.
 
     It answers what the tool answers, and asks for consent where the tool does.
@@ -290,7 +290,7 @@ class Silent:
         return None
 
 
-TOOLS = Registry((search, call_readonly, call_, call_many))
+TOOLS = Registry((search, call_readonly, call_tool, call_many))
 """The tools of this module."""
 
 

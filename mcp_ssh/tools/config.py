@@ -62,8 +62,8 @@ class ConfigUpdated(ConfigValue):
     )
 
 
-@tool(Risk.CHANGE, room="config", role=Role.ADMIN, idempotent=True)
-async def set_(app: App, params: ConfigSet, call: Call) -> ConfigUpdated:
+@tool(Risk.CHANGE, room="config", name="set", role=Role.ADMIN, idempotent=True)
+async def set_value(app: App, params: ConfigSet, call: Call) -> ConfigUpdated:
     """Change one value of this server's config, in its file and at once where that can be.
 
     The whole config is checked first; a wrong value changes nothing. auth, security, server, sftp.local_folders and

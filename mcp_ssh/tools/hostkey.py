@@ -113,8 +113,8 @@ class Listed(Result):
     entries: list[Known] = Field(description="One entry for each name of each line.")
 
 
-@tool(Risk.READ, room="hostkey")
-async def list_(app: App, params: All, call: Call) -> Listed:
+@tool(Risk.READ, room="hostkey", name="list")
+async def list_hostkeys(app: App, params: All, call: Call) -> Listed:
     """Show the host keys that were accepted through this server: machine, type and fingerprint.
 
     Keys that machines have in the user's own known_hosts are trusted too, and not listed here.

@@ -143,8 +143,8 @@ async def status(app: App, params: ById, call: Call) -> Status:
     return Status(session_id=session.id, connected=session.connected, host=session.host, username=session.username)
 
 
-@tool(Risk.READ, room="session")
-async def list_(app: App, params: Nothing, call: Call) -> Sessions:
+@tool(Risk.READ, room="session", name="list")
+async def list_sessions(app: App, params: Nothing, call: Call) -> Sessions:
     """List your open SSH sessions."""
     return Sessions(
         sessions={

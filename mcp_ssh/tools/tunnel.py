@@ -103,8 +103,8 @@ class TunnelsTold(Result):
     count: int = Field(description="How many.")
 
 
-@tool(Risk.READ, room="tunnel")
-async def list_(host: Session, params: OnSession, call: Call) -> TunnelsTold:
+@tool(Risk.READ, room="tunnel", name="list")
+async def list_tunnels(host: Session, params: OnSession, call: Call) -> TunnelsTold:
     """List the tunnels of a session, and whether each works."""
     facts = {each.id: _facts(each) for each in host.tunnels.all()}
     return TunnelsTold(tunnels=facts, count=len(facts))

@@ -18,14 +18,14 @@ class SendAsDocumented(Send):
 
 ROUTES = (
     # Not documented: shells by name. The documented addresses below are of the session's default one.
-    Route("GET", "/command/shells", shell.list_),
-    Route("POST", "/command/shells", shell.open_),
+    Route("GET", "/command/shells", shell.list_shells),
+    Route("POST", "/command/shells", shell.open_shell),
     Route("DELETE", "/command/shells/{shell}", shell.close),
     Route("POST", "/command/shells/{shell}/send", shell.send),
     Route("GET", "/command/shells/{shell}/read", shell.read),
     Route("POST", "/command/shells/{shell}/key", shell.key),
     Route("GET", "/command/shells/{shell}/screen", shell.screen),
-    Route("POST", "/command/shells/{shell}/exec", shell.exec_),
+    Route("POST", "/command/shells/{shell}/exec", shell.run_in_shell),
     Route("POST", "/command/shells/{shell}/resize", shell.resize),
     Route("POST", "/command/shells/{shell}/secret", shell.secret),
     Route(

@@ -6,7 +6,7 @@ from rest_bridge.routes import Route
 ROUTES = (
     Route("POST", "/tunnel/local", tunnel.local),
     Route("POST", "/tunnel/remote", tunnel.remote),
-    Route("GET", "/tunnel/list", tunnel.list_),
+    Route("GET", "/tunnel/list", tunnel.list_tunnels),
     Route("DELETE", "/tunnel/{tunnel_id}", tunnel.close),
     Route("DELETE", "/tunnel/", tunnel.close_all),
 )

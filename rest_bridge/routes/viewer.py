@@ -8,7 +8,7 @@ FAMILY = Family(
     VIEWER,
     (
         Route("POST", "/api/remote/known-hosts/accept", hostkey.accept),
-        Route("GET", "/api/remote/known-hosts/list", hostkey.list_),
+        Route("GET", "/api/remote/known-hosts/list", hostkey.list_hostkeys),
         Route("POST", "/api/remote/known-hosts/remove", hostkey.remove),
         # Not documented: shows the key before the first connection, as the 409 does at the first one.
         Route("GET", "/api/remote/known-hosts/scan", hostkey.scan),

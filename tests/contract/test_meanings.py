@@ -65,5 +65,5 @@ def test_a_command_line_is_judged_whatever_its_argument_is_called(where: str | N
     params = Renamed(line="reboot", where=where)
     assert (argument(params, Meaning.COMMAND_LINE), argument(params, Meaning.FOLDER)) == ("reboot", where)
     with pytest.raises(Refused):
-        Rules(denied=("reboot",)).expect_call(command.exec_, params)
-    Rules(denied=("halt",)).expect_call(command.exec_, params)
+        Rules(denied=("reboot",)).expect_call(command.run_command, params)
+    Rules(denied=("halt",)).expect_call(command.run_command, params)

@@ -106,16 +106,16 @@ async def test_arguments_of_tools_do_nothing_on_a_real_host(app: App, host: Host
     host.console(["sh", "-c", f"mkdir /home/{user}/fuzz && chown {user} /home/{user}/fuzz"])
     for word in HOSTILE:
         arguments = {"command": 'printf "%s" "$WORD"; cat', "env": {"WORD": word}, "stdin": word}
-        answer = await dispatch(app, commands.exec_, {"session_id": session_id, **arguments}, who)
+        answer = await dispatch(app, commands.run_command, {"session_id": session_id, **arguments}, who)
         assert answer.stdout == word * 2
         with pytest.raises(NotFound):
             missing = {"session_id": session_id, "command": "true", "cwd": f"no{word}"}
-            await dispatch(app, commands.exec_, missing, who)
+            await dispatch(app, commands.run_command, missing, who)
         path = f"fuzz/a{word.replace('/', '%')}"
         written = {"session_id": session_id, "path": path, "content": word}
         await dispatch(app, file.write, written, who)
         assert (await dispatch(app, file.read, {"session_id": session_id, "path": path}, who)).content == word
-    listed = await dispatch(app, file.list_, {"session_id": session_id, "path": "fuzz"}, who)
+    listed = await dispatch(app, file.list_folder, {"session_id": session_id, "path": "fuzz"}, who)
     assert sorted(each.name for each in listed.items) == sorted({f"a{word.replace('/', '%')}" for word in HOSTILE})
     assert host.console(["test", "-e", "/tmp/pwned"]).returncode == 1
 

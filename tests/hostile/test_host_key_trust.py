@@ -58,7 +58,7 @@ async def test_a_key_that_another_accepted_is_replaced_and_removed_by_admins_onl
     with pytest.raises(Refused, match="another caller accepted"):
         await dispatch(app, hostkey.remove, WHICH, thief)
     assert await trusted(app) == [(text(KEY).split()[1], first.caller.id)]
-    listed = await dispatch(app, hostkey.list_, {}, thief)
+    listed = await dispatch(app, hostkey.list_hostkeys, {}, thief)
     assert [each.accepted_by for each in listed.entries] == [first.caller.id]
     # The negative controls: an admin may do both, and so may who accepted the key.
     await dispatch(app, hostkey.accept, given(OTHER), ADMIN)
@@ -149,7 +149,7 @@ async def test_the_bound_of_the_file_is_looked_at_before_it_is_written(app: App)
         with pytest.raises(TooLarge, match="no room"):
             await dispatch(app, hostkey.accept, given(KEY), refused)
         assert file.read_bytes() == before
-        assert len((await dispatch(app, hostkey.list_, {}, refused)).entries) == 1  # and it is still read
+        assert len((await dispatch(app, hostkey.list_hostkeys, {}, refused)).entries) == 1  # and it is still read
         if passes is not None:
             await dispatch(app, hostkey.accept, given(KEY), passes)
     assert (await dispatch(app, hostkey.remove, {**WHICH, "host": "old"}, OWNER)).changed

@@ -34,7 +34,7 @@ async def login_shell(host: Host, user: str, shell: str) -> AsyncGenerator[None]
 
 async def run(app: App, session_id: str, text: str, **more: object) -> command.Executed:
     arguments = {"session_id": session_id, "command": text, **more}
-    result = await dispatch(app, command.exec_, arguments, WHO)
+    result = await dispatch(app, command.run_command, arguments, WHO)
     assert isinstance(result, command.Executed)
     return result
 

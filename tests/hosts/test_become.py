@@ -33,7 +33,7 @@ class On:
         arguments = {"command": text, "session_id": self.session_id, **more}
         if become is not None:
             arguments["become"] = become
-        return await self.way.call(command.exec_, arguments)
+        return await self.way.call(command.run_command, arguments)
 
     async def refused(self, become: dict[str, Any], text: str = "id -un", **more: Any) -> Fault:
         with pytest.raises(Fault) as fault:

@@ -15,7 +15,7 @@ async def test_a_blob_that_has_only_the_start_of_an_output_says_so_in_the_result
     app.blobs._per_call = 100_000
     noisy = "head -c {} /dev/zero | tr '\\0' x"
     line = f"{noisy.format(300_000)}; {{ {noisy.format(50_000)}; }} >&2"
-    both = await on.call(command.exec_, command=line, max_output_bytes=8192)
+    both = await on.call(command.run_command, command=line, max_output_bytes=8192)
     assert (both["stdout_bytes"], both["stdout_blob_bytes"]) == (300_000, 100_000)
     page = await on.way.call(blob.read, {"blob_id": both["stdout_blob"]})
     assert (page["total_bytes"], page["complete"]) == (100_000, False)

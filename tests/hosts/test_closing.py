@@ -48,7 +48,7 @@ async def test_lost_sessions_keep_the_end_of_what_their_shells_printed_and_no_mo
             on = {"session_id": await connected(app, deb, user, who)}
             live = app.sessions.find(who.caller, on["session_id"])
             text = "seq 1 330000; echo las''t words"
-            await dispatch(app, shell.exec_, {**on, "command": text, "timeout": 60}, who)
+            await dispatch(app, shell.run_in_shell, {**on, "command": text, "timeout": 60}, who)
             await in_thread(deb.console, ["pkill", "-KILL", "-u", user, "sshd"])
             with anyio.fail_after(10):
                 await live.link.connection.wait_closed()

@@ -23,7 +23,7 @@ class On:
         self.way, self.host, self.session_id = way, host, session_id
 
     async def exec(self, text: str, **more: Any) -> dict[str, Any]:
-        return await self.way.call(command.exec_, {"command": text, "session_id": self.session_id, **more})
+        return await self.way.call(command.run_command, {"command": text, "session_id": self.session_id, **more})
 
 
 @pytest.fixture
@@ -166,6 +166,6 @@ async def test_what_an_rc_file_prints_stays_in_the_output(app: App, way: Way, de
 )
 async def test_bad_input_names_the_field_and_runs_nothing(on: On, arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(Fault) as fault:
-        await on.way.call(command.exec_, {"session_id": on.session_id, **arguments})
+        await on.way.call(command.run_command, {"session_id": on.session_id, **arguments})
     assert fault.value.code == "invalid_input"
     assert named in str(fault.value.payload)

@@ -23,11 +23,11 @@ async def test_a_saved_name_connects_on_first_use_and_is_one_session_after(app: 
     await trust(app, host)
     async with open_way(door, app) as way:
         await way.call(connection.add, saved(host, "web1", password=host.password))
-        assert (await way.call(session.list_, {}))["sessions"] == {}
+        assert (await way.call(session.list_sessions, {}))["sessions"] == {}
         for _ in range(2):
-            answer = await way.call(command.exec_, {"session_id": "web1", "command": "hostname; id -un"})
+            answer = await way.call(command.run_command, {"session_id": "web1", "command": "hostname; id -un"})
             assert answer["stdout"] == f"{(await outside(host, 'hostname')).strip()}\nops\n"
-        [listed] = (await way.call(session.list_, {}))["sessions"].values()
+        [listed] = (await way.call(session.list_sessions, {}))["sessions"].values()
         assert (listed["host"], listed["username"]) == (host.ip, "ops")
         assert (await way.call(connection.info, {"connection": "web1"}))["secrets"] == ["password"]
 
@@ -37,7 +37,7 @@ async def test_a_saved_key_logs_in_after_a_restart_of_the_server(app: App, deb: 
     await trust(app, deb)
     await dispatch(app, connection.add, saved(deb, "deb", key_content=deb.key_path.read_text()), owner)
     async with open_app(app.home, Config()) as later:
-        done = await dispatch(later, command.exec_, {"session_id": "deb", "command": "id -un"}, owner)
+        done = await dispatch(later, command.run_command, {"session_id": "deb", "command": "id -un"}, owner)
         assert done.stdout == "ops\n"
         again = await later.store.connections.find(owner.caller, "deb")
         assert again.last_used_at is not None
@@ -48,11 +48,11 @@ async def test_a_name_means_the_machine_it_was_saved_for_last(app: App, fleet: F
     for host in (fleet.deb, fleet.alpine):
         await trust(app, host)
         await dispatch(app, connection.add, saved(host, "it", password=host.password, replace=True), owner)
-        done = await dispatch(app, command.exec_, {"session_id": "it", "command": "hostname"}, owner)
+        done = await dispatch(app, command.run_command, {"session_id": "it", "command": "hostname"}, owner)
         assert done.stdout == await outside(host, "hostname")
     await dispatch(app, connection.remove, {"connection": "it"}, owner)
     with pytest.raises(NotFound):
-        await dispatch(app, command.exec_, {"session_id": "it", "command": "hostname"}, owner)
+        await dispatch(app, command.run_command, {"session_id": "it", "command": "hostname"}, owner)
 
 
 @pytest.mark.requirement("connection.owner")
@@ -61,6 +61,6 @@ async def test_another_caller_does_not_connect_through_it(app: App, deb: Host) -
     anna, bert = DirectCall(Caller("anna", Role.OPERATOR)), DirectCall(Caller("bert", Role.OPERATOR))
     await dispatch(app, connection.add, saved(deb, "annas", password=deb.password), anna)
     run = {"session_id": "annas", "command": "id -un"}
-    assert (await dispatch(app, command.exec_, run, anna)).stdout == "ops\n"
+    assert (await dispatch(app, command.run_command, run, anna)).stdout == "ops\n"
     with pytest.raises(NotFound):
-        await dispatch(app, command.exec_, run, bert)
+        await dispatch(app, command.run_command, run, bert)

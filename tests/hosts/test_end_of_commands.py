@@ -62,7 +62,7 @@ class On:
 
     async def exec(self, text: str, timeout: float = 30) -> command.Executed:
         arguments = {"session_id": self.session_id, "command": text, "timeout": timeout, "exact": self.exact}
-        return await dispatch(self.app, command.exec_, arguments, self.who)
+        return await dispatch(self.app, command.run_command, arguments, self.who)
 
     async def time_out(self, shape: str) -> None:
         n = number()

@@ -49,7 +49,7 @@ class Told:
         arguments = {"session_id": self.session_id, "command": self.text, "timeout": self.timeout_s}
         with anyio.fail_after(self.timeout_s + CLEAN_UP_S):
             try:
-                result = await dispatch(self.app, command.exec_, arguments, WHO)
+                result = await dispatch(self.app, command.run_command, arguments, WHO)
             except ToolError as error:
                 self.end = error.code
             else:
@@ -94,7 +94,7 @@ async def works(app: App, host: Host) -> str:
     """A new session does what it is asked."""
     session_id = await connected(app, host, "dev", WHO)
     arguments = {"session_id": session_id, "command": "echo well", "timeout": 20}
-    assert (await dispatch(app, command.exec_, arguments, WHO)).stdout == "well\n"
+    assert (await dispatch(app, command.run_command, arguments, WHO)).stdout == "well\n"
     return session_id
 
 
@@ -186,7 +186,7 @@ async def test_calls_end_with_the_machine_and_it_is_reached_again_after(watchful
             await in_thread(host.reboot)
         assert {each.end for each in told} == {"connect_failed"}
         with pytest.raises(ToolError) as error:
-            await dispatch(watchful, command.exec_, {"session_id": session_id, "command": "true"}, WHO)
+            await dispatch(watchful, command.run_command, {"session_id": session_id, "command": "true"}, WHO)
         assert error.value.code == "connect_failed"
         await works(watchful, host)
 

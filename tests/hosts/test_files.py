@@ -84,7 +84,7 @@ async def test_a_folder_is_listed_as_the_machine_has_it(on: On) -> None:
     names = " ".join(shlex.quote(f"./{name}") for name in HARD)
     await on.outside(f'for name in {names}; do printf abc > "$name"; chmod 640 "$name"; done', on.user)
     await on.outside("mkdir dir; ln -s dir link; mkfifo fifo; TZ=UTC touch -t 202401020304.05 old", on.user)
-    listed = await on.call(file.list_, FOLDER)
+    listed = await on.call(file.list_folder, FOLDER)
     items = {item.pop("name"): item for item in listed["items"]}
     assert list(items) == sorted([*HARD, "dir", "link", "fifo", "old"], key=str.encode)
     assert (listed["path"], listed["count"], listed["total"]) == (FOLDER, len(items), len(items))
@@ -162,11 +162,11 @@ async def test_the_home_is_where_relative_paths_and_tildes_start(direct: On) -> 
 @pytest.mark.requirement("file.errors")
 async def test_what_is_missing_forbidden_or_no_file_has_an_error_of_its_own(on: On) -> None:
     await on.outside("mkdir dir; mkfifo fifo; touch f", on.user)
-    for tool, path in ((file.read, "gone"), (file.stat, "gone"), (file.list_, "gone"), (file.read, "f/below")):
+    for tool, path in ((file.read, "gone"), (file.stat, "gone"), (file.list_folder, "gone"), (file.read, "f/below")):
         await fault("not_found", 404, on.call(tool, f"{FOLDER}/{path}"))
-    for tool, path in ((file.read, "/etc/shadow"), (file.list_, "/root"), (file.stat, "/root/x")):
+    for tool, path in ((file.read, "/etc/shadow"), (file.list_folder, "/root"), (file.stat, "/root/x")):
         assert path in json.dumps((await fault("permission_denied", 403, on.call(tool, path))).payload)
-    for tool, path in ((file.read, "dir"), (file.read, "fifo"), (file.list_, "f")):
+    for tool, path in ((file.read, "dir"), (file.read, "fifo"), (file.list_folder, "f")):
         await fault("invalid_input", 400, on.call(tool, f"{FOLDER}/{path}"))
     for path, code, status in (
         (f"{FOLDER}/no/f", "not_found", 404),
@@ -291,15 +291,15 @@ async def test_a_link_lost_in_the_middle_of_a_write_leaves_the_old_file_alone(di
 async def test_fifty_thousand_entries_are_listed_in_parts(direct: On) -> None:
     await direct.outside("mkdir many; cd many; seq 50000 | sed 's/^/an entry of a folder of logs /' | tr '\\n' '\\0' "
                          "| xargs -0 touch", direct.user)  # fmt: skip
-    listed = await direct.call(file.list_, f"{FOLDER}/many", offset=45_000, limit=10_000)
+    listed = await direct.call(file.list_folder, f"{FOLDER}/many", offset=45_000, limit=10_000)
     assert (listed["total"], listed["count"]) == (50_000, 5_000)
     assert "truncated" not in listed
-    assert (await direct.call(file.list_, f"{FOLDER}/many"))["next_offset"] == 1000
+    assert (await direct.call(file.list_folder, f"{FOLDER}/many"))["next_offset"] == 1000
 
 
 async def test_what_an_rc_file_prints_stays_out_of_the_file(app: App, deb: Host) -> None:
     on = await opened(Direct(app), app, deb, "noisy")
     await on.write(f"{FOLDER}/f", "quiet")
     assert (await on.call(file.read, f"{FOLDER}/f"))["content"] == "quiet"
-    assert [item["name"] for item in (await on.call(file.list_, FOLDER))["items"]] == ["f"]
+    assert [item["name"] for item in (await on.call(file.list_folder, FOLDER))["items"]] == ["f"]
     assert await on.outside("cat f") == "quiet"

@@ -82,7 +82,7 @@ async def test_a_shell_whose_program_prints_keeps_its_session(short: App, deb: H
     """The negative control: once the program has ended, the same session ends."""
     kept = await connected(short, deb, "dev", remote)
     on = {"session_id": kept}
-    await dispatch(short, shell.open_, on, remote)
+    await dispatch(short, shell.open_shell, on, remote)
     # What it prints has no end of its own; a file ends it.
     prints = "rm -f /tmp/quiet; while [ ! -e /tmp/quiet ]; do echo x; sleep 0.2; done"
     await dispatch(short, shell.send, {**on, "command": prints}, remote)
@@ -141,13 +141,13 @@ async def test_a_session_opened_by_name_ends_when_idle_also_for_the_owner(short:
     owner = DirectCall(caller())
     await saved(short, deb, owner, "web1")
     kept = await connected(short, deb, "dev", owner)
-    await dispatch(short, command.exec_, {"session_id": "web1", "command": "true"}, owner)
+    await dispatch(short, command.run_command, {"session_id": "web1", "command": "true"}, owner)
     assert len(short.sessions.own(owner.caller)) == 2
     with anyio.fail_after(30):
         while len(short.sessions.own(owner.caller)) > 1:
             await anyio.sleep(0.05)
     assert [each.id for each in short.sessions.own(owner.caller)] == [kept]
-    again = await dispatch(short, command.exec_, {"session_id": "web1", "command": "echo again"}, owner)
+    again = await dispatch(short, command.run_command, {"session_id": "web1", "command": "echo again"}, owner)
     assert again.stdout == "again\n"
 
 
@@ -175,7 +175,7 @@ async def test_at_the_limit_the_least_recently_used_name_gives_way_and_nothing_t
         await saved(app, deb, who, "a", "b", "c", "d", "e")
 
         async def use(name: str) -> None:
-            await dispatch(app, command.exec_, {"session_id": name, "command": "true"}, who)
+            await dispatch(app, command.run_command, {"session_id": name, "command": "true"}, who)
 
         def open_names() -> set[str | None]:
             return {each.alias for each in app.sessions.own(who.caller)}
@@ -184,7 +184,7 @@ async def test_at_the_limit_the_least_recently_used_name_gives_way_and_nothing_t
             await use(name)
         assert open_names() == {"a", "c", "d"}
         # A shell, a tunnel and a variable are of use to somebody; a call that runs is, too.
-        await dispatch(app, shell.open_, {"session_id": "a"}, who)
+        await dispatch(app, shell.open_shell, {"session_id": "a"}, who)
         leads = {"local_port": 0, "remote_host": "127.0.0.1", "remote_port": 22}
         await dispatch(app, tunnel.local, {"session_id": "c", **leads}, who)
         for name in ("d", "e", "b"):
@@ -198,7 +198,7 @@ async def test_at_the_limit_the_least_recently_used_name_gives_way_and_nothing_t
         async with anyio.create_task_group() as group:
             run = {"session_id": "c", "command": "touch /tmp/begun; while [ ! -e /tmp/go ]; do sleep 0.05; done"}
             deb.console(["rm", "-f", "/tmp/go", "/tmp/begun"])
-            group.start_soon(dispatch, app, command.exec_, run, who)
+            group.start_soon(dispatch, app, command.run_command, run, who)
             with anyio.fail_after(20):
                 while deb.console(["test", "-e", "/tmp/begun"]).returncode:
                     await anyio.sleep(0.05)
@@ -216,10 +216,10 @@ async def test_sessions_opened_with_session_connect_never_give_way(mcp_home: Pat
         await saved(app, deb, who, "a")
         ids = [await connected(app, deb, "dev", who) for _ in range(2)]
         with pytest.raises(TooMany):
-            await dispatch(app, command.exec_, {"session_id": "a", "command": "true"}, who)
+            await dispatch(app, command.run_command, {"session_id": "a", "command": "true"}, who)
         assert [each.id for each in app.sessions.own(who.caller)] == ids
         await dispatch(app, session.disconnect, {"session_id": ids[0]}, who)
-        await dispatch(app, command.exec_, {"session_id": "a", "command": "true"}, who)
+        await dispatch(app, command.run_command, {"session_id": "a", "command": "true"}, who)
 
 
 @pytest.mark.requirement("fault.N5")

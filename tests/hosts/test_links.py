@@ -27,7 +27,7 @@ async def opened(app: App, who: DirectCall, arguments: dict[str, Any]) -> Sessio
 
 
 async def run(app: App, who: DirectCall, text: str, **more: Any) -> Any:
-    return await dispatch(app, command.exec_, {"command": text, **more}, who)
+    return await dispatch(app, command.run_command, {"command": text, **more}, who)
 
 
 async def all_run(app: App, who: DirectCall, count: int, text: str) -> tuple[list[str], list[ToolError]]:

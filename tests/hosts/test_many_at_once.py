@@ -32,7 +32,7 @@ async def test_fifty_callers_with_short_deadlines_lose_no_place(app: App, deb: H
         arguments = {"session_id": session_id, "command": "sleep 0.05; echo well", "timeout": 0.1}
         while anyio.current_time() < until:
             try:
-                result = await dispatch(app, command.exec_, arguments, WHO)
+                result = await dispatch(app, command.run_command, arguments, WHO)
                 assert result.status == "timed_out" or result.stdout == "well\n"
             except ToolError as error:
                 codes.add(error.code)
@@ -45,7 +45,7 @@ async def test_fifty_callers_with_short_deadlines_lose_no_place(app: App, deb: H
 
     async def patient(word: int) -> None:
         arguments = {"session_id": session_id, "command": f"sleep 0.2; echo {word}", "timeout": 30}
-        answers.append((await dispatch(app, command.exec_, arguments, WHO)).stdout)
+        answers.append((await dispatch(app, command.run_command, arguments, WHO)).stdout)
 
     async with anyio.create_task_group() as group:
         for word in range(8):
@@ -60,7 +60,7 @@ async def begun(app: App, host: Host, session_id: str, group: anyio.abc.TaskGrou
     async def run() -> None:
         arguments = {"session_id": session_id, "command": f"exec sleep {mark}", "timeout": 120}
         try:
-            ends.append(await dispatch(app, command.exec_, arguments, WHO))
+            ends.append(await dispatch(app, command.run_command, arguments, WHO))
         except ToolError as error:
             ends.append(error)
 

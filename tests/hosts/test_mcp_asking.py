@@ -201,5 +201,5 @@ async def test_no_door_but_mcp_is_asked(app: App, deb: Host, ops: str) -> None:
 
     given = {"session_id": ops, "command": "true", "become": {"user": "root"}}
     with pytest.raises(PermissionDenied) as refused:
-        await dispatch(app, command.exec_, given, DirectCall(caller()))
+        await dispatch(app, command.run_command, given, DirectCall(caller()))
     assert "become.password" in str(refused.value.hint)

@@ -69,7 +69,7 @@ async def expect_all_channels(app: App, each: LoadCaller) -> None:
 
     async def one(index: int) -> None:
         arguments = {"session_id": each.session_id, "command": f"sleep 0.05; echo {index}", "timeout": 90}
-        answer = await dispatch(app, command.exec_, arguments, each.who)
+        answer = await dispatch(app, command.run_command, arguments, each.who)
         heard.append((answer.status, answer.stdout.strip()))
 
     async with anyio.create_task_group() as group:

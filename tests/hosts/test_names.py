@@ -41,7 +41,7 @@ def saved(name: str, host: Host, user: str = "ops") -> dict[str, Any]:
 
 
 async def hostname(app: App, name: str, who: Any) -> str:
-    return (await dispatch(app, command.exec_, {"session_id": name, "command": "hostname"}, who)).stdout
+    return (await dispatch(app, command.run_command, {"session_id": name, "command": "hostname"}, who)).stdout
 
 
 @pytest.mark.requirement("fault.S1")
@@ -89,7 +89,7 @@ async def test_a_machine_to_go_through_is_named_by_the_same_rule(app: App, both:
     for name, who in (("over", OPERATOR), (made.uuid, ADMIN)):
         opened = await dispatch(app, session.connect, {**target, "jump": name}, who)
         said = {"session_id": opened.session_id, "command": "echo ${SSH_CONNECTION%% *}"}
-        assert (await dispatch(app, command.exec_, said, who)).stdout == f"{way.ip}\n"
+        assert (await dispatch(app, command.run_command, said, who)).stdout == f"{way.ip}\n"
 
 
 @pytest.mark.requirement("fault.S1")
@@ -99,13 +99,13 @@ async def test_an_account_on_a_machine_means_the_callers_own_session_and_others_
     await dispatch(app, system.env_set, poisoned, OPERATOR)
     name = f"dev@{deb.ip}"
     for which in (name, f"{name}:22"):
-        for tool, more in ((command.exec_, {"command": "true"}), (session.status, {}), (session.disconnect, {})):
+        for tool, more in ((command.run_command, {"command": "true"}), (session.status, {}), (session.disconnect, {})):
             with pytest.raises(NotFound, match="No active session"):
                 await dispatch(app, tool, {"session_id": which, **more}, ADMIN)
     mine = await connected(app, deb, "dev", ADMIN)
     whose = {"session_id": name, "command": "echo ${WHOSE-mine}"}
-    assert (await dispatch(app, command.exec_, whose, ADMIN)).stdout == "mine\n"
-    assert (await dispatch(app, command.exec_, {**whose, "session_id": theirs}, ADMIN)).stdout == "mallory's\n"
+    assert (await dispatch(app, command.run_command, whose, ADMIN)).stdout == "mine\n"
+    assert (await dispatch(app, command.run_command, {**whose, "session_id": theirs}, ADMIN)).stdout == "mallory's\n"
     closed = await dispatch(app, session.disconnect, {"session_id": name}, ADMIN)
     assert closed.session_id == mine
     assert (await dispatch(app, session.status, {"session_id": theirs}, OPERATOR)).connected
@@ -149,7 +149,7 @@ async def test_over_mcp_a_change_needs_a_session_id_while_several_machines_are_o
     await dispatch(app, file.mkdir, {"path": made}, through("mcp"))
     assert await outside(first, f"rmdir {made} && echo made") == "made\n"
     ids.append(await connected(app, second, "dev", through("mcp")))
-    for tool, given in ((file.mkdir, {"path": made}), (command.exec_, {"command": f"mkdir {made}"})):
+    for tool, given in ((file.mkdir, {"path": made}), (command.run_command, {"command": f"mkdir {made}"})):
         for door in ("mcp", "stdio"):
             with pytest.raises(InvalidInput, match="session_id: is required") as refused:
                 await dispatch(app, tool, given, through(door))
@@ -170,7 +170,7 @@ async def test_a_client_of_mcp_is_told_which_machines_are_open(app: App, both: t
         for host in both:
             await way.call(session.connect, login(host, "dev"))
         with pytest.raises(Exception, match=both[1].ip):
-            await way.call(command.exec_, {"command": "true"})
+            await way.call(command.run_command, {"command": "true"})
     assert await anyio.to_thread.run_sync(lambda: len(app.sessions.own(caller()))) == 2
 
 

@@ -80,7 +80,7 @@ async def add(app: App, codes: Codes, password: str) -> None:
 
 async def whoami(way: Way, codes: Codes, server: str, **arguments: object) -> None:
     answer = await way.call(session.connect, on(codes, server, **arguments))
-    ran = await way.call(command.exec_, {"session_id": answer["session_id"], "command": "id -un"})
+    ran = await way.call(command.run_command, {"session_id": answer["session_id"], "command": "id -un"})
     assert ran["stdout"] == f"{codes.user}\n"
 
 

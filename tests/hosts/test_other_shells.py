@@ -38,7 +38,7 @@ async def folder_of(app: App, auth: Host, user: str, who: DirectCall) -> str:
 async def test_a_command_of_several_lines_is_the_shells_own(app: App, auth: Host, user: str) -> None:
     who = DirectCall(caller())
     await folder_of(app, auth, user, who)
-    ran = await dispatch(app, command.exec_, {"command": OWN_LINES[user]}, who)
+    ran = await dispatch(app, command.run_command, {"command": OWN_LINES[user]}, who)
     theirs = auth.ssh(OWN_LINES[user], user=user)
     assert ran.exit_code == theirs.returncode == 0, ran.stderr
     assert ran.stdout == theirs.stdout
@@ -85,7 +85,7 @@ async def test_a_deadline_ends_what_runs_there(app: App, auth: Host, user: str) 
     who = DirectCall(caller())
     await folder_of(app, auth, user, who)
     mine = number()
-    ran = await dispatch(app, command.exec_, {"command": f"sleep {mine}\necho late", "timeout": 1}, who)
+    ran = await dispatch(app, command.run_command, {"command": f"sleep {mine}\necho late", "timeout": 1}, who)
     assert (ran.status, ran.stopped) == ("timed_out", True)
     assert not await processes(auth, mine)
 
@@ -122,10 +122,10 @@ def sudoer(auth: Host) -> Iterator[None]:
 async def test_a_command_has_its_folder_variables_and_input(app: App, auth: Host, user: str) -> None:
     who = DirectCall(caller())
     given, said = await surroundings(app, auth, user, who)
-    ran = await dispatch(app, command.exec_, {"command": EVERYTHING[user], **given}, who)
+    ran = await dispatch(app, command.run_command, {"command": EVERYTHING[user], **given}, who)
     assert (ran.stdout, ran.stderr, ran.exit_code) == (said, "", 7)
     with pytest.raises(NotFound):
-        await dispatch(app, command.exec_, {"command": "true", "cwd": given["cwd"] + "'"}, who)
+        await dispatch(app, command.run_command, {"command": "true", "cwd": given["cwd"] + "'"}, who)
 
 
 @pytest.mark.requirement("become")
@@ -142,14 +142,14 @@ async def test_from_there_one_becomes_another_account(app: App, auth: Host, user
         ({"method": "su", "password": password}, "root"),
     ):
         arguments = {"command": "id -un; pwd; printenv A; cat; exit 7", "become": become, **given}
-        ran = await dispatch(app, command.exec_, arguments, who)
+        ran = await dispatch(app, command.run_command, arguments, who)
         assert (ran.stdout, ran.exit_code) == (f"{name}\n{given['cwd']}\n{HOSTILE}\n{HOSTILE}", 7), ran.stderr
     for other in SHELLS:
         become = {"user": other, "method": "su", "password": password}
-        ran = await dispatch(app, command.exec_, {"command": EVERYTHING[other], "become": become, **given}, who)
+        ran = await dispatch(app, command.run_command, {"command": EVERYTHING[other], "become": become, **given}, who)
         assert (ran.stdout, ran.stderr, ran.exit_code) == (said, "", 7)
     with pytest.raises(PermissionDenied, match="refused the password"):
-        await dispatch(app, command.exec_, {"command": "id", "become": {"password": "'!\\"}}, who)
+        await dispatch(app, command.run_command, {"command": "id", "become": {"password": "'!\\"}}, who)
 
 
 @pytest.mark.requirement("become.kills", "become.files")
@@ -160,7 +160,7 @@ async def test_what_root_runs_from_there_ends_and_writes_as_its_own(app: App, au
     folder = await folder_of(app, auth, user, who)
     become, n = {"password": auth.password}, number()
     text = f"trap '' TERM; setsid sleep {n} & sleep {n}"
-    ran = await dispatch(app, command.exec_, {"command": text, "become": become, "timeout": 1}, who)
+    ran = await dispatch(app, command.run_command, {"command": text, "become": become, "timeout": 1}, who)
     assert (ran.status, ran.stopped) == ("timed_out", True)
     assert not await processes(auth, n)
     await dispatch(app, file.write, {"path": f"{folder}/{NAME}", "content": HOSTILE, "become": become}, who)
@@ -190,17 +190,17 @@ async def test_a_shell_of_another_kind_is_told_by_what_has_the_prompt(app: App, 
     """fish and the sh that was started in it take a command; csh says what to do, and the sh in it takes one."""
     who = DirectCall(caller())
     given, _ = await surroundings(app, auth, user, who)
-    await dispatch(app, shell.open_, {"shell": "a", "cwd": given["cwd"]}, who)
+    await dispatch(app, shell.open_shell, {"shell": "a", "cwd": given["cwd"]}, who)
     typed = {"shell": "a", "command": "pwd\necho 'a!b'\nsh -c 'exit 7'"}
     if user == "tcsh":
         with pytest.raises(Unsupported, match="tcsh has the prompt"):
-            await dispatch(app, shell.exec_, typed, who)
+            await dispatch(app, shell.run_in_shell, typed, who)
     else:
-        ran = await dispatch(app, shell.exec_, typed, who)
+        ran = await dispatch(app, shell.run_in_shell, typed, who)
         assert (ran.status, ran.output, ran.exit_code) == ("completed", f"{given['cwd']}\na!b\n", 7)
     await dispatch(app, shell.send, {"shell": "a", "command": "exec sh" if user == "fish" else "sh"}, who)
     await dispatch(app, shell.read, {"shell": "a", "wait_s": 10}, who)
-    ran = await dispatch(app, shell.exec_, typed, who)
+    ran = await dispatch(app, shell.run_in_shell, typed, who)
     assert (ran.status, ran.output, ran.exit_code) == ("completed", f"{given['cwd']}\na!b\n", 7)
     n = number()
     await dispatch(app, shell.send, {"shell": "a", "command": f"setsid sleep {n} & sleep {n}"}, who)
@@ -218,12 +218,12 @@ async def test_a_command_that_no_machine_takes_is_refused_and_the_connection_sta
     who = DirectCall(caller())
     await folder_of(app, auth, user, who)
     for text in (f"echo {'x' * 120_000} | wc -c", f"echo {'é' * 12_000} | wc -c"):
-        ran = await dispatch(app, command.exec_, {"command": text}, who)
+        ran = await dispatch(app, command.run_command, {"command": text}, who)
         assert (ran.exit_code, int(ran.stdout)) == (0, len(text.encode()) - len("echo  | wc -c") + 1), ran.stderr
     for text in ("x" * 131_071, "é" * 131_071):
         with pytest.raises(InvalidInput, match="bytes too long"):
-            await dispatch(app, command.exec_, {"command": f": {text}"[:131_071]}, who)
-    assert (await dispatch(app, command.exec_, {"command": "echo here"}, who)).stdout == "here\n"
+            await dispatch(app, command.run_command, {"command": f": {text}"[:131_071]}, who)
+    assert (await dispatch(app, command.run_command, {"command": "echo here"}, who)).stdout == "here\n"
 
 
 @pytest.mark.requirement("exec.too_long")
@@ -231,11 +231,11 @@ async def test_dropbear_takes_less(app: App, auth: Host) -> None:
     who = DirectCall(caller())
     await trust(app, auth)
     await dispatch(app, session.connect, login(auth, "tcsh") | {"port": auth.ports["dropbear"]}, who)
-    ran = await dispatch(app, command.exec_, {"command": f"echo {'x' * 8000} | wc -c"}, who)
+    ran = await dispatch(app, command.run_command, {"command": f"echo {'x' * 8000} | wc -c"}, who)
     assert ran.stdout == "8001\n"
     with pytest.raises(InvalidInput, match="this machine takes 9000"):
-        await dispatch(app, command.exec_, {"command": f"echo {'x' * 9000} | wc -c"}, who)
-    assert (await dispatch(app, command.exec_, {"command": "echo here"}, who)).stdout == "here\n"
+        await dispatch(app, command.run_command, {"command": f"echo {'x' * 9000} | wc -c"}, who)
+    assert (await dispatch(app, command.run_command, {"command": "echo here"}, who)).stdout == "here\n"
 
 
 @pytest.mark.requirement("exec.too_long")
@@ -250,9 +250,9 @@ async def test_without_being_refused_it_takes_the_connection_with_it(
     await trust(app, auth)
     await dispatch(app, session.connect, login(auth, "tcsh") | {"port": auth.ports[port]}, who)
     with pytest.raises(ConnectFailed):
-        await dispatch(app, command.exec_, {"command": f": {'é' * length}"[:length]}, who)
+        await dispatch(app, command.run_command, {"command": f": {'é' * length}"[:length]}, who)
     with pytest.raises(ToolError):
-        await dispatch(app, command.exec_, {"command": "true"}, who)
+        await dispatch(app, command.run_command, {"command": "true"}, who)
 
 
 @pytest.mark.requirement("system.env")
@@ -267,5 +267,5 @@ async def test_a_variable_is_not_said_to_be_saved_where_the_shell_would_not_read
         await dispatch(app, system.env_set, saved | {"persist": True}, who)
     assert auth.console(["grep", "-rs", "MCP_SAVED", f"/home/{user}"]).stdout == ""
     await dispatch(app, system.env_set, saved, who)
-    ran = await dispatch(app, command.exec_, {"command": "printenv MCP_SAVED"}, who)
+    ran = await dispatch(app, command.run_command, {"command": "printenv MCP_SAVED"}, who)
     assert ran.stdout == saved["value"] + "\n"

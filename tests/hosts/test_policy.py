@@ -57,8 +57,8 @@ async def test_a_token_reaches_sees_and_uses_its_machines_only(app: App, both: t
             assert await tried(hostkey.remove, host=host.ip, port=host.port, key_type="ssh-rsa") == answer
             given = {"name": f"{who.caller.id}-{host.name}", "host": host.ip, "username": "dev", "password": "x"}
             assert await tried(connection.add, **given) == answer
-            assert await tried(command.exec_, session_id=sessions[host.name], command="true") == unseen
-            assert await tried(command.exec_, session_id=f"dev@{host.ip}", command="true") == unseen
+            assert await tried(command.run_command, session_id=sessions[host.name], command="true") == unseen
+            assert await tried(command.run_command, session_id=f"dev@{host.ip}", command="true") == unseen
             assert await tried(session.status, session_id=sessions[host.name]) == unseen
             saved = {
                 "name": f"x-{host.name}-{who.caller.id}",
@@ -68,13 +68,13 @@ async def test_a_token_reaches_sees_and_uses_its_machines_only(app: App, both: t
             }
             await dispatch(app, connection.add, saved, before)
             assert await tried(connection.info, connection=str(saved["name"])) == unseen
-            assert await tried(command.exec_, session_id=str(saved["name"]), command="true") == unseen
+            assert await tried(command.run_command, session_id=str(saved["name"]), command="true") == unseen
         through = {"session_id": sessions[mine.name], "local_port": 0, "remote_port": 22}
         assert await tried(tunnel.local, **through, remote_host="127.0.0.1") == "ok"
         assert await tried(tunnel.local, **through, remote_host=other.ip) == no
-        listed = await dispatch(app, session.list_, {}, who)
+        listed = await dispatch(app, session.list_sessions, {}, who)
         assert {each.host for each in listed.sessions.values()} == ({mine.ip, other.ip} if reaches_other else {mine.ip})
-        keys = await dispatch(app, hostkey.list_, {}, who)
+        keys = await dispatch(app, hostkey.list_hostkeys, {}, who)
         assert {each.host for each in keys.entries} == ({mine.ip, other.ip} if reaches_other else {mine.ip})
         query = await dispatch(app, connection.query, {}, who)
         assert {each.host for each in query.connections} == ({mine.ip, other.ip} if reaches_other else {mine.ip})
@@ -102,7 +102,7 @@ async def test_an_alias_and_a_jump_host_are_judged_by_the_machines_they_lead_to(
             who = DirectCall(Caller("bound", Role.OPERATOR, hosts=patterns))
             for tool, arguments in (
                 (session.connect, {"host": "in"}),
-                (command.exec_, {"session_id": "in", "command": "true"}),
+                (command.run_command, {"session_id": "in", "command": "true"}),
             ):
                 if answer is None:
                     await dispatch(app, tool, arguments, who)
@@ -167,29 +167,29 @@ async def test_rules_of_a_machine_hold_through_every_door_and_for_every_role(
     denied = {"hosts": ["10.77.*"], "deny_commands": ["touch *", "file_mkdir"]}
     cases: list[tuple[dict[str, Any] | None, list[tuple[AnyTool, dict[str, Any], bool]]]] = [
         (listed, [
-            (command.exec_, {"command": "id -un"}, True),
-            (command.exec_, {"command": f"id; {touch}"}, False),
-            (command.exec_, {"command": f"id $({touch})"}, False),
-            (command.exec_, {"command": "id", "env": {"PATH": "/tmp"}}, False),
-            (command.exec_, {"command": "id", "cwd": "/"}, False),
-            (command.exec_, {"command": touch}, True),
+            (command.run_command, {"command": "id -un"}, True),
+            (command.run_command, {"command": f"id; {touch}"}, False),
+            (command.run_command, {"command": f"id $({touch})"}, False),
+            (command.run_command, {"command": "id", "env": {"PATH": "/tmp"}}, False),
+            (command.run_command, {"command": "id", "cwd": "/"}, False),
+            (command.run_command, {"command": touch}, True),
             (file.write, {"path": f"{FOLDER}/other", "content": "x"}, False),
             (file.mkdir, {"path": f"{FOLDER}/dir"}, True),
             (file.stat, {"path": FOLDER}, True),
         ]),
         (denied, [
-            (command.exec_, {"command": "id -un"}, True),
-            (command.exec_, {"command": f"true && sh -c {shlex.quote(touch)}"}, False),
-            (command.exec_, {"command": touch}, False),
+            (command.run_command, {"command": "id -un"}, True),
+            (command.run_command, {"command": f"true && sh -c {shlex.quote(touch)}"}, False),
+            (command.run_command, {"command": touch}, False),
             (file.mkdir, {"path": f"{FOLDER}/dir"}, False),
             (file.write, {"path": f"{FOLDER}/other", "content": "x"}, True),
         ]),
         ({"hosts": ["*"], "read_only": True}, [
-            (command.exec_, {"command": touch}, False),
+            (command.run_command, {"command": touch}, False),
             (file.write, {"path": mark, "content": "x"}, False),
-            (file.list_, {"path": FOLDER}, True),
+            (file.list_folder, {"path": FOLDER}, True),
         ]),
-        ({"hosts": ["*", "!10.77.*"], "read_only": True}, [(command.exec_, {"command": touch}, True)]),
+        ({"hosts": ["*", "!10.77.*"], "read_only": True}, [(command.run_command, {"command": touch}, True)]),
     ]  # fmt: skip
     for number, (rule, calls) in enumerate(cases):
         await emptied(deb)
@@ -212,10 +212,10 @@ async def test_a_denied_name_stops_every_kind_of_tool(mcp_home: Path, deb: Host,
     mark = f"{FOLDER}/made"
     touch = f"touch {shlex.quote(mark)}"
     calls: list[tuple[AnyTool, dict[str, Any]]] = [
-        (command.exec_, {"command": touch}),
+        (command.run_command, {"command": touch}),
         (command.background, {"command": touch}),
         (shell.send, {"command": touch}),
-        (shell.exec_, {"command": touch}),
+        (shell.run_in_shell, {"command": touch}),
         (system.cron_add, {"schedule": "@yearly", "command": touch}),
         (file.read, {"path": "/etc/hostname"}),
     ]
@@ -238,7 +238,7 @@ async def test_who_denies_sudo_denies_become(mcp_home: Path, deb: Host, owner: D
         touch = {"command": f"touch {shlex.quote(f'{FOLDER}/made')}", "become": {"user": "root"}}
         async with ruled(mcp_home / str(number), hosts=[{"hosts": ["*"], "deny_commands": denied}]) as app:
             session_id = await connected(app, deb, "nopass", owner)
-            call = dispatch(app, command.exec_, {"session_id": session_id, **touch}, owner)
+            call = dispatch(app, command.run_command, {"session_id": session_id, **touch}, owner)
             if passes:
                 assert (await call).exit_code == 0
             else:
@@ -273,7 +273,7 @@ async def test_a_refused_command_is_never_sent(mcp_home: Path, deb: Host, owner:
         session_id = await connected(app, deb, "dev", owner)
         deb.cut()
         with pytest.raises(Refused):
-            await dispatch(app, command.exec_, {"session_id": session_id, "command": "sudo reboot"}, owner)
+            await dispatch(app, command.run_command, {"session_id": session_id, "command": "sudo reboot"}, owner)
         deb.restore()
 
 
@@ -372,7 +372,7 @@ async def test_root_leaves_the_default_paths_alone_and_commands_do_not(app: App,
             await dispatch(app, file.write, write, owner)
     assert await inside(deb, "sha256sum /etc/shadow /etc/sudoers; ls /etc/sudoers.d") == before
     run = {"session_id": session_id, "command": "test -w /etc/shadow"}
-    assert (await dispatch(app, command.exec_, run, owner)).exit_code == 0
+    assert (await dispatch(app, command.run_command, run, owner)).exit_code == 0
 
 
 @pytest.mark.requirement("policy.paths")

@@ -26,8 +26,8 @@ async def test_a_rule_set_at_one_server_holds_at_another_for_a_session_that_is_o
     """The negative control is in it: once the rule is gone, the same calls make the file."""
     made = f"{FOLDER}/made"
     calls: tuple[tuple[AnyTool, dict[str, Any]], ...] = (
-        (command.exec_, {"command": f"touch {shlex.quote(made)}"}),
-        (shell.exec_, {"command": f"touch {shlex.quote(made)}"}),
+        (command.run_command, {"command": f"touch {shlex.quote(made)}"}),
+        (shell.run_in_shell, {"command": f"touch {shlex.quote(made)}"}),
         (file.write, {"path": made, "content": "x"}),
     )
     rules: tuple[dict[str, Any], ...] = (
@@ -39,19 +39,19 @@ async def test_a_rule_set_at_one_server_holds_at_another_for_a_session_that_is_o
     async with open_app(mcp_home) as one, open_app(mcp_home) as other:
         await trust(other, deb)
         on = {"session_id": await connected(other, deb, "dev", owner)}
-        await dispatch(other, shell.open_, on, owner)
+        await dispatch(other, shell.open_shell, on, owner)
         for rule in rules:
             for value in ([rule], []):
-                await dispatch(one, config.set_, {"key": "security.hosts", "value": value}, owner)
+                await dispatch(one, config.set_value, {"key": "security.hosts", "value": value}, owner)
                 for tool, given in calls:
                     await inside(deb, f"rm -f {shlex.quote(made)}")
                     call = dispatch(other, tool, {**on, **given}, owner)
                     await (refused(call) if value else call)
                     assert (await inside(deb, f"ls {shlex.quote(FOLDER)}") == "") is bool(value), (rule, tool.name)
         protected = {"key": "security.protected_paths", "value": [FOLDER]}
-        await dispatch(one, config.set_, protected, owner)
+        await dispatch(one, config.set_value, protected, owner)
         await refused(dispatch(other, file.write, {**on, "path": f"{FOLDER}/x", "content": "x"}, owner))
-        await dispatch(one, config.set_, {"key": "sftp.max_file_size_mb", "value": 1}, owner)
+        await dispatch(one, config.set_value, {"key": "sftp.max_file_size_mb", "value": 1}, owner)
         big = {"path": "/home/dev/big", "content": "x" * (1024 * 1024 + 1)}
         with pytest.raises(ToolError, match="max_file_size_mb"):
             await dispatch(other, file.write, {**on, **big}, owner)

@@ -205,7 +205,7 @@ async def test_each_line_of_a_prompt_works_as_it_stands(app: App, host: Host, tm
             if step.kind == "line" and programs(step.text) <= there:
                 line = filled(step.text, job.values)
                 folder = {} if job.cwd is None or not await _is_there(way, on, job.cwd) else {"cwd": job.cwd}
-                done = await way.call(command.exec_, {**on, "command": line, **folder, "timeout": 30})
+                done = await way.call(command.run_command, {**on, "command": line, **folder, "timeout": 30})
                 ran += 1
                 if done["exit_code"] != 0:
                     failed.append(f"{line!r}: {done['exit_code']}, {done['stdout'][-200:]}, {done['stderr'][-300:]}")
@@ -254,7 +254,7 @@ async def test_a_line_that_does_not_work_is_seen(app: App, host: Host) -> None:
     """The negative control: what the old prompts said fails in the runner."""
     way, on = Direct(app), await opened(Direct(app), app, host, "root")
     for line in ("no-such-program -x", "getent -s no-such-option passwd NAME", "ls /no/such"):
-        assert (await way.call(command.exec_, {**on, "command": filled(line, {"NAME": "ann"})}))["exit_code"] != 0
+        assert (await way.call(command.run_command, {**on, "command": filled(line, {"NAME": "ann"})}))["exit_code"] != 0
     assert await _call(way, host, on, "file_read", {"file_read": iter([{"path": "/no/such"}])})
 
 

@@ -50,9 +50,9 @@ async def test_a_session_lives_from_connect_to_disconnect(app: App, way: Way, ho
     assert set(session_id) <= set("0123456789abcdef")
     described = {"connected": True, "host": host.ip, "username": "ops"}
     assert await way.call(session.status, {"session_id": session_id}) == {"session_id": session_id, **described}
-    assert await way.call(session.list_, {}) == {"sessions": {session_id: {**described, "port": 22}}}
-    by_name = await way.call(command.exec_, {"command": "id -un", "session_id": f"ops@{host.ip}"})
-    by_default = await way.call(command.exec_, {"command": "id -un"})
+    assert await way.call(session.list_sessions, {}) == {"sessions": {session_id: {**described, "port": 22}}}
+    by_name = await way.call(command.run_command, {"command": "id -un", "session_id": f"ops@{host.ip}"})
+    by_default = await way.call(command.run_command, {"command": "id -un"})
     assert by_name["stdout"] == by_default["stdout"] == "ops\n"
     closed = await way.call(session.disconnect, {"session_id": session_id})
     assert closed == {"status": "disconnected", "session_id": session_id}
@@ -86,7 +86,7 @@ async def test_keys_open_a_session_by_path_by_content_and_with_a_passphrase(
         {"key_content": sealed, "key_passphrase": "open sesame"},
     ):
         opened = await way.call(session.connect, {**target, **how})
-        answer = await way.call(command.exec_, {"command": "id -un", "session_id": opened["session_id"]})
+        answer = await way.call(command.run_command, {"command": "id -un", "session_id": opened["session_id"]})
         assert answer["stdout"] == "dev\n"
 
 
@@ -258,11 +258,11 @@ async def test_a_session_is_its_callers_own(app: App, deb: Host) -> None:
     session_id = await connected(app, deb, "dev", mine)
     for arguments in ({"session_id": session_id}, {"session_id": f"dev@{deb.ip}"}, {}):
         with pytest.raises(NotFound):
-            await dispatch(app, command.exec_, {"command": "true", **arguments}, other)
-    assert (await dispatch(app, session.list_, {}, other)).sessions == {}
-    assert session_id in (await dispatch(app, session.list_, {}, admin)).sessions
+            await dispatch(app, command.run_command, {"command": "true", **arguments}, other)
+    assert (await dispatch(app, session.list_sessions, {}, other)).sessions == {}
+    assert session_id in (await dispatch(app, session.list_sessions, {}, admin)).sessions
     with pytest.raises(NotFound):
-        await dispatch(app, command.exec_, {"command": "true"}, admin)
+        await dispatch(app, command.run_command, {"command": "true"}, admin)
 
 
 @pytest.mark.requirement("auth.identities")
@@ -316,7 +316,7 @@ async def test_of_lost_sessions_only_the_last_are_remembered(
             while (await dispatch(app, session.status, {"session_id": opened[-1]}, who)).connected:
                 await anyio.sleep(0.02)
     opened.append(await connected(app, deb, "dev", who))
-    assert list((await dispatch(app, session.list_, {}, who)).sessions) == opened[-3:]
+    assert list((await dispatch(app, session.list_sessions, {}, who)).sessions) == opened[-3:]
 
 
 @pytest.mark.requirement("session.keepalive")
@@ -329,7 +329,7 @@ async def test_a_dead_link_is_noticed_by_keepalives(mcp_home: Path, deb: Host) -
             while (await dispatch(app, session.status, {"session_id": session_id}, who)).connected:
                 await anyio.sleep(0.1)
         with pytest.raises(Exception, match="connection to the machine is lost"):
-            await dispatch(app, command.exec_, {"session_id": session_id, "command": "true"}, who)
+            await dispatch(app, command.run_command, {"session_id": session_id, "command": "true"}, who)
 
 
 @pytest.mark.requirement("session.idle")
@@ -340,9 +340,9 @@ async def test_a_session_of_an_http_caller_ends_when_nobody_uses_it(mcp_home: Pa
         kept = await connected(app, deb, "dev", owner)
         await connected(app, deb, "dev", remote)
         with anyio.fail_after(10):
-            while len((await dispatch(app, session.list_, {}, owner)).sessions) > 1:
+            while len((await dispatch(app, session.list_sessions, {}, owner)).sessions) > 1:
                 await anyio.sleep(0.05)
-        assert list((await dispatch(app, session.list_, {}, owner)).sessions) == [kept]
+        assert list((await dispatch(app, session.list_sessions, {}, owner)).sessions) == [kept]
 
 
 @pytest.mark.requirement("token.revoked")
@@ -357,14 +357,14 @@ async def test_revoking_a_token_ends_its_sessions_and_what_runs_on_them(app: App
 
         async def run() -> None:
             with pytest.raises(Conflict):
-                await dispatch(app, command.exec_, {"session_id": ended, "command": f"sleep {n}"}, guest)
+                await dispatch(app, command.run_command, {"session_id": ended, "command": f"sleep {n}"}, guest)
 
         group.start_soon(run)
         await started(deb, n)
         await app.store.tokens.revoke("guest")
     assert await processes(deb, n) == []
     owner = DirectCall(caller())
-    assert list((await dispatch(app, session.list_, {}, owner)).sessions) == [stays]
+    assert list((await dispatch(app, session.list_sessions, {}, owner)).sessions) == [stays]
 
 
 @pytest.mark.requirement("session.disconnect")
@@ -377,7 +377,7 @@ async def test_a_disconnect_whose_caller_leaves_ends_the_session_all_the_same(ap
 
     async def run() -> None:
         with pytest.raises(Conflict):
-            await dispatch(app, command.exec_, {**on, "command": f"trap '' TERM; sleep {n}"}, who)
+            await dispatch(app, command.run_command, {**on, "command": f"trap '' TERM; sleep {n}"}, who)
 
     async with anyio.create_task_group() as group:
         group.start_soon(run)
@@ -398,7 +398,7 @@ async def test_a_stopping_server_ends_what_runs(mcp_home: Path, host: Host) -> N
 
         async def run() -> None:
             with pytest.raises(Exception, match="server is stopping"):
-                await dispatch(app, command.exec_, {"session_id": session_id, "command": f"sleep {n}"}, who)
+                await dispatch(app, command.run_command, {"session_id": session_id, "command": f"sleep {n}"}, who)
 
         group.start_soon(run)
         await started(host, n)
@@ -425,7 +425,7 @@ async def test_a_scan_shows_every_key_of_the_machine_and_what_it_is_to_us(app: A
 @pytest.mark.requirement("hostkey.list", "hostkey.remove")
 async def test_a_removed_key_is_unknown_again(app: App, way: Way, deb: Host) -> None:
     await trust(app, deb)
-    entries = (await way.call(hostkey.list_, {}))["entries"]
+    entries = (await way.call(hostkey.list_hostkeys, {}))["entries"]
     assert {each["key_type"] for each in entries} == {"ssh-ed25519", "ecdsa-sha2-nistp256"}
     assert set(entries[0]) == {"host", "port", "known_hosts_host", "key_type", "key_base64", "fingerprint_sha256"}
     for each in entries:

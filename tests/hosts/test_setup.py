@@ -228,7 +228,7 @@ async def test_a_lost_link_does_not_tear_the_manager_out_of_its_work(
     if not kept:
         monkeypatch.setattr(running, "_FOLLOWED", 'shift; exec "$@" 2>&1')
     on: dict[str, Any] = await opened(way, app, host, "root")
-    server = (await way.call(command.exec_, {**on, "command": "echo $PPID"}))["stdout"].strip()
+    server = (await way.call(command.run_command, {**on, "command": "echo $PPID"}))["stdout"].strip()
     await outside(host, SLOW)
 
     async def cut() -> None:

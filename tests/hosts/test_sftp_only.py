@@ -62,11 +62,11 @@ async def test_files_are_written_looked_at_and_read(on: Jailed) -> None:
     await on.outside("ln -s f link; mkdir d; printf x > \"$(printf 'd/\\377')\"")
     stat = await on.call(file.stat, path="link")
     assert (stat["type"], stat["size"], stat["link_target"], stat["permissions"]) == ("file", 1, "f", "0640")
-    listed = await on.call(file.list_, path=".")
+    listed = await on.call(file.list_folder, path=".")
     assert [(each["name"], each["type"]) for each in listed["items"]] == [("d", "dir"), ("f", "file"), ("link", "link")]
-    assert (await on.call(file.list_, path="d"))["items"][0]["name_base64"] == base64.b64encode(b"\xff").decode()
+    assert (await on.call(file.list_folder, path="d"))["items"][0]["name_base64"] == base64.b64encode(b"\xff").decode()
     for tool, path, code in ((file.read, "gone", "not_found"), (file.read, "d", "invalid_input"),
-                             (file.stat, "gone", "not_found"), (file.list_, "f", "invalid_input")):  # fmt: skip
+                             (file.stat, "gone", "not_found"), (file.list_folder, "f", "invalid_input")):  # fmt: skip
         await refused(code, 400 if code == "invalid_input" else 404, on.call(tool, path=path))
     await refused("permission_denied", 403, on.call(file.write, path="/new", content="x"))
 

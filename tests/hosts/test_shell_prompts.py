@@ -32,9 +32,9 @@ async def test_nothing_is_typed_into_a_program_whose_line_ends_like_a_prompt(
     here = await room(app, deb)
     n = await prints_and_waits(here, deb, text)
     with pytest.raises(Fault, match="not at its prompt"):
-        await here(shell.exec_, command="touch /tmp/typed-into-it")
+        await here(shell.run_in_shell, command="touch /tmp/typed-into-it")
     await here(shell.key, key="ctrl+c")
-    assert (await here(shell.exec_, command="ls /tmp/typed-into-it"))["exit_code"] != 0
+    assert (await here(shell.run_in_shell, command="ls /tmp/typed-into-it"))["exit_code"] != 0
     assert await processes(deb, n) == []
 
 
@@ -52,14 +52,14 @@ async def test_without_the_look_at_the_machine_it_would_be(
     here = await room(app, deb)
     await prints_and_waits(here, deb, "total $ ")
     with pytest.raises(Fault, match="whether it runs, or will, is unknown"):
-        await here(shell.exec_, command="true")
+        await here(shell.run_in_shell, command="true")
 
 
 @pytest.mark.requirement("fault.C6")
 @pytest.mark.parametrize("text", ["50%% ", "a <b> ", "total $ "])
 async def test_a_command_that_prints_such_a_line_is_not_said_to_be_interrupted(app: App, host: Host, text: str) -> None:
     here = await room(app, host)
-    ran = await here(shell.exec_, command=f"printf '{text}'; sleep 3; echo; echo done", timeout=20)
+    ran = await here(shell.run_in_shell, command=f"printf '{text}'; sleep 3; echo; echo done", timeout=20)
     assert (ran["status"], ran["output"].split("\n")[1]) == ("completed", "done")
 
 
@@ -69,12 +69,12 @@ async def test_any_prompt_will_do(app: App, deb: Host, prompt: str) -> None:
     here = await room(app, deb)
     await here(shell.send, command=f"PS1='{prompt}'")
     for folder in ("/usr", "/srv"):
-        ran = await here(shell.exec_, command=f"cd {folder}; pwd")
+        ran = await here(shell.run_in_shell, command=f"cd {folder}; pwd")
         assert (ran["status"], ran["output"]) == ("completed", f"{folder}\n")
-    ran = await here(shell.exec_, command="sleep 1000", timeout=1)
+    ran = await here(shell.run_in_shell, command="sleep 1000", timeout=1)
     assert ran["status"] == "running"
     await here(shell.key, key="ctrl+c")
-    assert (await here(shell.exec_, command="pwd"))["output"] == "/srv\n"
+    assert (await here(shell.run_in_shell, command="pwd"))["output"] == "/srv\n"
 
 
 @pytest.mark.requirement("fault.C6")
@@ -84,9 +84,9 @@ async def test_the_first_screen_of_less_is_a_pager(app: App, host: Host) -> None
     await here(shell.send, command="clear; less /tmp/shell-pages")
     assert "shell_" in (await here.asks("pager"))["waiting_input"]["next"]
     with pytest.raises(Fault, match="not at its prompt"):
-        await here(shell.exec_, command="true")
+        await here(shell.run_in_shell, command="true")
     await here(shell.send, command="q", enter=False)
-    assert (await here(shell.exec_, command="true"))["exit_code"] == 0
+    assert (await here(shell.run_in_shell, command="true"))["exit_code"] == 0
 
 
 @pytest.mark.requirement("fault.C2")
@@ -95,11 +95,11 @@ async def test_of_a_command_that_a_stopped_shell_was_given_nobody_says_that_it_d
 ) -> None:
     monkeypatch.setattr(dialogue, "BEGIN_LIMIT_S", 1.5)
     here = await room(app, deb)
-    await here(shell.exec_, command="rm -f /tmp/ran-late")
+    await here(shell.run_in_shell, command="rm -f /tmp/ran-late")
     live = app.sessions.find(caller(), here.on["session_id"]).shells.find("stdio", "default")
     await in_thread(deb.console, ["kill", "-STOP", str(live.pid)])
     with pytest.raises(Fault) as error:
-        await here(shell.exec_, command="echo ran >>/tmp/ran-late")
+        await here(shell.run_in_shell, command="echo ran >>/tmp/ran-late")
     assert error.value.payload["details"]["ran"] == "unknown"
     assert "did not begin" not in error.value.payload["message"]
     await in_thread(deb.console, ["kill", "-CONT", str(live.pid)])

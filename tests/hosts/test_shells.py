@@ -29,7 +29,7 @@ from tests.support.shell_room import Room, room
 @pytest.mark.requirement("shell.talk", "shell.exec", "shell.close", "shell.list", "shell.resize", "shell.screen")
 async def test_a_shell_by_every_door(way: Way, app: App, host: Host) -> None:
     here = Room(way, await opened(way, app, host))
-    made = await here(shell.open_, "work", columns=100, rows=30, cwd="/tmp")
+    made = await here(shell.open_shell, "work", columns=100, rows=30, cwd="/tmp")
     assert made == {"status": "open", "shell": "work", "columns": 100, "rows": 30}
     sent = await here(shell.send, "work", command="stty size; pwd; printf 'Name: '; read name; echo \"<$name>\"")
     assert sent["status"] == "sent"
@@ -42,9 +42,9 @@ async def test_a_shell_by_every_door(way: Way, app: App, host: Host) -> None:
     await here(shell.send, "work", command="two words")
     assert "<two words>" in await here.says("<two words>", "work")
     await here(shell.resize, "work", columns=72, rows=20)
-    ran = await here(shell.exec_, "work", command="stty size; cd /; X='a b'; false")
+    ran = await here(shell.run_in_shell, "work", command="stty size; cd /; X='a b'; false")
     assert (ran["status"], ran["exit_code"], ran["output"]) == ("completed", 1, "20 72\n")
-    ran = await here(shell.exec_, "work", command='pwd; echo "$X"')
+    ran = await here(shell.run_in_shell, "work", command='pwd; echo "$X"')
     assert (ran["exit_code"], ran["output"]) == (0, "/\na b\n")
     mark = number()
     await here(shell.send, "work", command=f"sleep {mark}")
@@ -55,7 +55,7 @@ async def test_a_shell_by_every_door(way: Way, app: App, host: Host) -> None:
     await here.asks("shell", "work")
     drawn = await here(shell.screen, "work")
     assert (drawn["screen"].split("\n")[4], drawn["rows"], drawn["columns"]) == ("         here", 20, 72)
-    listed = await way.call(shell.list_, here.on)
+    listed = await way.call(shell.list_shells, here.on)
     assert (listed["count"], listed["shells"]["work"]["status"]) == (1, "open")
     assert await here(shell.close, "work") == {"status": "closed", "shell": "work", "stopped": True}
     with pytest.raises(Fault) as gone:
@@ -71,13 +71,14 @@ async def test_other_shells_too(app: App, auth: Host, user: str) -> None:
     await here.says("\nhello\n")
     if user == "tcsh":
         with pytest.raises(Fault, match="tcsh has the prompt"):
-            await here(shell.exec_, command="echo a")
+            await here(shell.run_in_shell, command="echo a")
         return
     ran = await here(
-        shell.exec_, command="cd /tmp; echo 'a!b\\'; sh -c 'exit 7'" if user == "zsh" else "cd /tmp; sh -c 'exit 7'"
+        shell.run_in_shell,
+        command="cd /tmp; echo 'a!b\\'; sh -c 'exit 7'" if user == "zsh" else "cd /tmp; sh -c 'exit 7'",
     )
     assert (ran["status"], ran["exit_code"]) == ("completed", 7)
-    assert (await here(shell.exec_, command="pwd"))["output"] == "/tmp\n"
+    assert (await here(shell.run_in_shell, command="pwd"))["output"] == "/tmp\n"
 
 
 @pytest.mark.requirement("shell.exec")
@@ -88,7 +89,7 @@ async def test_a_command_means_in_a_shell_what_it_says(app: App, host: Host, use
     host.console(["rm", "-f", "/tmp/pwned"])
     for word in HOSTILE if SOAK else HOSTILE[::3]:
         quoted = "'" + word.replace("'", "'\\''") + "'"
-        ran = await here(shell.exec_, command=f"printf '<%s>' {quoted}; (exit 9)")
+        ran = await here(shell.run_in_shell, command=f"printf '<%s>' {quoted}; (exit 9)")
         shown = word.replace("\r", "").replace("\x1b[31m", "").strip("\n")
         assert (ran["status"], ran["exit_code"]) == ("completed", 9), word
         if word not in {"\r", "\n touch /tmp/pwned\n", "EOF\n"}:
@@ -99,22 +100,22 @@ async def test_a_command_means_in_a_shell_what_it_says(app: App, host: Host, use
 @pytest.mark.requirement("shell.exec")
 async def test_a_command_that_does_not_end_is_told_apart(app: App, deb: Host) -> None:
     here = await room(app, deb, "dash")
-    ran = await here(shell.exec_, command="if")
+    ran = await here(shell.run_in_shell, command="if")
     assert (ran["status"], ran["exit_code"]) == ("interrupted", None)
-    ran = await here(shell.exec_, command="printf 'Sure? [y/N] '; read yes; echo $yes")
+    ran = await here(shell.run_in_shell, command="printf 'Sure? [y/N] '; read yes; echo $yes")
     assert (ran["status"], ran["waiting_input"]["kind"]) == ("waiting_input", "confirm")
     with pytest.raises(Fault, match="not at its prompt"):
-        await here(shell.exec_, command="echo no")
+        await here(shell.run_in_shell, command="echo no")
     await here(shell.send, command="y")
     assert " exit 0]" in await here.says(" exit 0]")
-    ran = await here(shell.exec_, command="echo begun; sleep 1000", timeout=1)
+    ran = await here(shell.run_in_shell, command="echo begun; sleep 1000", timeout=1)
     assert (ran["status"], ran["output"]) == ("running", "begun\n")
     await here(shell.key, key="CTRL+C")
     await here.asks("shell")
-    ran = await here(shell.exec_, command="exit 5")
+    ran = await here(shell.run_in_shell, command="exit 5")
     assert (ran["status"], ran["exit_code"]) == ("ended", 5)
     with pytest.raises(Fault, match="too long"):
-        await here(shell.exec_, command="x" * 2000)
+        await here(shell.run_in_shell, command="x" * 2000)
 
 
 @pytest.mark.requirement("shell.lossless")
@@ -143,18 +144,21 @@ async def test_what_is_too_old_is_counted(app: App, deb: Host, monkeypatch: pyte
 async def test_shells_are_apart_and_their_callers_own(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     here = await room(app, deb)
     for name in ("a", "b"):
-        await here(shell.open_, name)
-        await here(shell.exec_, name, command=f"cd /; X={name}")
-    assert [(await here(shell.exec_, name, command="echo $X"))["output"] for name in ("a", "b")] == ["a\n", "b\n"]
+        await here(shell.open_shell, name)
+        await here(shell.run_in_shell, name, command=f"cd /; X={name}")
+    assert [(await here(shell.run_in_shell, name, command="echo $X"))["output"] for name in ("a", "b")] == [
+        "a\n",
+        "b\n",
+    ]
     with pytest.raises(Fault, match="already"):
-        await here(shell.open_, "a")
+        await here(shell.open_shell, "a")
     admin = DirectCall(caller("admin", Role.ADMIN, owner=False))
     with pytest.raises(NotFound):
         await dispatch(app, shell.read, {**here.on, "shell": "a"}, admin)
-    assert (await dispatch(app, shell.list_, here.on, admin)).count == 0
+    assert (await dispatch(app, shell.list_shells, here.on, admin)).count == 0
     monkeypatch.setattr(engine, "MOST", 2)
     with pytest.raises(Fault, match="has 2 shells"):
-        await here(shell.open_, "c")
+        await here(shell.open_shell, "c")
     assert (await here.way.call(session.disconnect, here.on))["status"] == "disconnected"
 
 
@@ -228,7 +232,7 @@ async def test_what_root_runs_in_it_ends_too(app: App, deb: Host) -> None:
     mark = number()
     await here(shell.send, command="sudo -i")
     await here.says("root@deb")
-    ran = await here(shell.exec_, command="id -un; exit_code() { return 3; }; exit_code")
+    ran = await here(shell.run_in_shell, command="id -un; exit_code() { return 3; }; exit_code")
     assert (ran["output"], ran["exit_code"]) == ("root\n", 3)
     await here(shell.send, command=f"sleep {mark}")
     await started(deb, mark)
@@ -276,7 +280,7 @@ async def test_a_secret_goes_only_where_it_is_asked_for_and_not_shown(
     """The twin is in it: without the look at the terminal the secret stands in the output."""
     monkeypatch.setattr(dialogue, "PROMPT_LIMIT_S", 1.0)
     here = await room(app, deb)
-    await here(shell.open_)
+    await here(shell.open_shell)
     with pytest.raises(Fault, match="nothing in the shell"):
         await here(shell.secret, secret="hunter2")
     await here(shell.send, command="printf 'Password: '; read x")
@@ -324,14 +328,14 @@ async def test_a_shell_starts_where_and_with_what_it_should(app: App, host: Host
     here = await room(app, host)
     value = "a 'b' $HOME \\ ščř\n" + "x" * 5000
     app.sessions.find(caller(), here.on["session_id"]).environment["WANTED"] = value
-    await here(shell.open_, cwd="/usr/lib")
+    await here(shell.open_shell, cwd="/usr/lib")
     assert "xxxx" not in (await here(shell.read, wait_s=0))["output"]
-    ran = await here(shell.exec_, command='printf %s "$WANTED" | wc -c; pwd; stty -a | grep -c " echo "')
+    ran = await here(shell.run_in_shell, command='printf %s "$WANTED" | wc -c; pwd; stty -a | grep -c " echo "')
     assert ran["output"].split() == [str(len(value.encode())), "/usr/lib", "1"]
     host.console(["rm", "-f", "/tmp/pwned"])
     for word in ("/no/such/folder", *HOSTILE[::5]):
         with pytest.raises(Fault) as missing:
-            await here(shell.open_, "other", cwd=f"no{word}")
+            await here(shell.open_shell, "other", cwd=f"no{word}")
         assert missing.value.code == "not_found"
     assert host.console(["test", "-e", "/tmp/pwned"]).returncode == 1
 
@@ -364,9 +368,9 @@ async def test_commands_run_beside_shells_where_a_machine_gives_few_channels(app
     given = ("host", "port", "key_type", "public_key", "fingerprint_sha256")
     await app.hostkeys.accept(*(key[each] for each in given))
     here = Room(way, {"session_id": (await way.call(session.connect, there))["session_id"]})
-    await here(shell.open_)
-    assert (await way.call(command.exec_, {**here.on, "command": "echo beside"}))["stdout"] == "beside\n"
-    assert (await here(shell.exec_, command="echo within"))["output"] == "within\n"
+    await here(shell.open_shell)
+    assert (await way.call(command.run_command, {**here.on, "command": "echo beside"}))["stdout"] == "beside\n"
+    assert (await here(shell.run_in_shell, command="echo within"))["output"] == "within\n"
     assert (await here(shell.close))["stopped"] is True
 
 
@@ -377,7 +381,11 @@ async def test_where_a_list_says_what_may_run_there_is_no_shell(mcp_home: Any, d
         async with ruled(mcp_home, hosts=[{"hosts": [deb.ip], "allow_commands": listed}]) as app:
             who = DirectCall(caller())
             on = {"session_id": await connected(app, deb, "dev", who)}
-            for tool, arguments in ((shell.open_, {}), (shell.send, {"command": "true"}), (shell.key, {"key": "tab"})):
+            for tool, arguments in (
+                (shell.open_shell, {}),
+                (shell.send, {"command": "true"}),
+                (shell.key, {"key": "tab"}),
+            ):
                 if may and tool is not shell.key:
                     await dispatch(app, tool, {**on, **arguments}, who)
                 else:
@@ -388,12 +396,12 @@ async def test_where_a_list_says_what_may_run_there_is_no_shell(mcp_home: Any, d
 @pytest.mark.requirement("shell.exec")
 async def test_one_command_at_a_time_in_a_shell(app: App, deb: Host) -> None:
     here = await room(app, deb)
-    await here(shell.open_)
+    await here(shell.open_shell)
     live = app.sessions.find(caller(), here.on["session_id"]).shells.find("stdio", "default")
     async with anyio.create_task_group() as group:
-        group.start_soon(lambda: here(shell.exec_, command="sleep 1"))
+        group.start_soon(lambda: here(shell.run_in_shell, command="sleep 1"))
         with anyio.fail_after(10):
             while not live.turn.locked():
                 await anyio.sleep(0.01)
         with pytest.raises(Conflict):
-            await dispatch(app, shell.exec_, {**here.on, "command": "true"}, DirectCall(caller()))
+            await dispatch(app, shell.run_in_shell, {**here.on, "command": "true"}, DirectCall(caller()))

@@ -42,7 +42,7 @@ async def timed_out(app: App, owner: DirectCall, host: Host, seconds: float) -> 
     session_id = await connected(app, host, "dev", owner)
     await outside(host, f"echo {seconds} > {SLOW}", user="dev")
     arguments = {"session_id": session_id, "command": text(mark), "timeout": 0.3, "exact": True}
-    result = await dispatch(app, command.exec_, arguments, owner)
+    result = await dispatch(app, command.run_command, arguments, owner)
     assert result.status == "timed_out"
     return session_id, mark, result.stopped
 
@@ -75,7 +75,7 @@ async def test_commands_that_could_not_be_ended_are_ended_when_the_machine_answe
     async with anyio.create_task_group() as group:
         for mark in marks:
             given = {"session_id": session_id, "command": text(mark), "timeout": 600, "exact": True}
-            group.start_soon(dispatch, app, command.exec_, given, owner)
+            group.start_soon(dispatch, app, command.run_command, given, owner)
         for mark in marks:
             await eventually(partial(has_begun, stalls, mark))
         await outside(stalls, f"touch {STALLED}")

@@ -113,7 +113,7 @@ async def test_a_small_file_takes_no_more_round_trips_than_a_command(app: App, o
     await outside(deb, f"echo {mark} > /home/dev/few", "dev")
 
     async def exec_() -> Any:
-        return await dispatch(app, command.exec_, {"command": "true"}, owner)
+        return await dispatch(app, command.run_command, {"command": "true"}, owner)
 
     async def read() -> Any:
         return await dispatch(app, content.read, {"path": "~/few"}, owner)

@@ -75,9 +75,9 @@ async def test_variables_are_set_for_the_session_and_saved_once(way: Way, app: A
     assert (await way.call(system.env_get, {**on, "name": "OURS"}))["value"] is None
     assert await way.call(system.env_set, {**on, "name": "OURS", "value": hard})
     assert (await way.call(system.env_get, {**on, "name": "OURS"}))["value"] == hard
-    seen = await way.call(command.exec_, {**on, "command": 'printf %s "$OURS"'})
+    seen = await way.call(command.run_command, {**on, "command": 'printf %s "$OURS"'})
     assert seen["stdout"] == hard
-    own = await way.call(command.exec_, {**on, "command": 'printf %s "$OURS"', "env": {"OURS": "own"}})
+    own = await way.call(command.run_command, {**on, "command": 'printf %s "$OURS"', "env": {"OURS": "own"}})
     assert own["stdout"] == "own"
     assert await outside(host, 'printf %s "$OURS"', "dev") == ""
     for value in ("first", hard):
@@ -106,7 +106,7 @@ async def test_variables_that_our_scripts_need_are_told_as_commands_have_them(ap
     way = Direct(app)
     on = await opened(way, app, host, "dev")
     for name in ("PATH", "LC_ALL", "LANG", "HOME", "mark"):
-        seen = await way.call(command.exec_, {**on, "command": f'printf %s "${{{name}-unset}}"'})
+        seen = await way.call(command.run_command, {**on, "command": f'printf %s "${{{name}-unset}}"'})
         told = (await way.call(system.env_get, {**on, "name": name}))["value"]
         assert ("unset" if told is None else told) == seen["stdout"], name
 

@@ -308,12 +308,12 @@ async def test_a_folder_to_run_in_is_the_one_that_is_named(app: App, host: Host)
     await outside(host, "mkdir ./-", user="dev")
     try:
         for folder, wanted in (("~", "/home/dev\n"), ("~/-", "/home/dev/-\n"), ("-", "/home/dev/-\n")):
-            done = await here.way.call(room.exec_, here.given(command="pwd", cwd=folder))
+            done = await here.way.call(room.run_command, here.given(command="pwd", cwd=folder))
             assert done["stdout"] == wanted
             output, _, _ = await here.follow(await here.start("pwd", cwd=folder))
             assert output == wanted
-        await here.way.call(shell.open_, here.given(cwd="~/-"))
-        assert (await here.way.call(shell.exec_, here.given(command="pwd")))["output"] == wanted
+        await here.way.call(shell.open_shell, here.given(cwd="~/-"))
+        assert (await here.way.call(shell.run_in_shell, here.given(command="pwd")))["output"] == wanted
     finally:
         await outside(host, "rmdir ./-", user="dev")
 

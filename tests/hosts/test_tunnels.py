@@ -50,7 +50,7 @@ async def test_a_local_port_leads_through_the_machine_by_every_door(way: Way, ap
     assert (made["status"], made["type"], made["bind_address"]) == ("active", "local", "127.0.0.1")
     assert made["tunnel_id"].startswith("local_")
     assert await hears("127.0.0.1", made["port"]) == b"SSH-"
-    listed = await way.call(tunnel.list_, on)
+    listed = await way.call(tunnel.list_tunnels, on)
     assert listed["count"] == 1
     shown = listed["tunnels"][made["tunnel_id"]]
     assert (shown["local_port"], shown["remote_host"], shown["remote_port"]) == (made["port"], "127.0.0.1", 22)
@@ -132,7 +132,7 @@ async def test_what_cannot_be_bound_is_refused_in_clear_words(way: Way, app: App
     with pytest.raises(Fault) as refused:
         await way.call(tunnel.remote, {**on, "remote_port": 22, "local_port": 22})
     assert refused.value.status in {None, 409}
-    assert (await way.call(tunnel.list_, on))["count"] == 1
+    assert (await way.call(tunnel.list_tunnels, on))["count"] == 1
 
 
 @pytest.mark.requirement("tunnel.refused")
@@ -210,6 +210,6 @@ async def test_a_tunnel_whose_link_is_gone_says_so(app: App, deb: Host) -> None:
     await outside(deb, "pkill -KILL -u dev sshd")
     with anyio.fail_after(10):
         await ended.wait_closed()
-    shown = (await way.call(tunnel.list_, on))["tunnels"][made["tunnel_id"]]
+    shown = (await way.call(tunnel.list_tunnels, on))["tunnels"][made["tunnel_id"]]
     assert (shown["status"], "lost" in shown["reason"]) == ("failed", True)
     assert (await way.call(tunnel.close_all, on))["count"] == 1

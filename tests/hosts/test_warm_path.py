@@ -70,11 +70,11 @@ async def test_through_every_door_a_waiting_shell_answers_and_exact_does_without
     session_id = (await way.call(session.connect, login(host, "dev")))["session_id"]
     on = Warm(next(each for each in app.sessions.seen_by(caller()) if each.id == session_id), host, "dev")
     waiting = await on.ready()
-    answer = await way.call(command.exec_, {"session_id": session_id, "command": "echo $MCP_SSH_CALL $$; exit 3"})
+    answer = await way.call(command.run_command, {"session_id": session_id, "command": "echo $MCP_SSH_CALL $$; exit 3"})
     assert (answer["stdout"], answer["exit_code"], answer["stderr"]) == (f"{waiting.cookie} {waiting.pid}\n", 3, "")
     waiting = await on.ready()
     arguments = {"session_id": session_id, "command": "echo $MCP_SSH_CALL", "exact": True}
-    assert waiting.cookie not in (await way.call(command.exec_, arguments))["stdout"]
+    assert waiting.cookie not in (await way.call(command.run_command, arguments))["stdout"]
 
 
 @pytest.mark.requirement("exec.warm.twice")

@@ -48,14 +48,14 @@ class Root:
         await self._way.call(session.connect, login(self.host, "root"))
 
     async def leaves(self) -> None:
-        for each in (await self._way.call(session.list_, {}))["sessions"]:
+        for each in (await self._way.call(session.list_sessions, {}))["sessions"]:
             await self._way.call(session.disconnect, {"session_id": each})
 
     async def call(self, tool: AnyTool, **arguments: Any) -> dict[str, Any]:
         return await self._way.call(tool, arguments)
 
     async def run(self, text: str) -> str:
-        answer = await self._way.call(command.exec_, {"command": text, "timeout": 20})
+        answer = await self._way.call(command.run_command, {"command": text, "timeout": 20})
         assert (answer["status"], answer["exit_code"]) == ("completed", 0), answer
         return answer["stdout"]
 

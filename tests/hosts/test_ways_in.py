@@ -42,7 +42,7 @@ async def test_a_password_opens_every_server_that_takes_one(way: Way, auth: Host
     from mcp_ssh.tools import session
 
     answer = await way.call(session.connect, on(auth, server, password=auth.password))
-    ran = await way.call(command.exec_, {"session_id": answer["session_id"], "command": "id -un"})
+    ran = await way.call(command.run_command, {"session_id": answer["session_id"], "command": "id -un"})
     assert ran["stdout"] == "ops\n"
 
 
@@ -192,7 +192,7 @@ async def test_a_password_that_must_be_changed_first_is_said_to_be_so(way: Way, 
 async def test_an_account_whose_shell_is_a_menu_has_what_the_menu_has(app: App, auth: Host) -> None:
     session = await opened(app, **on(auth, "normal", "locked", key_path=str(auth.key_path)))
     assert await said(app, session.session_id, "status") == "ok\n"
-    ran = await dispatch(app, command.exec_, {"session_id": session.session_id, "command": "id"}, OWNER)
+    ran = await dispatch(app, command.run_command, {"session_id": session.session_id, "command": "id"}, OWNER)
     assert ran.exit_code == 77
 
 
@@ -240,14 +240,14 @@ async def test_an_alias_is_a_host_to_connect_to_and_a_session_to_work_on(app: Ap
     (dot_ssh() / "more").mkdir()
     (dot_ssh() / "more/a.conf").write_text(f"Host box\n HostName {auth.ip}\n User ops\n IdentityFile ~/.ssh/work\n")
     (dot_ssh() / "more/a.conf").chmod(0o600)
-    first = await way.call(command.exec_, {"session_id": "box", "command": "id -un; echo $SSH_CONNECTION"})
+    first = await way.call(command.run_command, {"session_id": "box", "command": "id -un; echo $SSH_CONNECTION"})
     assert first["stdout"].startswith("ops\n")
     assert first["stdout"].rstrip().endswith(f" {auth.ip} {auth.ports['rotating']}")
-    again = await way.call(command.exec_, {"session_id": "box", "command": "echo $SSH_CONNECTION"})
+    again = await way.call(command.run_command, {"session_id": "box", "command": "echo $SSH_CONNECTION"})
     assert again["stdout"] == first["stdout"].partition("\n")[2]
     from mcp_ssh.tools import session
 
-    assert len((await way.call(session.list_, {}))["sessions"]) == 1
+    assert len((await way.call(session.list_sessions, {}))["sessions"]) == 1
     status = await way.call(session.status, {"session_id": "box"})
     assert (status["host"], status["username"], status["connected"]) == (auth.ip, "ops", True)
     opened_by_alias = await way.call(session.connect, {"host": "box"})

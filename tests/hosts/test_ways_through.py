@@ -96,7 +96,7 @@ async def test_a_saved_connection_is_the_way_and_logs_in_with_its_own_secrets(
     before = await logins(bastion)
     on = await way.call(session.connect, {**inside, "jump": way_in})
     ran = {"session_id": on["session_id"], "command": "hostname; echo $SSH_CONNECTION"}
-    assert (await way.call(command.exec_, ran))["stdout"].startswith("inner\n10.78.0.1 ")
+    assert (await way.call(command.run_command, ran))["stdout"].startswith("inner\n10.78.0.1 ")
     await way.call(session.disconnect, {"session_id": on["session_id"]})
     await gone(bastion, before)
 
@@ -279,4 +279,4 @@ async def test_our_way_is_the_way_of_the_systems_ssh(app: App, bastion: Host, in
         )
     )
     assert theirs.stdout == await said(app, "inside", "hostname; id -un"), theirs.stderr
-    assert command.exec_.name == "command_exec"
+    assert command.run_command.name == "command_exec"

@@ -45,7 +45,7 @@ async def test_files_and_folders_travel_without_sftp(app: App, plain: Host, tmp_
     back = tmp_path / "back"
     await dispatch(app, file.download, {"remote_path": "nosftp", "local_path": str(back)}, who)
     assert (back / "inner" / "a b").read_bytes() == b"\0\xffdata"
-    listed = await dispatch(app, file.list_, {"path": "nosftp"}, who)
+    listed = await dispatch(app, file.list_folder, {"path": "nosftp"}, who)
     assert sorted(each.name for each in listed.items) == ["empty", "inner"]
     await dispatch(app, file.rmdir, {"path": "nosftp"}, who)
     assert await outside(plain, "test ! -e /home/dev/nosftp && echo gone") == "gone\n"

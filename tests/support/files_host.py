@@ -90,7 +90,7 @@ class ShellHost:
         return tool.result.model_validate(result.model_dump(mode="json", exclude_unset=True))
 
     async def list(self, path: str = ".", **more: Any) -> file.Listed:
-        return await self.call(file.list_, path=path, **more)
+        return await self.call(file.list_folder, path=path, **more)
 
     async def stat(self, path: str) -> file.Status:
         return await self.call(file.stat, path=path)

@@ -138,19 +138,19 @@ class LoadCaller:
 
     async def echo(self) -> None:
         mark = number()
-        answer = await self.call(command.exec_, {"command": f"echo {mark}; echo {mark} >&2", "timeout": 20})
+        answer = await self.call(command.run_command, {"command": f"echo {mark}; echo {mark} >&2", "timeout": 20})
         if answer and answer.status == "completed":
             self.expect((answer.stdout, answer.stderr) == (f"{mark}\n", f"{mark}\n"), f"echo said {answer.stdout!r}")
 
     async def fail(self) -> None:
-        answer = await self.call(command.exec_, {"command": "exit 7", "timeout": 20})
+        answer = await self.call(command.run_command, {"command": "exit 7", "timeout": 20})
         if answer and answer.status == "completed":
             self.expect(answer.exit_code == 7, f"exit 7 gave {answer.exit_code}")
 
     async def time_out(self) -> None:
         mark = number()
         text = f"(sleep {mark}) & sleep {mark}"
-        answer = await self.call(command.exec_, {"command": text, "timeout": self.dice.choice([0.1, 0.3, 1])})
+        answer = await self.call(command.run_command, {"command": text, "timeout": self.dice.choice([0.1, 0.3, 1])})
         if answer:
             self.expect(answer.status == "timed_out", f"sleep {mark} answered {answer.status}")
             if answer.stopped is True:
@@ -163,7 +163,9 @@ class LoadCaller:
                 group.start_soon(self.time_out)
 
     async def cancel(self) -> None:
-        await self.call(command.exec_, {"command": f"sleep {number()}", "timeout": 60}, self.dice.uniform(0.01, 0.6))
+        await self.call(
+            command.run_command, {"command": f"sleep {number()}", "timeout": 60}, self.dice.uniform(0.01, 0.6)
+        )
 
     def _file(self) -> tuple[str, set[bytes]]:
         path = f"{FOLDER}/{self.mine}-{self.dice.randrange(3)}"
@@ -205,9 +207,9 @@ class LoadCaller:
 
     async def talk(self) -> None:
         name = f"s{number()}"
-        if await self.call(shell.open_, {"shell": name}):
+        if await self.call(shell.open_shell, {"shell": name}):
             mark = number()
-            answer = await self.call(shell.exec_, {"shell": name, "command": f"echo <{mark}>", "timeout": 5})
+            answer = await self.call(shell.run_in_shell, {"shell": name, "command": f"echo <{mark}>", "timeout": 5})
             if answer and answer.status == "completed":
                 self.expect(f"{mark}" in answer.output or answer.exit_code != 0, f"the shell said {answer.output!r}")
             await self.call(shell.close, {"shell": name})

@@ -132,18 +132,18 @@ async def use_every_secret(kit: Kit, call: Call) -> None:
     env = {"TOKEN": v["env"]}
     script = f'test -n "$TOKEN" && read -r line && test -n "$line" && {kit.mark()}'
     given = on | {"env": env, "stdin": v["stdin"] + "\n"}
-    assert (await asked(command.exec_, given | {"command": script}))["exit_code"] == 0
+    assert (await asked(command.run_command, given | {"command": script}))["exit_code"] == 0
     for become in ({"use_login_password": True}, {"method": "su", "user": kit.other, "password": v["other"]}):
         script = f'test -n "$TOKEN" && read -r line && test -n "$line" && {kit.mark()}'
-        assert (await asked(command.exec_, given | {"command": script, "become": become}))["exit_code"] == 0
+        assert (await asked(command.run_command, given | {"command": script, "become": become}))["exit_code"] == 0
     root = {"password": v["login"]}
     ended = {"command": f"{kit.mark()}; sleep 60", "timeout": 0.8, "become": root}
-    assert (await asked(command.exec_, given | ended))["stopped"] is True
-    await refused(command.exec_, given | {"command": "true", "become": {"password": v["wrong_become"]}})
-    await refused(command.exec_, given | {"command": "true", "become": {"pasword": v["misspelt"]}})
-    await refused(command.exec_, given | {"command": "true", "become": v["misplaced"]})
-    await refused(command.exec_, given | {"command": "true", "env": {"A B": v["env"]}})
-    await refused(command.exec_, on | {"command": "true", "stdin": {"x": v["misplaced"]}})
+    assert (await asked(command.run_command, given | ended))["stopped"] is True
+    await refused(command.run_command, given | {"command": "true", "become": {"password": v["wrong_become"]}})
+    await refused(command.run_command, given | {"command": "true", "become": {"pasword": v["misspelt"]}})
+    await refused(command.run_command, given | {"command": "true", "become": v["misplaced"]})
+    await refused(command.run_command, given | {"command": "true", "env": {"A B": v["env"]}})
+    await refused(command.run_command, on | {"command": "true", "stdin": {"x": v["misplaced"]}})
     task = {"command": 'read -r line && test -n "$line$TOKEN" && echo taken && sleep 60', "become": root}
     which = on | {"task_id": (await asked(command.background, given | task))["task_id"], "become": root}
     assert (await asked(command.task, which | {"wait_s": 20}))["output"] == "taken\n"
@@ -159,7 +159,7 @@ async def use_every_secret(kit: Kit, call: Call) -> None:
     await refused(file.write, on | {"path": "/root/no/folder", "content": v["file"], "become": root})
     text = {"raw_content": v["upload"], "remote_path": path, "become": root}
     await asked(file.upload, on | text)
-    await asked(command.exec_, on | {"command": f"rm {path}", "become": root})
+    await asked(command.run_command, on | {"command": f"rm {path}", "become": root})
 
 
 async def save_secrets(kit: Kit, call: Call) -> None:

@@ -78,20 +78,20 @@ async def opened(app: App, who: DirectCall = OWNER, **arguments: object) -> sess
 
 async def said(app: App, session_id: str, text: str, who: DirectCall = OWNER) -> str:
     """What a command on a session prints."""
-    return (await dispatch(app, command.exec_, {"session_id": session_id, "command": text}, who)).stdout
+    return (await dispatch(app, command.run_command, {"session_id": session_id, "command": text}, who)).stdout
 
 
 async def ends_what_it_ran(app: App, host: Host, session_id: str) -> None:
     """By deadline and by cancellation, nothing is left."""
     n = number()
     arguments = {"session_id": session_id, "command": f"sleep {n} & setsid sleep {n} & sleep {n}", "timeout": 1}
-    ran = await dispatch(app, command.exec_, arguments, OWNER)
+    ran = await dispatch(app, command.run_command, arguments, OWNER)
     assert (ran.status, ran.stopped) == ("timed_out", True)
     assert await processes(host, n) == []
     n = number()
     async with anyio.create_task_group() as group:
         arguments = {"session_id": session_id, "command": f"sleep {n}"}
-        group.start_soon(functools.partial(dispatch, app, command.exec_, arguments, OWNER))
+        group.start_soon(functools.partial(dispatch, app, command.run_command, arguments, OWNER))
         await started(host, n)
         group.cancel_scope.cancel()
     assert await processes(host, n) == []

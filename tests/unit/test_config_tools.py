@@ -29,21 +29,21 @@ async def refused(way: Way, tool: object, **arguments: object) -> Fault:
 @pytest.mark.requirement("config.look", "config.set")
 async def test_a_value_is_written_at_once_and_counts(way: Way, app: App) -> None:
     assert (await way.call(config.get_key, {"key": "ssh.timeout"})) == {"key": "ssh.timeout", "value": 30.0}
-    done = await way.call(config.set_, {"key": "ssh.timeout", "value": 12.5})
+    done = await way.call(config.set_value, {"key": "ssh.timeout", "value": 12.5})
     assert done == {"key": "ssh.timeout", "value": 12.5, "status": "updated"}
     path = app.home / "config.json"
     assert json.loads(path.read_text()) == {"ssh": {"timeout": 12.5}}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert app.config.ssh.timeout == 12.5
     assert (await way.call(config.get, {}))["config"]["ssh"]["timeout"] == 12.5
-    later = await way.call(config.set_, {"key": "logging.level", "value": "DEBUG"})
+    later = await way.call(config.set_value, {"key": "logging.level", "value": "DEBUG"})
     assert later["needs_restart"] == ["logging.level"]
 
 
 @pytest.mark.requirement("config.look")
 async def test_secrets_are_masked_and_in_no_history(way: Way, app: App) -> None:
     secret = "not to be seen by anybody"
-    done = await dispatch(app, config.set_, {"key": "auth.default_password", "value": secret}, OWNER)
+    done = await dispatch(app, config.set_value, {"key": "auth.default_password", "value": secret}, OWNER)
     assert done.value == "***"
     assert app.config.auth.default_password.get_secret_value() == secret
     shown = json.dumps(await way.call(config.get, {}))
@@ -58,7 +58,7 @@ async def test_secrets_are_masked_and_in_no_history(way: Way, app: App) -> None:
 @pytest.mark.requirement("config.set")
 async def test_a_wrong_value_or_key_changes_nothing(way: Way, app: App) -> None:
     app.live.tools = REGISTRY
-    await way.call(config.set_, {"key": "ssh.timeout", "value": 20})
+    await way.call(config.set_value, {"key": "ssh.timeout", "value": 20})
     before = (app.home / "config.json").read_text()
     for key, value, word in (
         ("ssh.timeout", "soon", "ssh.timeout"),
@@ -70,9 +70,12 @@ async def test_a_wrong_value_or_key_changes_nothing(way: Way, app: App) -> None:
         ("security.host_keys", "never", "host_keys"),
     ):
         restricted = way.name == "rest" and not key.startswith("ssh")
-        found = str(await refused(way, config.set_, key=key, value=value))
+        found = str(await refused(way, config.set_value, key=key, value=value))
         assert (key if restricted else word) in found
-    for tool, arguments in ((config.set_, {"key": "ssh.timeot", "value": 1}), (config.get_key, {"key": "ssh.timeot"})):
+    for tool, arguments in (
+        (config.set_value, {"key": "ssh.timeot", "value": 1}),
+        (config.get_key, {"key": "ssh.timeot"}),
+    ):
         fault = await refused(way, tool, **arguments)
         assert fault.status in {None, 404}
         assert "ssh.timeout" in fault.payload["hint"]
@@ -102,11 +105,11 @@ async def test_a_broken_file_keeps_the_old_config(way: Way, app: App) -> None:
 @pytest.mark.requirement("config.set")
 async def test_what_is_read_at_start_counts_as_it_was_until_the_next(way: Way, app: App) -> None:
     for key, value in (("server.port", 9001), ("logging.level", "DEBUG")):
-        assert (await dispatch(app, config.set_, {"key": key, "value": value}, OWNER)).needs_restart
+        assert (await dispatch(app, config.set_value, {"key": key, "value": value}, OWNER)).needs_restart
         assert (await way.call(config.get_key, {"key": key}))["value"] == value
     assert (app.config.server.port, app.config.logging.level) == (8754, "INFO")
     assert (await way.call(config.reload, {}))["changed"] == []
-    await dispatch(app, config.set_, {"key": "security.max_output_kb", "value": 64}, OWNER)
+    await dispatch(app, config.set_value, {"key": "security.max_output_kb", "value": 64}, OWNER)
     assert (app.config.security.max_output_kb, app.config.server.port) == (64, 8754)
 
 
@@ -118,8 +121,8 @@ async def test_an_option_of_the_command_line_is_no_change_of_the_file(tmp_path: 
     async with open_app(tmp_path, optioned) as app, open_way("direct", app) as way:
         reloaded = await way.call(config.reload, {})
         assert reloaded == {"status": "reloaded", "changed": []}
-        assert "needs_restart" not in await way.call(config.set_, {"key": "ssh.timeout", "value": 9})
-        later = await way.call(config.set_, {"key": "server.port", "value": 9001})
+        assert "needs_restart" not in await way.call(config.set_value, {"key": "ssh.timeout", "value": 9})
+        later = await way.call(config.set_value, {"key": "server.port", "value": 9001})
         assert later["needs_restart"] == ["server.port"]
         assert app.config.server.port == 9999
 
@@ -143,11 +146,11 @@ async def test_processes_that_change_keys_at_once_undo_nothing_of_each_other(tmp
 
 @pytest.mark.requirement("config.set")
 async def test_what_was_shown_masked_is_not_written_back(way: Way, app: App) -> None:
-    await dispatch(app, config.set_, {"key": "auth.default_password", "value": "the secret"}, OWNER)
+    await dispatch(app, config.set_value, {"key": "auth.default_password", "value": "the secret"}, OWNER)
     shown = (await way.call(config.get, {}))["config"]["auth"]
     for key, value in (("auth", shown), ("auth.default_password", "***")):
         with pytest.raises(InvalidInput, match="secret"):
-            await dispatch(app, config.set_, {"key": key, "value": value}, OWNER)
+            await dispatch(app, config.set_value, {"key": key, "value": value}, OWNER)
     assert app.config.auth.default_password.get_secret_value() == "the secret"
 
 
@@ -191,11 +194,11 @@ async def test_an_admin_changes_nothing_that_makes_it_the_owner(app: App, key: s
     local = DirectCall(Caller("local", Role.ADMIN))  # anybody, where server.auth_mode is none
     for who in (ADMIN, local):
         with pytest.raises(Refused, match="owner") as refusal:
-            await dispatch(app, config.set_, {"key": key, "value": value}, who)
+            await dispatch(app, config.set_value, {"key": key, "value": value}, who)
         assert "the owner changes it over stdio" in str(refusal.value.hint)
         assert path.read_text() == before
     assert app.config.security.hosts
-    await dispatch(app, config.set_, {"key": key, "value": value}, OWNER)
+    await dispatch(app, config.set_value, {"key": key, "value": value}, OWNER)
     assert path.read_text() != before
 
 
@@ -205,7 +208,7 @@ RULE = {"hosts": ["*"], "read_only": True}
 @pytest.mark.requirement("fault.S9")
 async def test_an_admin_changes_what_is_not_the_owners(app: App) -> None:
     for key, value in (("ssh.timeout", 9), ("sftp.max_file_size_mb", 7), ("sftp", {"max_file_size_mb": 8})):
-        await dispatch(app, config.set_, {"key": key, "value": value}, ADMIN)
+        await dispatch(app, config.set_value, {"key": key, "value": value}, ADMIN)
     assert json.loads((app.home / "config.json").read_text()) == {
         "ssh": {"timeout": 9},
         "sftp": {"max_file_size_mb": 8},
@@ -220,7 +223,7 @@ async def test_a_token_bound_to_hosts_reaches_no_config_whatever_its_role(app: A
     bound = DirectCall(Caller(found.id, found.role, hosts=found.hosts))
     for tool, given in (
         (config.get, {}), (config.get_key, {"key": "ssh"}), (config.reload, {}),
-        (config.set_, {"key": "ssh.timeout", "value": 1}),
+        (config.set_value, {"key": "ssh.timeout", "value": 1}),
     ):  # fmt: skip
         with pytest.raises(Refused, match="needs the role admin"):
             await dispatch(app, tool, given, bound)
@@ -240,10 +243,10 @@ async def test_another_default_host_or_account_gets_no_secret_of_the_previous_on
     path = app.home / "config.json"
     path.write_text(json.dumps({"auth": auth}))
     for same in ((key, auth[key.partition(".")[2]]), ("auth.default_key_path", "/root/key"), ("ssh.timeout", 9)):
-        done = await dispatch(app, config.set_, {"key": same[0], "value": same[1]}, OWNER)
+        done = await dispatch(app, config.set_value, {"key": same[0], "value": same[1]}, OWNER)
         assert done.dropped is None
         assert app.config.auth.default_password.get_secret_value() == "the secret"
-    done = await dispatch(app, config.set_, {"key": key, "value": value}, OWNER)
+    done = await dispatch(app, config.set_value, {"key": key, "value": value}, OWNER)
     assert done.dropped == ["auth.default_password", "auth.default_key_passphrase"]
     assert not any(each in path.read_text() for each in secrets.values())
     assert app.config.auth.default_password.get_secret_value() == ""
@@ -257,15 +260,15 @@ async def test_a_file_that_another_process_changed_is_in_force_from_the_next_cal
     path = app.home / "config.json"
     for number in range(5):  # as fast as a program can write: no change is missed for having the time of the one before
         path.write_text(json.dumps({"ssh": {"timeout": 10 + number}}))
-        await dispatch(app, session.list_, {}, OWNER)
+        await dispatch(app, session.list_sessions, {}, OWNER)
         assert app.config.ssh.timeout == 10 + number
     new = app.home / "new.json"
     new.write_text(json.dumps({"security": {"max_calls_per_minute": 1, "reject_unknown_hosts": True}}))
     new.replace(path)
     other = DirectCall(Caller("busy", Role.ADMIN))
-    await dispatch(app, session.list_, {}, other)
+    await dispatch(app, session.list_sessions, {}, other)
     with pytest.raises(TooMany):
-        await dispatch(app, session.list_, {}, other)
+        await dispatch(app, session.list_sessions, {}, other)
     with pytest.raises(Refused, match="reject_unknown_hosts"):
         await app.hostkeys.accept("h", 22, "ssh-ed25519", "ssh-ed25519 AAAA", "SHA256:x")
 
@@ -276,16 +279,16 @@ async def test_a_file_that_is_broken_or_gone_leaves_the_previous_policy_in_force
 ) -> None:
     path = app.home / "config.json"
     path.write_text(json.dumps({"security": {"hosts": [RULE]}}))
-    await dispatch(app, session.list_, {}, OWNER)
+    await dispatch(app, session.list_sessions, {}, OWNER)
     for text in ("", '{"security": {"hosts": [', '{"security": {"hostes": []}}', None):
         caplog.clear()
         path.unlink() if text is None else path.write_text(text)
         for _ in range(3):
-            await dispatch(app, session.list_, {}, OWNER)
+            await dispatch(app, session.list_sessions, {}, OWNER)
         assert app.config.security.hosts[0].read_only
         assert len([each for each in caplog.messages if "stays in force" in each]) == 1
     path.write_text("{}")
-    await dispatch(app, session.list_, {}, OWNER)
+    await dispatch(app, session.list_sessions, {}, OWNER)
     assert app.config.security.hosts == []
 
 

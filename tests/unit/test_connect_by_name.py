@@ -38,7 +38,7 @@ async def test_a_saved_name_as_host_opens_that_machine_with_what_was_saved(app: 
         await saved(app, host)
         opened = await dispatch(app, session.connect, {"host": "web"}, ALICE)
         assert (opened.host, opened.username, host.passwords) == ("127.0.0.1", "ada", ["pw-ada"])
-        said = await dispatch(app, command.exec_, {"session_id": "web", "command": "echo hi"}, ALICE)
+        said = await dispatch(app, command.run_command, {"session_id": "web", "command": "echo hi"}, ALICE)
         assert said.stdout == "hi\n"
         assert host.logins == 1  # the session has the name, so using it opened no second one
 

@@ -13,7 +13,7 @@ from mcp_ssh.tools import connection, hostkey
 from tests.support.doors import DirectCall, caller
 from tests.support.hostkeys import KEY, LOOPBACK, machine, text
 
-TOOLS: list[AnyTool] = [hostkey.accept, hostkey.list_, hostkey.remove, hostkey.scan]
+TOOLS: list[AnyTool] = [hostkey.accept, hostkey.list_hostkeys, hostkey.remove, hostkey.scan]
 
 
 def given(port: int = 22, **changed: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ async def call(app: App, tool: AnyTool, arguments: dict[str, Any], by: DirectCal
 
 async def test_a_key_is_accepted_listed_and_removed_in_the_documented_shapes(app: App) -> None:
     assert await call(app, hostkey.accept, given(2222)) == {"ok": True}
-    assert await call(app, hostkey.list_, {}) == {
+    assert await call(app, hostkey.list_hostkeys, {}) == {
         "entries": [
             {
                 "host": "web1",
@@ -43,7 +43,7 @@ async def test_a_key_is_accepted_listed_and_removed_in_the_documented_shapes(app
     which = {"host": "web1", "port": 2222, "key_type": "ssh-ed25519"}
     assert await call(app, hostkey.remove, which) == {"ok": True, "changed": True}
     assert await call(app, hostkey.remove, which) == {"ok": True, "changed": False}
-    assert await call(app, hostkey.list_, {}) == {"entries": []}
+    assert await call(app, hostkey.list_hostkeys, {}) == {"entries": []}
 
 
 async def test_a_scan_shows_keys_and_what_they_are(app: App) -> None:
@@ -92,7 +92,7 @@ async def test_a_wrong_field_is_named_and_nothing_is_accepted(app: App, wrong: d
     with pytest.raises(InvalidInput) as caught:
         await call(app, hostkey.accept, given(**wrong))
     assert caught.value.details["errors"][0]["field"] in wrong
-    assert await call(app, hostkey.list_, {}) == {"entries": []}
+    assert await call(app, hostkey.list_hostkeys, {}) == {"entries": []}
 
 
 async def test_accepting_needs_an_operator_and_through_a_door_that_asks_a_persons_consent(app: App) -> None:
@@ -101,7 +101,7 @@ async def test_accepting_needs_an_operator_and_through_a_door_that_asks_a_person
     asking = DirectCall(caller(), confirms=True)
     with pytest.raises(Refused, match="consent"):
         await call(app, hostkey.accept, given(), asking)
-    assert await call(app, hostkey.list_, {}, DirectCall(caller(role=Role.VIEWER))) == {"entries": []}
+    assert await call(app, hostkey.list_hostkeys, {}, DirectCall(caller(role=Role.VIEWER))) == {"entries": []}
     assert await call(app, hostkey.accept, {**given(), "confirm": True}, asking) == {"ok": True}
 
 

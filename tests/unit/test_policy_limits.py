@@ -104,9 +104,9 @@ async def test_every_door_counts(mcp_home: Any, door: str) -> None:
     config = Config.model_validate({"security": {"max_calls_per_minute": 2}})
     async with open_app(mcp_home, config) as app, open_way(door, app) as way:
         for _ in range(2):
-            await way.call(session.list_, {})
+            await way.call(session.list_sessions, {})
         with pytest.raises(Fault) as refusal:
-            await way.call(session.list_, {})
+            await way.call(session.list_sessions, {})
         assert refusal.value.code == "too_many"
         assert refusal.value.status in {None, 429}
         assert refusal.value.payload["details"]["retry_after_s"] > 0
@@ -116,4 +116,4 @@ async def test_every_door_counts(mcp_home: Any, door: str) -> None:
 
 async def test_without_bounds_nothing_is_refused(app: App) -> None:
     for _ in range(200):
-        await dispatch(app, session.list_, {}, DirectCall(caller()))
+        await dispatch(app, session.list_sessions, {}, DirectCall(caller()))

@@ -1,10 +1,10 @@
 """Files of the machine, one room in several modules: what they are and hold, how they travel, how they are moved."""
 
-from mcp_ssh.tools.file.content import Content, Listed, Status, Written, list_, read, stat, write
+from mcp_ssh.tools.file.content import Content, Listed, Status, Written, list_folder, read, stat, write
 from mcp_ssh.tools.file.transfer import download, upload
 from mcp_ssh.tools.file.tree import copy, mkdir, move, remove, rmdir
 
 __all__ = [
-    "Content", "Listed", "Status", "Written", "copy", "download", "list_", "mkdir", "move", "read", "remove", "rmdir",
-    "stat", "upload", "write",
+    "Content", "Listed", "Status", "Written", "copy", "download", "list_folder", "mkdir", "move", "read", "remove",
+    "rmdir", "stat", "upload", "write",
 ]  # fmt: skip

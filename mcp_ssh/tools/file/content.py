@@ -70,8 +70,8 @@ class Listed(Result):
     next_offset: int | None = Field(default=None, description="Offset of the next call, where more entries follow.")
 
 
-@tool(Risk.READ, room="file")
-async def list_(host: Session, params: Listing, call: Call) -> Listed:
+@tool(Risk.READ, room="file", name="list")
+async def list_folder(host: Session, params: Listing, call: Call) -> Listed:
     """List a folder: names, sizes, permissions, owners and times of what is in it.
 
     Links are shown as links; file_stat follows them. A folder with more entries than `limit` is returned in parts, all

@@ -28,8 +28,8 @@ class ShellOpened(Result):
     rows: int = Field(description="Height in lines.")
 
 
-@tool(Risk.CHANGE, room="shell")
-async def open_(host: Session, params: OpenShell, call: Call) -> ShellOpened:
+@tool(Risk.CHANGE, room="shell", name="open")
+async def open_shell(host: Session, params: OpenShell, call: Call) -> ShellOpened:
     """Open an interactive shell on a terminal, for programs that ask questions or draw the screen.
 
     A session can have several, by name; each keeps its folder, variables and running programs between calls. For
@@ -54,8 +54,8 @@ class ShellsTold(Result):
     count: int = Field(description="How many.")
 
 
-@tool(Risk.READ, room="shell")
-async def list_(host: Session, params: OnSession, call: Call) -> ShellsTold:
+@tool(Risk.READ, room="shell", name="list")
+async def list_shells(host: Session, params: OnSession, call: Call) -> ShellsTold:
     """List your interactive shells on a session, and what each waits for."""
     facts = {each.name: await _facts(each) for each in host.shells.of(call.caller.id)}
     return ShellsTold(shells=facts, count=len(facts))

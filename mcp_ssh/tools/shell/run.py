@@ -33,8 +33,8 @@ class ExecutedInShell(Result):
     waiting_input: Waiting | None = Field(default=None, description="What the command waits for.")
 
 
-@tool(Risk.DESTROY, room="shell", open_world=True)
-async def exec_(host: Session, params: ExecInShell, call: Call) -> ExecutedInShell:
+@tool(Risk.DESTROY, room="shell", name="exec", open_world=True)
+async def run_in_shell(host: Session, params: ExecInShell, call: Call) -> ExecutedInShell:
     """Run a command in an interactive shell, with its folder, variables and account, and get output and exit code.
 
     Works in whatever POSIX shell has the prompt, such as one of `sudo -i` or of `ssh` to another machine, and in an

@@ -78,8 +78,8 @@ class Executed(Result):
     encoding: Encoding | None = Field(default=None, description="base64 where it was asked for.")
 
 
-@tool(Risk.DESTROY, room="command", open_world=True)
-async def exec_(host: Session, params: Exec, call: Call) -> Executed:
+@tool(Risk.DESTROY, room="command", name="exec", open_world=True)
+async def run_command(host: Session, params: Exec, call: Call) -> Executed:
     """Run a shell command on the machine and wait for its output and exit code.
 
     A non-zero exit code is a result, not an error. Standard input is closed unless stdin is given, so nothing waits
