@@ -97,7 +97,7 @@ def _told(error: Exception, tool: AnyTool) -> ToolError:
 
 def _taken_confirm(tool: AnyTool, app: App, arguments: dict[str, Any]) -> bool:
     """Whether the caller said `confirm: true`; the word is dispatch's, not the tool's."""
-    if not tool.confirm and tool.name not in app.config.security.confirm_tools:
+    if not tool.confirm and not tool.is_in(app.config.security.confirm_tools):
         return False
     given = arguments.pop("confirm", False)
     if not isinstance(given, bool):

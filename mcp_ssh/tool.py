@@ -1,7 +1,7 @@
 """What a tool is: one declaration, from which every door takes its names, schemas, hints and documentation."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
@@ -122,6 +122,9 @@ R = TypeVar("R", bound=Result)
 class Tool(Generic[W, P, R]):
     """A capability: where it runs, what it takes, what it returns, and what it may do.
 
+    Attributes:
+        aliases: Names that it had before. They can be called and stand in policy, and no list shows them.
+
     Calling the object calls the function, past every gate; doors go through `dispatch` instead.
     """
 
@@ -138,6 +141,11 @@ class Tool(Generic[W, P, R]):
     confirm: bool
     title: str
     description: str
+    aliases: tuple[str, ...] = ()
+
+    def is_in(self, names: Container[str]) -> bool:
+        """Whether a list of names means it, by its name or by one that it had before."""
+        return any(each in names for each in (self.name, *self.aliases))
 
     async def __call__(self, where: W, params: P, call: Call) -> R:
         """Run the tool's function itself."""
@@ -249,6 +257,7 @@ def tool(
     idempotent: bool | None = None,
     open_world: bool = False,
     confirm: bool = False,
+    aliases: tuple[str, ...] = (),
 ) -> Callable[[Callable[[W, P, Call], Awaitable[R]]], Tool[W, P, R]]:
     """Declare the function below as a tool. Its public name is the room's name and its own, such as `file_read`.
 
@@ -260,6 +269,7 @@ def tool(
         idempotent: Calling it twice leaves everything as calling it once does; by default true of what only reads.
         open_world: It can reach beyond the machine it was given (an arbitrary command can).
         confirm: A person has to agree to each call, through the doors that can ask.
+        aliases: Public names that it had before.
     """
 
     def declare(function: Callable[[W, P, Call], Awaitable[R]]) -> Tool[W, P, R]:
@@ -281,6 +291,7 @@ def tool(
             confirm=confirm,
             title=f"{room.capitalize()}: {own.replace('_', ' ')}",
             description=text,
+            aliases=aliases,
         )
 
     return declare
@@ -312,17 +323,20 @@ def stream(
 
 
 class Registry(Mapping[str, AnyTool]):
-    """All tools by name, in the order of the rooms they were given in."""
+    """All tools by name, in the order of the rooms they were given in. A name that a tool had before finds it, too."""
 
     def __init__(self, tools: Iterable[AnyTool]) -> None:
         self._tools: dict[str, AnyTool] = {}
+        self._named: dict[str, AnyTool] = {}
         for each in tools:
-            if each.name in self._tools:
-                raise TypeError(f"two tools are called {each.name}")
             self._tools[each.name] = each
+            for name in (each.name, *each.aliases):
+                if name in self._named:
+                    raise TypeError(f"two tools are called {name}")
+                self._named[name] = each
 
     def __getitem__(self, name: str) -> AnyTool:
-        return self._tools[name]
+        return self._named[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tools)

@@ -84,7 +84,7 @@ class Bound:
         self._lay_out()
 
     def _asks_consent(self) -> bool:
-        return self._route.tool.name in self._app.config.security.confirm_tools
+        return self._route.tool.is_in(self._app.config.security.confirm_tools)
 
     def _lay_out(self) -> None:
         """Work out which arguments this address takes, `confirm` among them where the config asks for it."""

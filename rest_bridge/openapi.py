@@ -49,7 +49,7 @@ def document(families: Iterable[Family], config: Config) -> dict[str, Any]:
         schemas[_error_name(family.dialect)] = family.dialect.schema
         responses |= _error_responses(family.dialect)
         for route in family.routes:
-            fields = route.fields(confirm=route.tool.name in config.security.confirm_tools)
+            fields = route.fields(confirm=route.tool.is_in(config.security.confirm_tools))
             operation = _operation(route, fields, family.dialect)
             paths.setdefault(route.path, {})[route.method.lower()] = operation
             schemas |= _results(route)

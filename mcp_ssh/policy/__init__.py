@@ -106,7 +106,7 @@ def address_matters(caller: Caller, machine: Machine) -> bool:
 
 def needs_confirmation(tool: AnyTool, security: SecurityConfig, *, door_confirms: bool) -> bool:
     """Whether a person has to agree to this call first."""
-    return tool.name in security.confirm_tools or (tool.confirm and door_confirms)
+    return tool.is_in(security.confirm_tools) or (tool.confirm and door_confirms)
 
 
 def expect_tools(security: SecurityConfig, tools: Collection[str]) -> None:

@@ -9,7 +9,7 @@ from mcp_ssh.tool import CONFIRM_SCHEMA, AnyTool
 
 def argument_schema(each: AnyTool, confirm_tools: Sequence[str]) -> dict[str, Any]:
     """The schema of a tool's arguments, `confirm` among them where this server's config asks for it."""
-    if each.name not in confirm_tools:
+    if not each.is_in(confirm_tools):
         return each.input_schema
     properties = {**each.input_schema.get("properties", {}), "confirm": {**CONFIRM_SCHEMA}}
     return {**each.input_schema, "properties": properties}
