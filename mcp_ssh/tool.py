@@ -123,6 +123,7 @@ class Tool(Generic[W, P, R]):
     """A capability: where it runs, what it takes, what it returns, and what it may do.
 
     Attributes:
+        audit: What a call has done, in words for the history, with names of arguments in braces.
         aliases: Names that it had before. They can be called and stand in policy, and no list shows them.
 
     Calling the object calls the function, past every gate; doors go through `dispatch` instead.
@@ -141,6 +142,7 @@ class Tool(Generic[W, P, R]):
     confirm: bool
     title: str
     description: str
+    audit: str | None = None
     aliases: tuple[str, ...] = ()
 
     def is_in(self, names: Container[str]) -> bool:
@@ -257,6 +259,7 @@ def tool(
     idempotent: bool | None = None,
     open_world: bool = False,
     confirm: bool = False,
+    audit: str | None = None,
     aliases: tuple[str, ...] = (),
 ) -> Callable[[Callable[[W, P, Call], Awaitable[R]]], Tool[W, P, R]]:
     """Declare the function below as a tool. Its public name is the room's name and its own, such as `file_read`.
@@ -269,6 +272,7 @@ def tool(
         idempotent: Calling it twice leaves everything as calling it once does; by default true of what only reads.
         open_world: It can reach beyond the machine it was given (an arbitrary command can).
         confirm: A person has to agree to each call, through the doors that can ask.
+        audit: What a call has done, such as `opened port {port}`; the history shows it of calls that ended well.
         aliases: Public names that it had before.
     """
 
@@ -291,6 +295,7 @@ def tool(
             confirm=confirm,
             title=f"{room.capitalize()}: {own.replace('_', ' ')}",
             description=text,
+            audit=audit,
             aliases=aliases,
         )
 

@@ -62,7 +62,7 @@ class ConfigUpdated(ConfigValue):
     )
 
 
-@tool(Risk.CHANGE, room="config", name="set", role=Role.ADMIN, idempotent=True)
+@tool(Risk.CHANGE, room="config", name="set", role=Role.ADMIN, idempotent=True, audit="set the config value {key}")
 async def set_value(app: App, params: ConfigSet, call: Call) -> ConfigUpdated:
     """Change one value of this server's config, in its file and at once where that can be.
 
@@ -107,7 +107,7 @@ class ConfigReloaded(Result):
     needs_restart: list[str] | None = Field(default=None, description="Those that count once the server starts anew.")
 
 
-@tool(Risk.CHANGE, room="config", role=Role.ADMIN, idempotent=True)
+@tool(Risk.CHANGE, room="config", role=Role.ADMIN, idempotent=True, audit="read the config again")
 async def reload(app: App, params: WholeConfig, call: Call) -> ConfigReloaded:
     """Read this server's config file again. A broken file changes nothing, and it is said where it is broken."""
     async with app.live.turn:

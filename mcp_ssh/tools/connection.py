@@ -74,7 +74,7 @@ class Connection(Result):
     last_used_at: str | None = Field(default=None, description="When it was last connected through, UTC.")
 
 
-@tool(Risk.CHANGE, room="connection")
+@tool(Risk.CHANGE, room="connection", audit="saved the connection {name} to {username}@{host}")
 async def add(app: App, params: Add, call: Call) -> Connection:
     """Save a machine under a name, with what it takes to log in.
 
@@ -192,7 +192,7 @@ class Removed(Result):
     name: str = Field(description="The name it had.")
 
 
-@tool(Risk.CHANGE, room="connection")
+@tool(Risk.CHANGE, room="connection", audit="removed the saved connection {connection}")
 async def remove(app: App, params: One, call: Call) -> Removed:
     """Forget a saved connection and its secrets.
 

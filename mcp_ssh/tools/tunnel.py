@@ -43,7 +43,7 @@ class TunnelOpened(Result):
     port: int = Field(description="Port it listens on.")
 
 
-@tool(Risk.CHANGE, room="tunnel")
+@tool(Risk.CHANGE, room="tunnel", audit="opened a tunnel to {remote_host}:{remote_port}")
 async def local(host: Session, params: OpenLocal, call: Call) -> TunnelOpened:
     """Forward a port of this server's machine to a host and port that the remote machine can reach, as `ssh -L` does.
 
@@ -55,7 +55,12 @@ async def local(host: Session, params: OpenLocal, call: Call) -> TunnelOpened:
     )
 
 
-@tool(Risk.CHANGE, room="tunnel", role=Role.ADMIN)
+@tool(
+    Risk.CHANGE,
+    room="tunnel",
+    role=Role.ADMIN,
+    audit="opened a tunnel from port {remote_port} to {local_host}:{local_port}",
+)
 async def remote(host: Session, params: OpenRemote, call: Call) -> TunnelOpened:
     """Forward a port of the remote machine to a host and port that this server's machine can reach, as `ssh -R` does.
 
@@ -135,7 +140,7 @@ class TunnelClosed(Result):
     tunnel_id: str = Field(description="The tunnel that was closed.")
 
 
-@tool(Risk.CHANGE, room="tunnel")
+@tool(Risk.CHANGE, room="tunnel", audit="closed the tunnel {tunnel_id}")
 async def close(host: Session, params: TunnelById, call: Call) -> TunnelClosed:
     """Close one tunnel; connections through it end."""
     closed = await host.tunnels.close(params.tunnel_id)
@@ -147,7 +152,7 @@ class TunnelsClosed(Result):
     count: int = Field(description="How many were closed.")
 
 
-@tool(Risk.CHANGE, room="tunnel", idempotent=True)
+@tool(Risk.CHANGE, room="tunnel", idempotent=True, audit="closed all tunnels")
 async def close_all(host: Session, params: OnSession, call: Call) -> TunnelsClosed:
     """Close every tunnel of a session."""
     return TunnelsClosed(status="closed", count=await host.tunnels.close_all())

@@ -263,3 +263,23 @@ async def test_the_command_lists_filters_and_verifies(tmp_path: Path) -> None:
     bad = await run("history", "verify", "--json", home=tmp_path)
     assert bad.code == 1
     assert json.loads(bad.out)["problems"] == ["row 2 is missing"]
+
+
+@pytest.mark.requirement("history.command")
+async def test_the_command_says_in_words_what_calls_that_ended_well_have_done(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    opened_port = row(1).model_copy(update={"tool": "firewall_allow_port", "arguments": '{"port": 443}'})
+    async with opened(state) as store:
+        await store.history.record(opened_port)
+        await store.history.record(opened_port.model_copy(update={"id": "2", "outcome": "timed_out"}))
+        await store.history.record(opened_port.model_copy(update={"id": "3", "tool": "of_another_version"}))
+    listed = await run("history", "--json", home=tmp_path)
+    told = [(each["tool"], each["outcome"], each["audit"]) for each in json.loads(listed.out)]
+    assert told == [
+        ("of_another_version", "ok", None),
+        ("firewall_allow_port", "timed_out", None),
+        ("firewall_allow_port", "ok", "opened port 443/tcp"),
+    ]
+    table = (await run("history", home=tmp_path)).out
+    assert table.count("opened port 443/tcp") == 1

@@ -78,7 +78,7 @@ class Executed(Result):
     encoding: Encoding | None = Field(default=None, description="base64 where it was asked for.")
 
 
-@tool(Risk.DESTROY, room="command", name="exec", open_world=True)
+@tool(Risk.DESTROY, room="command", name="exec", open_world=True, audit="ran: {command}")
 async def run_command(host: Session, params: Exec, call: Call) -> Executed:
     """Run a shell command on the machine and wait for its output and exit code.
 

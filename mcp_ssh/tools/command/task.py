@@ -57,7 +57,7 @@ class Begun(Result):
     warning: str | None = Field(default=None, description="Set where something may end the task early.")
 
 
-@tool(Risk.DESTROY, room="command", open_world=True)
+@tool(Risk.DESTROY, room="command", open_world=True, audit="started in the background: {command}")
 async def background(host: Session, params: Background, call: Call) -> Begun:
     """Start a command in the background and return at once; it runs on when the session, link or server ends.
 
@@ -298,7 +298,7 @@ class Cancelled(Result):
     exit_code: int | None = Field(default=None, description="Exit code; 128+n where signal n ended it.")
 
 
-@tool(Risk.DESTROY, room="command", idempotent=True)
+@tool(Risk.DESTROY, room="command", idempotent=True, audit="ended the task {task_id}")
 async def task_cancel(host: Session, params: Cancel, call: Call) -> Cancelled:
     """End a background task with every process it started.
 

@@ -31,7 +31,7 @@ class Made(Result):
     permissions: str = Field(description='Its permissions, such as "0755".')
 
 
-@tool(Risk.CHANGE, room="file")
+@tool(Risk.CHANGE, room="file", audit="made the folder {path}")
 async def mkdir(host: Session, params: MakeFolder, call: Call) -> Made:
     """Make a folder on the machine.
 
@@ -56,7 +56,7 @@ class Removed(Result):
     path: str = Field(description="What was removed, with `~` expanded.")
 
 
-@tool(Risk.DESTROY, room="file")
+@tool(Risk.DESTROY, room="file", audit="removed {path}")
 async def remove(host: Session, params: Remove, call: Call) -> Removed:
     """Remove one file or link from the machine.
 
@@ -85,7 +85,7 @@ class FolderRemoved(Removed):
     count: int = Field(description="Files, links and others that were in it, folders not counted.")
 
 
-@tool(Risk.DESTROY, room="file", confirm=True)
+@tool(Risk.DESTROY, room="file", confirm=True, audit="removed the empty folder {path}")
 async def rmdir(host: Session, params: RemoveFolder, call: Call) -> FolderRemoved:
     """Remove a folder and everything in it from the machine.
 
@@ -114,7 +114,7 @@ class Copied(Result):
     count: int = Field(description="Files, links and others that were copied, folders not counted.")
 
 
-@tool(Risk.CHANGE, room="file")
+@tool(Risk.CHANGE, room="file", audit="copied {src} to {dst}")
 async def copy(host: Session, params: Copy, call: Call) -> Copied:
     """Copy a file or a folder on the machine itself.
 
@@ -143,7 +143,7 @@ class MovedTo(Result):
     destination: str = Field(description="What it is called now, with `~` expanded.")
 
 
-@tool(Risk.CHANGE, room="file")
+@tool(Risk.CHANGE, room="file", audit="moved {src} to {dst}")
 async def move(host: Session, params: Move, call: Call) -> MovedTo:
     """Move or rename a file or folder on the machine.
 

@@ -58,7 +58,7 @@ class AddRule(OneRule):
         return self
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True)
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="added a rule to {chain}: {target} {protocol} {port}")
 async def rule_add(host: Session, params: AddRule, call: Call) -> Changed:
     """Add a firewall rule where it takes effect, unless it stands already.
 
@@ -94,7 +94,12 @@ class AddRange(OneRule):
         return self
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True)
+@tool(
+    Risk.CHANGE,
+    room="firewall",
+    idempotent=True,
+    audit="added a rule to {chain}: {target} {protocol} {port_start} to {port_end}",
+)
 async def rule_add_range(host: Session, params: AddRange, call: Call) -> Changed:
     """Add a firewall rule for a range of ports, where it takes effect.
 
@@ -123,7 +128,7 @@ class AllowPort(Port):
     source: Network | None = Field(default=None, description="Only from this address or network.")
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True)
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="opened port {port}/{protocol}")
 async def allow_port(host: Session, params: AllowPort, call: Call) -> Changed:
     """Open a port: its packets are accepted, before any rule that would drop them.
 
@@ -136,7 +141,7 @@ async def allow_port(host: Session, params: AllowPort, call: Call) -> Changed:
     return await add(host, params, families_of(params.ip_version, {"source": params.source}), rule)
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True)
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="closed port {port}/{protocol}")
 async def block_port(host: Session, params: Port, call: Call) -> Changed:
     """Close a port: its packets are dropped, before any rule that would accept them.
 
@@ -155,7 +160,7 @@ class Address(Changing):
     ip_version: IpVersion = Field(default="both", description="An address has its own family.")
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True)
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="allowed {ip}")
 async def allow_ip(host: Session, params: Address, call: Call) -> Changed:
     """Let an address in: all its packets are accepted, before any rule that would drop them.
 
@@ -165,7 +170,7 @@ async def allow_ip(host: Session, params: Address, call: Call) -> Changed:
     return await add(host, params, families_of(params.ip_version, {"ip": params.ip}), rule)
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True)
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="blocked {ip}")
 async def block_ip(host: Session, params: Address, call: Call) -> Changed:
     """Shut an address out: all its packets are dropped, before any rule that would accept them.
 

@@ -23,7 +23,7 @@ class Kept(Result):
     )
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True)
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="saved the firewall rules")
 async def save(host: Session, params: Planned, call: Call) -> Kept:
     """Keep the firewall's running rules, so that they are there after a reboot.
 
@@ -37,7 +37,7 @@ async def save(host: Session, params: Planned, call: Call) -> Kept:
     return await _done(acting, params, Change(firewall, firewall.save(parts), None, {}, 0), firewall.kept_files(parts))
 
 
-@tool(Risk.DESTROY, room="firewall", idempotent=True)
+@tool(Risk.DESTROY, room="firewall", idempotent=True, audit="restored the saved firewall rules")
 async def restore(host: Session, params: Changing, call: Call) -> Kept:
     """Have the firewall's rules as they were last saved, in the place of those that run.
 

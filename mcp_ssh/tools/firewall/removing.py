@@ -29,7 +29,7 @@ class DeleteRule(Changing):
     )
 
 
-@tool(Risk.DESTROY, room="firewall")
+@tool(Risk.DESTROY, room="firewall", audit="removed rule {rule_num} of {chain}")
 async def rule_delete(host: Session, params: DeleteRule, call: Call) -> Changed:
     """Delete a firewall rule by its number; give expected_rule, since numbers shift with every change.
 
@@ -87,7 +87,7 @@ class Flush(Changing):
     ip_version: IpVersion = Field(default="both", description="Which family.")
 
 
-@tool(Risk.DESTROY, room="firewall", idempotent=True)
+@tool(Risk.DESTROY, room="firewall", idempotent=True, audit="removed the firewall rules of {chain}")
 async def flush(host: Session, params: Flush, call: Call) -> Changed:
     """Delete all firewall rules, of one chain or of all; policies stay as they are.
 
@@ -116,7 +116,7 @@ class Policy(Changing):
     ip_version: IpVersion = Field(default="both", description="Which family.")
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True)
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="set the policy of {chain} to {target}")
 async def policy(host: Session, params: Policy, call: Call) -> Changed:
     """Set what becomes of packets that no rule of a chain decides.
 

@@ -161,7 +161,7 @@ class Installed(Result):
     commands: list[str] | None = Field(default=None, description="With dry_run: the commands.")
 
 
-@tool(Risk.CHANGE, room="setup", idempotent=True)
+@tool(Risk.CHANGE, room="setup", idempotent=True, audit="asked for the installation of {packages}")
 async def requirements(host: Session, params: Requirements, call: Call) -> Installed:
     """Install packages with the machine's own package manager: apt-get, dnf, yum, zypper, apk or pacman.
 
@@ -219,7 +219,7 @@ class Changed(Result):
     commands: list[str] | None = Field(default=None, description="With dry_run: the commands.")
 
 
-@tool(Risk.DESTROY, room="setup", idempotent=True)
+@tool(Risk.DESTROY, room="setup", idempotent=True, audit="asked for the removal of {packages}")
 async def remove(host: Session, params: Remove, call: Call) -> Changed:
     """Remove packages with the machine's own package manager; config files stay where it keeps them.
 
@@ -271,7 +271,7 @@ class Update(Changing):
     index_only: bool = Field(default=False, description="Read the repositories anew and change no package.")
 
 
-@tool(Risk.CHANGE, room="setup", idempotent=True)
+@tool(Risk.CHANGE, room="setup", idempotent=True, audit="asked for an update of the packages")
 async def update(host: Session, params: Update, call: Call) -> Changed:
     """Bring packages of the machine to their newest version with its own package manager: all, or the named ones.
 

@@ -28,7 +28,7 @@ class ShellOpened(Result):
     rows: int = Field(description="Height in lines.")
 
 
-@tool(Risk.CHANGE, room="shell", name="open")
+@tool(Risk.CHANGE, room="shell", name="open", audit="opened the shell {shell}")
 async def open_shell(host: Session, params: OpenShell, call: Call) -> ShellOpened:
     """Open an interactive shell on a terminal, for programs that ask questions or draw the screen.
 
@@ -86,7 +86,7 @@ class ShellResized(Result):
     rows: int = Field(description="Height in lines.")
 
 
-@tool(Risk.CHANGE, room="shell", idempotent=True)
+@tool(Risk.CHANGE, room="shell", idempotent=True, audit="resized the shell {shell} to {columns}x{rows}")
 async def resize(host: Session, params: ResizeShell, call: Call) -> ShellResized:
     """Give the terminal of an interactive shell another size; programs in it are told."""
     shell = host.shells.find(call.caller.id, params.shell)
@@ -102,7 +102,7 @@ class ShellClosed(Result):
     survivors: list[int] | None = Field(default=None, description="Process ids that could not be ended.")
 
 
-@tool(Risk.DESTROY, room="shell")
+@tool(Risk.DESTROY, room="shell", audit="closed the shell {shell}")
 async def close(host: Session, params: OnShell, call: Call) -> ShellClosed:
     """Close an interactive shell and end every process started in it, daemons too.
 

@@ -33,7 +33,7 @@ class ExecutedInShell(Result):
     waiting_input: Waiting | None = Field(default=None, description="What the command waits for.")
 
 
-@tool(Risk.DESTROY, room="shell", name="exec", open_world=True)
+@tool(Risk.DESTROY, room="shell", name="exec", open_world=True, audit="typed in the shell {shell}: {command}")
 async def run_in_shell(host: Session, params: ExecInShell, call: Call) -> ExecutedInShell:
     """Run a command in an interactive shell, with its folder, variables and account, and get output and exit code.
 

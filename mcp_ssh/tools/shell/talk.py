@@ -25,7 +25,7 @@ class TextSent(Result):
     offset: int = Field(description="Offset for shell_read of the output that follows.")
 
 
-@tool(Risk.DESTROY, room="shell", open_world=True)
+@tool(Risk.DESTROY, room="shell", open_world=True, audit="typed in the shell {shell}: {command}")
 async def send(host: Session, params: Send, call: Call) -> TextSent:
     """Type text into an interactive shell, then Enter; see what comes of it with shell_read.
 
@@ -49,7 +49,7 @@ class KeySent(Result):
     offset: int = Field(description="Offset for shell_read of the output that follows.")
 
 
-@tool(Risk.DESTROY, room="shell", open_world=True)
+@tool(Risk.DESTROY, room="shell", open_world=True, audit="pressed {key} in the shell {shell}")
 async def key(host: Session, params: PressKey, call: Call) -> KeySent:
     """Press a key in an interactive shell, such as ctrl+c to end a program, tab, or an arrow."""
     shell = await to_type_in(host, call, params.shell)
@@ -159,7 +159,7 @@ class SecretSent(Result):
     offset: int = Field(description="Offset for shell_read of the output that follows.")
 
 
-@tool(Risk.DESTROY, room="shell", open_world=True)
+@tool(Risk.DESTROY, room="shell", open_world=True, audit="typed a secret in the shell {shell}")
 async def secret(host: Session, params: TypeSecret, call: Call) -> SecretSent:
     """Answer a password prompt in an interactive shell with a secret that the user is asked for; you do not see it.
 

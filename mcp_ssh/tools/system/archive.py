@@ -47,7 +47,7 @@ class Archived(Result):
     commands: list[str] | None = Field(default=None, description="With dry_run: what would run.")
 
 
-@tool(Risk.CHANGE, room="system", idempotent=True)
+@tool(Risk.CHANGE, room="system", idempotent=True, audit="packed {source} into {destination}")
 async def archive(host: Session, params: Archive, call: Call) -> Archived:
     """Pack a file or folder of the machine into a tar or zip archive there.
 
@@ -94,7 +94,7 @@ class Extracted(Result):
     commands: list[str] | None = Field(default=None, description="With dry_run: what would run.")
 
 
-@tool(Risk.CHANGE, room="system", idempotent=True)
+@tool(Risk.CHANGE, room="system", idempotent=True, audit="unpacked {archive} into {destination}")
 async def extract(host: Session, params: Extract, call: Call) -> Extracted:
     """Unpack a tar or zip archive of the machine into a folder there, replacing files of the same name.
 

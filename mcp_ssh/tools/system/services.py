@@ -47,7 +47,7 @@ class ServiceTold(Result):
     )
 
 
-@tool(Risk.CHANGE, room="system")
+@tool(Risk.CHANGE, room="system", audit="asked for {action} of the service {service}")
 async def service(host: Session, params: ServiceAction, call: Call) -> ServiceTold:
     """Start, stop, restart, reload, enable or disable a service, or look at its status.
 
@@ -110,7 +110,7 @@ class Killed(Result):
     error: str | None = Field(description="Why it failed, else null.")
 
 
-@tool(Risk.DESTROY, room="system")
+@tool(Risk.DESTROY, room="system", audit="sent {signal} to the process {pid}")
 async def kill(host: Session, params: Kill, call: Call) -> Killed:
     """Send a signal to a process of the machine, such as TERM to end it.
 
