@@ -31,6 +31,9 @@ run: .venv/run  ## start everything on an embedded SSH host
 test: .venv/test  ## run all tests, on real hosts where this machine can have them (20 min; the first time 3 more)
 	$(TESTS)
 
+unit: .venv/test  ## run the tests that need no host and start no program (1 min)
+	$(BIN)/python -m pytest -n $(WORKERS) tests/unit $(PYTEST)
+
 check: lint npm test  ## run everything CI runs (22 min)
 
 conformance: .venv/test npm  ## run the official suite, the inspector and the TypeScript clients (2 min)

@@ -66,3 +66,9 @@ async def way(request: pytest.FixtureRequest, app: App) -> AsyncGenerator[Way]:
     """Each of the three doors to the app."""
     async with open_way(request.param, app) as opened:
         yield opened
+
+
+@pytest.fixture(params=["auto", "legacy", "2026-07-28"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """Each era of the MCP protocol, and whichever of them the two sides agree on."""
+    return request.param

@@ -1,13 +1,8 @@
-"""Fixtures of the tests of the MCP door: the eras of its protocol, and what the toys behind it see."""
+"""A fixture of the tests of MCP: what the toys behind it see."""
 
 import pytest
 
 from tests.support import toys
-
-
-@pytest.fixture(params=["auto", "legacy", "2026-07-28"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return request.param
 
 
 @pytest.fixture
