@@ -410,7 +410,6 @@ class Link:
         self._closed = True
         self.ended()
         with anyio.CancelScope(shield=True):
-            await self.later.close()
             await self.spares.close()
             if self._widening is not None:
                 self._widening.cancel()
@@ -424,5 +423,6 @@ class Link:
             if limit.cancelled_caught:
                 for each in connections:
                     each.abort()
+            await self.later.close()  # a sweep under way ends with its connection
             if self._gone is not None:
                 await self._gone()

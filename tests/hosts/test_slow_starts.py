@@ -1,7 +1,9 @@
 """A deadline that comes before the command has begun on its machine."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.ssh.link import Link
-from mcp_ssh.tools import command
+from mcp_ssh.tools import command, session
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall
 from tests.support.machine import connected, number, outside, processes
@@ -71,21 +73,44 @@ async def test_commands_that_could_not_be_ended_are_ended_when_the_machine_answe
 ) -> None:
     session_id = await connected(app, stalls, "dev", owner)
     link = app.sessions.find(owner.caller, session_id).link
+    marks = await not_ended(app, owner, stalls, session_id)
+    await outside(stalls, f"rm {STALLED}")
+    for mark in marks:
+        await eventually(partial(has_ended, stalls, mark))
+    await eventually(partial(is_free, link))
+
+
+@pytest.mark.requirement("fault.C5")
+async def test_a_closed_session_leaves_no_task_that_would_end_its_commands(
+    app: App, owner: DirectCall, stalls: Host
+) -> None:
+    before = asyncio.all_tasks()
+    session_id = await connected(app, stalls, "dev", owner)
+    link = app.sessions.find(owner.caller, session_id).link
+    marks = await not_ended(app, owner, stalls, session_id)
+    assert len(link.later) == len(marks)
+    await dispatch(app, session.disconnect, {"session_id": session_id}, owner)
+    assert not len(link.later)
+    await eventually(partial(no_more_tasks, before))
+
+
+async def not_ended(app: App, owner: DirectCall, host: Host, session_id: str) -> list[int]:
+    """Numbers of commands that were cancelled, and go on because the machine started no shell that could end them."""
     marks = [number() for _ in range(4)]
     async with anyio.create_task_group() as group:
         for mark in marks:
             given = {"session_id": session_id, "command": text(mark), "timeout": 600, "exact": True}
             group.start_soon(dispatch, app, command.run_command, given, owner)
         for mark in marks:
-            await eventually(partial(has_begun, stalls, mark))
-        await outside(stalls, f"touch {STALLED}")
+            await eventually(partial(has_begun, host, mark))
+        await outside(host, f"touch {STALLED}")
         group.cancel_scope.cancel()
-    assert [mark for mark in marks if await has_ended(stalls, mark)] == []
+    assert [mark for mark in marks if await has_ended(host, mark)] == []
+    return marks
 
-    await outside(stalls, f"rm {STALLED}")
-    for mark in marks:
-        await eventually(partial(has_ended, stalls, mark))
-    await eventually(partial(is_free, link))
+
+async def no_more_tasks(before: set[asyncio.Task[Any]]) -> bool:
+    return asyncio.all_tasks() <= before
 
 
 def text(mark: int) -> str:
