@@ -5,7 +5,7 @@ sshd keeps a channel until its command has ended, so a connection on which comma
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
@@ -36,7 +36,7 @@ class Unended:
         tries: How often it was ended again.
     """
 
-    call: Wire
+    call: Wire = field(repr=False)
     pid: int | None
     began: float
     entered: bool
