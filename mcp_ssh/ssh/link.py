@@ -115,6 +115,7 @@ class Link:
         self._channel_gone = anyio.Event()
         self._cleanups: set[asyncio.Future[Channel]] = set()
         self.spares = Spares(self._spare_channel, self.may_spare)
+        self._asking: asyncio.Future[bool] | None = None
         self._widening: asyncio.Future[None] | None = None
         self._widens_after = -math.inf
         self._closed = False
@@ -152,19 +153,30 @@ class Link:
             await self.close()
 
     async def answers(self) -> bool:
-        """Whether the machine is there, which keepalives find out late. A channel that it refuses is a sign of it."""
+        """Whether the machine is there, which keepalives find out late. A channel that it refuses is a sign of it.
+
+        A machine that does not answer is asked once, however often this is called.
+        """
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._answers())
+        asking = self._asking
+        done, _ = await asyncio.wait([asking], timeout=ANSWER_LIMIT_S)
+        return bool(done) and not asking.cancelled() and asking.result()
+
+    async def _answers(self) -> bool:
         import asyncssh
 
-        with anyio.move_on_after(ANSWER_LIMIT_S):
-            try:
-                channel = await self._on(self._strands[0], ":")
-            except asyncssh.ChannelOpenError:
-                return self.alive
-            except (asyncssh.Error, OSError):
-                return False
+        try:
+            channel = await self._on(self._strands[0], ":")
             await close_channel(channel)
+        except asyncssh.ChannelOpenError:
             return self.alive
-        return False
+        except (asyncssh.Error, OSError):
+            return False
+        else:
+            return self.alive
+        finally:
+            self._asking = None
 
     def may_spare(self) -> bool:
         """Whether a channel may be opened ahead of need: not the last one, and not where there are hardly any."""
@@ -411,9 +423,10 @@ class Link:
         self.ended()
         with anyio.CancelScope(shield=True):
             await self.spares.close()
-            if self._widening is not None:
-                self._widening.cancel()
-                await asyncio.wait([self._widening])
+            for each in (self._asking, self._widening):
+                if each is not None:
+                    each.cancel()
+                    await asyncio.wait([each])
             connections = [each.connection for each in self._strands]
             for each in connections:
                 each.close()
@@ -423,6 +436,6 @@ class Link:
             if limit.cancelled_caught:
                 for each in connections:
                     each.abort()
-            await self.later.close()  # a sweep under way ends with its connection
+            await self.later.close()
             if self._gone is not None:
                 await self._gone()

@@ -204,11 +204,8 @@ class Shell:
             if self._channel is not None:
                 stopped = await self._swept()
                 await close_channel(self._channel)
-                if not stopped.ended and self._call.marked:
-                    unended = Unended(
-                        self._call, self._start_line.pid, self._began, entered=True, channel=self._channel
-                    )
-                    self._link.later.add(unended)
+                if not stopped.ended:
+                    self._link.later.add(Unended(self._call, entered=True, channel=self._channel))
             if self._life is not None:
                 self._life.cancel()
                 await asyncio.wait([self._life])

@@ -97,6 +97,8 @@ class Stopper:
         targets, acting = [each.target for each in endings], endings[0].acting
         with anyio.move_on_after(SWEEP_LIMIT_S / 2), contextlib.suppress(NoRoom):
             return await _sweep_as(self._link, targets, acting)
+        if not self._link.alive:  # nobody is logged in again after a link was closed
+            return [Stopped(ended=None)] * len(endings)
         aside = await self._link.anew()
         try:
             return await _sweep_as(aside, targets, acting)

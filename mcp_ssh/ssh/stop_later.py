@@ -19,29 +19,27 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
-TRIES = 30
-"""How often a call is ended again, over about a quarter of an hour: some processes no sweep can end."""
+LIMIT_S = 900.0
+"""How long a call is ended again for: some processes no sweep can end."""
 
 
 @dataclass(eq=False)
 class Unended:
     """A call whose end nobody saw.
 
+    It is found by its cookie alone: the process id of its shell may be another process's by the time it is ended.
+
     Attributes:
         call: The call.
-        pid: Its shell, where that is known.
-        began: When it began, on anyio's clock.
         entered: Whether it got into the account it acts as.
         channel: Its channel, or the one that is still to open.
-        tries: How often it was ended again.
+        since: When it was first left, on anyio's clock.
     """
 
     call: Wire = field(repr=False)
-    pid: int | None
-    began: float
     entered: bool
     channel: "Channel | asyncio.Future[Channel]"
-    tries: int = 0
+    since: float = field(default_factory=anyio.current_time)
 
     @property
     def opening(self) -> bool:
@@ -61,19 +59,23 @@ class LaterStops:
         self._unended: list[Unended] = []
         self._pause_s = FIRST_PAUSE_S
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._unended)
 
     def add(self, unended: Unended) -> None:
-        """Have a call ended later."""
+        """Have a call ended later, where its link stands and it carries a cookie to find it by."""
+        if self._closed or not self._link.alive or not unended.call.marked:
+            return
         self._unended.append(unended)
         self._pause_s = FIRST_PAUSE_S
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
-        """Stop trying: the link ends."""
+        """Stop trying: the link ends. A sweep under way is waited for; it ends within `SWEEP_LIMIT_S`."""
+        self._closed = True
         self._unended.clear()
         if self._task is not None:
             self._task.cancel()
@@ -84,33 +86,42 @@ class LaterStops:
             while self._unended and self._link.alive:
                 await anyio.sleep(self._pause_s)
                 self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
-                # A silent machine would have every try last for its whole time, and the calls' own stops wait for that.
-                if await self._link.answers():
-                    await self._end_all()
+                self._drop_old()
+                # A silent machine would have every sweep last for its whole time.
+                if self._unended and await self._link.answers():
+                    await self._end_some()
         finally:
+            self._unended.clear()
             self._task = None
 
-    async def _end_all(self) -> None:
-        async with anyio.create_task_group() as group:
-            for each in [each for each in self._unended if not each.opening]:
-                group.start_soon(self._end, each)
+    def _drop_old(self) -> None:
+        oldest = anyio.current_time() - LIMIT_S
+        self._unended = [each for each in self._unended if each.since > oldest]
 
-    async def _end(self, unended: Unended) -> None:
+    async def _end_some(self) -> None:
+        """End one after the other, so that the calls' own sweeps have room, and as long as the machine can tell."""
+        for each in [each for each in self._unended if not each.opening]:
+            if not await self._can_tell(each):
+                # The next round begins with another one.
+                self._unended = [*(other for other in self._unended if other is not each), each]
+                return
+
+    async def _can_tell(self, unended: Unended) -> bool:
+        """End a call's processes; whether the machine said what became of them."""
         channel = unended.channel
         if isinstance(channel, asyncio.Future):
             if channel.cancelled() or channel.exception() is not None:  # refused: it never ran
                 self._forget(unended)
-                return
+                return True
             channel = unended.channel = channel.result()
         gone = channel.gone
-        unended.tries += 1
-        elapsed_s = anyio.current_time() - unended.began
-        stopped = await self._link.stop(unended.call, unended.pid, elapsed_s, entered=unended.entered)
+        stopped = await self._link.stop(unended.call, None, 0, entered=unended.entered)
         # Its shell may still begin on a channel that stands: that nothing was found then proves nothing.
-        if (gone and stopped.ended) or unended.tries == TRIES:
+        if gone and stopped.ended:
             self._forget(unended)
         elif not gone:
             await close_channel(channel)
+        return stopped.ended is not None
 
     def _forget(self, unended: Unended) -> None:
         with contextlib.suppress(ValueError):

@@ -86,13 +86,13 @@ class Started:
             self.channel = self._opening.result()
         self._opening = None
 
-    def leave(self, link: Link, began: float) -> None:
+    def leave(self, link: Link) -> None:
         """Have its processes ended as soon as they can be, where nobody saw their end."""
         channel = self._opening or self.channel
         if self._opening is not None:
             link.close_when_open(self._opening)
-        if channel is not None and self.call.marked:
-            link.later.add(Unended(self.call, self.pid, began, self.entry.began, channel))
+        if channel is not None:
+            link.later.add(Unended(self.call, self.entry.began, channel))
 
     @property
     def never_ran(self) -> bool:
@@ -142,7 +142,7 @@ async def on_channel(
         if started.channel is not None:
             await close_channel(started.channel)
         if not started.stopped.ended:
-            started.leave(link, began)
+            started.leave(link)
 
 
 async def _end(

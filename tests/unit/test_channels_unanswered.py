@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator, Callable
 
 import anyio
@@ -9,7 +10,12 @@ import asyncssh
 import pytest
 
 from mcp_ssh.errors import ConnectFailed, Unsupported
+from mcp_ssh.ssh import link as link_module
+from mcp_ssh.ssh import stop_later
 from mcp_ssh.ssh.link import MOST_UNANSWERED, UNANSWERED_LIMIT, Link
+from mcp_ssh.ssh.stop import close_channel
+from mcp_ssh.ssh.stop_later import Unended
+from mcp_ssh.ssh.wire import wire
 
 pytestmark = pytest.mark.anyio
 
@@ -112,3 +118,50 @@ async def test_a_machine_that_answers_no_request_for_a_channel_is_given_up() -> 
         with anyio.fail_after(5):
             await link.connection.wait_closed()
         assert not link.alive
+
+
+async def test_a_machine_that_is_silent_is_asked_once_whether_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "ANSWER_LIMIT_S", 0.05)
+    async with linked(_SilentHost()) as link:
+        for _ in range(3):
+            assert not await link.answers()
+        assert link._strands[0].held == 1
+        await link.close()
+        assert link._asking is None
+
+
+@pytest.mark.requirement("fault.C5")
+async def test_what_is_ended_later_is_found_by_its_cookie_and_not_by_a_process_id(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By then the id of its shell may be another process's."""
+    monkeypatch.setattr(stop_later, "FIRST_PAUSE_S", 0.01)
+    async with linked(host := _Host(repr, 0)) as link:
+        call = wire("sleep 1", shell=link.shell)
+        channel = await link.open("true")
+        await close_channel(channel)
+        link.later.add(Unended(call, entered=True, channel=channel))
+        half = len(call.cookie) // 2
+        with anyio.fail_after(10):
+            while not (swept := [each for each in host.began if call.cookie[:half] in each]):
+                await anyio.sleep(0.01)
+        assert re.search(rf"{call.cookie[half:]}'? '?0'? '?0'?$", swept[0])
+        assert len(link.later) == 1  # this host says nothing, so it is tried again
+        await link.close()
+        assert len(link.later) == 0
+        assert link.later._task is None
+        link.later.add(Unended(call, entered=True, channel=channel))
+        assert len(link.later) == 0
+
+
+@pytest.mark.requirement("fault.C5")
+async def test_what_cannot_be_ended_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop_later, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(stop_later, "LIMIT_S", 0.2)
+    async with linked(_Host(repr, 0)) as link:
+        channel = await link.open("true")
+        link.later.add(Unended(wire("sleep 1", shell=link.shell), entered=True, channel=channel))
+        with anyio.fail_after(20):
+            while len(link.later):
+                await anyio.sleep(0.01)
+        await link.close()
