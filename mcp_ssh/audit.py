@@ -1,51 +1,53 @@
-"""What a recorded call has done, in words: the audit text of its tool, filled in with its arguments."""
+"""What a call has done, in words for the history: its tool's text, the arguments, and what the result says of it."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+from mcp_ssh.params import Params, Planned, Result
 from mcp_ssh.printable import printable
+from mcp_ssh.store.redaction import redact
 from mcp_ssh.tool import AnyTool
 
 VALUE_CHARS = 80
 """How much of one argument is shown."""
 
 
-def audit_text(tool: AnyTool, arguments: str) -> str | None:
-    """Say what a call that ended well has done; None where its tool only looks, or its arguments were cut.
+def audit_text(tool: AnyTool, params: Params, result: Result) -> str | None:
+    """Say what a call has done; None where its tool changes nothing.
 
     Args:
-        tool: The tool.
-        arguments: Its arguments as the history keeps them: JSON text, secrets hidden.
+        tool: The tool, whose text names arguments in braces.
+        params: The arguments, as they were understood.
+        result: What came out. Where it says that nothing was changed, or that it failed, so does the text.
     """
     if tool.audit is None:
         return None
-    try:
-        given: object = json.loads(arguments)
-    except ValueError:
-        return None
-    if not isinstance(given, dict):
-        return None
-    values = cast("Mapping[str, Any]", given)
-    told = tool.audit.format_map(_Values(tool, values))
-    return f"dry run, nothing was changed: {told}" if values.get("dry_run") is True else told
+    return f"{_prefix(params, result)}{tool.audit.format_map(_Values(params))}"
+
+
+def _prefix(params: Params, result: Result) -> str:
+    said: Mapping[str, Any] = vars(result)
+    if isinstance(params, Planned) and params.dry_run:
+        return "dry run, nothing was changed: "
+    if said.get("rolled_back") is True:
+        return "taken back: "
+    if said.get("success") is False or said.get("status") == "failed":
+        return "failed: "
+    return "nothing to change: " if said.get("changed") is False else ""
 
 
 class _Values(dict[str, str]):
-    """Text for each argument: what was given, else the default."""
+    """Text for each argument that is asked for."""
 
-    def __init__(self, tool: AnyTool, given: Mapping[str, Any]) -> None:
-        self._fields = tool.params.model_fields
-        super().__init__({name: _short(value) for name, value in given.items()})
+    def __init__(self, params: Params) -> None:
+        super().__init__()
+        self._params = params
 
     def __missing__(self, name: str) -> str:
-        field = self._fields[name]
-        return "?" if field.is_required() else _short(field.default)
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "any"
-    parts = cast("list[Any]", value) if isinstance(value, list) else [value]
-    text = printable(", ".join(map(str, parts)))
-    return text if len(text) <= VALUE_CHARS else f"{text[: VALUE_CHARS - 1]}…"
+        value = redact({name: getattr(self._params, name)})[name]
+        if value is None:
+            return "any"
+        parts = cast("list[Any]", value) if isinstance(value, list) else [value]
+        # Columns of the history's table are kept apart by two blanks.
+        text = printable(" ".join(", ".join(map(str, parts)).split()))
+        return text if len(text) <= VALUE_CHARS else f"{text[: VALUE_CHARS - 1]}…"

@@ -13,6 +13,7 @@ import anyio
 from pydantic import SecretStr, ValidationError
 
 from mcp_ssh.app import App
+from mcp_ssh.audit import audit_text
 from mcp_ssh.errors import (
     Internal,
     InvalidInput,
@@ -46,7 +47,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
         ToolError: Any of the tree; anything else that goes wrong becomes `Internal`, logged with its reference.
     """
     began = time.monotonic()
-    outcome, target = "cancelled", None
+    outcome, target, done = "cancelled", None, None
     try:
         await app.live.refresh()
         with app.calls.running(), app.limits.admitted(call.caller.id):
@@ -63,7 +64,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
                 if needs_confirmation(tool, app.config.security, door_confirms=call.confirms) and not confirmed:
                     await consent(tool, params.model_dump(mode="json", exclude_none=True), call)
                 result = await _run(tool, place, params, call)
-        outcome = "ok"
+        outcome, done = "ok", audit_text(tool, params, result)
     except Asked:
         outcome = "asked"
         raise
@@ -83,6 +84,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
             target=target,
             arguments=arguments_text(raw, tool.params),
             outcome=outcome,
+            detail=done,
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )
         await app.store.history.record(row)

@@ -69,7 +69,7 @@ async def _list(store: "Store", parsed: argparse.Namespace, since: datetime | No
         parsed.limit, caller=parsed.caller, tool=parsed.tool, since=since, until=until, before=parsed.before
     )
     if parsed.json:
-        print_json([{"number": number, **row.model_dump(), "audit": _done(row)} for number, row in found])
+        print_json([{"number": number, **row.model_dump()} for number, row in found])
     elif found:
         columns = ["when", "caller", "door", "tool", "machine", "outcome", "ms", "done", "arguments"]
         print_table(columns, [_shown(row) for _, row in found])
@@ -82,18 +82,9 @@ async def _list(store: "Store", parsed: argparse.Namespace, since: datetime | No
 def _shown(row: "HistoryRow") -> list[str]:
     short = row.arguments if len(row.arguments) <= 80 else f"{row.arguments[:79]}…"
     took = f"{row.duration_ms:g}"
-    done = _done(row) or "-"
+    done = row.detail or "-"
     cells = [row.at, row.caller, row.door, row.tool, row.target or "-", row.outcome, took, done, short]
     return [visible(each) for each in cells]
-
-
-def _done(row: "HistoryRow") -> str | None:
-    """What a call has done, in words; None where it ended with an error, or changed nothing."""
-    from mcp_ssh.audit import audit_text
-    from mcp_ssh.tools import REGISTRY
-
-    tool = REGISTRY.get(row.tool)
-    return audit_text(tool, row.arguments) if tool is not None and row.outcome == "ok" else None
 
 
 def _told(verdict: "Verdict", *, as_json: bool) -> int:

@@ -55,7 +55,9 @@ class HistoryRow(BaseModel):
     )
     outcome: str = Field(description="`ok`, the error's code, or `cancelled`.")
     duration_ms: float = Field(ge=0, description="Milliseconds from the call's arrival to its result.")
-    detail: str | None = Field(default=None, description="What else matters, such as whether a command was stopped.")
+    detail: str | None = Field(
+        default=None, description="What the call has done, in words; unset where it failed or changes nothing."
+    )
 
 
 @dataclass(frozen=True)

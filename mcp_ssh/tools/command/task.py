@@ -298,7 +298,7 @@ class Cancelled(Result):
     exit_code: int | None = Field(default=None, description="Exit code; 128+n where signal n ended it.")
 
 
-@tool(Risk.DESTROY, room="command", idempotent=True, audit="ended the task {task_id}")
+@tool(Risk.DESTROY, room="command", idempotent=True, audit="asked to end the task {task_id}")
 async def task_cancel(host: Session, params: Cancel, call: Call) -> Cancelled:
     """End a background task with every process it started.
 

@@ -31,7 +31,7 @@ class Made(Result):
     permissions: str = Field(description='Its permissions, such as "0755".')
 
 
-@tool(Risk.CHANGE, room="file", audit="made the folder {path}")
+@tool(Risk.CHANGE, room="file", audit="made sure of the folder {path}")
 async def mkdir(host: Session, params: MakeFolder, call: Call) -> Made:
     """Make a folder on the machine.
 
@@ -85,7 +85,7 @@ class FolderRemoved(Removed):
     count: int = Field(description="Files, links and others that were in it, folders not counted.")
 
 
-@tool(Risk.DESTROY, room="file", confirm=True, audit="removed the empty folder {path}")
+@tool(Risk.DESTROY, room="file", confirm=True, audit="removed the folder {path} with all in it")
 async def rmdir(host: Session, params: RemoveFolder, call: Call) -> FolderRemoved:
     """Remove a folder and everything in it from the machine.
 

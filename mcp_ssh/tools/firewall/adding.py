@@ -128,7 +128,7 @@ class AllowPort(Port):
     source: Network | None = Field(default=None, description="Only from this address or network.")
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="opened port {port}/{protocol}")
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="opened port {port}/{protocol} for {source}")
 async def allow_port(host: Session, params: AllowPort, call: Call) -> Changed:
     """Open a port: its packets are accepted, before any rule that would drop them.
 
@@ -141,7 +141,7 @@ async def allow_port(host: Session, params: AllowPort, call: Call) -> Changed:
     return await add(host, params, families_of(params.ip_version, {"source": params.source}), rule)
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="closed port {port}/{protocol}")
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="blocked port {port}/{protocol}")
 async def block_port(host: Session, params: Port, call: Call) -> Changed:
     """Close a port: its packets are dropped, before any rule that would accept them.
 

@@ -72,6 +72,8 @@ async def opened(
     Raises:
         Refused: What may run on the machine is a list, which a shell cannot be held to.
     """
-    host.rules.expect_tool("shell_open")
+    from mcp_ssh.tools.shell.life import open_shell  # which imports this module
+
+    host.rules.expect_tool(open_shell)
     wired = interactive(shell=host.account.shell, cwd=cwd, env=host.environment)
     return await host.shells.open(call.caller.id, name, wired, terminal, anew=anew)

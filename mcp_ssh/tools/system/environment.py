@@ -56,7 +56,7 @@ class EnvChanged(Result):
     commands: list[str] | None = Field(default=None, description="With dry_run: what would be done.")
 
 
-@tool(Risk.CHANGE, room="system", idempotent=True, audit="set the variable {name}")
+@tool(Risk.CHANGE, room="system", idempotent=True, audit="changed the variable {name}")
 async def env_set(host: Session, params: EnvSet, call: Call) -> EnvChanged:
     """Set an environment variable for the commands of this session, and with persist for later logins, too.
 

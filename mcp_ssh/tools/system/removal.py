@@ -30,7 +30,9 @@ class RmrfDone(Result):
     paths: list[str] | None = Field(default=None, description="With dry_run: what would be removed, up to 256 KiB.")
 
 
-@tool(Risk.DESTROY, room="system", confirm=True, idempotent=True, audit="removed {path} with all in it")
+@tool(
+    Risk.DESTROY, room="system", confirm=True, idempotent=True, audit="asked for the removal of {path} with all in it"
+)
 async def rmrf(host: Session, params: Rmrf, call: Call) -> RmrfDone:
     """Remove a file, link or folder with everything in it, as `rm -rf` does. What is not there is no error.
 
