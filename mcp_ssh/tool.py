@@ -123,7 +123,7 @@ class Tool(Generic[W, P, R]):
     """A capability: where it runs, what it takes, what it returns, and what it may do.
 
     Attributes:
-        audit: What a call has done, in words for the history, with names of arguments in braces.
+        audit: What a call has done, in words for the history, with names of arguments in braces (`mcp_ssh/audit.py`).
         aliases: Names that it had before. They can be called and stand in policy, and no list shows them.
 
     Calling the object calls the function, past every gate; doors go through `dispatch` instead.
@@ -272,13 +272,13 @@ def tool(
         idempotent: Calling it twice leaves everything as calling it once does; by default true of what only reads.
         open_world: It can reach beyond the machine it was given (an arbitrary command can).
         confirm: A person has to agree to each call, through the doors that can ask.
-        audit: What a call has done, such as `opened port {port}`; the history shows it of calls that ended well.
+        audit: What a call has done, such as `opened port {port}`. Where a result cannot tell, it says what was asked.
         aliases: Public names that it had before.
     """
 
     def declare(function: Callable[[W, P, Call], Awaitable[R]]) -> Tool[W, P, R]:
         where, params, result, text = _declared(function)
-        own = name or function.__name__.rstrip("_")
+        own = name or function.__name__
         if not issubclass(result, Result):
             raise TypeError(f"{function.__module__}.{function.__name__}: a tool returns one Result model")
         return Tool(

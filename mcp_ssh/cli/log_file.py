@@ -47,6 +47,8 @@ class PrivateFile(logging.handlers.RotatingFileHandler):
         if self.stream is not None and not self._is_current(self.stream):
             self.stream.close()
             self.stream = self._open()
+        if self.stream is not None:
+            self.stream.seek(0, os.SEEK_END)  # since 3.13 Python counts only what this process wrote
         return bool(super().shouldRollover(record))
 
     def _is_current(self, stream: TextIOWrapper) -> bool:

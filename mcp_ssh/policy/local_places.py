@@ -1,7 +1,9 @@
 """Which files of the server's own machine a caller may read and write."""
 
+import errno
 import hashlib
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,13 +68,14 @@ def local_place(caller: Caller, path: str, folders: LocalFolders) -> LocalPlace:
     Raises:
         InvalidInput: More than `MOST_DEEP` folders would lie in each other.
         Refused: The path leads out of the caller's folders.
+        RuntimeError: Links lead in a circle, or there is no such account as in `~account`.
     """
     if caller.owner:
-        return LocalPlace(Path(path).expanduser().resolve())
+        return LocalPlace(_resolved(Path(path).expanduser()))
     private_folder(folders.state / TRANSFERS, inner=True)
     private_folder(folders.own(caller), inner=True)
     own, state = folders.own(caller).resolve(), folders.state.resolve()
-    place = (own / path).resolve()
+    place = _resolved(own / path)
     if place.is_relative_to(own):
         if len(place.relative_to(own).parts) > MOST_DEEP:
             raise InvalidInput(
@@ -88,3 +91,15 @@ def local_place(caller: Caller, path: str, folders: LocalFolders) -> LocalPlace:
             " sftp.local_folders",
         )
     return LocalPlace(place)
+
+
+def _resolved(path: Path) -> Path:
+    """Resolve all links of a path. Since 3.13 Python leaves links that lead in a circle as they are."""
+    place = path.resolve()
+    try:
+        circles = stat.S_ISLNK(place.lstat().st_mode)
+    except OSError as error:
+        circles = error.errno == errno.ELOOP
+    if circles:
+        raise RuntimeError("links lead in a circle")
+    return place

@@ -54,7 +54,7 @@ class Rules:
         if line is not None:
             self._expect_line(line, argument(params, Meaning.FOLDER), argument(params, Meaning.ENVIRONMENT))
         if line is None or not tool.open_world:  # what schedules a line does more than run it
-            self.expect_tool(tool.name, *tool.aliases)
+            self.expect_tool(tool)
 
     def expect_program(self, argv: tuple[str, ...]) -> None:
         """Let a program of our own run, or say why not.
@@ -67,17 +67,16 @@ class Rules:
         if self.denied and (pattern := denied_program(argv, self.denied)) is not None:
             raise _denied(argv[0], pattern)
 
-    def expect_tool(self, name: str, *aliases: str) -> None:
+    def expect_tool(self, tool: AnyTool) -> None:
         """Let a tool go on that takes no command line, or opens the way to any, or say why not.
 
         Raises:
             Refused: It is not on a list of what may run here, or is denied.
         """
-        names = {name, *aliases}
-        if any(names.isdisjoint(each) for each in self.allow_lists):
-            raise Refused(f"{name} is not on the list of what may run on this machine", hint=_HINT)
-        if not names.isdisjoint(self.denied):
-            raise _denied(name, name)
+        if not all(tool.is_in(each) for each in self.allow_lists):
+            raise Refused(f"{tool.name} is not on the list of what may run on this machine", hint=_HINT)
+        if tool.is_in(self.denied):
+            raise _denied(tool.name, tool.name)
 
     def _expect_line(self, line: str, cwd: str | None, env: Mapping[str, str] | None) -> None:
         if self.allow_lists and env:

@@ -39,10 +39,14 @@ WEB = r"""
 rm -rf /srv/www/example; mkdir -p /srv/www/example
 if command -v perl; then
     program='$s = IO::Socket::INET->new(LocalPort => 80, Listen => 5, ReuseAddr => 1) or die;
-        while ($c = $s->accept) { <$c>; print $c "HTTP/1.0 200 OK\r\n\r\nhi"; close $c }'
+        while ($c = $s->accept) { while (<$c>) { last if /^\r?\n$/ } print $c "HTTP/1.0 200 OK\r\n\r\nhi"; close $c }'
     perl -MIO::Socket::INET -e "$program" </dev/null >/dev/null 2>&1 &
 else
-    (while :; do printf "HTTP/1.0 200 OK\r\n\r\nhi" | nc -l -p 80; done) </dev/null >/dev/null 2>&1 &
+    echo '#!/bin/sh
+        while read -r line && [ ${#line} -gt 1 ]; do :; done
+        printf "HTTP/1.0 200 OK\r\n\r\nhi"' >/srv/answer
+    chmod 755 /srv/answer
+    (while :; do nc -l -p 80 -e /srv/answer; done) </dev/null >/dev/null 2>&1 &
 fi
 echo $! >/tmp/web
 for each in $(seq 50); do grep -q ":0050 0*:0000 0A" /proc/net/tcp /proc/net/tcp6 && break; sleep 0.2; done

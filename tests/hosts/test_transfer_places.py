@@ -77,7 +77,8 @@ async def test_nothing_outside_is_read_or_written(on: OnOwn, mcp_home: Path, tmp
         error = await refused("refused", 403, upload)
         assert str(tmp_path) not in str(error.payload)
         await refused("refused", 403, on.call(file.download, remote_path=f"{FOLDER}/f", local_path=path))
-    await refused("invalid_input", 400, on.call(file.upload, remote_path=f"{FOLDER}/stolen", local_path="loop"))
+    for path in ("loop", "loop/x"):
+        await refused("invalid_input", 400, on.call(file.upload, remote_path=f"{FOLDER}/stolen", local_path=path))
     assert secret.read_text() == "secret"
     assert await on.outside("ls -A") == "f\n"
 
