@@ -71,10 +71,10 @@ async def test_an_install_goes_on_and_says_what_was_passed_over(app: App, deb: H
     await outside(deb, PASSED_OVER["deb"])
     try:
         told = await way.call(setup.requirements, {**on, "packages": ["hello-fleet"]})
-        assert (told["status"], told["installed"]) == ("completed", ["hello-fleet"])
+        assert (told["status"], told["installed"]) == ("completed", ["hello-fleet"]), told
         assert any("127.0.0.1:1" in line for line in told["unread"])
         updated = await way.call(setup.update, {**on, "packages": ["hello-fleet"]})
-        assert updated["status"] == "partial"
+        assert updated["status"] == "partial", updated
         # With a list that apt does not read, that nothing is named does not mean that there is nothing.
         await outside(deb, "echo 'deb nonsense' >/etc/apt/sources.list.d/zz.list")
         for tool, arguments in ((setup.upgradable, {}), (setup.search, {"query": "hello"})):

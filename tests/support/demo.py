@@ -1,4 +1,4 @@
-"""The demo host as tests reach it: by a login, with its key trusted, or past everything of ours."""
+"""The demo host as tests reach it: by a login, with its key trusted, or past our code."""
 
 import contextlib
 import json

@@ -28,7 +28,7 @@ def text(key: asyncssh.SSHKey) -> str:
 
 
 class Open(asyncssh.SSHServer):
-    """Whoever comes is let in."""
+    """Everybody is let in."""
 
     def begin_auth(self, _username: str) -> bool:
         return False

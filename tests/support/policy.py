@@ -26,7 +26,7 @@ async def ruled(home: Path, **security: Any) -> AsyncGenerator[App]:
 
 
 async def inside(host: Host, script: str) -> str:
-    """What the machine's console says: quicker than a login, and past everything of ours."""
+    """What the machine's console says: quicker than a login, and past our code."""
     said = await anyio.to_thread.run_sync(lambda: host.console(["sh", "-c", script]))
     assert said.returncode == 0, said.stderr
     return said.stdout
