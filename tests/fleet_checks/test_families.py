@@ -3,6 +3,7 @@
 import pytest
 
 from tests.fleet.hosts import Host
+from tests.support.packages import CLEAN
 
 MANAGERS = {  # host: how to read the repository, install, and whether a failing script is told by the exit code
     "deb": ("apt-get -qq update", "apt-get -qq --yes install", True),
@@ -17,6 +18,15 @@ SERVICES = {"alpine": "rc-service pinger {0}", "sysv": "service pinger {0}"}
 
 def test_the_package_manager_installs_what_a_package_needs_and_says_what_failed(every: Host) -> None:
     refresh, install, told = MANAGERS[every.name]
+    try:
+        _install(every, refresh, install, told=told)
+    finally:
+        every.ssh(CLEAN[every.name])
+    # A package that is broken would fail whatever is done later.
+    assert every.ssh("broken-fleet").returncode == 127
+
+
+def _install(every: Host, refresh: str, install: str, *, told: bool) -> None:
     ready = every.ssh(f"{refresh} && {install} app-fleet && app-fleet && libfleet")
     assert ready.returncode == 0, ready.stderr
     assert ready.stdout.splitlines()[-2:] == ["app-fleet 1.0", "libfleet 1.0"]

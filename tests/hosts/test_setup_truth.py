@@ -9,7 +9,7 @@ from mcp_ssh.tools import setup
 from tests.fleet.hosts import Host
 from tests.support.doors import Direct, Fault
 from tests.support.machine import opened
-from tests.support.packages import outside
+from tests.support.packages import APT_CLEAN, outside
 
 _DNF = "printf '[zz]\\nname=zz\\nbaseurl=file:///no/such\\ngpgcheck=0\\n%s' >/etc/yum.repos.d/zz.repo"
 BAD = {
@@ -68,7 +68,7 @@ async def test_an_index_that_could_not_be_read_is_not_completed(app: App, family
 async def test_an_install_goes_on_and_says_what_was_passed_over(app: App, deb: Host) -> None:
     way = Direct(app)
     on = await opened(way, app, deb, "root")
-    await outside(deb, PASSED_OVER["deb"])
+    await outside(deb, f"{APT_CLEAN}; {PASSED_OVER['deb']}")
     try:
         told = await way.call(setup.requirements, {**on, "packages": ["hello-fleet"]})
         assert (told["status"], told["installed"]) == ("completed", ["hello-fleet"]), told
@@ -82,7 +82,7 @@ async def test_an_install_goes_on_and_says_what_was_passed_over(app: App, deb: H
                 await way.call(tool, {**on, **arguments})
             assert "could not be read" in failed.value.payload["details"]["said"]
     finally:
-        await outside(deb, f"{GOOD['deb']}; dpkg --purge hello-fleet; apt-get update")
+        await outside(deb, f"{GOOD['deb']}; {APT_CLEAN}; apt-get update")
 
 
 # $1: the architecture. A package of one file, and a repository that holds it.
