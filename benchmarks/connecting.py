@@ -8,9 +8,9 @@ from benchmarks.measure import Step, Turns, in_turns
 from benchmarks.report import Row, ratio_row
 from benchmarks.scene import CONFIG, USER, Api, Scene
 from mcp_ssh.app import App
-from mcp_ssh.ssh.dial import Dialer
-from mcp_ssh.ssh.login import Logins
-from mcp_ssh.ssh.wanted import Connect
+from mcp_ssh.sessions.login_planner import Logins
+from mcp_ssh.sessions.target import Connect
+from mcp_ssh.ssh.dial.dialer import Dialer
 from tests.support.doors import caller
 
 

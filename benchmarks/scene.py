@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, SecurityConfig, SshConfig
+from mcp_ssh.config.models import Config, SecurityConfig, SshConfig
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import session
 from tests.fleet.hosts import Host

@@ -12,23 +12,23 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from mcp_ssh import config as configuration
-from mcp_ssh.config import Config
-from mcp_ssh.config_edit import differences, needs_restart, running
+from mcp_ssh.blobs.blobs import Blobs
+from mcp_ssh.config import models as configuration
+from mcp_ssh.config.edit import differences, needs_restart, running
+from mcp_ssh.config.models import Config
 from mcp_ssh.errors import InvalidInput, ShuttingDown
 from mcp_ssh.policy import CallLimits, Rate, expect_tools
-from mcp_ssh.ssh.asking import Asking
-from mcp_ssh.ssh.calls import Calls
-from mcp_ssh.ssh.connect import open_session
-from mcp_ssh.ssh.hostkeys import HostKeys
-from mcp_ssh.ssh.kill import Stopped, combine
-from mcp_ssh.ssh.links import Links
-from mcp_ssh.ssh.login import Resolver, aliases
-from mcp_ssh.ssh.pool import Sessions
-from mcp_ssh.ssh.session import Session
-from mcp_ssh.ssh.wanted import Connect
+from mcp_ssh.sessions.elicitation import Asking
+from mcp_ssh.sessions.login_planner import Resolver, aliases
+from mcp_ssh.sessions.open import open_session
+from mcp_ssh.sessions.registry import Sessions
+from mcp_ssh.sessions.session import Session
+from mcp_ssh.sessions.target import Connect
+from mcp_ssh.ssh.connection.sharing import Links
+from mcp_ssh.ssh.hostkeys.store import HostKeys
+from mcp_ssh.ssh.running_calls import Calls
+from mcp_ssh.ssh.wire.kill import Stopped, combine
 from mcp_ssh.store import Kept, Store
-from mcp_ssh.store.blobs import Blobs
 from mcp_ssh.tool import Call, Caller
 
 log = logging.getLogger(__name__)

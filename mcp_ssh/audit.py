@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+from mcp_ssh.messages.printable import printable
 from mcp_ssh.params import Params, Planned, Result
-from mcp_ssh.printable import printable
 from mcp_ssh.store.redaction import redact
 from mcp_ssh.tool import AnyTool
 

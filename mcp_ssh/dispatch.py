@@ -24,16 +24,16 @@ from mcp_ssh.errors import (
     ToolError,
 )
 from mcp_ssh.meanings import Meaning, argument
+from mcp_ssh.messages.validation import explain, told
 from mcp_ssh.params import Become, Becoming, OnSession, Params, Result
 from mcp_ssh.policy import allow, needs_confirmation
-from mcp_ssh.ssh.calls import recorded
-from mcp_ssh.ssh.kill import combine
-from mcp_ssh.ssh.machines import expect_host, expect_target
-from mcp_ssh.ssh.session import Session
-from mcp_ssh.ssh.wanted import Connect
+from mcp_ssh.sessions.host_lookup import expect_host, expect_target
+from mcp_ssh.sessions.session import Session
+from mcp_ssh.sessions.target import Connect
+from mcp_ssh.ssh.running_calls import recorded
+from mcp_ssh.ssh.wire.kill import combine
 from mcp_ssh.store.history import HistoryRow, arguments_text, redact
 from mcp_ssh.tool import AnyTool, Asked, Call, Door, Question, Risk, model_fields
-from mcp_ssh.validation import explain, told
 
 log = logging.getLogger(__name__)
 

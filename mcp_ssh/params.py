@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.hosts import canonical_host
+from mcp_ssh.host_patterns import canonical_host
 from mcp_ssh.meanings import Meaning
 
 

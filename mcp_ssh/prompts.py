@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_ssh.errors import InvalidInput, NotFound
-from mcp_ssh.suggestions import suggest
+from mcp_ssh.messages.suggestions import suggest
 
 VALUE_LIMIT = 2000
 """The most characters of one argument."""

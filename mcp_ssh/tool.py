@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_type_hint
 
 from pydantic import BaseModel
 
-from mcp_ssh.hosts import Machine, admits
+from mcp_ssh.host_patterns import Machine, admits
 from mcp_ssh.params import Event, Params, Result
 
 

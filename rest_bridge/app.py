@@ -16,19 +16,19 @@ from starlette.routing import Route as HttpRoute
 from mcp_ssh import __version__
 from mcp_ssh.app import App
 from mcp_ssh.errors import NotFound
-from mcp_ssh.surface import Surface, suggest_tools
 from mcp_ssh.tool import Registry, Risk
-from rest_bridge.answers import Answer, refusal
-from rest_bridge.auth import identify_for
-from rest_bridge.binding import Endpoint, body_limit
-from rest_bridge.browsers import ActingGets
-from rest_bridge.dialects import WrongMethod
-from rest_bridge.gate import Gate, Names, OpenRequests
-from rest_bridge.guide import guide, llms, prompts_page
-from rest_bridge.mcp_endpoints import McpEndpoints
-from rest_bridge.openapi import document
-from rest_bridge.pages import page_routes, text_routes
-from rest_bridge.routes import Family, Route
+from mcp_ssh.toolsets import Surface, suggest_tools
+from rest_bridge.api.endpoint import Endpoint, body_limit
+from rest_bridge.api.route import Family, Route
+from rest_bridge.docs.guide import guide, llms, prompts_page
+from rest_bridge.docs.openapi import document
+from rest_bridge.docs.pages import page_routes, text_routes
+from rest_bridge.errors import WrongMethod
+from rest_bridge.http.auth import identify_for
+from rest_bridge.http.browsers import ActingGets
+from rest_bridge.http.mcp import McpEndpoints
+from rest_bridge.http.middleware import Gate, Names, OpenRequests
+from rest_bridge.responses import Answer, refusal
 
 
 def build(

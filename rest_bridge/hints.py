@@ -3,7 +3,7 @@
 from functools import cache, partial
 
 from mcp_ssh.errors import HostKeyUnconfirmed, ToolError
-from mcp_ssh.hints import Wording, render
+from mcp_ssh.messages.hints import Wording, render
 
 
 def rest_hint(error: ToolError) -> str | None:
@@ -17,9 +17,9 @@ def rest_hint(error: ToolError) -> str | None:
 
 @cache
 def _addresses() -> dict[str, str]:
-    from mcp_ssh.surface import TOOLS
     from mcp_ssh.tools import REGISTRY
-    from rest_bridge.routes.tables import FAMILIES
+    from mcp_ssh.toolsets import TOOLS
+    from rest_bridge.families.registry import FAMILIES
 
     only_mcp = {name: f"{name} over MCP" for name in (*REGISTRY, *TOOLS)}
     routes = [route for family in FAMILIES for route in family.routes]

@@ -24,16 +24,17 @@ from mcp import Client
 from pydantic import BaseModel
 
 from benchmarks import report
-from mcp_ssh import config, surface
+from mcp_ssh import toolsets as surface
 from mcp_ssh.app import open_app
-from mcp_ssh.cli.tools import cell, markdown, risk
-from mcp_ssh.server import build_server
-from mcp_ssh.surface import Surface, toolsets
+from mcp_ssh.cli.commands.tools import cell, markdown, risk
+from mcp_ssh.config import models as config
+from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
-from rest_bridge.guide import prompts_page
-from rest_bridge.openapi import document
-from rest_bridge.routes.tables import FAMILIES
+from mcp_ssh.toolsets import Surface, toolsets
+from rest_bridge.docs.guide import prompts_page
+from rest_bridge.docs.openapi import document
+from rest_bridge.families.registry import FAMILIES
 from tests.support import matrix
 
 SNAPSHOTS = "tests/contract/toolsnaps"

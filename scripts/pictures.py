@@ -23,8 +23,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from mcp_ssh.commandline import quote
-from mcp_ssh.ssh.demo_host import DemoHost, demo_host
+from mcp_ssh.shell_command import quote
+from mcp_ssh.ssh.demo.host import DemoHost, demo_host
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = 112

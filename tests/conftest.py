@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 
 pytest.register_assert_rewrite("tests.support")  # a kit that fails shows its values, as a test does
 

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from typing import cast
 
 from mcp_ssh import __version__
-from mcp_ssh.cli import (
+from mcp_ssh.cli.commands import (
     call,
-    check,
     client_config,
     completion,
     demo,
-    download,
     exec_,
     guide,
     history,
@@ -25,12 +23,13 @@ from mcp_ssh.cli import (
     stdio,
     tokens,
     tools,
-    upload,
 )
+from mcp_ssh.cli.commands.check import command as check
+from mcp_ssh.cli.commands.transfer import download, upload
 from mcp_ssh.cli.hints import cli_hint
 from mcp_ssh.cli.terminal import Failure, Parser, say, say_failure, usage, with_said
 from mcp_ssh.errors import ToolError
-from mcp_ssh.suggestions import suggest
+from mcp_ssh.messages.suggestions import suggest
 
 COMMANDS = {
     "stdio": stdio,

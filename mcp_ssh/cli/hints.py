@@ -2,7 +2,7 @@
 
 import re
 
-from mcp_ssh.hints import Wording, render
+from mcp_ssh.messages.hints import Wording, render
 
 COMMANDS = {
     "command_exec": "mcp-ssh exec",
@@ -53,8 +53,8 @@ def cli_hint(hint: str | None, command: str | None = None) -> str | None:
 
 
 def _command(name: str, argument: str | None, value: str | None) -> str | None:
-    from mcp_ssh.surface import TOOLS
     from mcp_ssh.tools import REGISTRY
+    from mcp_ssh.toolsets import TOOLS
 
     if (name, argument) in WHOLE:
         return WHOLE[name, str(argument)]

@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from mcp_ssh.printable import json_text, printable, printable_lines
+from mcp_ssh.messages.printable import json_text, printable, printable_lines
 
 if TYPE_CHECKING:
     from rich import console

@@ -3,9 +3,9 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from mcp_ssh.config import AuthConfig, SecurityConfig
+from mcp_ssh.config.models import AuthConfig, SecurityConfig
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.hosts import (
+from mcp_ssh.host_patterns import (
     Machine,
     admits,
     is_link_local,
@@ -14,10 +14,10 @@ from mcp_ssh.hosts import (
     literal_names,
     names_outright,
 )
+from mcp_ssh.messages.suggestions import suggest
 from mcp_ssh.policy.limits import CallLimits, Rate
 from mcp_ssh.policy.local_places import LocalFolders, LocalPlace, local_place
 from mcp_ssh.policy.rules import Rules, rules_for
-from mcp_ssh.suggestions import suggest
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 
 __all__ = [

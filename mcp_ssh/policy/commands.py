@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from mcp_ssh.commandline import words as words_of
+from mcp_ssh.shell_command import words as words_of
 
 _SPECIAL = frozenset(";&|<>()$`\\*?[]{}!#~^")
 """What a shell may read as something else than itself: with one of these, also in quotes, a line is not plain."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.store.files import private_folder
+from mcp_ssh.private_files import private_folder
 from mcp_ssh.tool import Caller
 
 TRANSFERS = "transfers"

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mcp_ssh.config import SecurityConfig
+from mcp_ssh.config.models import SecurityConfig
 from mcp_ssh.errors import Refused
-from mcp_ssh.hosts import Machine, restricts
+from mcp_ssh.host_patterns import Machine, restricts
 from mcp_ssh.meanings import Meaning, argument
 from mcp_ssh.params import Becoming, Params
 from mcp_ssh.policy.commands import MAX_LINE, allows, denied_by, denied_program

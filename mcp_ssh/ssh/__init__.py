@@ -1,1 +1,1 @@
-"""The wire: connections, host keys, channels, commands. The only folder that speaks SSH."""
+"""The SSH client: connections, host keys, channels, commands, terminals."""

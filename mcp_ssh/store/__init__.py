@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from mcp_ssh.store.blobs import Blob, Blobs, BlobWriter
-from mcp_ssh.store.chain import Chain, Verdict
+from mcp_ssh.blobs.blobs import Blob, Blobs, BlobWriter
 from mcp_ssh.store.connections import Account, Connections, SavedConnection
-from mcp_ssh.store.database import Database
 from mcp_ssh.store.history import History, HistoryRow, Kept, arguments_text, redact
+from mcp_ssh.store.history_chain import Chain, Verdict
 from mcp_ssh.store.redaction import hide_unknown
-from mcp_ssh.store.secrets import Seal
+from mcp_ssh.store.sealing import Seal
+from mcp_ssh.store.sqlite.database import Database
 from mcp_ssh.store.tasks import TaskRow, Tasks
 from mcp_ssh.store.tokens import TokenInfo, Tokens
 

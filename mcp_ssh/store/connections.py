@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
-from mcp_ssh.store.database import NAME, Database, Statement, iso, utc_now
-from mcp_ssh.store.secrets import Seal
+from mcp_ssh.store.sealing import Seal
+from mcp_ssh.store.sqlite.database import NAME, Database, Statement, iso, utc_now
 from mcp_ssh.tool import OWNER_ID, Caller, Role
 
 SecretName = Literal["password", "key_content", "key_passphrase"]

@@ -11,9 +11,9 @@ import aiosqlite
 import anyio
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from mcp_ssh.store.chain import COVERED, Chain, Verdict
-from mcp_ssh.store.database import Database, Statement, iso, utc_now
+from mcp_ssh.store.history_chain import COVERED, Chain, Verdict
 from mcp_ssh.store.redaction import MAX_ARGUMENTS_BYTES, arguments_text, cut_text, redact
+from mcp_ssh.store.sqlite.database import Database, Statement, iso, utc_now
 
 __all__ = ["History", "HistoryRow", "Kept", "Verdict", "arguments_text", "redact"]
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
-from mcp_ssh.store.database import Database, iso, utc_now
+from mcp_ssh.store.sqlite.database import Database, iso, utc_now
 
 FORGET_AFTER = timedelta(days=400)
 """How long a task is remembered after its start: longer than its machine may keep it once it has ended."""

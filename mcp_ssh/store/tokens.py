@@ -13,8 +13,8 @@ import aiosqlite
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
-from mcp_ssh.hosts import check_patterns
-from mcp_ssh.store.database import Database, Statement, iso, utc_now
+from mcp_ssh.host_patterns import check_patterns
+from mcp_ssh.store.sqlite.database import Database, Statement, iso, utc_now
 from mcp_ssh.tool import Role
 
 PRESET_ID = "env"

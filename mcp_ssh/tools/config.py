@@ -8,8 +8,8 @@ import anyio.to_thread
 from pydantic import Field
 
 from mcp_ssh.app import App
-from mcp_ssh.config import Config, load
-from mcp_ssh.config_edit import Edit, differences, restricted, set_key, shown, value_of
+from mcp_ssh.config.edit import Edit, differences, restricted, set_key, shown, value_of
+from mcp_ssh.config.models import Config, load
 from mcp_ssh.errors import Refused
 from mcp_ssh.params import Params, Result, ShellText
 from mcp_ssh.tool import Call, Caller, Risk, Role, tool

@@ -6,11 +6,11 @@ from pydantic import Field, SecretStr, field_validator
 
 from mcp_ssh.app import App
 from mcp_ssh.errors import Conflict, InvalidInput, Refused
-from mcp_ssh.hosts import Machine
+from mcp_ssh.host_patterns import Machine
 from mcp_ssh.params import HostName, LocalPath, LoginName, Params, Result, Secret, ShellText
 from mcp_ssh.policy import may_use_identities
-from mcp_ssh.ssh import keys
-from mcp_ssh.ssh.login import is_owners_alias
+from mcp_ssh.sessions.login_planner import is_owners_alias
+from mcp_ssh.ssh.auth import private_keys as keys
 from mcp_ssh.store.connections import MAX_NAME_CHARS, Account, SavedConnection, SecretName
 from mcp_ssh.tool import Call, Risk, tool
 

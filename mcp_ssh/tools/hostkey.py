@@ -9,13 +9,13 @@ from pydantic import Field
 
 from mcp_ssh.app import App
 from mcp_ssh.errors import NotFound
-from mcp_ssh.hosts import canonical_host
+from mcp_ssh.host_patterns import canonical_host
 from mcp_ssh.meanings import Meaning
 from mcp_ssh.params import Params, Result, ShellText
-from mcp_ssh.ssh.known_hosts import KnownHost
-from mcp_ssh.ssh.login import Logins
-from mcp_ssh.ssh.machines import find_machine
-from mcp_ssh.ssh.ssh_config import settings
+from mcp_ssh.sessions.host_lookup import find_machine
+from mcp_ssh.sessions.login_planner import Logins
+from mcp_ssh.ssh.hostkeys.known_hosts import KnownHost
+from mcp_ssh.ssh.openssh_config.resolve import settings
 from mcp_ssh.tool import Call, Risk, tool
 
 # Plain `str`: the pattern of a type with validators of its own does not reach the schema.

@@ -9,7 +9,7 @@ from pydantic import Field
 from mcp_ssh.app import App
 from mcp_ssh.errors import AuthFailed, ConnectFailed, HostKeyUnconfirmed, TimedOut
 from mcp_ssh.params import Params, Result, ShellText
-from mcp_ssh.ssh.wanted import Connect
+from mcp_ssh.sessions.target import Connect
 from mcp_ssh.tool import Call, Caller, Risk, tool
 
 

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mcp_ssh.errors import Refused
-from mcp_ssh.hosts import binds_loopback
+from mcp_ssh.host_patterns import binds_loopback
 from mcp_ssh.params import Host, OnSession, Result, ShellText, TargetHost
-from mcp_ssh.ssh.session import Session
-from mcp_ssh.ssh.tunnel_state import State
-from mcp_ssh.ssh.tunnels import Tunnel
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Caller, Risk, Role, tool
+from mcp_ssh.tunnels.forward import Tunnel
+from mcp_ssh.tunnels.state import State
 
 Listen = Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")]
 Target = Annotated[int, Field(ge=1, le=65535, description="Port to lead to.")]

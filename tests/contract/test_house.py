@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mcp_ssh.cli import COMMANDS
-from mcp_ssh.config import Config, example
+from mcp_ssh.config.models import Config, example
 from mcp_ssh.tool import Risk
 from mcp_ssh.tools import REGISTRY
 
@@ -34,9 +34,9 @@ def test_no_file_has_more_than_500_lines() -> None:
     assert long == {}
 
 
-def test_only_commandline_quotes() -> None:
+def test_only_shell_command_quotes() -> None:
     quoting = [path.name for path in tracked("mcp_ssh/*.py", "rest_bridge/*.py") if "shlex" in path.read_text("utf-8")]
-    assert quoting == ["commandline.py"]
+    assert quoting == ["shell_command.py"]
 
 
 def test_no_sql_numbers_its_placeholders() -> None:
@@ -93,7 +93,9 @@ def test_the_readme_explains_every_config_key() -> None:
 
 def test_every_config_key_is_obeyed_by_code() -> None:
     code = "".join(
-        path.read_text("utf-8") for path in tracked("mcp_ssh/*.py", "rest_bridge/*.py") if path.name != "config.py"
+        path.read_text("utf-8")
+        for path in tracked("mcp_ssh/*.py", "rest_bridge/*.py")
+        if path != ROOT / "mcp_ssh/config/models.py"
     )
     keys = [name for area in Config.model_fields.values() for name in area.annotation.model_fields]  # pyright: ignore
     assert [key for key in keys if f".{key}" not in code] == []

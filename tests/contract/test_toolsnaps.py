@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mcp_ssh.surface import TOOLS
 from mcp_ssh.tools import REGISTRY
+from mcp_ssh.toolsets import TOOLS
 from scripts.generate import SNAPSHOTS, generated
 
 ROOT = Path(__file__).parents[2]

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mcp_ssh.app import App
-from mcp_ssh.commandline import command, quote, script
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import NotFound
-from mcp_ssh.ssh.wire import StartLine, waiting, wire
+from mcp_ssh.shell_command import command, quote, script
+from mcp_ssh.ssh.wire.command import StartLine, waiting, wire
 from mcp_ssh.tools import command as commands
 from mcp_ssh.tools import file
 from tests.fleet.hosts import Host

@@ -9,11 +9,11 @@ from typing import Any, get_args
 import anyio.to_thread
 import pytest
 
-from mcp_ssh import commandline
+from mcp_ssh import shell_command as commandline
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ToolError
-from mcp_ssh.ssh import wire
+from mcp_ssh.ssh.wire import command as wire
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import REGISTRY, system
 from tests.fleet.hosts import Host

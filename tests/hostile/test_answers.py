@@ -8,17 +8,17 @@ import anyio
 import pytest
 
 from mcp_ssh.app import open_app
-from mcp_ssh.commandline import command
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.errors import RemoteFailed, TimedOut
-from mcp_ssh.probes import vitals
-from mcp_ssh.probes.lines import LINE_LIMIT, ROW_LIMIT
-from mcp_ssh.probes.processes import TEXT_BYTES, parse_processes
-from mcp_ssh.probes.screen import Screen
-from mcp_ssh.ssh.demo_host import demo_host
-from mcp_ssh.ssh.reading import BUDGET_BYTES, AnswerBudget, answer_budget, ask, parsed
-from mcp_ssh.ssh.session import ANSWER_LIMIT
-from mcp_ssh.ssh.wanted import Connect
+from mcp_ssh.linux.lines import LINE_LIMIT, ROW_LIMIT
+from mcp_ssh.linux.system import facts as vitals
+from mcp_ssh.linux.system.processes import TEXT_BYTES, parse_processes
+from mcp_ssh.sessions.query import BUDGET_BYTES, AnswerBudget, answer_budget, ask, parsed
+from mcp_ssh.sessions.session import ANSWER_LIMIT
+from mcp_ssh.sessions.target import Connect
+from mcp_ssh.shell_command import command
+from mcp_ssh.ssh.demo.host import demo_host
+from mcp_ssh.ssh.pty.screen import Screen
 from tests.support.bystander import bystander
 from tests.support.doors import DirectCall, caller
 from tests.support.files_host import ShellHost, host, shell

@@ -2,10 +2,10 @@
 
 import pytest
 
-from mcp_ssh.backends.filter_rules import Family, FilterRule
-from mcp_ssh.backends.nft_rules import LIMIT
-from mcp_ssh.backends.other_rule_sets import RuleSet, explain_overruling, find_other_rule_sets
-from mcp_ssh.ssh.reading import parsed
+from mcp_ssh.linux.firewall.model import Family, FilterRule
+from mcp_ssh.linux.firewall.nft_rules import LIMIT
+from mcp_ssh.linux.firewall.other_rule_sets import RuleSet, explain_overruling, find_other_rule_sets
+from mcp_ssh.sessions.query import parsed
 from tests.support.bystander import bystander
 
 OPEN = FilterRule("ipv4", "INPUT", 0, "", target="ACCEPT", protocol="tcp", ports="9999")

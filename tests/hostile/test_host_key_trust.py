@@ -8,10 +8,11 @@ import asyncssh
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, InvalidInput, Refused, TooLarge, ToolError, TooMany
-from mcp_ssh.ssh import hostkey_rights, known_hosts
+from mcp_ssh.ssh.hostkeys import known_hosts
+from mcp_ssh.ssh.hostkeys import rights as hostkey_rights
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import hostkey, session
 from tests.support.doors import DirectCall

@@ -9,13 +9,13 @@ import asyncssh
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, HostRule, SecurityConfig
+from mcp_ssh.config.models import Config, HostRule, SecurityConfig
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Refused, ToolError
-from mcp_ssh.hosts import Machine, admits, canonical_host
+from mcp_ssh.host_patterns import Machine, admits, canonical_host
 from mcp_ssh.policy.rules import rules_for
-from mcp_ssh.ssh import machines
-from mcp_ssh.ssh.machines import expect_target
+from mcp_ssh.sessions import host_lookup as machines
+from mcp_ssh.sessions.host_lookup import expect_target
 from mcp_ssh.tool import AnyTool, Caller, Role
 from mcp_ssh.tools import connection, hostkey, session, tunnel
 from mcp_ssh.tools.tunnel import OpenLocal
@@ -230,7 +230,7 @@ async def test_what_is_neither_a_name_nor_an_address_is_refused_by_field(app: Ap
 
 @pytest.mark.parametrize("listens", ["0.0.0.0", "::", "0", "0x0", "*", "10.0.0.1", "::ffff:0.0.0.0"])
 def test_an_address_for_all_interfaces_does_not_count_as_loopback_for_a_listener(listens: str) -> None:
-    from mcp_ssh.hosts import binds_loopback
+    from mcp_ssh.host_patterns import binds_loopback
 
     assert not binds_loopback(listens)
     assert binds_loopback("127.0.0.1")

@@ -8,7 +8,7 @@ import anyio
 import httpx2
 import pytest
 
-from rest_bridge import gate
+from rest_bridge.http import middleware as gate
 from tests.support.cli_kit import running
 from tests.support.rest_kit import Served, serving
 

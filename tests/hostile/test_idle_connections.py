@@ -16,11 +16,12 @@ import anyio
 import httpx2
 import pytest
 
-from mcp_ssh.cli import start
+from mcp_ssh.cli import event_loop as start
 from mcp_ssh.tools import REGISTRY
-from rest_bridge import connections, gate, protocol
-from rest_bridge.connections import Connections, peer_of
-from rest_bridge.routes.tables import FAMILIES
+from rest_bridge.families.registry import FAMILIES
+from rest_bridge.http import connections, protocol
+from rest_bridge.http import middleware as gate
+from rest_bridge.http.connections import Connections, peer_of
 from tests.support import cli_kit, rest_kit
 from tests.support.rest_kit import Served, certificate, rest_server, serving
 
@@ -93,7 +94,7 @@ async def test_1200_idle_connections_refuse_nobody(tmp_path: Path, said: bytes) 
 UNBOUNDED = """
 import sys
 from mcp_ssh.cli import main
-from rest_bridge.connections import Connections
+from rest_bridge.http.connections import Connections
 Connections.admit = lambda self, connection: True
 sys.exit(main())
 """

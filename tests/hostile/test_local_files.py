@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.ssh import keys
+from mcp_ssh.ssh.auth import private_keys as keys
 from tests.support.bystander import bystander
 from tests.support.servers import serve, stdio
 

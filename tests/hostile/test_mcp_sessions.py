@@ -8,8 +8,8 @@ import httpx2
 import pytest
 
 from mcp_ssh.tool import Role
-from rest_bridge import mcp_endpoints
-from rest_bridge.mcp_sessions import McpSessions
+from rest_bridge.http import mcp as mcp_endpoints
+from rest_bridge.http.mcp_sessions import McpSessions
 from tests.support import rest_kit
 from tests.support.rest_kit import Served, serving
 

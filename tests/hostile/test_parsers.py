@@ -15,37 +15,36 @@ from typing import Any
 
 import pytest
 
-from mcp_ssh import commandline
-from mcp_ssh.backends import detect, firewalld_rules, iptables, iptables_kept, nft_rules, placement, services
-from mcp_ssh.backends.filter_rules import FilterRule, Table
-from mcp_ssh.backends.firewalld import Firewalld
-from mcp_ssh.backends.iptables import Iptables
-from mcp_ssh.backends.packages import MANAGERS
-from mcp_ssh.backends.packages.manager import PackageManager, Said, inventory_of_lines, inventory_of_rpms, reason
+from mcp_ssh import shell_command as commandline
 from mcp_ssh.errors import ToolError
-from mcp_ssh.probes import (
-    addresses,
-    archives,
-    cron,
-    environment,
-    file_transfer,
-    file_tree,
-    file_write,
-    files,
-    lines,
-    processes,
-    searching,
-    tasks,
-    terminal,
-    vitals,
-)
-from mcp_ssh.probes.answers import Answer, Asked, failure
-from mcp_ssh.probes.following import Followed
-from mcp_ssh.probes.parts import PartsAsked
-from mcp_ssh.probes.screen import Screen
-from mcp_ssh.ssh import answers as login_answers
-from mcp_ssh.ssh import become, connect, key_cost
-from mcp_ssh.tools.setup import running
+from mcp_ssh.linux import lines
+from mcp_ssh.linux.files import archives
+from mcp_ssh.linux.files import search as searching
+from mcp_ssh.linux.files import stat as files
+from mcp_ssh.linux.files import transfer as file_transfer
+from mcp_ssh.linux.files import tree as file_tree
+from mcp_ssh.linux.files import write as file_write
+from mcp_ssh.linux.files.follow import Followed
+from mcp_ssh.linux.firewall import firewalld_rules, iptables, nft_rules, placement
+from mcp_ssh.linux.firewall import iptables_persistence as iptables_kept
+from mcp_ssh.linux.firewall.firewalld import Firewalld
+from mcp_ssh.linux.firewall.iptables import Iptables
+from mcp_ssh.linux.firewall.model import FilterRule, Table
+from mcp_ssh.linux.framing import Answer, Asked, failure
+from mcp_ssh.linux.packages import MANAGERS
+from mcp_ssh.linux.packages.base import PackageManager, Said, inventory_of_lines, inventory_of_rpms, reason
+from mcp_ssh.linux.parts import PartsAsked
+from mcp_ssh.linux.system import addresses, cron, environment, processes, services
+from mcp_ssh.linux.system import facts as vitals
+from mcp_ssh.linux.system import platform as detect
+from mcp_ssh.linux.tasks import requests as tasks
+from mcp_ssh.sessions import open as connect
+from mcp_ssh.ssh.auth import key_cost
+from mcp_ssh.ssh.auth import responder as login_answers
+from mcp_ssh.ssh.pty import terminal
+from mcp_ssh.ssh.pty.screen import Screen
+from mcp_ssh.ssh.wire import become
+from mcp_ssh.tools.setup import runner as running
 
 ROOT = Path(__file__).parents[2] / "mcp_ssh"
 SMALL, LARGE = 4 * 1024, 16 * 1024
@@ -148,121 +147,124 @@ def _cost(data: bytes) -> None:
 
 
 CASES: dict[str, Run] = {
-    "commandline:words": commandline.words,
-    "commandline:unquoted": commandline.unquoted,
-    "commandline:_PIECE": commandline.words,
-    "commandline:_ESCAPED": lambda text: commandline.words(f'"{text}"'),
-    "backends.detect:parse": lambda text: detect.parse(f"m {text}\nm end ok\n".encode(), "m"),
-    "backends.firewalld:Firewalld.table": _firewall_parts(Firewalld()),
-    "backends.firewalld_rules:parse": lambda text: firewalld_rules.parse(
+    "shell_command:words": commandline.words,
+    "shell_command:unquoted": commandline.unquoted,
+    "shell_command:_PIECE": commandline.words,
+    "shell_command:_ESCAPED": lambda text: commandline.words(f'"{text}"'),
+    "linux.system.platform:parse": lambda text: detect.parse(f"m {text}\nm end ok\n".encode(), "m"),
+    "linux.firewall.firewalld:Firewalld.table": _firewall_parts(Firewalld()),
+    "linux.firewall.firewalld_rules:parse": lambda text: firewalld_rules.parse(
         "ipv4", f"a\na (active)\n{text}\n=\n{text}", text
     ),
-    "backends.firewalld_rules:_PORTS": lambda text: firewalld_rules.parse(
+    "linux.firewall.firewalld_rules:_PORTS": lambda text: firewalld_rules.parse(
         "ipv4", f"a\na (active)\n\trule port port={text}", ""
     ),
-    "backends.firewalld_rules:_HEAD": lambda text: firewalld_rules.priority_of(FilterRule("ipv4", "INPUT", 1, text)),
-    "backends.iptables:parse": lambda text: iptables.parse("ipv4", text),
-    "backends.iptables:Iptables.table": _firewall_parts(Iptables()),
-    "backends.iptables:_WORD": lambda text: iptables.parse("ipv4", text),
-    "backends.iptables:_ESCAPED": lambda text: iptables.parse("ipv4", f'-A a "{text}"'),
-    "backends.iptables_kept:parse_kept": _parts(iptables_kept.parse_kept),
-    "backends.placement:place_of": _placed,
-    "backends.services:Systemd.parse": _parts(services.MANAGERS["systemd"].parse),
-    "backends.services:InitScripts.parse": _parts(services.MANAGERS["openrc"].parse),
-    "backends.packages.manager:inventory_of_lines": inventory_of_lines,
-    "backends.packages.manager:reason": reason,
-    "backends.packages.manager:_TAG": lambda text: reason(f"<?xml\n{text}"),
-    "backends.packages.apk:_PLANNED": MANAGERS["apk"].planned,
-    "backends.packages.apk:_UPGRADING": MANAGERS["apk"].newer,
-    "backends.packages.apk:_FOUND": MANAGERS["apk"].found,
-    "backends.packages.apk:_COUNT": lambda text: MANAGERS["apk"].worked(Said(1, text)),
-    "probes.addresses:addresses": addresses.addresses,
-    "probes.addresses:proc_addresses": _parts(addresses.proc_addresses),
-    "probes.answers:failure": lambda text: failure("/", text.encode()),
-    "probes.answers:Asked.answer": lambda text: Asked("/", commandline.command("a"), b"a", {}).answer(text.encode()),
-    "probes.archives:parse_list": _answer(archives.parse_list),
-    "probes.cron:parse_cron": _parts(lambda parts: cron.parse_cron(parts, None)),
-    "probes.environment:parse_get": _parts(lambda parts: environment.parse_get(parts, "A")),
-    "probes.file_transfer:parse_have": _answer(file_transfer.parse_have),
-    "probes.file_transfer:parse_offer": _answer(file_transfer.parse_offer),
-    "probes.file_transfer:parse_grown": _answer(file_transfer.parse_grown),
-    "probes.file_tree:parse_rmrf": _answer(file_tree.parse_rmrf),
-    "probes.file_tree:parse_count": _answer(file_tree.parse_count),
-    "probes.file_write:parse_write": lambda text: file_write.parse_write(text.encode()),
-    "probes.files:parse_list": lambda text: files.parse_list(text.encode()),
-    "probes.files:parse_entry": lambda text: files.parse_entry(text.encode()),
-    "probes.files:parse_stat": _answer(files.parse_stat),
-    "probes.files:parse_read": _answer(files.parse_read),
-    "probes.following:Followed.feed": _followed,
-    "probes.lines:lines_of": lambda text: list(lines.lines_of(text)),
-    "probes.parts:PartsAsked.parts": lambda text: PartsAsked(commandline.command("a"), "a").parts(text.encode()),
-    "probes.processes:parse_processes": _parts(processes.parse_processes),
-    "probes.searching:_NUMBER": _answer(searching.parse_grep),
-    "probes.searching:parse_grep": _answer(searching.parse_grep),
-    "probes.searching:parse_find": _answer(searching.parse_find),
-    "probes.screen:Screen.feed": _drawn,
-    "probes.tasks:parse_start": _answer(tasks.parse_start),
-    "probes.tasks:parse_look": _seen_task,
-    "probes.tasks:parse_list": _answer(tasks.parse_list),
-    "probes.terminal:plain": lambda text: terminal.plain(text.encode()),
-    "probes.terminal:prompt": lambda text: terminal.prompt(text[: lines.LINE_LIMIT]),
-    "probes.terminal:unfinished": lambda text: terminal.unfinished(text.encode()),
-    "probes.terminal:_SEQUENCE": lambda text: terminal.plain(text.encode()),
-    "probes.terminal:_OTHERS": lambda text: terminal.plain(text.encode()),
-    "probes.terminal:_BEGUN": lambda text: terminal.unfinished(text.encode()),
-    "probes.terminal:_PROMPTS": lambda text: terminal.prompt(text[: lines.LINE_LIMIT]),
-    "probes.terminal:_overwritten": lambda text: terminal.plain(text.encode()),
-    "probes.terminal:with_exit_code": lambda text: terminal.with_exit_code("a", "0" * 16, fish=False).end.search(
+    "linux.firewall.firewalld_rules:_HEAD": lambda text: firewalld_rules.priority_of(
+        FilterRule("ipv4", "INPUT", 1, text)
+    ),
+    "linux.firewall.iptables:parse": lambda text: iptables.parse("ipv4", text),
+    "linux.firewall.iptables:Iptables.table": _firewall_parts(Iptables()),
+    "linux.firewall.iptables:_WORD": lambda text: iptables.parse("ipv4", text),
+    "linux.firewall.iptables:_ESCAPED": lambda text: iptables.parse("ipv4", f'-A a "{text}"'),
+    "linux.firewall.iptables_persistence:parse_kept": _parts(iptables_kept.parse_kept),
+    "linux.firewall.placement:place_of": _placed,
+    "linux.system.services:Systemd.parse": _parts(services.MANAGERS["systemd"].parse),
+    "linux.system.services:InitScripts.parse": _parts(services.MANAGERS["openrc"].parse),
+    "linux.packages.base:inventory_of_lines": inventory_of_lines,
+    "linux.packages.base:reason": reason,
+    "linux.packages.base:_TAG": lambda text: reason(f"<?xml\n{text}"),
+    "linux.packages.apk:_PLANNED": MANAGERS["apk"].planned,
+    "linux.packages.apk:_UPGRADING": MANAGERS["apk"].newer,
+    "linux.packages.apk:_FOUND": MANAGERS["apk"].found,
+    "linux.packages.apk:_COUNT": lambda text: MANAGERS["apk"].worked(Said(1, text)),
+    "linux.system.addresses:addresses": addresses.addresses,
+    "linux.system.addresses:proc_addresses": _parts(addresses.proc_addresses),
+    "linux.framing:failure": lambda text: failure("/", text.encode()),
+    "linux.framing:Asked.answer": lambda text: Asked("/", commandline.command("a"), b"a", {}).answer(text.encode()),
+    "linux.files.archives:parse_list": _answer(archives.parse_list),
+    "linux.system.cron:parse_cron": _parts(lambda parts: cron.parse_cron(parts, None)),
+    "linux.system.environment:parse_get": _parts(lambda parts: environment.parse_get(parts, "A")),
+    "linux.files.transfer:parse_have": _answer(file_transfer.parse_have),
+    "linux.files.transfer:parse_offer": _answer(file_transfer.parse_offer),
+    "linux.files.transfer:parse_grown": _answer(file_transfer.parse_grown),
+    "linux.files.tree:parse_rmrf": _answer(file_tree.parse_rmrf),
+    "linux.files.tree:parse_count": _answer(file_tree.parse_count),
+    "linux.files.write:parse_write": lambda text: file_write.parse_write(text.encode()),
+    "linux.files.stat:parse_list": lambda text: files.parse_list(text.encode()),
+    "linux.files.stat:parse_entry": lambda text: files.parse_entry(text.encode()),
+    "linux.files.stat:parse_stat": _answer(files.parse_stat),
+    "linux.files.stat:parse_read": _answer(files.parse_read),
+    "linux.files.follow:Followed.feed": _followed,
+    "linux.lines:lines_of": lambda text: list(lines.lines_of(text)),
+    "linux.parts:PartsAsked.parts": lambda text: PartsAsked(commandline.command("a"), "a").parts(text.encode()),
+    "linux.system.processes:parse_processes": _parts(processes.parse_processes),
+    "linux.files.search:_NUMBER": _answer(searching.parse_grep),
+    "linux.files.search:parse_grep": _answer(searching.parse_grep),
+    "linux.files.search:parse_find": _answer(searching.parse_find),
+    "ssh.pty.screen:Screen.feed": _drawn,
+    "linux.tasks.requests:parse_start": _answer(tasks.parse_start),
+    "linux.tasks.requests:parse_look": _seen_task,
+    "linux.tasks.requests:parse_list": _answer(tasks.parse_list),
+    "ssh.pty.terminal:plain": lambda text: terminal.plain(text.encode()),
+    "ssh.pty.terminal:prompt": lambda text: terminal.prompt(text[: lines.LINE_LIMIT]),
+    "ssh.pty.terminal:unfinished": lambda text: terminal.unfinished(text.encode()),
+    "ssh.pty.terminal:_SEQUENCE": lambda text: terminal.plain(text.encode()),
+    "ssh.pty.terminal:_OTHERS": lambda text: terminal.plain(text.encode()),
+    "ssh.pty.terminal:_BEGUN": lambda text: terminal.unfinished(text.encode()),
+    "ssh.pty.terminal:_PROMPTS": lambda text: terminal.prompt(text[: lines.LINE_LIMIT]),
+    "ssh.pty.terminal:_overwritten": lambda text: terminal.plain(text.encode()),
+    "ssh.pty.terminal:with_exit_code": lambda text: terminal.with_exit_code("a", "0" * 16, fish=False).end.search(
         text.encode()
     ),
-    "probes.vitals:parse_memory": _parts(vitals.parse_memory),
-    "probes.vitals:parse_cpu": _parts(vitals.parse_cpu),
-    "probes.vitals:parse_disks": _parts(vitals.parse_disks),
-    "probes.vitals:parse_network": _parts(vitals.parse_network),
-    "probes.vitals:parse_uptime": _parts(vitals.parse_uptime),
-    "probes.vitals:parse_accounts": _parts(vitals.parse_accounts),
-    "probes.vitals:_OCTAL": lambda text: vitals.parse_disks({"df": "", "mounts": f"a {text} b\n"}),
-    "ssh.answers:_CODE": _login,
-    "ssh.answers:_PASSWORD": _login,
-    "ssh.answers:_CHANGE": _login,
-    "ssh.become:asks_for_password": lambda text: become.asks_for_password(text.encode()),
-    "ssh.connect:_SAID": lambda text: connect._SAID.search(text.encode()),  # pyright: ignore[reportPrivateUsage]
-    "ssh.connect:_EXPIRED": lambda text: connect._EXPIRED.search(text.encode()),  # pyright: ignore[reportPrivateUsage]
-    "tools.setup.running:_NAMED": running._NAMED.search,  # pyright: ignore[reportPrivateUsage]
-    "backends.nft_rules:parse_nft": lambda text: nft_rules.parse_nft(_NFT + text, "ipv4"),
-    "backends.nft_rules:parse_rule": lambda text: nft_rules.parse_rule(text, "ipv4", "input", 1),
-    "backends.nft_rules:_NETWORK": lambda text: nft_rules.parse_rule(f"ip saddr {text}", "ipv4", "input", 1),
-    "backends.nft_rules:_PORTS": lambda text: nft_rules.parse_rule(f"tcp dport {text}", "ipv4", "input", 1),
-    "backends.nft_rules:_QUOTED": lambda text: nft_rules.parse_rule(f'log prefix "{text}', "ipv4", "input", 1),
-    "backends.packages.manager:inventory_of_rpms": inventory_of_rpms,
-    "backends.services:_UNMET": services._UNMET.search,  # pyright: ignore[reportPrivateUsage]
-    "probes.terminal:_NO_SHELL": lambda text: terminal.prompt(text[-4096:]),
-    "ssh.key_cost:_BODY": lambda text: _cost(f"-----BEGIN OPENSSH PRIVATE KEY-----{text}".encode()),
+    "linux.system.facts:parse_memory": _parts(vitals.parse_memory),
+    "linux.system.facts:parse_cpu": _parts(vitals.parse_cpu),
+    "linux.system.facts:parse_disks": _parts(vitals.parse_disks),
+    "linux.system.facts:parse_network": _parts(vitals.parse_network),
+    "linux.system.facts:parse_uptime": _parts(vitals.parse_uptime),
+    "linux.system.facts:parse_accounts": _parts(vitals.parse_accounts),
+    "linux.system.facts:_OCTAL": lambda text: vitals.parse_disks({"df": "", "mounts": f"a {text} b\n"}),
+    "ssh.auth.responder:_CODE": _login,
+    "ssh.auth.responder:_PASSWORD": _login,
+    "ssh.auth.responder:_CHANGE": _login,
+    "ssh.wire.become:asks_for_password": lambda text: become.asks_for_password(text.encode()),
+    "sessions.open:_SAID": lambda text: connect._SAID.search(text.encode()),  # pyright: ignore[reportPrivateUsage]
+    "sessions.open:_EXPIRED": lambda text: connect._EXPIRED.search(text.encode()),  # pyright: ignore[reportPrivateUsage]
+    "tools.setup.runner:_NAMED": running._NAMED.search,  # pyright: ignore[reportPrivateUsage]
+    "linux.firewall.nft_rules:parse_nft": lambda text: nft_rules.parse_nft(_NFT + text, "ipv4"),
+    "linux.firewall.nft_rules:parse_rule": lambda text: nft_rules.parse_rule(text, "ipv4", "input", 1),
+    "linux.firewall.nft_rules:_NETWORK": lambda text: nft_rules.parse_rule(f"ip saddr {text}", "ipv4", "input", 1),
+    "linux.firewall.nft_rules:_PORTS": lambda text: nft_rules.parse_rule(f"tcp dport {text}", "ipv4", "input", 1),
+    "linux.firewall.nft_rules:_QUOTED": lambda text: nft_rules.parse_rule(f'log prefix "{text}', "ipv4", "input", 1),
+    "linux.packages.base:inventory_of_rpms": inventory_of_rpms,
+    "linux.system.services:_UNMET": services._UNMET.search,  # pyright: ignore[reportPrivateUsage]
+    "ssh.pty.terminal:_NO_SHELL": lambda text: terminal.prompt(text[-4096:]),
+    "ssh.auth.key_cost:_BODY": lambda text: _cost(f"-----BEGIN OPENSSH PRIVATE KEY-----{text}".encode()),
     **_of_managers(),
 }  # fmt: skip
 """What sees a machine's text, by module and name, and how it is given it."""
 
 BOUNDED: dict[str, str] = {
-    "probes.searching:SIZE": "an argument of the caller, which its parameter bounds",
-    "probes.protected:_case": "patterns of the owner's config",
-    "probes.terminal:_digits": "a command of the caller, which its parameter bounds",
-    "ssh.dialogue:_Watch._completed": "a mark of ours, literally",
-    "ssh.spare:_LOOKS": "a command of the caller, which its parameter bounds",
-    "ssh.tar_stream:_PLAIN": "one header of 512 bytes",
+    "linux.files.search:SIZE": "an argument of the caller, which its parameter bounds",
+    "linux.files.protected_paths:_case": "patterns of the owner's config",
+    "ssh.pty.terminal:_digits": "a command of the caller, which its parameter bounds",
+    "sessions.shell_exec:_Watch._completed": "a mark of ours, literally",
+    "ssh.connection.warm_shells:_LOOKS": "a command of the caller, which its parameter bounds",
+    "transfers.tar_stream:_PLAIN": "one header of 512 bytes",
     "tools.file.content:_octal": "an argument of the caller, which its parameter bounds",
-    "tools.setup.running:Work._followed": "splits at a class of characters",
+    "tools.setup.runner:Work._followed": "splits at a class of characters",
     "tools.firewall.rules:heard_of": "looks for words",
-    "probes.file_transfer:Summed.feed": "takes the last line apart, which it bounds",
+    "linux.files.transfer:Summed.feed": "takes the last line apart, which it bounds",
 }
 """Patterns that need no worst case, and why."""
 
 LOCAL = {
-    "ssh/ssh_config.py", "ssh/ssh_config_file.py", "ssh/ssh_config_aliases.py", "ssh/known_hosts.py",
-    "ssh/hostkeys.py", "ssh/login.py", "ssh/local.py",
+    "ssh/openssh_config/resolve.py", "ssh/openssh_config/parser.py", "ssh/openssh_config/aliases.py",
+    "ssh/hostkeys/known_hosts.py",
+    "ssh/hostkeys/store.py", "sessions/login_planner.py", "transfers/local_files.py",
 }  # fmt: skip
-"""Modules of ssh/ whose patterns see files of the owner and arguments of callers."""
+"""Modules whose patterns see files of the owner and arguments of callers."""
 
-FOLDERS = ("probes", "backends", "ssh", "tools", "commandline.py")
+FOLDERS = ("linux", "ssh", "sessions", "transfers", "tunnels", "tools", "shell_command.py")
 PARSERS = re.compile(
     r"(?:.*\.)?(?:parse(?:_\w+)?|planned|dependents|inventory\w*|newer|found|locked|table|reason|feed|answer|parts)"
 )
@@ -325,7 +327,7 @@ def _uses() -> set[str]:
         finder = _Finder()
         finder.visit(ast.parse(path.read_text()))
         found |= {f"{module}:{name}" for name in finder.patterns}
-        if module.startswith(("probes", "backends")):
+        if module.startswith("linux"):
             found |= {f"{module}:{name}" for name in finder.functions if PARSERS.fullmatch(name)}
     return found
 

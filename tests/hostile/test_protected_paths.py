@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcp_ssh.probes.protected import is_protected
+from mcp_ssh.linux.files.protected_paths import is_protected
 from tests.support.bystander import bystander
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from mcp_ssh.errors import InvalidInput, TooLarge
 from mcp_ssh.policy import LocalFolders, local_place
-from mcp_ssh.ssh import tar_stream
-from mcp_ssh.ssh.local_quota import ENTRY_BYTES, UNLIMITED, folder_quota, measure
-from mcp_ssh.ssh.local_tree import Planting, Tally
-from mcp_ssh.ssh.tar_stream import Forward
-from mcp_ssh.ssh.tree import _take
 from mcp_ssh.tool import Caller, Role
+from mcp_ssh.transfers import tar_stream
+from mcp_ssh.transfers.local_quota import ENTRY_BYTES, UNLIMITED, folder_quota, measure
+from mcp_ssh.transfers.local_tree import Planting, Tally
+from mcp_ssh.transfers.tar_stream import Forward
+from mcp_ssh.transfers.tree import _take
 from tests.support.bystander import LIMIT_S, bystander
 
 pytestmark = pytest.mark.requirement("fault.S10.archives")

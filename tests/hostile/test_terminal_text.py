@@ -17,11 +17,14 @@ import pytest
 
 from mcp_ssh import cli
 from mcp_ssh.app import App
-from mcp_ssh.cli import bars, logs, terminal, transfer_commands
+from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.cli import progress_bar as bars
+from mcp_ssh.cli import terminal
+from mcp_ssh.cli.commands.transfer import commands as transfer_commands
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import HostKeyUnconfirmed, RemoteFailed, ToolError
-from mcp_ssh.printable import json_text, printable, said
-from mcp_ssh.probes.answers import failure
+from mcp_ssh.linux.framing import failure
+from mcp_ssh.messages.printable import json_text, printable, said
 from mcp_ssh.tools import session
 from tests.support.bystander import bystander
 from tests.support.doors import DirectCall, caller

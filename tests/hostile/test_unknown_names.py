@@ -9,14 +9,14 @@ import pytest
 from mcp import Client
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, load
-from mcp_ssh.config_edit import value_of
+from mcp_ssh.config.edit import value_of
+from mcp_ssh.config.models import Config, load
 from mcp_ssh.dispatch import validate
 from mcp_ssh.errors import InvalidInput, NotFound
-from mcp_ssh.server import build_server
-from mcp_ssh.suggestions import LONGEST, suggest, suggest_each
-from mcp_ssh.surface import Surface, lookup, parse
+from mcp_ssh.mcp_server import build_server
+from mcp_ssh.messages.suggestions import LONGEST, suggest, suggest_each
 from mcp_ssh.tools import REGISTRY
+from mcp_ssh.toolsets import Surface, lookup, parse
 from tests.support import rest_kit, toy_kit
 from tests.support.bystander import bystander
 from tests.support.rest_kit import rest_server
@@ -110,4 +110,4 @@ def test_only_one_module_compares_spellings() -> None:
         for path in (root / folder).rglob("*.py")
         if "difflib" in path.read_text("utf-8")
     }
-    assert using == {"mcp_ssh/suggestions.py"}
+    assert using == {"mcp_ssh/messages/suggestions.py"}

@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.probes import archives
+from mcp_ssh.linux.files import archives
 from mcp_ssh.tools import system
 from tests.fleet.hosts import Host
 from tests.support.doors import Direct, Way, refused

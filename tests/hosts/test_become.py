@@ -9,12 +9,13 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.commandline import Command
-from mcp_ssh.ssh import become, stop
-from mcp_ssh.ssh.become import Acting
-from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.link import Link
-from mcp_ssh.ssh.wire import wire
+from mcp_ssh.shell_command import Command
+from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.exec import stop
+from mcp_ssh.ssh.wire import become
+from mcp_ssh.ssh.wire.become import Acting
+from mcp_ssh.ssh.wire.command import wire
+from mcp_ssh.ssh.wire.kill import Stopped
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import command, file, session
 from tests.fleet.hosts import Host

@@ -10,7 +10,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.ssh import pool
+from mcp_ssh.sessions import registry as pool
 from mcp_ssh.tools import session, shell, tunnel
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller

@@ -7,9 +7,9 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.link import Link
-from mcp_ssh.ssh.spare import Spare
+from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.connection.warm_shells import Spare
+from mcp_ssh.ssh.wire.kill import Stopped
 from mcp_ssh.tools import command, session
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller

@@ -12,10 +12,10 @@ import httpx2
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, SshConfig
+from mcp_ssh.config.models import Config, SshConfig
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ToolError
-from mcp_ssh.ssh.link import Link
+from mcp_ssh.ssh.connection.connection import Link
 from mcp_ssh.tools import command, session
 from mcp_ssh.tools.file import content
 from tests.fleet.hosts import Host
@@ -120,7 +120,7 @@ async def test_calls_outlast_a_link_that_is_cut_for_a_moment(app: App, deb: Host
 
 async def test_the_look_from_outside_sees_a_false_word(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin: a call that claims what did not happen is found out."""
-    from mcp_ssh.ssh.kill import Stopped
+    from mcp_ssh.ssh.wire.kill import Stopped
 
     async def claimed(*_: object, **__: object) -> Stopped:
         return Stopped(ended=True)

@@ -11,7 +11,7 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.backends import firewalls
+from mcp_ssh.linux.firewall import backend as firewalls
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall
 from tests.fleet.hosts import Host
@@ -43,7 +43,7 @@ async def test_who_shuts_himself_out_is_let_in_again(app: App, host: Host, on: d
 async def test_without_the_way_back_nobody_gets_in(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {**await opened(Direct(app), app, deb, "root"), "rollback_s": 2, "port": 22}
     monkeypatch.setattr(firewalls, "_CHANGE", firewalls._CHANGE.replace('undo "$family"', ":"))
-    monkeypatch.setattr("mcp_ssh.tools.firewall.guard.BACK_S", 1.0)
+    monkeypatch.setattr("mcp_ssh.tools.firewall.safe_apply.BACK_S", 1.0)
     try:
         with pytest.raises(Fault) as lost:
             await Direct(app).call(firewall.block_port, arguments)
@@ -128,7 +128,7 @@ CALLS_OFF = 'mv "$dir/waiting" "$dir/called_off"'
 async def holding(host: Host, on: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, Any]]:
     """A machine whose change does not get past keeping the rules, and is waited for half a second."""
     monkeypatch.setattr(firewalls, "_BEGIN", firewalls._BEGIN.replace("left=600", SOON))
-    monkeypatch.setattr("mcp_ssh.tools.firewall.guard.BEGIN_S", 0.5)
+    monkeypatch.setattr("mcp_ssh.tools.firewall.safe_apply.BEGIN_S", 0.5)
     await console(host, HOLD)
     yield {**on, "ip": "192.0.2.9"}
     await console(host, HOLD_NO_MORE)
@@ -158,7 +158,7 @@ async def test_a_change_that_is_not_called_off_begins_after_its_answer(
     app: App, host: Host, holding: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(firewalls, "_FOLDER", firewalls._FOLDER.replace(CALLS_OFF, "false"))
-    monkeypatch.setattr("mcp_ssh.tools.firewall.guard.BACK_S", 0.5)
+    monkeypatch.setattr("mcp_ssh.tools.firewall.safe_apply.BACK_S", 0.5)
     with pytest.raises(Fault) as late:
         await Direct(app).call(firewall.block_ip, {**holding, "rollback_s": 1})
     assert late.value.payload["details"] == {"rolled_back": "unknown"}

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.tools import firewall
 from tests.fleet.hosts import Host
 from tests.support.doors import Direct
@@ -142,7 +142,7 @@ async def test_firewalld_on_iptables_is_changed_and_put_back_alike(app: App, roc
 # ---- a server that is killed -------------------------------------------------------------------------------------
 
 WITHOUT_THE_WAY_BACK = """
-from mcp_ssh.backends import firewalls
+from mcp_ssh.linux import firewalls
 from mcp_ssh.cli import main
 firewalls._CHANGE = firewalls._CHANGE.replace('undo "$family"', ":")
 main()

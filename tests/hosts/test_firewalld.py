@@ -9,8 +9,8 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.backends import firewalls
-from mcp_ssh.backends.firewalld import FUNCTIONS, Firewalld
+from mcp_ssh.linux.firewall import backend as firewalls
+from mcp_ssh.linux.firewall.firewalld import FUNCTIONS, Firewalld
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall
 from tests.fleet.hosts import Host
@@ -105,7 +105,7 @@ async def test_without_the_way_back_nobody_gets_in(
 ) -> None:
     unable = Firewalld(functions=FUNCTIONS + "undo() { :; }")
     monkeypatch.setattr(firewalls, "Firewalld", lambda: unable)
-    monkeypatch.setattr("mcp_ssh.tools.firewall.guard.BACK_S", 1.0)
+    monkeypatch.setattr("mcp_ssh.tools.firewall.safe_apply.BACK_S", 1.0)
     with pytest.raises(Fault) as lost:
         await Direct(app).call(firewall.block_port, {**on, "rollback_s": 2, "port": 22})
     assert lost.value.payload["details"] == {"rolled_back": "unknown"}

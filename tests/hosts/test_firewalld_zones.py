@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.backends import firewalls
-from mcp_ssh.backends.filter_rules import FilterRule, Table
-from mcp_ssh.backends.firewalld import FUNCTIONS, Firewalld
-from mcp_ssh.commandline import Command, command
+from mcp_ssh.linux.firewall import backend as firewalls
+from mcp_ssh.linux.firewall.firewalld import FUNCTIONS, Firewalld
+from mcp_ssh.linux.firewall.model import FilterRule, Table
+from mcp_ssh.shell_command import Command, command
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import firewall
 from tests.fleet.hosts import Host

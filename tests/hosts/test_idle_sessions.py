@@ -11,12 +11,12 @@ import anyio.abc
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, SshConfig
+from mcp_ssh.config.models import Config, SshConfig
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import TooMany
-from mcp_ssh.surface.tool import TOOLS, Reach
 from mcp_ssh.tool import AnyTool, Caller, Question, Role
 from mcp_ssh.tools import REGISTRY, command, connection, session, shell, system, tunnel
+from mcp_ssh.toolsets.meta_tools import TOOLS, Reach
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller
 from tests.support.machine import connected, trust

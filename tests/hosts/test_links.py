@@ -11,8 +11,8 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, ConnectFailed, HostKeyUnconfirmed, ToolError
-from mcp_ssh.ssh import link
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.session import Session
+from mcp_ssh.ssh.connection import connection as link
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command, session
 from tests.fleet.hosts import Host

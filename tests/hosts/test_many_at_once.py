@@ -9,7 +9,7 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ToolError
-from mcp_ssh.ssh.places import CALLS
+from mcp_ssh.ssh.connection.limits import CALLS
 from mcp_ssh.tools import command, session
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller

@@ -173,7 +173,7 @@ def said(result: types.CallToolResult) -> str:
 async def test_a_long_command_tells_how_long_it_has_run_and_how_much_it_said(
     app: App, deb: Host, ops: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mcp_ssh.ssh.elapsing.TELL_EVERY_S", 0.1)
+    monkeypatch.setattr("mcp_ssh.tools.heartbeat.TELL_EVERY_S", 0.1)
     place, told = f"/tmp/go-{number()}", list[tuple[float, str | None]]()
     heard = anyio.Event()
 

@@ -6,9 +6,9 @@ import pytest
 from mcp import Client
 
 from mcp_ssh.app import App
-from mcp_ssh.server import build_server
-from mcp_ssh.surface import parse
+from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tools import REGISTRY
+from mcp_ssh.toolsets import parse
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller
 from tests.support.machine import connected

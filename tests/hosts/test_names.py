@@ -7,7 +7,7 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.cli.here import TerminalCall
+from mcp_ssh.cli.local_call import TerminalCall
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
 from mcp_ssh.tool import Caller, Door, Role

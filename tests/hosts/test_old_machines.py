@@ -8,7 +8,7 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ConnectFailed, HostKeyUnconfirmed, Unsupported
 from mcp_ssh.tools import hostkey

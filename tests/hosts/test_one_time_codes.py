@@ -13,7 +13,7 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed
-from mcp_ssh.ssh import dial
+from mcp_ssh.ssh.dial import dialer as dial
 from mcp_ssh.tools import command, connection, session
 from tests.fleet.hosts import Host
 from tests.fleet.ways_in import CODES

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.commandline import quote
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ConnectFailed, InvalidInput, NotFound, PermissionDenied, ToolError, Unsupported
-from mcp_ssh.ssh import wire
+from mcp_ssh.shell_command import quote
+from mcp_ssh.ssh.wire import command as wire
 from mcp_ssh.tools import command, file, session, shell, system
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller

@@ -136,7 +136,7 @@ async def http(app: App, secret: str) -> AsyncGenerator[Any]:
 
     from mcp_ssh.tools import REGISTRY
     from rest_bridge.app import build
-    from rest_bridge.routes.tables import FAMILIES
+    from rest_bridge.families.registry import FAMILIES
 
     serving = build(app, REGISTRY, FAMILIES)
     async with (

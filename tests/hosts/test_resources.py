@@ -10,11 +10,11 @@ import pytest
 from mcp import Client, MCPError, types
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, SecurityConfig
-from mcp_ssh.server import build_server
-from mcp_ssh.surface import Surface
+from mcp_ssh.config.models import Config, SecurityConfig
+from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import REGISTRY
+from mcp_ssh.toolsets import Surface
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller
 from tests.support.machine import connected, number, outside

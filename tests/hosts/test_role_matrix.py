@@ -15,10 +15,10 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch, validate
 from mcp_ssh.errors import InvalidInput, ToolError
 from mcp_ssh.params import Params, Result
-from mcp_ssh.ssh.session import Session
-from mcp_ssh.surface.tool import TOOLS, Reach
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import AnyTool, Call, Caller, Registry, Risk, Role
 from mcp_ssh.tools import REGISTRY, connection, session
+from mcp_ssh.toolsets.meta_tools import TOOLS, Reach
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall
 from tests.support.machine import trust
@@ -199,7 +199,7 @@ async def test_each_role_reaches_what_the_rules_give_it_and_nothing_else(app: Ap
 
 @pytest.mark.requirement("fault.matrix")
 @pytest.mark.parametrize(
-    "off", ["mcp_ssh.ssh.pool._may_see", "mcp_ssh.dispatch.allow", "mcp_ssh.ssh.machines.expect_reach"]
+    "off", ["mcp_ssh.sessions.registry._may_see", "mcp_ssh.dispatch.allow", "mcp_ssh.sessions.host_lookup.expect_reach"]
 )
 async def test_the_matrix_shows_the_harm_where_one_of_the_gates_is_off(
     app: App, deb: Host, off: str, monkeypatch: pytest.MonkeyPatch

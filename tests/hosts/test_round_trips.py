@@ -3,7 +3,7 @@
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Risk
 from mcp_ssh.tools import REGISTRY
 from tests.fleet.hosts import Host

@@ -13,8 +13,8 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config
-from mcp_ssh.ssh.become import Acting
+from mcp_ssh.config.models import Config
+from mcp_ssh.ssh.wire.become import Acting
 from mcp_ssh.store.redaction import HIDDEN, redact
 from mcp_ssh.tool import AnyTool, Role
 from mcp_ssh.tools import REGISTRY

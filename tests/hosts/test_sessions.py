@@ -14,11 +14,11 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import AuthConfig, Config, SecurityConfig, SshConfig
+from mcp_ssh.config.models import AuthConfig, Config, SecurityConfig, SshConfig
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, Conflict, HostKeyUnconfirmed, InvalidInput, NotFound, Refused, TimedOut, TooMany
-from mcp_ssh.ssh import pool
-from mcp_ssh.ssh.dial import Dialer
+from mcp_ssh.sessions import registry as pool
+from mcp_ssh.ssh.dial.dialer import Dialer
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import command, connection, hostkey, session, tunnel
 from tests.fleet.hosts import Host

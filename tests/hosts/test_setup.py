@@ -10,7 +10,7 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.tools import command, setup
-from mcp_ssh.tools.setup import running
+from mcp_ssh.tools.setup import runner as running
 from tests.fleet.hosts import Host
 from tests.support.doors import Direct, DirectCall, Fault, Way, caller
 from tests.support.hostile import HOSTILE

@@ -4,8 +4,8 @@ import anyio
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.ssh import dialogue
-from mcp_ssh.ssh.dialogue import _Reader  # pyright: ignore[reportPrivateUsage]
+from mcp_ssh.sessions import shell_exec as dialogue
+from mcp_ssh.sessions.shell_exec import _Reader  # pyright: ignore[reportPrivateUsage]
 from mcp_ssh.tools import shell
 from tests.fleet.hosts import Host
 from tests.support.doors import Fault, caller

@@ -9,14 +9,14 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, NotFound, Refused
-from mcp_ssh.server import build_server
-from mcp_ssh.ssh import dialogue
-from mcp_ssh.ssh import shell as engine
-from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.link import Link
-from mcp_ssh.surface import parse
+from mcp_ssh.mcp_server import build_server
+from mcp_ssh.sessions import shell_exec as dialogue
+from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.pty import shell as engine
+from mcp_ssh.ssh.wire.kill import Stopped
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import REGISTRY, command, session, shell
+from mcp_ssh.toolsets import parse
 from tests.fleet.hosts import Host
 from tests.support.doors import Direct, DirectCall, Fault, Way, caller, open_rest
 from tests.support.hostile import HOSTILE
@@ -130,7 +130,7 @@ async def test_no_line_is_lost_between_reads(app: App, host: Host) -> None:
 
 @pytest.mark.requirement("shell.lossless")
 async def test_what_is_too_old_is_counted(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_ssh.ssh.scrollback.KEPT", 10_000)
+    monkeypatch.setattr("mcp_ssh.ssh.pty.scrollback.KEPT", 10_000)
     here = await room(app, deb)
     sent = await here(shell.send, command="seq 1 20000; echo e''nd")
     await here.says("\nend\n")

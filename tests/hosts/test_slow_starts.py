@@ -10,7 +10,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.ssh.link import Link
+from mcp_ssh.ssh.connection.connection import Link
 from mcp_ssh.tools import command, session
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall

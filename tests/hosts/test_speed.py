@@ -16,17 +16,17 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.ssh import keys
-from mcp_ssh.ssh.algorithms import KEX
+from mcp_ssh.ssh.auth import private_keys as keys
+from mcp_ssh.ssh.dial.algorithms import KEX
 from mcp_ssh.tools import command
 from mcp_ssh.tools.file import content, transfer
-from rest_bridge.serve import listen
+from rest_bridge.server import listen
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall
 from tests.support.machine import connected, number, outside
 
 BUILT = """
-from mcp_ssh.surface import Surface
+from mcp_ssh.toolsets import Surface
 from mcp_ssh.tools import REGISTRY
 listed = Surface().tools(REGISTRY).values()
 schemas = [(each.input_schema, each.output_schema) for each in listed]
@@ -64,7 +64,7 @@ async def test_http_connections_do_not_wait_to_fill_a_packet() -> None:
 
 @pytest.mark.requirement("speed.start")
 async def test_what_a_server_needs_for_its_list_of_tools_does_not_import_the_ssh_library() -> None:
-    imported = "import mcp_ssh.cli.stdio, mcp_ssh.server, mcp_ssh.app, mcp_ssh.tools as t; "
+    imported = "import mcp_ssh.cli.commands.stdio, mcp_ssh.mcp_server, mcp_ssh.app, mcp_ssh.tools as t; "
     schemas = "[(each.input_schema, each.output_schema) for each in t.REGISTRY.values()]; "
     said = await anyio.run_process([sys.executable, "-c", imported + schemas + LOADED])
     assert said.stdout.strip() == b"[]"

@@ -13,14 +13,15 @@ import httpx2
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, SecurityConfig
-from mcp_ssh.probes import following as probe
-from mcp_ssh.ssh import following
-from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.link import Link
+from mcp_ssh.config.models import Config, SecurityConfig
+from mcp_ssh.linux.files import follow as probe
+from mcp_ssh.sessions import follow as following
+from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.wire.kill import Stopped
 from mcp_ssh.store.history import HistoryRow
 from mcp_ssh.tool import Role
-from rest_bridge import binding, events
+from rest_bridge.api import endpoint as binding
+from rest_bridge.http import sse as events
 from tests.fleet.hosts import Host
 from tests.support.machine import SOAK, login, number, outside, processes, trust
 from tests.support.servers import TOKEN, resident_kib, serve

@@ -13,12 +13,12 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.commandline import Command, command
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, NotFound
-from mcp_ssh.probes import tasks as probe
-from mcp_ssh.ssh.failures import lost
-from mcp_ssh.ssh.session import Output, Session
+from mcp_ssh.linux.tasks import requests as probe
+from mcp_ssh.sessions.session import Output, Session
+from mcp_ssh.shell_command import Command, command
+from mcp_ssh.ssh.errors import lost
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command as room
 from mcp_ssh.tools import shell

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.policy import LocalFolders, local_place
 from mcp_ssh.policy.local_places import transfer_folder
-from mcp_ssh.ssh import local_quota
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import file
+from mcp_ssh.transfers import local_quota
 from tests.fleet.hosts import Host
 from tests.support.doors import Rest as RestWay
 from tests.support.doors import open_rest, open_way

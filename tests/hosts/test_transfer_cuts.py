@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ToolError
 from mcp_ssh.tool import AnyTool

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.errors import InvalidInput, Refused, ToolError
 from mcp_ssh.policy import LocalFolders, local_place
-from mcp_ssh.ssh import local
 from mcp_ssh.tools import file
+from mcp_ssh.transfers import local_files as local
 from tests.fleet.hosts import Host
 from tests.support.doors import caller, open_way
 from tests.support.transfers import FOLDER, On, opened, refused, sha256

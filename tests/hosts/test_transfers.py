@@ -15,10 +15,10 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.probes import file_transfer
-from mcp_ssh.probes.file_transfer import ask_receive
-from mcp_ssh.ssh import local
+from mcp_ssh.linux.files import transfer as file_transfer
+from mcp_ssh.linux.files.transfer import ask_receive
 from mcp_ssh.tools import file
+from mcp_ssh.transfers import local_files as local
 from tests.fleet.hosts import Host
 from tests.support.doors import Direct, DirectCall, Fault, caller
 from tests.support.machine import connected, login, outside, processes

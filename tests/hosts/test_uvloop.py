@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import open_app
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from tests.fleet.hosts import Host
 from tests.support.cli_kit import run
 from tests.support.machine import login, number, outside, processes, started, trust

@@ -8,13 +8,13 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, SshConfig
+from mcp_ssh.config.models import Config, SshConfig
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.params import Become
-from mcp_ssh.ssh import spare
-from mcp_ssh.ssh.capture import Capture
-from mcp_ssh.ssh.link import Link
-from mcp_ssh.ssh.spare import only_looks
+from mcp_ssh.ssh.connection import warm_shells as spare
+from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.connection.warm_shells import only_looks
+from mcp_ssh.ssh.exec.capture import Capture
 from mcp_ssh.tools.file import transfer
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller

@@ -10,10 +10,11 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ConnectFailed
-from mcp_ssh.ssh import spare, wire
-from mcp_ssh.ssh.capture import Capture
-from mcp_ssh.ssh.kill import Stopped
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.session import Session
+from mcp_ssh.ssh.connection import warm_shells as spare
+from mcp_ssh.ssh.exec.capture import Capture
+from mcp_ssh.ssh.wire import command as wire
+from mcp_ssh.ssh.wire.kill import Stopped
 from mcp_ssh.tools import command, session, shell
 from mcp_ssh.tools.file import content
 from tests.fleet.hosts import Host

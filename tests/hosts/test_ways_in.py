@@ -12,7 +12,7 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, HostKeyUnconfirmed, InvalidInput, Refused, TimedOut, ToolError
-from mcp_ssh.ssh.answers import Answers
+from mcp_ssh.ssh.auth.responder import Answers
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command
 from tests.fleet.hosts import Host

@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from mcp_ssh.ssh.demo_host import DemoHost, demo_host
+from mcp_ssh.ssh.demo.host import DemoHost, demo_host
 from tests.support.cli_kit import COMMAND, Running, alive, environment, on_terminal, run, running
 from tests.support.demo import login, trust
 

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from mcp_ssh.ssh.demo_host import DemoHost, demo_host
+from mcp_ssh.ssh.demo.host import DemoHost, demo_host
 from tests.support import cli_kit
 from tests.support.cli_kit import needs_proc, on_terminal, run
 from tests.support.demo import login, trust

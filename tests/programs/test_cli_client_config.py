@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mcp_ssh.cli.client_config import CLIENTS
+from mcp_ssh.cli.commands.client_config import CLIENTS
 from tests.support.cli_kit import ROOT, environment, run
 
 pytestmark = pytest.mark.requirement("cli.client_config")

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from mcp_ssh.cli.completion import SCRIPTS
+from mcp_ssh.cli.commands.completion import SCRIPTS
 from mcp_ssh.tools import REGISTRY
 from tests.support.cli_kit import ROOT, environment, run
 

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from mcp import Client, StdioServerParameters
 
-from mcp_ssh.cli import remote
+from mcp_ssh.cli import mcp_client as remote
 from tests.support.cli_kit import ROOT, environment, needs_proc, on_terminal, run, running
 
 STEPS = ["session_connect", "hostkey_accept", "session_connect", "command_exec", "file_write", "file_read"]

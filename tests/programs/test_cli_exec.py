@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from mcp_ssh.ssh.demo_host import DemoHost, demo_host
+from mcp_ssh.ssh.demo.host import DemoHost, demo_host
 from tests.support.cli_kit import COMMAND, ROOT, alive, environment, needs_proc, on_terminal, run, running
 from tests.support.demo import trust
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.tools import REGISTRY
 from tests.support.cli_kit import ROOT, environment
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mcp_ssh.cli import log_file, logs
-from mcp_ssh.config import Config
+from mcp_ssh.cli import log_file
+from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.config.models import Config
 
 
 @pytest.fixture(autouse=True)

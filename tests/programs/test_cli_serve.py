@@ -19,8 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mcp_ssh.cli import remote
-from mcp_ssh.ssh.demo_host import demo_host
+from mcp_ssh.cli import mcp_client as remote
+from mcp_ssh.ssh.demo.host import demo_host
 from tests.support.cli_kit import COMMAND, ROOT, environment, run, running
 
 TOKEN = "the-token-of-this-test-0123456789"

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from mcp_ssh.ssh.demo_host import DemoHost, demo_host
+from mcp_ssh.ssh.demo.host import DemoHost, demo_host
 from tests.support.cli_kit import on_terminal, run
 from tests.support.demo import login, trust
 

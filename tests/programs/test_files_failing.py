@@ -13,9 +13,9 @@ from typing import Any
 import anyio
 import pytest
 
-from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, PermissionDenied, RemoteFailed
-from mcp_ssh.probes.file_write import ask_write
+from mcp_ssh.linux.files.write import ask_write
+from mcp_ssh.shell_command import Command
 from tests.support.files_host import AS_ROOT, MODES, ShellHost, host, sha256, shadow, shell, small_disk, user
 
 __all__ = ["host", "shell", "small_disk", "user"]

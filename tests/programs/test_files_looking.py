@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mcp_ssh.errors import InvalidInput, NotFound, PermissionDenied, RemoteFailed, TooLarge, Unsupported
-from mcp_ssh.probes.files import ask_read, parse_list
+from mcp_ssh.linux.files.stat import ask_read, parse_list
 from tests.support.files_host import SHELLS, ShellHost, home_folder, host, programs, shell, user
 
 __all__ = ["host", "shell", "user"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mcp_ssh.errors import ToolError
-from mcp_ssh.probes.answers import Asked
-from mcp_ssh.probes.file_transfer import Raced, ask_receive
+from mcp_ssh.linux.files.transfer import Raced, ask_receive
+from mcp_ssh.linux.framing import Asked
 from tests.support.files_host import MIB, ShellHost, host, shadow, shell, user
 
 __all__ = ["host", "shell", "user"]

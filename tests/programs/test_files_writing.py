@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, PermissionDenied, TooLarge
 from mcp_ssh.policy import LocalFolders
-from mcp_ssh.ssh.session import Limits
+from mcp_ssh.sessions.session import Limits
 from tests.support.files_host import (
     AS_ROOT,
     MODES,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_ssh.ssh.kill import MOST_TOGETHER, Stopped, Target, parse, sweep
+from mcp_ssh.ssh.wire.kill import MOST_TOGETHER, Stopped, Target, parse, sweep
 from tests.support.json_lines import ended
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

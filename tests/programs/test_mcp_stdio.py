@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mcp import Client, StdioServerParameters
 
-from mcp_ssh.server.pipes import MAX_LINE_BYTES
+from mcp_ssh.mcp_server.stdio_transport import MAX_LINE_BYTES
 from tests.support.json_lines import COMMAND, END_S, HELLO, MODERN, REPOSITORY, START_S, Lines, call, ended, parented
 
 

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from mcp_ssh.ssh.demo_host import DemoHost, demo_host
+from mcp_ssh.ssh.demo.host import DemoHost, demo_host
 from tests.support.json_lines import Lines, call, ended, parented
 
 END_S = 12.0

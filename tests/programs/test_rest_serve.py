@@ -21,10 +21,11 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from mcp_ssh.app import open_app
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.errors import Conflict, InvalidInput
-from rest_bridge import binding, gate
-from rest_bridge.serve import Tls, listen, serve
+from rest_bridge.api import endpoint as binding
+from rest_bridge.http import middleware as gate
+from rest_bridge.server import Tls, listen, serve
 from tests.support import rest_kit
 from tests.support.rest_kit import FAMILIES, REGISTRY, Served, certificate, serving
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mcp_ssh.commandline import script
 from mcp_ssh.errors import Conflict, NotFound
-from mcp_ssh.probes import tasks as probe
-from mcp_ssh.probes.tasks import Seen, Task
+from mcp_ssh.linux.tasks import requests as probe
+from mcp_ssh.linux.tasks.requests import Seen, Task
+from mcp_ssh.shell_command import script
 from tests.support.files_host import AS_ROOT, NOBODY, ShellHost, host, shell
 
 __all__ = ["host", "shell"]

@@ -11,12 +11,12 @@ from pathlib import Path
 import anyio
 
 from mcp_ssh.app import open_app
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.tool import Registry, tools_of
 from mcp_ssh.tools import REGISTRY
-from rest_bridge import mcp_endpoints
-from rest_bridge.routes.tables import FAMILIES
-from rest_bridge.serve import serve
+from rest_bridge.families.registry import FAMILIES
+from rest_bridge.http import mcp as mcp_endpoints
+from rest_bridge.server import serve
 from tests.protocol import fixtures, test
 
 PATH = "/mcp/all"

@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 import asyncssh
 
-from mcp_ssh.ssh.demo_host import DemoHost
+from mcp_ssh.ssh.demo.host import DemoHost
 
 
 def login(host: DemoHost, **changes: object) -> str:

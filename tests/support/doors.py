@@ -92,7 +92,7 @@ class Rest:
         self.confirms = confirms
 
     async def call(self, tool: AnyTool, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        from rest_bridge.routes.tables import FAMILIES
+        from rest_bridge.families.registry import FAMILIES
 
         route = next(route for family in FAMILIES for route in family.routes if route.tool is tool)
         path, query, body = route.path, {}, {}
@@ -124,9 +124,9 @@ async def open_way(name: str, app: App) -> AsyncGenerator[Way]:
     elif name == "mcp":
         from mcp import Client
 
-        from mcp_ssh.server import build_server
-        from mcp_ssh.surface import parse
+        from mcp_ssh.mcp_server import build_server
         from mcp_ssh.tools import REGISTRY
+        from mcp_ssh.toolsets import parse
 
         server = build_server(app, REGISTRY, parse("all", read_only=False), caller=caller())
         async with Client(server, read_timeout_seconds=60) as client:
@@ -143,7 +143,7 @@ async def open_rest(app: App, role: Role = Role.ADMIN) -> AsyncGenerator[Any]:
 
     from mcp_ssh.tools import REGISTRY
     from rest_bridge.app import build
-    from rest_bridge.routes.tables import FAMILIES
+    from rest_bridge.families.registry import FAMILIES
 
     _, secret = await app.store.tokens.create(f"test-{role.name.lower()}", role)
     http = build(app, REGISTRY, FAMILIES)

@@ -17,10 +17,10 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from mcp_ssh.commandline import Command
 from mcp_ssh.params import Result
 from mcp_ssh.policy import LocalFolders
-from mcp_ssh.ssh.session import ANSWER_LIMIT, AnswerTooLong, Limits, Output, Session
+from mcp_ssh.sessions.session import ANSWER_LIMIT, AnswerTooLong, Limits, Output, Session
+from mcp_ssh.shell_command import Command
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import file
 from tests.support.doors import DirectCall, caller

@@ -10,9 +10,9 @@ from typing import Any
 import asyncssh
 import pytest
 
-from mcp_ssh.ssh import known_hosts
-from mcp_ssh.ssh.hostkeys import HostKeys
-from mcp_ssh.ssh.known_hosts import key_blob
+from mcp_ssh.ssh.hostkeys import known_hosts
+from mcp_ssh.ssh.hostkeys.known_hosts import key_blob
+from mcp_ssh.ssh.hostkeys.store import HostKeys
 
 needs_ssh_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen on this machine")
 

@@ -16,9 +16,9 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from mcp_ssh.app import App
-from mcp_ssh.server import build_server
-from mcp_ssh.surface import Surface
+from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tools import REGISTRY
+from mcp_ssh.toolsets import Surface
 from tests.support.doors import caller
 from tests.support.servers import TOKEN, serve
 

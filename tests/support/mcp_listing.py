@@ -7,10 +7,10 @@ from typing import Any, cast
 from mcp import Client, types
 
 from mcp_ssh.app import open_app
-from mcp_ssh.server import build_server
-from mcp_ssh.surface import Surface
+from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import REGISTRY
+from mcp_ssh.toolsets import Surface
 
 OWNER = Caller(id="stdio", role=Role.ADMIN, owner=True)
 

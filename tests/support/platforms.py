@@ -1,6 +1,6 @@
 """Platforms of made-up machines."""
 
-from mcp_ssh.backends.detect import Platform, parse
+from mcp_ssh.linux.system.platform import Platform, parse
 
 MARK = "ab" * 8
 

@@ -18,15 +18,15 @@ from pydantic import Field
 
 from mcp_ssh import errors
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.errors import ToolError
 from mcp_ssh.params import OnSession, Params, Result
-from mcp_ssh.surface import Surface
 from mcp_ssh.tool import Call, Registry, Risk, Role, tool
+from mcp_ssh.toolsets import Surface
+from rest_bridge.api.route import Family, Route, Shape
 from rest_bridge.app import build
-from rest_bridge.dialects import SSH_API, VIEWER
-from rest_bridge.routes import Family, Route, Shape
-from rest_bridge.serve import Tls, serve
+from rest_bridge.errors import SSH_API, VIEWER
+from rest_bridge.server import Tls, serve
 
 BASE = "http://127.0.0.1:8754"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import anyio
 
 from mcp_ssh.app import open_app
-from mcp_ssh.server import serve_stdio, stdio
-from mcp_ssh.surface import Surface
+from mcp_ssh.mcp_server import serve_stdio, stdio
 from mcp_ssh.tool import tools_of
+from mcp_ssh.toolsets import Surface
 from tests.support import toys
 
 

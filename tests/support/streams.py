@@ -12,8 +12,8 @@ import httpx2
 from mcp_ssh.app import App
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import REGISTRY
-from rest_bridge.routes.tables import FAMILIES
-from rest_bridge.serve import serve
+from rest_bridge.families.registry import FAMILIES
+from rest_bridge.server import serve
 
 PATH = "/system/tail/stream"
 

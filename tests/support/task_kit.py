@@ -10,8 +10,8 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.probes import tasks as probe
-from mcp_ssh.ssh.link import Link
+from mcp_ssh.linux.tasks import requests as probe
+from mcp_ssh.ssh.connection.connection import Link
 from mcp_ssh.tools import command, session
 from tests.fleet.hosts import Host
 from tests.support.doors import Direct, Way

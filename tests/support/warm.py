@@ -14,9 +14,9 @@ import anyio.to_thread
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.ssh.capture import Capture
-from mcp_ssh.ssh.session import Session
-from mcp_ssh.ssh.spare import Spare
+from mcp_ssh.sessions.session import Session
+from mcp_ssh.ssh.connection.warm_shells import Spare
+from mcp_ssh.ssh.exec.capture import Capture
 from mcp_ssh.tools import session as session_tools
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller

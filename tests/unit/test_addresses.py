@@ -2,8 +2,8 @@
 
 import pytest
 
-from mcp_ssh.probes.addresses import addresses
-from mcp_ssh.probes.vitals import parse_network
+from mcp_ssh.linux.system.addresses import addresses
+from mcp_ssh.linux.system.facts import parse_network
 
 IP = """1: lo    inet 127.0.0.1/8 scope host lo
 2: v0@if3    inet 10.9.0.1 peer 10.9.0.2/24 scope global v0

@@ -7,11 +7,11 @@ from asyncssh.kex import get_kex_algs
 from asyncssh.mac import get_mac_algs
 from asyncssh.public_key import get_public_key_algs
 
-from mcp_ssh.config import SecurityConfig
+from mcp_ssh.config.models import SecurityConfig
 from mcp_ssh.errors import Unsupported
-from mcp_ssh.hosts import Machine
-from mcp_ssh.ssh import algorithms
-from mcp_ssh.ssh.algorithms import CIPHERS, HOST_KEYS, KEX, MACS, Algorithms, choose
+from mcp_ssh.host_patterns import Machine
+from mcp_ssh.ssh.dial import algorithms
+from mcp_ssh.ssh.dial.algorithms import CIPHERS, HOST_KEYS, KEX, MACS, Algorithms, choose
 
 OLD = Machine.of(["old.example.org", "10.0.0.9"])
 

@@ -14,13 +14,13 @@ import pytest
 from mcp import Client, types
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, SecurityConfig
+from mcp_ssh.config.models import Config, SecurityConfig
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.server import build_server
-from mcp_ssh.server.call import McpCall
-from mcp_ssh.surface import Surface
+from mcp_ssh.mcp_server import build_server
+from mcp_ssh.mcp_server.elicitation import McpCall
 from mcp_ssh.tool import Caller, Question, Role
 from mcp_ssh.tools import REGISTRY
+from mcp_ssh.toolsets import Surface
 from tests.support import toys
 from tests.support.asking_host import AskingHost, asking_host
 from tests.support.doors import DirectCall

@@ -12,9 +12,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from mcp_ssh.blobs import blobs as module
 from mcp_ssh.errors import NotFound
 from mcp_ssh.store import Blobs, BlobWriter
-from mcp_ssh.store import blobs as module
 from mcp_ssh.tool import Caller, Role
 from tests.support.blob_kit import ADMIN, ANNA, BERT, KIB, Clock, files, make, open_files
 

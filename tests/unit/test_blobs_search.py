@@ -6,10 +6,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from mcp_ssh.blobs import blobs as module
+from mcp_ssh.blobs.search import Match
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.store import Blobs
-from mcp_ssh.store import blobs as module
-from mcp_ssh.store.search import Match
 from tests.support.blob_kit import ANNA, make
 
 

@@ -10,12 +10,12 @@ import asyncssh
 import pytest
 
 from mcp_ssh.errors import ConnectFailed, Unsupported
-from mcp_ssh.ssh import link as link_module
-from mcp_ssh.ssh import stop_later
-from mcp_ssh.ssh.link import MOST_UNANSWERED, UNANSWERED_LIMIT, Link
-from mcp_ssh.ssh.stop import close_channel
-from mcp_ssh.ssh.stop_later import Unended
-from mcp_ssh.ssh.wire import wire
+from mcp_ssh.ssh.connection import connection as link_module
+from mcp_ssh.ssh.connection.connection import MOST_UNANSWERED, UNANSWERED_LIMIT, Link
+from mcp_ssh.ssh.exec import stop_later
+from mcp_ssh.ssh.exec.stop import close_channel
+from mcp_ssh.ssh.exec.stop_later import Unended
+from mcp_ssh.ssh.wire.command import wire
 
 pytestmark = pytest.mark.anyio
 

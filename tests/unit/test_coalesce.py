@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_ssh.ssh import coalesce
-from mcp_ssh.ssh.coalesce import READ_BYTES, Joined, Way
+from mcp_ssh.ssh.dial import write_coalescing as coalesce
+from mcp_ssh.ssh.dial.write_coalescing import READ_BYTES, Joined, Way
 
 pytestmark = pytest.mark.requirement("speed.coalesce")
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import load
+from mcp_ssh.config.models import load
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import InvalidInput, Refused, TooMany
 from mcp_ssh.tool import Caller, Role
@@ -133,7 +133,7 @@ async def test_processes_that_change_keys_at_once_undo_nothing_of_each_other(tmp
     (tmp_path / "kept.json").write_text("{}")
     (tmp_path / "config.json").symlink_to("kept.json")
     work = (
-        "import pathlib, sys; from mcp_ssh.config_edit import set_key\n"
+        "import pathlib, sys; from mcp_ssh.config.edit import set_key\n"
         "for n in range(1, 31): set_key(pathlib.Path(sys.argv[1]), sys.argv[2], n)"
     )
     async with anyio.create_task_group() as group:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.probes.cron import check_schedule, entry
+from mcp_ssh.linux.system.cron import check_schedule, entry
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import anyio
 import asyncssh
 import pytest
 
-from mcp_ssh.ssh.demo_host import MAX_CHANNELS, DemoHost, demo_host
+from mcp_ssh.ssh.demo.host import MAX_CHANNELS, DemoHost, demo_host
 from tests.support.cli_kit import alive, needs_proc
 from tests.support.demo import connect
 

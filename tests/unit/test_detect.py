@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_ssh.backends.detect import parse
 from mcp_ssh.errors import RemoteFailed
+from mcp_ssh.linux.system.platform import parse
 from tests.support.platforms import MARK, told
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from mcp_ssh.backends.filter_rules import FilterRule
-from mcp_ssh.backends.iptables import parse
-from mcp_ssh.backends.placement import Place, place_of
+from mcp_ssh.linux.firewall.iptables import parse
+from mcp_ssh.linux.firewall.model import FilterRule
+from mcp_ssh.linux.firewall.placement import Place, place_of
 
 WANTED = FilterRule("ipv4", "INPUT", 0, "", target="ACCEPT", protocol="tcp", ports="80")
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from mcp_ssh.backends.filter_rules import FilterRule
-from mcp_ssh.backends.firewalld import Firewalld
-from mcp_ssh.backends.firewalld_rules import parse
 from mcp_ssh.errors import Unsupported
+from mcp_ssh.linux.firewall.firewalld import Firewalld
+from mcp_ssh.linux.firewall.firewalld_rules import parse
+from mcp_ssh.linux.firewall.model import FilterRule
 
 HEAD = """public
 home

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.probes.grep_patterns import portable
+from mcp_ssh.linux.files.grep_patterns import portable
 
 TEXT = "2024 error one\nfoo\tbar\nddd\nabc-def\na]b\nunder_score\n\\ back\n"
 PROGRAMS = [["grep", "-E"], *([["busybox", "grep", "-E"]] if shutil.which("busybox") else [])]

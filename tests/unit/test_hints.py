@@ -11,14 +11,14 @@ import pytest
 
 import mcp_ssh
 from mcp_ssh.cli import build_parser
-from mcp_ssh.cli.findings import Finding
+from mcp_ssh.cli.commands.check.findings import Finding
 from mcp_ssh.cli.hints import OPTIONS, cli_hint
 from mcp_ssh.errors import HostKeyUnconfirmed, InvalidInput, NotFound, Refused, ToolError
-from mcp_ssh.surface import TOOLS
 from mcp_ssh.tools import REGISTRY
-from rest_bridge.dialects import SSH_API, VIEWER, Dialect
+from mcp_ssh.toolsets import TOOLS
+from rest_bridge.errors import SSH_API, VIEWER, Dialect
+from rest_bridge.families.registry import FAMILIES, NOT_ON_REST
 from rest_bridge.hints import rest_hint
-from rest_bridge.routes.tables import FAMILIES, NOT_ON_REST
 from tests.support.cli_kit import run
 from tests.support.rest_kit import rest_server
 

@@ -12,8 +12,8 @@ import anyio
 import pytest
 
 from mcp_ssh.store import HistoryRow, Kept, Store, Verdict, history
-from mcp_ssh.store import chain as chain_module
-from mcp_ssh.store.chain import COVERED, FILE
+from mcp_ssh.store import history_chain as chain_module
+from mcp_ssh.store.history_chain import COVERED, FILE
 from tests.support.cli_kit import run
 
 COLUMNS = ", ".join(COVERED)

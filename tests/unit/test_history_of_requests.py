@@ -9,10 +9,10 @@ import pytest
 from mcp import Client, MCPError, types
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, SecurityConfig
-from mcp_ssh.server import build_server
-from mcp_ssh.surface import Surface
+from mcp_ssh.config.models import Config, SecurityConfig
+from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tools import REGISTRY
+from mcp_ssh.toolsets import Surface
 from tests.support.toy_kit import OWNER, history
 
 SAID = "hunter2"

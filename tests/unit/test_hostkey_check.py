@@ -12,7 +12,7 @@ import asyncssh
 import pytest
 
 from mcp_ssh.errors import ConnectFailed, HostKeyUnconfirmed, InvalidInput, Refused, TimedOut
-from mcp_ssh.ssh.hostkeys import HostKeys
+from mcp_ssh.ssh.hostkeys.store import HostKeys
 from tests.support.hostkeys import CA, ECDSA, KEY, LOOPBACK, OTHER, machine, text
 
 RSA = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
@@ -38,7 +38,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
 
 
 async def connect(host_keys: HostKeys, port: int, host: str = LOOPBACK) -> tuple[asyncssh.SSHKey | None, int]:
-    """Connect as connect.py does; the key of the machine, and the number of handshakes."""
+    """Connect as sessions/open.py does; the key of the machine, and the number of handshakes."""
     with anyio.fail_after(10):
         check = host_keys.client(await host_keys.load(), host, port)
         for handshakes in range(1, 4):

@@ -10,9 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from mcp_ssh import rewriting
+from mcp_ssh import atomic_file as rewriting
 from mcp_ssh.errors import Conflict, Internal, InvalidInput, TimedOut
-from mcp_ssh.ssh.hostkeys import HostKeys
+from mcp_ssh.ssh.hostkeys.store import HostKeys
 from tests.support.hostkeys import KEYS, TYPE, accept, made_key, needs_ssh_keygen, print_of
 
 
@@ -232,7 +232,7 @@ async def test_a_lock_that_another_process_keeps_ends_the_wait_and_leaves_the_lo
 WRITER = """
     import asyncio, sys
     from pathlib import Path
-    from mcp_ssh.ssh.hostkeys import HostKeys
+    from mcp_ssh.ssh.hostkeys.store import HostKeys
     from tests.support.hostkeys import accept, made_key
 
     async def main(managed, first):

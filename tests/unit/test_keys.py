@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.ssh import keys
+from mcp_ssh.ssh.auth import private_keys as keys
 
 FORMS = {
     "openssh": ["-t", "ed25519"],

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_ssh.errors import Refused
-from mcp_ssh.ssh import known_hosts
-from mcp_ssh.ssh.known_hosts import Trust, fingerprint, lookup_name, parse, rewrite, rows, with_key, without
+from mcp_ssh.ssh.hostkeys import known_hosts
+from mcp_ssh.ssh.hostkeys.known_hosts import Trust, fingerprint, lookup_name, parse, rewrite, rows, with_key, without
 from tests.support.hostkeys import KEYS, needs_ssh_keygen
 
 

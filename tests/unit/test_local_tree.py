@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mcp_ssh.errors import Conflict
-from mcp_ssh.ssh import local
-from mcp_ssh.ssh.local_tree import Tally, archive
+from mcp_ssh.transfers import local_files as local
+from mcp_ssh.transfers.local_tree import Tally, archive
 
 
 @pytest.mark.requirement("file.transfer.tree")

@@ -6,7 +6,7 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from mcp_ssh.ssh.answers import Answers
+from mcp_ssh.ssh.auth.responder import Answers
 
 PROMPT = [("(ops@host) Password: ", False)]
 
@@ -78,7 +78,7 @@ def test_a_question_for_a_code_never_gets_the_password(prompt: str) -> None:
 
 
 def test_the_twin_that_knows_no_codes_gives_the_password_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_ssh.ssh.answers._CODE", re.compile("(?!)"))
+    monkeypatch.setattr("mcp_ssh.ssh.auth.responder._CODE", re.compile("(?!)"))
     assert of("secret").reply("", [("One-time password (OATH) for `ops': ", False)]) == ["secret"]
 
 

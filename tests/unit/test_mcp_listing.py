@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from mcp import types
 
-from mcp_ssh.server.endpoint import INSTRUCTIONS
-from mcp_ssh.surface import CORE, TOOLS, Surface
+from mcp_ssh.mcp_server.handlers import INSTRUCTIONS
 from mcp_ssh.tool import Risk
 from mcp_ssh.tools import REGISTRY
+from mcp_ssh.toolsets import CORE, TOOLS, Surface
 from tests.support.mcp_listing import listed_by, schemas
 
 EVERY = {**REGISTRY, **TOOLS}

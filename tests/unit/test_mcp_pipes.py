@@ -15,7 +15,7 @@ import pytest
 from mcp import types
 from mcp.shared.message import SessionMessage
 
-from mcp_ssh.server.pipes import Pipes
+from mcp_ssh.mcp_server.stdio_transport import Pipes
 
 
 class Ends:
@@ -81,7 +81,7 @@ def request(number: int) -> dict[str, Any]:
 
 
 async def test_the_end_of_input_waits_for_answers_and_no_longer(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_ssh.server.pipes.SETTLE_LIMIT_S", 60)
+    monkeypatch.setattr("mcp_ssh.mcp_server.stdio_transport.SETTLE_LIMIT_S", 60)
     async with serving(ends) as server:
         ends.write(request(0), request(1))
         await server.inbox.receive()
@@ -95,7 +95,7 @@ async def test_the_end_of_input_waits_for_answers_and_no_longer(ends: Ends, monk
 
 
 async def test_the_end_of_input_does_not_wait_for_ever(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_ssh.server.pipes.SETTLE_LIMIT_S", 0.05)
+    monkeypatch.setattr("mcp_ssh.mcp_server.stdio_transport.SETTLE_LIMIT_S", 0.05)
     async with serving(ends) as server:
         ends.write(request(0))
         await server.inbox.receive()
@@ -115,7 +115,7 @@ async def test_the_errors_a_client_answers_with_are_messages_like_others(ends: E
 async def test_a_line_without_end_takes_no_more_memory_than_the_limit(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mcp_ssh.server.pipes.MAX_LINE_BYTES", 64 * 1024)
+    monkeypatch.setattr("mcp_ssh.mcp_server.stdio_transport.MAX_LINE_BYTES", 64 * 1024)
     async with serving(ends) as server:
         await server.answer(1)
         tracemalloc.start()

@@ -10,10 +10,10 @@ from mcp.server import Server
 from starlette.requests import Request
 
 from mcp_ssh.app import App
-from mcp_ssh.server import CALLER_KEY, build_server
-from mcp_ssh.server.call import McpCall
-from mcp_ssh.surface import Surface
+from mcp_ssh.mcp_server import CALLER_KEY, build_server
+from mcp_ssh.mcp_server.elicitation import McpCall
 from mcp_ssh.tool import Caller, Question, Role
+from mcp_ssh.toolsets import Surface
 from tests.support import toys
 from tests.support.toy_kit import OWNER, REGISTRY, Person, error, history
 
@@ -198,7 +198,7 @@ async def test_a_client_that_shows_only_web_pages_is_not_sent_a_form(app: App) -
 async def test_a_person_who_never_answers_does_not_hold_the_call_for_ever(
     server: Server[Any], monkeypatch: pytest.MonkeyPatch, seen: toys.Seen
 ) -> None:
-    monkeypatch.setattr("mcp_ssh.server.call.ANSWER_LIMIT_S", 0.05)
+    monkeypatch.setattr("mcp_ssh.mcp_server.elicitation.ANSWER_LIMIT_S", 0.05)
 
     async def think(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
         await anyio.sleep_forever()
@@ -214,7 +214,7 @@ async def test_a_person_who_never_answers_does_not_hold_the_call_for_ever(
 async def test_progress_to_a_client_that_reads_nothing_does_not_hold_the_tool(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mcp_ssh.server.call.PROGRESS_LIMIT_S", 0.05)
+    monkeypatch.setattr("mcp_ssh.mcp_server.elicitation.PROGRESS_LIMIT_S", 0.05)
     sent: list[float] = []
 
     class Session:

@@ -13,11 +13,11 @@ from starlette.requests import Request
 
 from mcp_ssh import __version__
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, SecurityConfig
-from mcp_ssh.server import CALLER_KEY, build_server
-from mcp_ssh.server.endpoint import INSTRUCTIONS
-from mcp_ssh.surface import Surface
+from mcp_ssh.config.models import Config, SecurityConfig
+from mcp_ssh.mcp_server import CALLER_KEY, build_server
+from mcp_ssh.mcp_server.handlers import INSTRUCTIONS
 from mcp_ssh.tool import Caller, Role
+from mcp_ssh.toolsets import Surface
 from tests.support import toys
 from tests.support.toy_kit import OWNER, REGISTRY, error, history, text
 
@@ -211,7 +211,7 @@ async def test_a_mistake_outside_the_tool_leaks_no_more(
     def wrong(result: object, limit_bytes: int) -> types.CallToolResult:
         raise ValueError("the secret lies in /etc/x")
 
-    monkeypatch.setattr("mcp_ssh.server.endpoint.succeeded", wrong)
+    monkeypatch.setattr("mcp_ssh.mcp_server.handlers.succeeded", wrong)
     async with Client(server, mode=mode) as client:
         result = await client.call_tool("toys_echo", {"text": "x"})
     assert error(result)["code"] == "internal"
@@ -223,7 +223,7 @@ async def test_an_error_of_the_protocol_passes(server: Server[Any], mode: str, m
     async def refuse(*_: object) -> None:
         raise MCPError(code=-32021, message="the client lacks something")
 
-    monkeypatch.setattr("mcp_ssh.server.endpoint.dispatch", refuse)
+    monkeypatch.setattr("mcp_ssh.mcp_server.handlers.dispatch", refuse)
     async with Client(server, mode=mode) as client:
         with pytest.raises(MCPError, match="lacks something"):
             await client.call_tool("toys_echo", {"text": "x"})

@@ -3,9 +3,9 @@
 import pytest
 
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.surface import CORE, TOOLS, Surface, brought, parse, toolsets
 from mcp_ssh.tool import Registry, Risk, tools_of
 from mcp_ssh.tools import REGISTRY as REAL
+from mcp_ssh.toolsets import CORE, TOOLS, Surface, brought, parse, toolsets
 from tests.support import toys
 
 REGISTRY = tools_of(toys)

@@ -9,12 +9,12 @@ from mcp import Client
 from mcp.server import Server
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, SecurityConfig
-from mcp_ssh.server import build_server
-from mcp_ssh.surface import Surface
-from mcp_ssh.surface.search import ranked
+from mcp_ssh.config.models import Config, SecurityConfig
+from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import REGISTRY as REAL
+from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets.search import ranked
 from tests.support import toys
 from tests.support.toy_kit import OWNER, REGISTRY, Person, error
 

@@ -7,11 +7,11 @@ import pytest
 from mcp import Client
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config
-from mcp_ssh.server import build_server
-from mcp_ssh.surface import TOOLS, Surface, argument_schema, decoded
+from mcp_ssh.config.models import Config
+from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import Registry
 from mcp_ssh.tools import REGISTRY as ALL
+from mcp_ssh.toolsets import TOOLS, Surface, argument_schema, decoded
 from tests.support.rest_kit import rest_server
 from tests.support.toy_kit import OWNER, REGISTRY, error
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from mcp_ssh.backends.filter_rules import Family, FilterRule
-from mcp_ssh.backends.nft_rules import LIMIT, parse_rule
-from mcp_ssh.backends.other_rule_sets import explain_overruling, find_other_rule_sets
+from mcp_ssh.linux.firewall.model import Family, FilterRule
+from mcp_ssh.linux.firewall.nft_rules import LIMIT, parse_rule
+from mcp_ssh.linux.firewall.other_rule_sets import explain_overruling, find_other_rule_sets
 
 OPEN = FilterRule("ipv4", "INPUT", 0, "", target="ACCEPT", protocol="tcp", ports="9999")
 NFT = """table inet filter {

@@ -2,11 +2,11 @@
 
 import pytest
 
-from mcp_ssh.backends.detect import Platform
-from mcp_ssh.backends.packages import MANAGERS, choose
-from mcp_ssh.backends.packages.manager import Planned, Said, reason
-from mcp_ssh.backends.packages.names import ESSENTIALS, LOCAL_NAMES, resolve
 from mcp_ssh.errors import Unsupported
+from mcp_ssh.linux.packages import MANAGERS, choose
+from mcp_ssh.linux.packages.base import Planned, Said, reason
+from mcp_ssh.linux.packages.debian_names import ESSENTIALS, LOCAL_NAMES, resolve
+from mcp_ssh.linux.system.platform import Platform
 from tests.support.platforms import told
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mcp_ssh.ssh.places import ASSUMED, CALLS, Strand, Turns
+from mcp_ssh.ssh.connection.limits import ASSUMED, CALLS, Strand, Turns
 
 
 class Queue:

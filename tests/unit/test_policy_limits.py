@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import TooMany
 from mcp_ssh.policy import CallLimits

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mcp_ssh.commandline import script
-from mcp_ssh.config import HostRule, SecurityConfig
-from mcp_ssh.hosts import Machine, admits, matches, restricts
+from mcp_ssh.config.models import HostRule, SecurityConfig
+from mcp_ssh.host_patterns import Machine, admits, matches, restricts
+from mcp_ssh.linux.files.protected_paths import OPEN, guarded, is_protected
 from mcp_ssh.policy.commands import MAX_LINE, allows, denied_by, denied_program, plain_words
 from mcp_ssh.policy.rules import rules_for
-from mcp_ssh.probes.protected import OPEN, guarded, is_protected
+from mcp_ssh.shell_command import script
 
 # ---- hosts -------------------------------------------------------------------------------------------------------
 

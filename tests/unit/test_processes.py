@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcp_ssh.probes.processes import parse_processes
+from mcp_ssh.linux.system.processes import parse_processes
 
 NUMBERS = " ".join(["1"] * 48)
 STATUS = "".join(f"/proc/{pid}/status:Uid:\t0\t0\t0\t0\n" for pid in (7, 8, 9, 10))

@@ -14,12 +14,12 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_ssh import prompts
 from mcp_ssh.app import App, open_app
 from mcp_ssh.errors import InvalidInput, NotFound
+from mcp_ssh.mcp_server import build_server
 from mcp_ssh.prompts import Argument, Prompt
-from mcp_ssh.server import build_server
-from mcp_ssh.surface import Surface
 from mcp_ssh.tool import Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
-from rest_bridge.routes.tables import FAMILIES
+from mcp_ssh.toolsets import Surface
+from rest_bridge.families.registry import FAMILIES
 from tests.support.cli_kit import ROOT, run
 from tests.support.rest_kit import serving
 
@@ -247,7 +247,7 @@ def test_a_wheel_carries_the_files(tmp_path: Path) -> None:
         cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "installed")}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.split() == [str(tmp_path / "installed/mcp_ssh/_prompts"), *NAMES]
-    assert (tmp_path / "installed/rest_bridge/guide.md").is_file()
+    assert (tmp_path / "installed/rest_bridge/docs/guide.md").is_file()
 
 
 @pytest.mark.requirement("prompts.files")

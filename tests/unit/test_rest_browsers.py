@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from mcp_ssh.tools import REGISTRY
-from rest_bridge.routes.tables import FAMILIES
+from rest_bridge.families.registry import FAMILIES
 from tests.support.rest_kit import Rest, rest_server
 
 pytestmark = pytest.mark.requirement("fault.S4")

@@ -20,13 +20,13 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from mcp_ssh import __version__
-from mcp_ssh.config import Config
-from mcp_ssh.surface import TOOLS
+from mcp_ssh.config.models import Config
 from mcp_ssh.tools import REGISTRY
-from rest_bridge.dialects import dialect_of
-from rest_bridge.openapi import document
-from rest_bridge.routes import Route
-from rest_bridge.routes.tables import FAMILIES, NOT_ON_REST
+from mcp_ssh.toolsets import TOOLS
+from rest_bridge.api.route import Route
+from rest_bridge.docs.openapi import document
+from rest_bridge.errors import dialect_of
+from rest_bridge.families.registry import FAMILIES, NOT_ON_REST
 from tests.contract.documented import Documented, documented
 from tests.support import rest_kit
 from tests.support.rest_kit import Rest, Served, rest_server, serving

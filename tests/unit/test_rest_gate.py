@@ -11,10 +11,10 @@ from starlette.datastructures import Headers
 from mcp_ssh.errors import InvalidInput, ToolError
 from mcp_ssh.tool import Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
-from rest_bridge.auth import identify_for
-from rest_bridge.gate import Names
-from rest_bridge.routes import Route
-from rest_bridge.routes.tables import FAMILIES
+from rest_bridge.api.route import Route
+from rest_bridge.families.registry import FAMILIES
+from rest_bridge.http.auth import identify_for
+from rest_bridge.http.middleware import Names
 from tests.support.rest_kit import Rest, rest_server
 
 pytestmark = pytest.mark.requirement("http.refusals")

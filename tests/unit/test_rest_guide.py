@@ -11,12 +11,12 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from mcp_ssh.config import Config
-from mcp_ssh.ssh.demo_host import demo_host
+from mcp_ssh.config.models import Config
+from mcp_ssh.ssh.demo.host import demo_host
 from mcp_ssh.tools import REGISTRY
-from rest_bridge.dialects import SSH_API, STATUS
-from rest_bridge.guide import guide, llms
-from rest_bridge.routes.tables import FAMILIES
+from rest_bridge.docs.guide import guide, llms
+from rest_bridge.errors import SSH_API, STATUS
+from rest_bridge.families.registry import FAMILIES
 from tests.support.cli_kit import run, running
 from tests.support.rest_kit import Rest, rest_server
 

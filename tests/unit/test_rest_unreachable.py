@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mcp_ssh.tools import REGISTRY
-from rest_bridge.routes.tables import FAMILIES
+from rest_bridge.families.registry import FAMILIES
 from tests.support.rest_kit import rest_server
 
 pytestmark = pytest.mark.requirement("fault.N9")

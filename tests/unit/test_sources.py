@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_ssh.ssh.local import Source, source
-from mcp_ssh.ssh.local_tree import plain_header
+from mcp_ssh.transfers.local_files import Source, source
+from mcp_ssh.transfers.local_tree import plain_header
 
 
 def opened(path: Path) -> Source:

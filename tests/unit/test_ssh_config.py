@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from mcp_ssh.errors import InvalidInput, Refused, ToolError, Unsupported
-from mcp_ssh.ssh import ssh_config
-from mcp_ssh.ssh.ssh_config import Jump, Settings, local_user, seconds, settings
-from mcp_ssh.ssh.ssh_config_file import split
+from mcp_ssh.ssh.openssh_config import resolve as ssh_config
+from mcp_ssh.ssh.openssh_config.parser import split
+from mcp_ssh.ssh.openssh_config.resolve import Jump, Settings, local_user, seconds, settings
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_ssh.ssh.ssh_config import (
+from mcp_ssh.ssh.openssh_config.resolve import (
     DEFAULT_GLOBAL_KNOWN_HOSTS,
     DEFAULT_IDENTITIES,
     DEFAULT_USER_KNOWN_HOSTS,

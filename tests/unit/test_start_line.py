@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_ssh.ssh.wire import StartLine, start_mark
+from mcp_ssh.ssh.wire.command import StartLine, start_mark
 
 COOKIE = secrets.token_hex(16)
 MARK = start_mark(COOKIE)

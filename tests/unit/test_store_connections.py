@@ -12,13 +12,13 @@ import pytest
 from pydantic import SecretStr
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config
+from mcp_ssh.config.models import Config
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, Refused
 from mcp_ssh.store import Store
 from mcp_ssh.store.connections import Account, saved_names
-from mcp_ssh.store.database import Database
-from mcp_ssh.store.migrations import MIGRATIONS
+from mcp_ssh.store.sqlite.database import Database
+from mcp_ssh.store.sqlite.migrations import MIGRATIONS
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import connection
 from tests.support.doors import DirectCall, caller, open_way

@@ -16,8 +16,9 @@ import anyio
 import pytest
 
 from mcp_ssh.errors import Internal, InvalidInput, ShuttingDown, TimedOut, Unsupported
-from mcp_ssh.store import HistoryRow, Store, database
-from mcp_ssh.store.database import Database, Statement
+from mcp_ssh.store import HistoryRow, Store
+from mcp_ssh.store.sqlite import database
+from mcp_ssh.store.sqlite.database import Database, Statement
 from mcp_ssh.tool import Role
 
 OPEN_WHEN_TOLD = """

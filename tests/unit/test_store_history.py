@@ -11,11 +11,12 @@ from typing import Any
 import anyio
 import pytest
 
-from mcp_ssh.store import HistoryRow, Store, database, history
-from mcp_ssh.store.chain import Chain
-from mcp_ssh.store.database import Database
+from mcp_ssh.store import HistoryRow, Store, history
 from mcp_ssh.store.history import History, Kept
-from mcp_ssh.store.secrets import Seal
+from mcp_ssh.store.history_chain import Chain
+from mcp_ssh.store.sealing import Seal
+from mcp_ssh.store.sqlite import database
+from mcp_ssh.store.sqlite.database import Database
 
 
 def row(**given: Any) -> HistoryRow:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_ssh.store import search as module
-from mcp_ssh.store.search import MAX_TEXT_BYTES, SHOWN_BYTES, Found, Match, Query, search
+from mcp_ssh.blobs import search as module
+from mcp_ssh.blobs.search import MAX_TEXT_BYTES, SHOWN_BYTES, Found, Match, Query, search
 
 
 def run(content: bytes, needle: bytes, halted: Callable[[], bool] = lambda: False, **given: int | bool) -> Found:

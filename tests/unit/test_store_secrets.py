@@ -13,8 +13,8 @@ from pydantic import SecretStr
 
 from mcp_ssh.errors import Conflict
 from mcp_ssh.store.connections import Account, Connections
-from mcp_ssh.store.database import Database
-from mcp_ssh.store.secrets import FILE, Seal
+from mcp_ssh.store.sealing import FILE, Seal
+from mcp_ssh.store.sqlite.database import Database
 from mcp_ssh.tool import Caller, Role
 
 pytestmark = pytest.mark.requirement("connection.sealed")

@@ -15,7 +15,7 @@ import pytest
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
 from mcp_ssh.store import Store, TokenInfo
-from mcp_ssh.store.database import Database
+from mcp_ssh.store.sqlite.database import Database
 from mcp_ssh.store.tokens import Tokens
 from mcp_ssh.tool import Role
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from mcp_ssh.config import Config, load
-from mcp_ssh.config_edit import set_key, value_of
+from mcp_ssh.config.edit import set_key, value_of
+from mcp_ssh.config.models import Config, load
 from mcp_ssh.dispatch import validate
 from mcp_ssh.errors import InvalidInput, NotFound
-from mcp_ssh.suggestions import suggest
-from mcp_ssh.surface import lookup, suggest_tools
+from mcp_ssh.messages.suggestions import suggest
 from mcp_ssh.tool import Risk
 from mcp_ssh.tools import REGISTRY
-from rest_bridge.routes.tables import FAMILIES
+from mcp_ssh.toolsets import lookup, suggest_tools
+from rest_bridge.families.registry import FAMILIES
 from tests.support.rest_kit import rest_server
 
 DESTROYING = {each.name for each in REGISTRY.values() if each.risk is Risk.DESTROY}

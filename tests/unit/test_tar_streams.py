@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_ssh.ssh import tar_stream
-from mcp_ssh.ssh.tar_stream import Content, Forward, entries, plain
+from mcp_ssh.transfers import tar_stream
+from mcp_ssh.transfers.tar_stream import Content, Forward, entries, plain
 
 Found = list[tuple[str, bytes, int, float, str, bytes]]
 

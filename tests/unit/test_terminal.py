@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_ssh.errors import Unsupported
-from mcp_ssh.probes.screen import Screen
-from mcp_ssh.probes.terminal import KEYS, Key, plain, prompt, unfinished
-from mcp_ssh.ssh.demo_host import demo_host
-from mcp_ssh.ssh.link import Link, Terminal
-from mcp_ssh.ssh.shell import Shells
-from mcp_ssh.ssh.wire import interactive
+from mcp_ssh.ssh.connection.connection import Link, Terminal
+from mcp_ssh.ssh.demo.host import demo_host
+from mcp_ssh.ssh.pty.screen import Screen
+from mcp_ssh.ssh.pty.shell import Shells
+from mcp_ssh.ssh.pty.terminal import KEYS, Key, plain, prompt, unfinished
+from mcp_ssh.ssh.wire.command import interactive
 from tests.support.demo import connect
 
 PIECES = st.lists(

@@ -3,7 +3,7 @@
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.config import SecurityConfig
+from mcp_ssh.config.models import SecurityConfig
 from mcp_ssh.errors import Refused
 from mcp_ssh.params import Params, Result
 from mcp_ssh.policy import expect_tools, needs_confirmation

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_ssh.ssh.tunnel_state import Close, Event, Life, LinkLost, Listening, Refused, after
+from mcp_ssh.tunnels.state import Close, Event, Life, LinkLost, Listening, Refused, after
 
 EVENTS = st.lists(st.sampled_from([Listening(), Refused("why"), LinkLost(), Close()]))
 

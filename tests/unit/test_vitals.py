@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_ssh.errors import RemoteFailed
-from mcp_ssh.probes.parts import ask_parts
-from mcp_ssh.probes.vitals import parse_accounts, parse_cpu, parse_disks, parse_memory, parse_network
-from rest_bridge.routes.ssh_api_system import human
+from mcp_ssh.linux.parts import ask_parts
+from mcp_ssh.linux.system.facts import parse_accounts, parse_cpu, parse_disks, parse_memory, parse_network
+from rest_bridge.families.ssh_api.system import human
 
 RASPBERRY = """processor\t: 0
 BogoMIPS\t: 108.00

@@ -9,14 +9,14 @@ from google.genai._mcp_utils import mcp_to_gemini_tool
 from mcp import Client, types
 
 from mcp_ssh.app import App, open_app
-from mcp_ssh.config import Config, config_schema
+from mcp_ssh.config.models import Config, config_schema
+from mcp_ssh.mcp_server import build_server
+from mcp_ssh.mcp_server.tool_listing import CHECKED
 from mcp_ssh.params import LARGEST_NUMBER
-from mcp_ssh.server import build_server
-from mcp_ssh.server.listing import CHECKED
-from mcp_ssh.surface import TOOLS, Surface
 from mcp_ssh.tools import REGISTRY
-from rest_bridge.openapi import document
-from rest_bridge.routes.tables import FAMILIES
+from mcp_ssh.toolsets import TOOLS, Surface
+from rest_bridge.docs.openapi import document
+from rest_bridge.families.registry import FAMILIES
 from tests.support.mcp_listing import listed_by, schemas
 from tests.support.toy_kit import OWNER, error
 

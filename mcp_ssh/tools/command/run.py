@@ -5,12 +5,11 @@ from typing import Literal
 from pydantic import Field
 
 from mcp_ssh.params import Becoming, CommandLine, Result, output_limit
-from mcp_ssh.ssh.capture import Capture
-from mcp_ssh.ssh.elapsing import elapsing
-from mcp_ssh.ssh.run import Ended
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.session import Session
+from mcp_ssh.ssh.exec.capture import Capture
+from mcp_ssh.ssh.exec.run import Ended
 from mcp_ssh.tool import Call, Risk, tool
-from mcp_ssh.tools.command.line import (
+from mcp_ssh.tools.command.models import (
     Encoding,
     Environment,
     Stdin,
@@ -19,6 +18,7 @@ from mcp_ssh.tools.command.line import (
     is_utf8,
     stdin_bytes,
 )
+from mcp_ssh.tools.heartbeat import elapsing
 
 
 class Exec(Becoming):

@@ -5,14 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from mcp_ssh.linux.tasks.requests import Piece, Seen, TaskStatus
 from mcp_ssh.params import LARGEST_NUMBER, MODEL_DOORS, Becoming, CommandLine, Result, output_limit
-from mcp_ssh.probes.tasks import Piece, Seen, TaskStatus
-from mcp_ssh.ssh import tasks as engine
-from mcp_ssh.ssh.elapsing import elapsing
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions import background as engine
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.store.tasks import LastLook
 from mcp_ssh.tool import Call, Risk, tool
-from mcp_ssh.tools.command.line import (
+from mcp_ssh.tools.command.models import (
     Encoding,
     Environment,
     Stdin,
@@ -21,6 +20,7 @@ from mcp_ssh.tools.command.line import (
     is_utf8,
     stdin_bytes,
 )
+from mcp_ssh.tools.heartbeat import elapsing
 
 SHOWN = 200
 """The most tasks of one list."""

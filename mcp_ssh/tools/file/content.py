@@ -9,9 +9,7 @@ import anyio
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from mcp_ssh.errors import InvalidInput, TooLarge
-from mcp_ssh.params import LARGEST_NUMBER, Becoming, OnSession, RemotePath, Result
-from mcp_ssh.probes.file_write import Outcome, ask_write, parse_write
-from mcp_ssh.probes.files import (
+from mcp_ssh.linux.files.stat import (
     Entry,
     Facts,
     FileType,
@@ -25,11 +23,13 @@ from mcp_ssh.probes.files import (
     parse_stat,
     type_of,
 )
-from mcp_ssh.ssh import sftp
-from mcp_ssh.ssh.reading import ask
-from mcp_ssh.ssh.session import ANSWER_LIMIT, AnswerTooLong, Output, Session
+from mcp_ssh.linux.files.write import Outcome, ask_write, parse_write
+from mcp_ssh.params import LARGEST_NUMBER, Becoming, OnSession, RemotePath, Result
+from mcp_ssh.sessions.query import ask
+from mcp_ssh.sessions.session import ANSWER_LIMIT, AnswerTooLong, Output, Session
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.file import snapshots
+from mcp_ssh.transfers import sftp
 
 LARGEST_PAGE = 8 * 1024 * 1024
 LARGEST_LISTING = 32 * 1024 * 1024

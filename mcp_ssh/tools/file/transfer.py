@@ -15,17 +15,19 @@ import anyio.to_thread
 from pydantic import Field, model_validator
 
 from mcp_ssh.errors import ConnectFailed, InvalidInput, TimedOut, TooLarge
+from mcp_ssh.linux.files.transfer import Larger, NoTar
 from mcp_ssh.params import Becoming, LocalPath, RemotePath, Result
 from mcp_ssh.policy import LocalPlace, local_place
-from mcp_ssh.probes.file_transfer import Larger, NoTar
-from mcp_ssh.ssh import local, sftp_transfer, transfer, tree
-from mcp_ssh.ssh.local import Source
-from mcp_ssh.ssh.local_quota import folder_quota
-from mcp_ssh.ssh.session import Session
-from mcp_ssh.ssh.transfer import Goal, Progress, Transferred, Wish, in_thread
-from mcp_ssh.ssh.tree import Grown
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.file.content import OctalDigits
+from mcp_ssh.transfers import file as transfer
+from mcp_ssh.transfers import local_files as local
+from mcp_ssh.transfers import sftp_transfer, tree
+from mcp_ssh.transfers.file import Goal, Progress, Transferred, Wish, in_thread
+from mcp_ssh.transfers.local_files import Source
+from mcp_ssh.transfers.local_quota import folder_quota
+from mcp_ssh.transfers.tree import Grown
 
 LARGEST_CONTENT = 16 * 1024 * 1024
 CLOSING_S = 15.0

@@ -5,12 +5,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from mcp_ssh.linux.files.tree import ask_copy, ask_mkdir, ask_move, ask_remove, ask_rmdir, parse_count
+from mcp_ssh.linux.framing import Answer, Asked
 from mcp_ssh.params import Becoming, RemotePath, Result
-from mcp_ssh.probes.answers import Answer, Asked
-from mcp_ssh.probes.file_tree import ask_copy, ask_mkdir, ask_move, ask_remove, ask_rmdir, parse_count
-from mcp_ssh.ssh import sftp
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
+from mcp_ssh.transfers import sftp
 
 CLOSING_S = 10.0
 """What a call keeps of its time, so that the machine's own deadline comes first and is told of."""

@@ -1,8 +1,8 @@
 """The firewall of a machine: its rules, changing them without being shut out, and keeping them."""
 
-from mcp_ssh.tools.firewall.adding import allow_ip, allow_port, block_ip, block_port, rule_add, rule_add_range
-from mcp_ssh.tools.firewall.keeping import restore, save
-from mcp_ssh.tools.firewall.removing import flush, policy, rule_delete
+from mcp_ssh.tools.firewall.persistence import restore, save
+from mcp_ssh.tools.firewall.rule_add import allow_ip, allow_port, block_ip, block_port, rule_add, rule_add_range
+from mcp_ssh.tools.firewall.rule_delete import flush, policy, rule_delete
 from mcp_ssh.tools.firewall.rules import backend, raw, rules
 
 __all__ = [

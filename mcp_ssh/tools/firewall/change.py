@@ -7,16 +7,15 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from mcp_ssh.backends.filter_rules import Family, FilterRule, Table
-from mcp_ssh.backends.firewalls import Change, Firewall, choose
-from mcp_ssh.backends.other_rule_sets import RuleSet, find_other_rule_sets
-from mcp_ssh.commandline import Command
 from mcp_ssh.errors import Conflict, InvalidInput, PermissionDenied, RemoteFailed
+from mcp_ssh.linux.firewall.backend import Change, Firewall, choose
+from mcp_ssh.linux.firewall.model import Family, FilterRule, Table
+from mcp_ssh.linux.firewall.other_rule_sets import RuleSet, find_other_rule_sets
+from mcp_ssh.linux.parts import Parts
 from mcp_ssh.params import Planned, Result
-from mcp_ssh.probes.parts import Parts
-from mcp_ssh.ssh.reading import parts_of
-from mcp_ssh.ssh.session import Session
-from mcp_ssh.tools.firewall.guard import Said, made
+from mcp_ssh.sessions.query import parts_of
+from mcp_ssh.sessions.session import Session
+from mcp_ssh.shell_command import Command
 from mcp_ssh.tools.firewall.rules import (
     FAMILIES,
     TABLES_BYTES,
@@ -27,6 +26,7 @@ from mcp_ssh.tools.firewall.rules import (
     heard_of,
     overruled,
 )
+from mcp_ssh.tools.firewall.safe_apply import Said, made
 
 
 def _network(text: str) -> str:

@@ -7,17 +7,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from mcp_ssh.backends.filter_rules import Family, FilterRule, RuleSet, Table, Zone
-from mcp_ssh.backends.firewalls import choose
-from mcp_ssh.backends.iptables_kept import PROGRAMS
-from mcp_ssh.backends.other_rule_sets import describe, explain_overruling, find_other_rule_sets
-from mcp_ssh.backends.placement import overruling
 from mcp_ssh.errors import PermissionDenied
+from mcp_ssh.linux.firewall.backend import choose
+from mcp_ssh.linux.firewall.iptables_persistence import PROGRAMS
+from mcp_ssh.linux.firewall.model import Family, FilterRule, RuleSet, Table, Zone
+from mcp_ssh.linux.firewall.other_rule_sets import describe, explain_overruling, find_other_rule_sets
+from mcp_ssh.linux.firewall.placement import overruling
+from mcp_ssh.linux.lines import ROW_LIMIT
+from mcp_ssh.linux.parts import Parts
 from mcp_ssh.params import Becoming, OnSession, Result
-from mcp_ssh.probes.lines import ROW_LIMIT
-from mcp_ssh.probes.parts import Parts
-from mcp_ssh.ssh.reading import parts_of
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.query import parts_of
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
 TABLES_BYTES = 8 * 1024 * 1024

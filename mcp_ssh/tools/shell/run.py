@@ -3,10 +3,10 @@
 from pydantic import Field
 
 from mcp_ssh.params import CommandLine, Result, output_limit
-from mcp_ssh.ssh.dialogue import Status, execute
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.session import Session
+from mcp_ssh.sessions.shell_exec import Status, execute
 from mcp_ssh.tool import Call, Risk, tool
-from mcp_ssh.tools.shell.which import OnShell, Waiting, as_text, to_type_in, waiting_for
+from mcp_ssh.tools.shell.models import OnShell, Waiting, as_text, to_type_in, waiting_for
 
 
 class ExecInShell(OnShell):

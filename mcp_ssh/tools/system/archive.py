@@ -6,15 +6,15 @@ import secrets
 import anyio
 from pydantic import Field
 
-from mcp_ssh.commandline import command
 from mcp_ssh.errors import TimedOut, ToolError
+from mcp_ssh.linux.files.archives import PRESSES, Broke, Format, ask_archive, ask_clear, ask_extract, parse_list
+from mcp_ssh.linux.files.write import parse_write
+from mcp_ssh.linux.framing import Answer, Asked
 from mcp_ssh.params import Planned, RemotePath, Result
-from mcp_ssh.probes.answers import Answer, Asked
-from mcp_ssh.probes.archives import PRESSES, Broke, Format, ask_archive, ask_clear, ask_extract, parse_list
-from mcp_ssh.probes.file_write import parse_write
-from mcp_ssh.ssh.elapsing import elapsing
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.session import Session
+from mcp_ssh.shell_command import command
 from mcp_ssh.tool import Call, Risk, tool
+from mcp_ssh.tools.heartbeat import elapsing
 
 CLEAR_S = 60.0
 LIST_BYTES = 512 * 1024

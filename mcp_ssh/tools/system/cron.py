@@ -4,12 +4,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from mcp_ssh.linux.lines import ROW_LIMIT
+from mcp_ssh.linux.parts import Parts
+from mcp_ssh.linux.system.cron import Crontab, Foreign, ask_cron, check_schedule, entry, parse_cron
 from mcp_ssh.params import Account, CommandLine, OnSession, Planned, Result, ShellText
-from mcp_ssh.probes.cron import Crontab, Foreign, ask_cron, check_schedule, entry, parse_cron
-from mcp_ssh.probes.lines import ROW_LIMIT
-from mcp_ssh.probes.parts import Parts
-from mcp_ssh.ssh.reading import parts_of
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.query import parts_of
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
 CRON_BYTES = 1024 * 1024

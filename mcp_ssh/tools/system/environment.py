@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 from mcp_ssh.errors import InvalidInput
+from mcp_ssh.linux.system.environment import ask_get, ask_save, parse_get
 from mcp_ssh.params import OnSession, Planned, Result, ShellText
-from mcp_ssh.probes.environment import ask_get, ask_save, parse_get
-from mcp_ssh.ssh.reading import parts_of
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.query import parts_of
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
 VALUE_BYTES = 1024 * 1024

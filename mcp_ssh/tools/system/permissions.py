@@ -4,13 +4,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from mcp_ssh.commandline import command
 from mcp_ssh.errors import InvalidInput
+from mcp_ssh.linux.files.permissions import Foreign, ask_chmod, ask_chown
+from mcp_ssh.linux.framing import Answer, Asked
 from mcp_ssh.meanings import Meaning
 from mcp_ssh.params import Group, NumberAsText, Planned, RemotePath, Result, check_account, check_group
-from mcp_ssh.probes.answers import Answer, Asked
-from mcp_ssh.probes.permissions import Foreign, ask_chmod, ask_chown
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.session import Session
+from mcp_ssh.shell_command import command
 from mcp_ssh.tool import Call, Risk, tool
 
 CLOSING_S = 10.0

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from mcp_ssh.params import OnSession, Result
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
 

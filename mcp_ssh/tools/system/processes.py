@@ -4,12 +4,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from mcp_ssh.linux.lines import ROW_LIMIT
+from mcp_ssh.linux.system.facts import ACCOUNTS_BYTES
+from mcp_ssh.linux.system.processes import TEXT_BYTES, ask_processes, parse_processes
 from mcp_ssh.params import LoginName, OnSession, Result
-from mcp_ssh.probes.lines import ROW_LIMIT
-from mcp_ssh.probes.processes import TEXT_BYTES, ask_processes, parse_processes
-from mcp_ssh.probes.vitals import ACCOUNTS_BYTES
-from mcp_ssh.ssh.reading import parts_of
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.query import parts_of
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
 PROCESSES_BYTES = 3 * TEXT_BYTES + 2 * ACCOUNTS_BYTES

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
+from mcp_ssh.linux.files.tree import ask_rmrf, parse_rmrf
 from mcp_ssh.params import Planned, RemotePath, Result
-from mcp_ssh.probes.file_tree import ask_rmrf, parse_rmrf
-from mcp_ssh.ssh.reading import ask
-from mcp_ssh.ssh.session import Output, Session
+from mcp_ssh.sessions.query import ask
+from mcp_ssh.sessions.session import Output, Session
 from mcp_ssh.tool import Call, Risk, tool
 
 CLOSING_S = 10.0

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mcp_ssh.linux.files.search import ANSWER_BYTES, ask_find, ask_grep, parse_find, parse_grep, size_tests
 from mcp_ssh.params import NumberAsText, OnSession, RemotePath, Result, ShellText
-from mcp_ssh.probes.searching import ANSWER_BYTES, ask_find, ask_grep, parse_find, parse_grep, size_tests
-from mcp_ssh.ssh.reading import ask
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.query import ask
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
 TEXT_LIMIT = 2000

@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from mcp_ssh.backends.services import Action, ServiceState, choose, find_problem
-from mcp_ssh.commandline import script
 from mcp_ssh.errors import NotFound, PermissionDenied
+from mcp_ssh.linux.system.services import Action, ServiceState, choose, find_problem
 from mcp_ssh.params import Becoming, Result
-from mcp_ssh.ssh.reading import parts_of
-from mcp_ssh.ssh.session import Output, Session
+from mcp_ssh.sessions.query import parts_of
+from mcp_ssh.sessions.session import Output, Session
+from mcp_ssh.shell_command import script
 from mcp_ssh.tool import Call, Risk, tool
 
 SERVICE_BYTES = 1024 * 1024

@@ -7,15 +7,15 @@ import anyio
 from pydantic import Field
 
 from mcp_ssh.errors import TooMany
+from mcp_ssh.linux.files.follow import Position, Reason, ask_follow
+from mcp_ssh.linux.files.search import ask_lines, cut
+from mcp_ssh.linux.framing import Answer, failure
 from mcp_ssh.params import Event, OnSession, RemotePath, Result
-from mcp_ssh.probes.answers import Answer, failure
-from mcp_ssh.probes.following import Position, Reason, ask_follow
-from mcp_ssh.probes.searching import ask_lines, cut
-from mcp_ssh.ssh.elapsing import elapsing
-from mcp_ssh.ssh.following import following
-from mcp_ssh.ssh.reading import ask
-from mcp_ssh.ssh.session import ANSWER_LIMIT, Output, Session
+from mcp_ssh.sessions.follow import following
+from mcp_ssh.sessions.query import ask
+from mcp_ssh.sessions.session import ANSWER_LIMIT, Output, Session
 from mcp_ssh.tool import Call, Events, Risk, stream, tool
+from mcp_ssh.tools.heartbeat import elapsing
 
 EVENT_BYTES = 64 * 1024
 """The most of a file that one event brings."""

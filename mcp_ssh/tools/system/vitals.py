@@ -2,11 +2,11 @@
 
 from pydantic import Field
 
+from mcp_ssh.linux.lines import ROW_LIMIT
+from mcp_ssh.linux.system import facts as vitals
 from mcp_ssh.params import OnSession, Result
-from mcp_ssh.probes import vitals
-from mcp_ssh.probes.lines import ROW_LIMIT
-from mcp_ssh.ssh.reading import parts_of
-from mcp_ssh.ssh.session import Session
+from mcp_ssh.sessions.query import parts_of
+from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
 CPU_BYTES = 4 * 1024 * 1024

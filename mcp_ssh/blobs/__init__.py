@@ -1,0 +1,1 @@
+"""Large outputs, kept as files, and searches in them."""

@@ -1,0 +1,1 @@
+"""`mcp-ssh upload` and `mcp-ssh download`."""

@@ -1,0 +1,108 @@
+"""Permissions and owners of paths: chmod(1) and chown(1), each in one script that looks first."""
+
+from mcp_ssh.errors import InvalidInput, PermissionDenied, ToolError
+from mcp_ssh.linux.files.protected_paths import GUARD, refused
+from mcp_ssh.linux.framing import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
+
+# Leaves the real path in `$r`. Nothing is changed before everything that is meant may be changed: with `-R` the first
+# file that is not the account's own says that root has to do it.
+_LOOK = r"""
+need readlink stat find
+why=$(stat "$p" 2>&1) || stop failed "$why"
+r=$(readlink -f "$p" && echo x) || stop failed "$(stat -L "$p" 2>&1)"
+r=${r%?x}
+while case $r in //*) ;; *) false ;; esac; do r=${r#/}; done
+spare "$r"
+if [ "$1" = -R ]; then
+  case ${r#/} in */*) ;; *) stop guarded "$r" ;; esac
+  if covers "$r"; then stop protected "$r"; fi
+fi
+me=$(id -u)
+only() { if [ "$recursive" = -R ]; then find "$r" "$@"; else find "$r" -prune "$@"; fi 2>/dev/null | head -n 1; }
+recursive=$1
+"""
+
+_CHMOD = packed(
+    BEGIN
+    + GUARD
+    + _LOOK
+    + r"""
+[ "$me" = 0 ] || [ -z "$(only ! -user "$me")" ] || stop foreign
+why=$(chmod ${recursive:+"$recursive"} -- "$2" "$r" 2>&1) || stop ${recursive:+part}failed "$why"
+begin ok; stat -c %a "$r"; end
+"""
+)
+
+_CHOWN = packed(
+    BEGIN
+    + GUARD
+    + _LOOK
+    + r"""
+name=${2%%:*}
+case $name in
+  '' | [0-9]*) ;;
+  *) id -u "$name" >/dev/null 2>&1 || stop unknown_user "$name" ;;
+esac
+[ "$me" = 0 ] || stop foreign
+why=$(chown ${recursive:+"$recursive"} -h -- "$2" "$r" 2>&1) || {
+  case $why in *"invalid group"* | *"unknown group"* | *"unknown user/group"*) stop unknown_group ;; esac
+  stop ${recursive:+part}failed "$why"
+}
+begin ok; stat -c %U:%G "$r"; end
+"""
+)
+
+
+def ask_chmod(path: str, mode: str, *, recursive: bool) -> Asked:
+    """Change permissions; the answer's body is what the path itself has then, in octal digits."""
+    return ask(_CHMOD, path, ["-R" if recursive else "", mode], words=_WORDS)
+
+
+def ask_chown(path: str, owner: str, *, recursive: bool) -> Asked:
+    """Change owner and group; the answer's body is what the path itself has then, as `user:group`."""
+    return ask(_CHOWN, path, ["-R" if recursive else "", owner], words=_WORDS)
+
+
+class Foreign(PermissionDenied):
+    """Only root may do it; nothing was changed."""
+
+
+def _foreign(answer: Answer) -> ToolError:
+    return Foreign(
+        f"{named(answer.path)} is for root to change, in part at least; nothing was changed",
+        hint="give `become`, or log in as root",
+        details={"path": answer.path},
+    )
+
+
+def _partly(answer: Answer) -> ToolError:
+    error = failure(answer.path, answer.body)
+    error.message += "; some of what is in it may have been changed before"
+    return error
+
+
+def _guarded(answer: Answer) -> ToolError:
+    return InvalidInput(
+        f"{named(answer.path)} is {answer.text}, a folder of the system; nothing was changed",
+        hint="recursive changes begin at a folder further down",
+        details={"path": answer.path},
+    )
+
+
+def _unknown_user(answer: Answer) -> ToolError:
+    return InvalidInput(f"owner: the machine has no account {answer.text!r}", hint="system_users lists them")
+
+
+def _unknown_group(_answer: Answer) -> ToolError:
+    return InvalidInput("group: the machine has no such group", hint="see /etc/group with file_read")
+
+
+_WORDS: Words = {
+    **WORDS,
+    "protected": refused,
+    "foreign": _foreign,
+    "partfailed": _partly,
+    "guarded": _guarded,
+    "unknown_user": _unknown_user,
+    "unknown_group": _unknown_group,
+}

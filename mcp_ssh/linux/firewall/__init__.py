@@ -1,0 +1,1 @@
+"""Firewalls of machines: nftables, iptables, firewalld."""

@@ -1,0 +1,1 @@
+"""A machine as a whole: platform, facts, processes, services, cron, environment."""

@@ -1,0 +1,1 @@
+"""Background tasks on a machine: their scripts and answers."""

@@ -1,0 +1,1 @@
+"""Words for callers: hints, suggestions, validation errors, and text that is safe to show."""

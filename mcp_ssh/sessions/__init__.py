@@ -1,0 +1,1 @@
+"""Sessions of callers: opened, found again, asked, and closed."""

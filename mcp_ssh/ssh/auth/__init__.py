@@ -1,0 +1,1 @@
+"""What a login proves itself with: keys, passwords and answers."""

@@ -1,0 +1,1 @@
+"""An SSH host inside this process, to try everything on."""

@@ -1,0 +1,1 @@
+"""How a connection is made: addresses, proxies, algorithms, login."""

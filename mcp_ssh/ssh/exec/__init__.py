@@ -1,0 +1,1 @@
+"""Commands on a machine: run, streamed, captured and ended."""

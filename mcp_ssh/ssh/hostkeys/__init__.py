@@ -1,0 +1,1 @@
+"""Host keys: verified, stored, and replaced by those who may."""

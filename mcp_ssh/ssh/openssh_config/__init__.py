@@ -1,0 +1,1 @@
+"""The ~/.ssh/config of the owner of this server."""

@@ -1,0 +1,1 @@
+"""Interactive shells on a terminal: what they print, and the screen it makes."""

@@ -1,0 +1,181 @@
+"""Rules that accept, block or log, put where they take effect and added once."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mcp_ssh.linux.firewall.backend import Firewall
+from mcp_ssh.linux.firewall.model import Family, FilterRule, Table
+from mcp_ssh.params import ShellText
+from mcp_ssh.sessions.session import Session
+from mcp_ssh.tool import Call, Risk, tool
+from mcp_ssh.tools.firewall.change import Changed, Changing, Network, Step, change, families_of
+from mcp_ssh.tools.firewall.rules import Chain, IpVersion
+
+Protocol = Literal["tcp", "udp", "icmp", "all"]
+PortProtocol = Literal["tcp", "udp"]
+Target = Literal["ACCEPT", "DROP", "REJECT", "LOG"]
+SAFE = frozenset({"ACCEPT", "LOG"})
+"""Targets of rules that can shut nobody out."""
+
+
+async def add(host: Session, params: Changing, families: tuple[Family, ...], rule: FilterRule) -> Changed:
+    """Put a rule, its family aside, where it takes effect in each of the families."""
+
+    def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[Step]:
+        return [
+            Step(family, each, safe=rule.target in SAFE)
+            for family, table in tables.items()
+            for each in firewall.add(rule.of(family), table)
+        ]
+
+    return await change(host, params, families, rule.chain, plan, rule=rule)
+
+
+class OneRule(Changing):
+    chain: Chain = Field(default="INPUT", description="Which chain.")
+    protocol: Protocol = Field(default="tcp", description="Which packets.")
+    source: Network | None = Field(default=None, description="Address or network they come from.")
+    target: Target = Field(default="ACCEPT", description="What becomes of them.")
+    ip_version: IpVersion = Field(default="both", description="Which family; an address goes before.")
+
+
+# ---- firewall_rule_add -------------------------------------------------------------------------------------------
+
+
+class AddRule(OneRule):
+    port: int | None = Field(default=None, ge=1, le=65535, description="Destination port, of tcp and udp.")
+    destination: Network | None = Field(default=None, description="Address or network they go to.")
+    comment: ShellText | None = Field(
+        default=None, max_length=200, description="For whoever reads the rules; firewalld keeps none on INPUT."
+    )
+
+    @model_validator(mode="after")
+    def _only_these_have_ports(self) -> "AddRule":
+        if self.port is not None and self.protocol not in {"tcp", "udp"}:
+            raise ValueError(f"port: {self.protocol} has none; use tcp or udp, or leave it out")
+        return self
+
+
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="added a rule to {chain}: {target} {protocol} {port}")
+async def rule_add(host: Session, params: AddRule, call: Call) -> Changed:
+    """Add a firewall rule where it takes effect, unless it stands already.
+
+    An ACCEPT goes before what would drop its packets, a DROP before what would accept them. In firewalld it goes into
+    the default zone and every zone with interfaces or sources, or into none. One that shuts us out is undone by the
+    machine (rolled_back). Running rules only: firewall_save keeps them. Needs root; sudo -n is tried.
+    """
+    rule = FilterRule(
+        "ipv4", params.chain, 0, "",
+        target=params.target,
+        protocol=params.protocol,
+        source=params.source,
+        destination=params.destination,
+        ports=None if params.port is None else str(params.port),
+        comment=params.comment,
+    )  # fmt: skip
+    addresses = {"source": params.source, "destination": params.destination}
+    return await add(host, params, families_of(params.ip_version, addresses), rule)
+
+
+# ---- firewall_rule_add_range -------------------------------------------------------------------------------------
+
+
+class AddRange(OneRule):
+    protocol: PortProtocol = Field(default="tcp", description="Which packets.")  # pyright: ignore[reportIncompatibleVariableOverride]
+    port_start: int = Field(ge=1, le=65535, description="First destination port.")
+    port_end: int = Field(ge=1, le=65535, description="Last destination port.")
+
+    @model_validator(mode="after")
+    def _starts_before_its_end(self) -> "AddRange":
+        if self.port_start > self.port_end:
+            raise ValueError("port_end: must not be below port_start")
+        return self
+
+
+@tool(
+    Risk.CHANGE,
+    room="firewall",
+    idempotent=True,
+    audit="added a rule to {chain}: {target} {protocol} {port_start} to {port_end}",
+)
+async def rule_add_range(host: Session, params: AddRange, call: Call) -> Changed:
+    """Add a firewall rule for a range of ports, where it takes effect.
+
+    As firewall_rule_add otherwise.
+    """
+    rule = FilterRule(
+        "ipv4", params.chain, 0, "",
+        target=params.target,
+        protocol=params.protocol,
+        source=params.source,
+        ports=f"{params.port_start}:{params.port_end}",
+    )  # fmt: skip
+    return await add(host, params, families_of(params.ip_version, {"source": params.source}), rule)
+
+
+# ---- firewall_allow_port, firewall_block_port --------------------------------------------------------------------
+
+
+class Port(Changing):
+    port: int = Field(ge=1, le=65535, description="Port of this machine.")
+    protocol: PortProtocol = Field(default="tcp", description="tcp or udp.")
+    ip_version: IpVersion = Field(default="both", description="Which family.")
+
+
+class AllowPort(Port):
+    source: Network | None = Field(default=None, description="Only from this address or network.")
+
+
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="opened port {port}/{protocol} for {source}")
+async def allow_port(host: Session, params: AllowPort, call: Call) -> Changed:
+    """Open a port: its packets are accepted, before any rule that would drop them.
+
+    Running rules only: firewall_save keeps them. Needs root; sudo -n is tried.
+    """
+    rule = FilterRule(
+        "ipv4", "INPUT", 0, "",
+        target="ACCEPT", protocol=params.protocol, source=params.source, ports=str(params.port),
+    )  # fmt: skip
+    return await add(host, params, families_of(params.ip_version, {"source": params.source}), rule)
+
+
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="blocked port {port}/{protocol}")
+async def block_port(host: Session, params: Port, call: Call) -> Changed:
+    """Close a port: its packets are dropped, before any rule that would accept them.
+
+    Where that shuts us out the machine undoes it (rolled_back). Running rules only: firewall_save keeps them. Needs
+    root; sudo -n is tried.
+    """
+    rule = FilterRule("ipv4", "INPUT", 0, "", target="DROP", protocol=params.protocol, ports=str(params.port))
+    return await add(host, params, families_of(params.ip_version, {}), rule)
+
+
+# ---- firewall_allow_ip, firewall_block_ip ------------------------------------------------------------------------
+
+
+class Address(Changing):
+    ip: Network = Field(description="Address or network.")
+    ip_version: IpVersion = Field(default="both", description="An address has its own family.")
+
+
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="allowed {ip}")
+async def allow_ip(host: Session, params: Address, call: Call) -> Changed:
+    """Let an address in: all its packets are accepted, before any rule that would drop them.
+
+    Running rules only: firewall_save keeps them. Needs root; sudo -n is tried.
+    """
+    rule = FilterRule("ipv4", "INPUT", 0, "", target="ACCEPT", source=params.ip)
+    return await add(host, params, families_of(params.ip_version, {"ip": params.ip}), rule)
+
+
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="blocked {ip}")
+async def block_ip(host: Session, params: Address, call: Call) -> Changed:
+    """Shut an address out: all its packets are dropped, before any rule that would accept them.
+
+    Where that shuts us out the machine undoes it (rolled_back). Running rules only: firewall_save keeps them. Needs
+    root; sudo -n is tried.
+    """
+    rule = FilterRule("ipv4", "INPUT", 0, "", target="DROP", source=params.ip)
+    return await add(host, params, families_of(params.ip_version, {"ip": params.ip}), rule)

@@ -1,0 +1,1 @@
+"""TCP ports forwarded through a connection."""

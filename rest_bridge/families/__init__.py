@@ -1,0 +1,1 @@
+"""The API families: each tells its routes, and the registry has them all."""

@@ -1,0 +1,1 @@
+"""The SSH~Api family."""

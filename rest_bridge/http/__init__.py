@@ -1,0 +1,1 @@
+"""HTTP itself: who may call, how much and how slowly, bodies, events, and the MCP endpoints."""
