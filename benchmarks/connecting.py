@@ -10,7 +10,7 @@ from benchmarks.scene import CONFIG, USER, Api, Scene
 from mcp_ssh.app import App
 from mcp_ssh.sessions.login_planner import Logins
 from mcp_ssh.sessions.target import Connect
-from mcp_ssh.ssh.dial.dialer import Dialer
+from mcp_ssh.ssh.dial.dialer import Dialer, DialOptions
 from tests.support.doors import caller
 
 
@@ -84,7 +84,7 @@ def _logged_in(app: App, scene: Scene) -> Step:
     async def step() -> None:
         logins = Logins(caller(), CONFIG, app.hostkeys, app.named)
         login, _ = await logins.wanted(Connect.model_validate(scene.login))
-        dialer = Dialer(login, CONFIG)
+        dialer = Dialer(login, DialOptions(CONFIG.ssh.banner_timeout, CONFIG.ssh.auth_timeout))
         (await dialer.dial()).abort()
         await dialer.closed()
 

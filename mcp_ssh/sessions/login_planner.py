@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,12 @@ from pydantic import SecretStr
 
 from mcp_ssh.config.models import Config
 from mcp_ssh.errors import InvalidInput, Refused, ToolError
-from mcp_ssh.host_patterns import Machine, is_address, judges_addresses, known_name
+from mcp_ssh.host_patterns import Machine, admits, is_address, judges_addresses, known_name
 from mcp_ssh.policy import address_matters, expect_not_local, expect_reach, may_use_defaults, may_use_identities
 from mcp_ssh.sessions.host_lookup import address_unknown, addresses_if_known, host_of, identify, look_up
 from mcp_ssh.sessions.target import Connect
 from mcp_ssh.ssh.auth import private_keys as keys
+from mcp_ssh.ssh.auth.login import Agent, Login
 from mcp_ssh.ssh.auth.private_keys import Identities, Offered
 from mcp_ssh.ssh.dial.algorithms import Algorithms, choose
 from mcp_ssh.ssh.hostkeys.store import HostKeys
@@ -33,85 +34,6 @@ Resolver = Callable[[Caller, str], Awaitable[Mapping[str, Any] | None]]
 MOST_HOPS = 8
 _NAME = re.compile(r"[^\s,/@\[\]]{1,255}")
 _SESSION_ID = re.compile(r"[0-9a-f]{12}")
-
-
-@dataclass(frozen=True)
-class Agent:
-    """An ssh-agent to ask for keys.
-
-    Attributes:
-        path: Its socket.
-        only: The keys that may be offered; `None` for all.
-        certificates: What to offer beside its keys.
-        needed: The caller asked for it, so that it has to answer.
-    """
-
-    path: str
-    only: frozenset[bytes] | None = field(default=None, repr=False)
-    certificates: tuple["asyncssh.SSHCertificate", ...] = field(default=(), repr=False)
-    needed: bool = False
-
-
-@dataclass(frozen=True)
-class Login:
-    """One machine to log in to.
-
-    Attributes:
-        caller: Whose login it is.
-        machine: What it is known by; a connection from here goes to these addresses alone.
-        through: The address that the machine before it connects to, where the name alone was not enough to judge by.
-        keys: Keys to offer.
-        answers: For what the machine asks at login.
-        agent: Where more keys may be.
-        refused_methods: Ways of logging in that the owner's config switches off.
-        host_keys: Whom to trust.
-        host_key_alias: The name its host key is known by.
-        algorithms: What the machine is offered.
-        hops: Machines to log in to on the way, the first one first.
-        proxy_command: The program that is the way to the first machine.
-        connect_timeout_s: How long the machine may take to say who it is.
-        keepalive_s: Seconds between keepalives; 0 for none.
-    """
-
-    host: str
-    port: int
-    username: str
-    host_keys: HostKeys = field(repr=False)
-    caller: Caller | None = field(default=None, repr=False, compare=False)
-    machine: Machine = field(default_factory=Machine)
-    through: str | None = None
-    password: SecretStr | None = None
-    answers: tuple[SecretStr, ...] = ()
-    keys: tuple[Offered, ...] = field(default=(), repr=False)
-    agent: Agent | None = None
-    refused_methods: frozenset[str] = frozenset()
-    host_key_alias: str | None = None
-    algorithms: Algorithms = field(default_factory=Algorithms, repr=False)
-    hops: tuple["Login", ...] = ()
-    proxy_command: str | None = field(default=None, repr=False)
-    connect_timeout_s: float | None = None
-    keepalive_s: float = 0.0
-    bind_address: str | None = None
-
-    @property
-    def account(self) -> str:
-        """The account, for messages."""
-        return f"{self.username} on {self.where}"
-
-    @property
-    def where(self) -> str:
-        """The machine, for messages."""
-        return f"{self.host} port {self.port}"
-
-    @property
-    def known_as(self) -> tuple[str, int]:
-        """Name and port under which its host key is known."""
-        return (self.host_key_alias, 22) if self.host_key_alias else (self.host, self.port)
-
-    @property
-    def asks_nobody(self) -> bool:
-        """Whether it can be repeated unasked: no code that counts once, no agent that may want a finger on a key."""
-        return not self.answers and self.agent is None and all(each.asks_nobody for each in self.hops)
 
 
 @dataclass(frozen=True)
@@ -276,12 +198,17 @@ class Logins:
             host_keys=self.host_keys.reading(found.known_hosts(username, port), strict=found.strict),
             refused_methods=found.refused_methods,
             host_key_alias=found.host_key_alias,
-            algorithms=choose(self.config.security, found.algorithms, target.machine.called(found.host)),
+            algorithms=self._algorithms(found, target.machine.called(found.host)),
             proxy_command=found.proxy_command(username, port),
             connect_timeout_s=found.connect_timeout_s,
             keepalive_s=found.alive_interval_s or self.config.ssh.keepalive_interval,
             bind_address=found.bind_address,
         )
+
+    def _algorithms(self, found: Settings, machine: Machine) -> Algorithms:
+        security = self.config.security
+        sha1 = admits(machine, security.sha1_hosts)
+        return choose(security.disabled_algorithms, found.algorithms, machine, sha1=sha1)
 
     async def _with_secrets(self, login: Login, wanted: Connect, found: Settings, *, owned: bool) -> Login:
         auth = self.config.auth

@@ -17,12 +17,14 @@ from mcp_ssh.errors import ConnectFailed, RemoteFailed, TimedOut, Unsupported
 from mcp_ssh.host_patterns import Machine, restricts
 from mcp_ssh.policy import LocalFolders, Rules, rules_for
 from mcp_ssh.sessions.host_lookup import identify
-from mcp_ssh.sessions.login_planner import Login, Logins, Resolver
-from mcp_ssh.sessions.session import Account, Limits, Session
+from mcp_ssh.sessions.login_planner import Logins, Resolver
+from mcp_ssh.sessions.session import Limits, Session
 from mcp_ssh.sessions.target import Connect
+from mcp_ssh.ssh.auth.login import Login
+from mcp_ssh.ssh.connection.account import Account
 from mcp_ssh.ssh.connection.connection import Link
 from mcp_ssh.ssh.connection.sharing import Links, Standing
-from mcp_ssh.ssh.dial.dialer import Dialer, new_password_wanted
+from mcp_ssh.ssh.dial.dialer import Dialer, DialOptions, new_password_wanted
 from mcp_ssh.ssh.errors import NetworkFailed, lost
 from mcp_ssh.ssh.hostkeys.store import HostKeys
 from mcp_ssh.ssh.wire.command import BARE_SHELLS, POSIX_SHELLS, Shell
@@ -185,7 +187,7 @@ def _silent_shell(where: str) -> RemoteFailed:
 
 
 async def _linked(login: Login, config: Config, wanted: Connect, stage: _Stage) -> Standing:
-    dialer = Dialer(login, config)
+    dialer = Dialer(login, DialOptions(config.ssh.banner_timeout, config.ssh.auth_timeout))
     try:
         connection = await _persistently(dialer.dial, wanted)
         stage.logged_in = True

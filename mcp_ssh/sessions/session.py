@@ -19,17 +19,18 @@ from mcp_ssh.linux.system import platform as detect
 from mcp_ssh.linux.system.platform import Platform
 from mcp_ssh.params import Become
 from mcp_ssh.policy import LocalFolders, Rules
-from mcp_ssh.sessions.query import AnswerRoom
 from mcp_ssh.shell_command import Command
+from mcp_ssh.ssh.connection.account import Account
 from mcp_ssh.ssh.connection.connection import Link
 from mcp_ssh.ssh.connection.warm_shells import only_looks
 from mcp_ssh.ssh.errors import lost
+from mcp_ssh.ssh.exec.answer_budget import AnswerRoom
 from mcp_ssh.ssh.exec.capture import Capture
 from mcp_ssh.ssh.exec.run import Ended, Running, Stdin
 from mcp_ssh.ssh.pty.shell import Shells
 from mcp_ssh.ssh.running_calls import Calls
 from mcp_ssh.ssh.wire.become import Acting, acting_as
-from mcp_ssh.ssh.wire.command import Shell, Wire, wire
+from mcp_ssh.ssh.wire.command import Wire, wire
 from mcp_ssh.ssh.wire.kill import Stopped, combine
 from mcp_ssh.store.tasks import Tasks
 from mcp_ssh.tunnels.forward import Tunnels
@@ -54,14 +55,6 @@ class Output:
     def error_text(self) -> str:
         """Standard error as text, its last KiB."""
         return self.stderr[-1024:].decode("utf-8", "replace").strip()
-
-
-@dataclass(frozen=True)
-class Account:
-    """What the machine said of the account at login."""
-
-    shell: Shell
-    features: tuple[str, ...]
 
 
 @dataclass(frozen=True)

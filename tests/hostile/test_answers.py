@@ -13,11 +13,12 @@ from mcp_ssh.errors import RemoteFailed, TimedOut
 from mcp_ssh.linux.lines import LINE_LIMIT, ROW_LIMIT
 from mcp_ssh.linux.system import facts as vitals
 from mcp_ssh.linux.system.processes import TEXT_BYTES, parse_processes
-from mcp_ssh.sessions.query import BUDGET_BYTES, AnswerBudget, answer_budget, ask, parsed
+from mcp_ssh.sessions.query import ask, parsed
 from mcp_ssh.sessions.session import ANSWER_LIMIT
 from mcp_ssh.sessions.target import Connect
 from mcp_ssh.shell_command import command
 from mcp_ssh.ssh.demo.host import demo_host
+from mcp_ssh.ssh.exec.answer_budget import BUDGET_BYTES, AnswerBudget, answer_budget
 from mcp_ssh.ssh.pty.screen import Screen
 from tests.support.bystander import bystander
 from tests.support.doors import DirectCall, caller

@@ -9,7 +9,7 @@ from asyncssh.public_key import get_public_key_algs
 
 from mcp_ssh.config.models import SecurityConfig
 from mcp_ssh.errors import Unsupported
-from mcp_ssh.host_patterns import Machine
+from mcp_ssh.host_patterns import Machine, admits
 from mcp_ssh.ssh.dial import algorithms
 from mcp_ssh.ssh.dial.algorithms import CIPHERS, HOST_KEYS, KEX, MACS, Algorithms, choose
 
@@ -17,7 +17,8 @@ OLD = Machine.of(["old.example.org", "10.0.0.9"])
 
 
 def chosen(security: dict[str, object] | None = None, **options: str) -> Algorithms:
-    return choose(SecurityConfig.model_validate(security or {}), options, OLD)
+    config = SecurityConfig.model_validate(security or {})
+    return choose(config.disabled_algorithms, options, OLD, sha1=admits(OLD, config.sha1_hosts))
 
 
 def test_asyncssh_has_everything_that_may_be_offered() -> None:

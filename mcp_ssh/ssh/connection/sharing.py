@@ -7,8 +7,8 @@ from functools import partial
 
 import anyio
 
-from mcp_ssh.sessions.login_planner import Login
-from mcp_ssh.sessions.session import Account
+from mcp_ssh.ssh.auth.login import Login
+from mcp_ssh.ssh.connection.account import Account
 from mcp_ssh.ssh.connection.connection import Link
 from mcp_ssh.ssh.hostkeys.known_hosts import Trust
 

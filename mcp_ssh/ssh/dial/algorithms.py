@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from mcp_ssh.config.models import SecurityConfig
 from mcp_ssh.errors import Unsupported
-from mcp_ssh.host_patterns import Machine, admits, pattern_matches
+from mcp_ssh.host_patterns import Machine, pattern_matches
 
 # AES-GCM first: in asyncssh it costs half of what ChaCha20 does.
 CIPHERS = (
@@ -87,19 +87,27 @@ class Algorithms:
     left_out: tuple[str, ...] = ()
 
 
-def choose(security: SecurityConfig, options: Mapping[str, str], machine: Machine) -> Algorithms:
+class Disabled(Protocol):
+    """Algorithms that are never offered, by their SSH names."""
+
+    ciphers: list[str]
+    macs: list[str]
+    kex: list[str]
+    host_keys: list[str]
+
+
+def choose(disabled: Disabled, options: Mapping[str, str], machine: Machine, *, sha1: bool) -> Algorithms:
     """The algorithms for a machine.
 
     Args:
-        security: What is disabled, and for which machines SHA-1 counts.
+        disabled: What is never offered.
         options: Options of the owner's ssh_config, by their names in lower case; empty for other callers.
-        machine: The machine, by all its names.
+        machine: The machine, for the error.
+        sha1: Whether SHA-1 counts for it.
 
     Raises:
         Unsupported: Nothing is left of one kind; names the option or the config key.
     """
-    disabled = security.disabled_algorithms
-    sha1 = admits(machine, security.sha1_hosts)
     left_out: list[str] = []
 
     def pick(option: str, usual: Sequence[str], more: Sequence[str], without: Iterable[str]) -> tuple[str, ...]:

@@ -5,15 +5,14 @@ import copy
 import errno
 import os
 from collections.abc import AsyncGenerator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from mcp_ssh.config.models import Config
 from mcp_ssh.errors import AuthFailed, ConnectFailed, InvalidInput, ToolError
 from mcp_ssh.messages.printable import said_details
-from mcp_ssh.sessions.login_planner import Agent, Login
+from mcp_ssh.ssh.auth.login import Agent, Login
 from mcp_ssh.ssh.auth.responder import Answers
 from mcp_ssh.ssh.dial.algorithms import mismatch
 from mcp_ssh.ssh.dial.proxy_command import Proxy
@@ -33,15 +32,28 @@ PROHIBITED = 1
 CLOSE_LIMIT_S = 2.0
 
 
+@dataclass(frozen=True)
+class DialOptions:
+    """How long a machine may take.
+
+    Attributes:
+        banner_timeout_s: Until it sends its SSH version.
+        login_timeout_s: For the login itself.
+    """
+
+    banner_timeout_s: float
+    login_timeout_s: float
+
+
 class Dialer:
     """Makes connections for one login, each over its own hops, with every host key verified.
 
     A hop is closed and a program ended as soon as the connection that goes through it is lost.
     """
 
-    def __init__(self, login: Login, config: Config) -> None:
+    def __init__(self, login: Login, options: DialOptions) -> None:
         self._login = login
-        self._config = config
+        self._options = options
         self._hops: set[asyncssh.SSHClientConnection] = set()
         self._proxies: set[Proxy] = set()
 
@@ -105,7 +117,7 @@ class Dialer:
         trust = await login.host_keys.load()
         check = login.host_keys.client(trust, *login.known_as, login.caller, login.algorithms.host_keys)
         while True:
-            attempt = Attempt(login, self._config, tunnel)
+            attempt = Attempt(login, self._options, tunnel)
             try:
                 async with self._through(attempt):
                     return await attempt.connect(check)
@@ -132,11 +144,11 @@ class Dialer:
 class Attempt:
     """One handshake and login."""
 
-    def __init__(self, login: Login, config: Config, tunnel: "asyncssh.SSHClientConnection | None") -> None:
+    def __init__(self, login: Login, options: DialOptions, tunnel: "asyncssh.SSHClientConnection | None") -> None:
         self.login = login
         self.tunnel = tunnel
         self.proxy: Proxy | None = None
-        self._config = config
+        self._options = options
         self._answers = Answers(login.password, login.answers)
         self._seen: list[asyncssh.SSHClientConnection] = []
         self._way: Way | None = None
@@ -188,7 +200,7 @@ class Attempt:
 
     async def _want_version(self, connecting: anyio.CancelScope) -> None:
         limit_s = self.login.connect_timeout_s
-        await anyio.sleep(min(limit_s or 600.0, self._config.ssh.banner_timeout))
+        await anyio.sleep(min(limit_s or 600.0, self._options.banner_timeout_s))
         # Without ConnectTimeout, the deadline alone says how long a network may take over a connection.
         if self._seen or limit_s is not None:
             version = self._seen[0].get_extra_info("server_version") if self._seen else None
@@ -206,7 +218,7 @@ class Attempt:
 
         from mcp_ssh.ssh.dial.client import Client
 
-        login, config = self.login, self._config
+        login = self.login
         offered = login.algorithms
         options = check.options() | {"client_factory": lambda: Client(check, self._answers, self)}
         if self.tunnel is None:
@@ -230,7 +242,7 @@ class Attempt:
             compression_algs=None,
             keepalive_interval=login.keepalive_s,
             keepalive_count_max=3,
-            login_timeout=config.ssh.auth_timeout,
+            login_timeout=self._options.login_timeout_s,
             **options,
         )
 

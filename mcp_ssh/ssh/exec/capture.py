@@ -1,34 +1,43 @@
-"""What is kept of a stream of any length: its head, its tail, its size, and the whole of it in a blob."""
+"""What is kept of a stream of any length: its head, its tail, its size, and all of it in a sink."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import anyio
 
-from mcp_ssh.blobs.blobs import Blob, Blobs, BlobWriter
+from mcp_ssh.ssh.exec.answer_budget import AnswerRoom
 
-if TYPE_CHECKING:
-    from mcp_ssh.sessions.query import AnswerRoom
+
+class OutputSink(Protocol):
+    """Takes all of a stream that is longer than memory may hold of it."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Take the next bytes; what holds this back holds the remote side back."""
+        ...
+
+    async def finish(self) -> None:
+        """The stream is complete."""
+        ...
+
+    async def discard(self) -> None:
+        """Nobody will read it. The next bytes begin another stream."""
+        ...
 
 
 class Capture:
     """Takes a stream in chunks and keeps at most `limit` bytes of it in memory.
 
     A stream that fits is kept whole. Of a longer one the first and the last half of the limit stay, and all of it goes
-    to a blob of the caller's where `blobs` is given. With a `room` it waits for memory before it keeps more.
+    to the sink where one is given. With a `room` it waits for memory before it keeps more.
     """
 
-    def __init__(
-        self, limit: int, blobs: Blobs | None = None, caller_id: str = "", room: "AnswerRoom | None" = None
-    ) -> None:
+    def __init__(self, limit: int, sink: OutputSink | None = None, room: AnswerRoom | None = None) -> None:
         self.limit = limit
         self.total = 0
         self._kept = bytearray()
         self._tail = bytearray()
-        self._blobs = blobs
-        self._caller_id = caller_id
+        self._sink = sink
         self._room = room
-        self._writer: BlobWriter | None = None
-        self.blob: Blob | None = None
+        self._sinks = False
 
     @property
     def truncated(self) -> bool:
@@ -36,7 +45,7 @@ class Capture:
         return self.total > self.limit
 
     async def feed(self, chunk: bytes) -> None:
-        """Take the next bytes; waits while the blob is being written, which holds the remote side back."""
+        """Take the next bytes; waits while the sink takes them, which holds the remote side back."""
         was_truncated = self.truncated
         self.total += len(chunk)
         room = self.limit - len(self._kept)
@@ -50,24 +59,24 @@ class Capture:
         self._tail += rest
         if len(self._tail) > 2 * self._half:
             del self._tail[: len(self._tail) - self._half]
-        if self._blobs is not None:
-            # Shielded: a deadline that strikes while the disk is busy must not tear a hole into the blob.
+        if self._sink is not None:
+            # Shielded: a deadline that strikes while the disk is busy must not tear a hole into it.
             with anyio.CancelScope(shield=True):
                 if not was_truncated:
-                    self._writer = self._blobs.writer(self._caller_id)
-                    await self._writer.write(bytes(self._kept))
-                if self._writer is not None:
-                    await self._writer.write(rest)
+                    self._sinks = True
+                    await self._sink.write(bytes(self._kept))
+                if self._sinks:
+                    await self._sink.write(rest)
 
     @property
     def _half(self) -> int:
         return max(self.limit // 2, 1)
 
     async def finish(self) -> None:
-        """The stream is at its end: complete the blob."""
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            self.blob = await writer.finish()
+        """The stream is at its end, and so is what the sink got."""
+        if self._sinks and self._sink is not None:
+            self._sinks = False
+            await self._sink.finish()
 
     async def restart(self) -> None:
         """Forget what came: it was not part of the stream."""
@@ -77,10 +86,10 @@ class Capture:
         self._tail.clear()
 
     async def discard(self) -> None:
-        """Nobody will read this: remove an unfinished blob."""
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            await writer.discard()
+        """Nobody will read this, nor what the sink got."""
+        if self._sinks and self._sink is not None:
+            self._sinks = False
+            await self._sink.discard()
 
     def whole(self) -> bytes:
         """All bytes, where they fitted into the limit."""

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from mcp_ssh.params import Becoming, CommandLine, Result, output_limit
+from mcp_ssh.sessions.blob_capture import BlobCapture
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.ssh.exec.capture import Capture
 from mcp_ssh.ssh.exec.run import Ended
@@ -87,8 +88,8 @@ async def run_command(host: Session, params: Exec, call: Call) -> Executed:
     never repeated. Redirect the output of daemons, or the call waits for them.
     """
     limit = output_limit(params.max_output_bytes, call.door, host.limits.output_bytes)
-    out = Capture(limit, host.blobs, call.caller.id)
-    err = Capture(limit, host.blobs, call.caller.id)
+    out = BlobCapture(limit, host.blobs, call.caller.id)
+    err = BlobCapture(limit, host.blobs, call.caller.id)
     async with elapsing(call, lambda: f"{out.total + err.total} bytes of output"):
         ended = await host.execute(
             params.command,
@@ -103,7 +104,7 @@ async def run_command(host: Session, params: Exec, call: Call) -> Executed:
     return _result(params, ended, out, err)
 
 
-def _result(params: Exec, ended: Ended, out: Capture, err: Capture) -> Executed:
+def _result(params: Exec, ended: Ended, out: BlobCapture, err: BlobCapture) -> Executed:
     exit_code = ended.exit_code if params.get_exit_code else None
     result = Executed(
         status=ended.status,
@@ -127,7 +128,7 @@ def _result(params: Exec, ended: Ended, out: Capture, err: Capture) -> Executed:
     return result
 
 
-def _say_cut(result: Executed, out: Capture, err: Capture) -> None:
+def _say_cut(result: Executed, out: BlobCapture, err: BlobCapture) -> None:
     if out.truncated:
         result.truncated, result.stdout_bytes = True, out.total
         if out.blob:
