@@ -376,5 +376,6 @@ class Session:
                 group.start_soon(end, self.calls.close)
                 group.start_soon(end, self.shells.close_all)
                 group.start_soon(self.tunnels.end)
-            await self.link.leave()
+            if await self.link.leave():
+                stops.append(Stopped(ended=None))
         return combine(stops) if stops else None

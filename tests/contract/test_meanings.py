@@ -67,3 +67,10 @@ def test_a_command_line_is_judged_whatever_its_argument_is_called(where: str | N
     with pytest.raises(Refused):
         Rules(denied=("reboot",)).expect_call(command.run_command, params)
     Rules(denied=("halt",)).expect_call(command.run_command, params)
+
+
+@pytest.mark.parametrize("name", list(REGISTRY))
+def test_what_policy_reads_of_a_tool_stands_in_one_argument(name: str) -> None:
+    """Policy judges the one argument of a meaning; a second one would pass unjudged."""
+    for meaning in (Meaning.COMMAND_LINE, Meaning.FOLDER, Meaning.ENVIRONMENT, Meaning.TARGET):
+        assert len(fields_with(REGISTRY[name].params, meaning)) < 2

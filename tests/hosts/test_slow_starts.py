@@ -89,9 +89,21 @@ async def test_a_closed_session_leaves_no_task_that_would_end_its_commands(
     link = app.sessions.find(owner.caller, session_id).link
     marks = await not_ended(app, owner, stalls, session_id)
     assert len(link.later) == len(marks)
-    await dispatch(app, session.disconnect, {"session_id": session_id}, owner)
+    ended = await dispatch(app, session.disconnect, {"session_id": session_id}, owner)
+    assert ended.model_dump()["stopped"] == "unknown"
     assert not len(link.later)
     await eventually(partial(no_more_tasks, before))
+
+
+@pytest.mark.requirement("fault.C5")
+async def test_a_session_that_closes_ends_what_it_can_end_by_then(app: App, owner: DirectCall, stalls: Host) -> None:
+    session_id = await connected(app, stalls, "dev", owner)
+    marks = await not_ended(app, owner, stalls, session_id)
+    await outside(stalls, f"rm {STALLED}")
+    ended = await dispatch(app, session.disconnect, {"session_id": session_id}, owner)
+    gone = [await has_ended(stalls, mark) for mark in marks]
+    assert (ended.model_dump().get("stopped") in {None, True}) is all(gone)
+    assert all(gone)
 
 
 async def not_ended(app: App, owner: DirectCall, host: Host, session_id: str) -> list[int]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 import anyio
 import asyncssh
 import pytest
+from pydantic import SecretStr
 
 from mcp_ssh.errors import ConnectFailed, Unsupported
 from mcp_ssh.ssh.connection import connection as link_module
@@ -15,6 +16,7 @@ from mcp_ssh.ssh.connection.connection import MOST_UNANSWERED, UNANSWERED_LIMIT,
 from mcp_ssh.ssh.exec import stop_later
 from mcp_ssh.ssh.exec.stop import close_channel
 from mcp_ssh.ssh.exec.stop_later import Unended
+from mcp_ssh.ssh.wire.become import Acting
 from mcp_ssh.ssh.wire.command import wire
 
 pytestmark = pytest.mark.anyio
@@ -164,4 +166,57 @@ async def test_what_cannot_be_ended_is_given_up_after_a_while(monkeypatch: pytes
         with anyio.fail_after(20):
             while len(link.later):
                 await anyio.sleep(0.01)
+        await link.close()
+
+
+@pytest.mark.requirement("fault.C5")
+async def test_what_is_ended_later_is_bounded_and_keeps_no_command() -> None:
+    async with linked(_Host(repr, 0)) as link:
+        channel = await link.open("true")
+        for number in range(stop_later.MOST + 3):
+            call = wire(f"echo {number} {'x' * 1000}", shell=link.shell, env={"A": "b" * 1000})
+            link.later.add(Unended(call, entered=True, channel=channel))
+        kept = link.later._unended
+        assert len(kept) == stop_later.MOST
+        assert call.cookie == kept[-1].call.cookie  # the oldest gave way
+        assert [each for each in kept if each.call.text or each.call.stdin or each.call.line] == []
+        await link.close()
+
+
+@pytest.mark.requirement("fault.C5")
+async def test_what_is_left_now_does_not_wait_for_what_cannot_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop_later, "FIRST_PAUSE_S", 0.01)
+    async with linked(host := _Host(repr, 0)) as link:
+        channel = await link.open("true")
+        await close_channel(channel)
+        old = Unended(wire("sleep 1", shell=link.shell), entered=True, channel=channel)
+        link.later.add(old)
+        with anyio.fail_after(10):
+            while old.pause_s <= 0.01:
+                await anyio.sleep(0.01)
+        old.due = anyio.current_time() + 600
+        fresh = wire("sleep 2", shell=link.shell)
+        link.later.add(Unended(fresh, entered=True, channel=channel))
+        half = len(fresh.cookie) // 2
+        with anyio.fail_after(10):
+            while not [each for each in host.began if fresh.cookie[:half] in each]:
+                await anyio.sleep(0.01)
+        assert await link.close() == 2
+
+
+@pytest.mark.requirement("fault.C5")
+async def test_a_password_is_sent_once_to_end_a_call_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop_later, "FIRST_PAUSE_S", 0.01)
+    async with linked(host := _Host(repr, 0)) as link:
+        channel = await link.open("true")
+        await close_channel(channel)
+        acting = Acting("root", "sudo", SecretStr("s3cret"))
+        unended = Unended(wire("sleep 1", shell="posix", acting=acting), entered=True, channel=channel)
+        link.later.add(unended)
+        with anyio.fail_after(20):
+            while unended.pause_s < 0.1:
+                await anyio.sleep(0.01)
+        asking = [each for each in host.began if "sudo -k -S" in each]
+        assert len(asking) == 1
+        assert len(host.began) > 3
         await link.close()

@@ -146,11 +146,10 @@ class Link:
         link.shell = self.shell
         return link
 
-    async def leave(self) -> None:
-        """One session fewer; the last one ends the link."""
+    async def leave(self) -> int:
+        """One session fewer; the last one ends the link. Returns how many calls may go on, as `close` does."""
         self.users -= 1
-        if not self.users:
-            await self.close()
+        return 0 if self.users else await self.close()
 
     async def answers(self) -> bool:
         """Whether the machine is there, which keepalives find out late. A channel that it refuses is a sign of it.
@@ -417,11 +416,17 @@ class Link:
         """
         return await self._stopper.stop(call, pid, elapsed_s, entered=entered)
 
-    async def close(self) -> None:
-        """End the connection and what it goes through, with a good-bye where the other side still listens."""
+    async def close(self) -> int:
+        """End the connection and what it goes through, with a good-bye where the other side still listens.
+
+        Returns:
+            How many calls may go on: nobody saw their end, and nobody will look for it any more.
+        """
         self._closed = True
         self.ended()
+        left = 0
         with anyio.CancelScope(shield=True):
+            left = await self.later.close()
             await self.spares.close()
             for each in (self._asking, self._widening):
                 if each is not None:
@@ -436,6 +441,6 @@ class Link:
             if limit.cancelled_caught:
                 for each in connections:
                     each.abort()
-            await self.later.close()
             if self._gone is not None:
                 await self._gone()
+        return left

@@ -198,12 +198,17 @@ class Shell:
         )
 
     async def close(self) -> Stopped:
-        """End it, and all that was started in it, unless the link is gone; what became of that."""
+        """End it, and all that was started in it, unless the link is gone; what became of that.
+
+        Of a shell that never said which process it is, nobody can say that it ended: it may still begin.
+        """
         stopped = Stopped(ended=True)
         with anyio.CancelScope(shield=True):
             if self._channel is not None:
                 stopped = await self._swept()
                 await close_channel(self._channel)
+                if stopped.ended and self._call.marked and self._start_line.pid is None and not self._channel.exited:
+                    stopped = Stopped(ended=None)
                 if not stopped.ended:
                     self._link.later.add(Unended(self._call, entered=True, channel=self._channel))
             if self._life is not None:
