@@ -60,7 +60,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
                 if isinstance(place, Session):
                     await place.renew_rules()
                     params = await expect_target(call.caller, app.config.security, params)
-                    place.rules.expect_call(tool, params)
+                    place.rules.expect_call(tool, params, place.environment)
                 if needs_confirmation(tool, app.config.security, door_confirms=call.confirms) and not confirmed:
                     await consent(tool, params.model_dump(mode="json", exclude_none=True), call)
                 result = await _run(tool, place, params, call)

@@ -11,6 +11,8 @@ from mcp_ssh.params import Becoming, Params
 from mcp_ssh.policy.commands import MAX_LINE, allows, denied_by, denied_program
 from mcp_ssh.tool import AnyTool, Risk
 
+_OUR_SCRIPT = "mcp-ssh"
+"""What stands for a script of ours, so that `sudo` and `sudo *` deny it, and patterns of other programs do not."""
 _HINT = "the server's owner decides: security.hosts in config.json"
 
 
@@ -30,8 +32,13 @@ class Rules:
     denied: tuple[str, ...] = ()
     protected: tuple[str, ...] = ()
 
-    def expect_call(self, tool: AnyTool, params: Params) -> None:
+    def expect_call(self, tool: AnyTool, params: Params, environment: Mapping[str, str] | None = None) -> None:
         """Let a call go on to this machine, or say why not. Nothing was sent yet.
+
+        Args:
+            tool: What is called.
+            params: Its arguments.
+            environment: Variables that the session adds to every command.
 
         Raises:
             Refused: The machine is read-only, or the command line, the tool, or the way to another account is not one
@@ -42,11 +49,27 @@ class Rules:
         line = argument(params, Meaning.COMMAND_LINE)
         if tool.risk is not Risk.READ:
             self._expect_change(tool, params, line)
-        become = params.become if isinstance(params, Becoming) else None
-        if become is not None and self.denied:
-            as_a_line = f"{become.method} {line or ''}"
-            if (pattern := denied_by(as_a_line, self.denied)) is not None:
-                raise _denied(f"to become another account by {become.method}", pattern)
+            if line is not None and environment and self.allow_lists:
+                raise Refused(
+                    "the session has variables, which can change what a program does, and a list says what may run",
+                    hint="end the session with session_disconnect, which forgets them, and connect again",
+                    details={"variables": sorted(environment)},
+                )
+        if isinstance(params, Becoming) and params.become is not None:
+            self.expect_becoming(params.become.method, line)
+
+    def expect_becoming(self, method: str, line: str | None = None) -> None:
+        """Let a command run as another account, or say why not.
+
+        Args:
+            method: The program that makes it so, such as sudo.
+            line: The caller's command line; None for a script of ours.
+
+        Raises:
+            Refused: A pattern denies the program.
+        """
+        if self.denied and (pattern := denied_by(f"{method} {line or _OUR_SCRIPT}", self.denied)) is not None:
+            raise _denied(f"to become another account by {method}", pattern)
 
     def _expect_change(self, tool: AnyTool, params: Params, line: str | None) -> None:
         if self.read_only:

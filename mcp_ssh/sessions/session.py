@@ -207,16 +207,22 @@ class Session:
 
         Raises:
             InvalidInput: The login password is to be used, and there is none.
+            Refused: The owner denies the program that makes it so.
         """
         if become is None or become.user == self.username:
             return self
+        self.rules.expect_becoming(become.method)
         other = copy.copy(self)
         kept = self._passwords.get((become.user, become.method))
         other.acting = acting_as(become, self._login_password, kept)
         return other
 
     async def privileged(self) -> "Session":
-        """The session for what only root may do: itself where it is root or acts as somebody, else `sudo -n`."""
+        """The session for what only root may do: itself where it is root or acts as somebody, else `sudo -n`.
+
+        Raises:
+            Refused: The owner denies sudo on this machine.
+        """
         if self.acting is not None or (await self.platform()).uid == 0:
             return self
         return self.becoming(Become())

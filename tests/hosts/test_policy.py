@@ -12,7 +12,7 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Refused, ToolError
 from mcp_ssh.tool import AnyTool, Caller, Role
-from mcp_ssh.tools import command, connection, file, hostkey, session, shell, system, tunnel
+from mcp_ssh.tools import command, connection, file, firewall, hostkey, session, shell, system, tunnel
 from tests.fleet.hosts import Fleet, Host
 from tests.support.doors import DirectCall, open_way
 from tests.support.machine import connected, login, trust
@@ -246,6 +246,13 @@ async def test_who_denies_sudo_denies_become(mcp_home: Path, deb: Host, owner: D
             made = {"session_id": session_id, "path": f"{FOLDER}/dir", "become": {"user": "root"}}
             call = dispatch(app, file.mkdir, made, owner)
             await (refused(call) if denied == ["sudo *"] else call)
+            # What only root may do goes through sudo by itself.
+            given = {"session_id": session_id, "path": FOLDER, "owner": "nopass"}
+            jobs = {"session_id": session_id, "user": "root"}
+            looks = (firewall.rules, {"session_id": session_id})
+            for tool, arguments in ((system.chown, given), (system.cron_list, jobs), looks):
+                call = dispatch(app, tool, arguments, owner)
+                await (refused(call) if denied == ["sudo *"] else call)
         owners = await inside(deb, f"cd {shlex.quote(FOLDER)} && stat -c '%n %U' -- * 2>/dev/null || true")
         assert ("made root" in owners) is passes, owners
 

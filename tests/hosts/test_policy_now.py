@@ -11,7 +11,7 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ToolError
 from mcp_ssh.tool import AnyTool, Caller, Role
-from mcp_ssh.tools import command, config, file, session, shell, tunnel
+from mcp_ssh.tools import command, config, file, session, shell, system, tunnel
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall
 from tests.support.machine import connected, login, trust
@@ -86,3 +86,35 @@ async def test_a_bound_admin_opens_no_forward_into_the_server_s_network(app: App
             call = dispatch(app, tool, {**on, **given}, who)
             await (call if passes else refused(call))
         await app.sessions.close_all()
+
+
+@pytest.mark.requirement("fault.S14")
+async def test_a_list_set_later_holds_for_what_an_open_session_carries_already(
+    mcp_home: Path, deb: Host, owner: DirectCall
+) -> None:
+    """The negative control is in it: before the list, the variable and the shell's function decide what runs."""
+    folder = "/srv/planted"
+    planted = f"mkdir -p {folder}; printf '#!/bin/sh\\necho planted\\n' >{folder}/uptime; chmod -R 755 {folder}"
+    await inside(deb, planted)
+    async with open_app(mcp_home) as app:
+        await trust(app, deb)
+        on = {"session_id": await connected(app, deb, "dev", owner)}
+        path = {"name": "PATH", "value": f"{folder}:/usr/bin:/bin"}
+        await dispatch(app, system.env_set, {**on, **path}, owner)
+        await dispatch(app, shell.open_shell, {**on, "shell": "s1"}, owner)
+        line = {**on, "command": "uptime"}
+        await dispatch(app, shell.run_in_shell, {**on, "shell": "s1", "command": "uptime() { echo planted; }"}, owner)
+        calls: tuple[tuple[AnyTool, dict[str, Any]], ...] = (
+            (command.run_command, line),
+            (shell.run_in_shell, {**line, "shell": "s1"}),
+        )
+        for tool, given in calls:
+            said = (await dispatch(app, tool, given, owner)).model_dump()
+            assert said.get("stdout", said.get("output", "")).strip() == "planted"
+        rule = {"hosts": ["*"], "allow_commands": ["uptime"]}
+        await dispatch(app, config.set_value, {"key": "security.hosts", "value": [rule]}, owner)
+        for tool, given in (*calls, (shell.send, {**line, "shell": "s1"}), (command.background, line)):
+            await refused(dispatch(app, tool, given, owner))
+        await dispatch(app, session.disconnect, on, owner)
+        again = {"session_id": await connected(app, deb, "dev", owner), "command": "uptime"}
+        assert "load average" in (await dispatch(app, command.run_command, again, owner)).model_dump()["stdout"]

@@ -211,7 +211,7 @@ async def test_a_password_is_sent_once_to_end_a_call_later(monkeypatch: pytest.M
         channel = await link.open("true")
         await close_channel(channel)
         acting = Acting("root", "sudo", SecretStr("s3cret"))
-        unended = Unended(wire("sleep 1", shell="posix", acting=acting), entered=True, channel=channel)
+        unended = Unended(wire("sleep 1", shell=link.shell, acting=acting), entered=True, channel=channel)
         link.later.add(unended)
         with anyio.fail_after(20):
             while unended.pause_s < 0.1:

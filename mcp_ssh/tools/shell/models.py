@@ -58,7 +58,9 @@ async def to_type_in(host: Session, call: Call, name: str) -> Shell:
 
     Raises:
         NotFound: There is none.
+        Refused: What may run on the machine is a list, which a shell cannot be held to, also one that is open already.
     """
+    _expect_shells(host)
     if name != DEFAULT:
         return host.shells.find(call.caller.id, name)
     return await opened(host, call, name, Terminal(80, 24), anew=False)
@@ -72,8 +74,12 @@ async def opened(
     Raises:
         Refused: What may run on the machine is a list, which a shell cannot be held to.
     """
+    _expect_shells(host)
+    wired = interactive(shell=host.account.shell, cwd=cwd, env=host.environment)
+    return await host.shells.open(call.caller.id, name, wired, terminal, anew=anew)
+
+
+def _expect_shells(host: Session) -> None:
     from mcp_ssh.tools.shell.lifecycle import open_shell  # which imports this module
 
     host.rules.expect_tool(open_shell)
-    wired = interactive(shell=host.account.shell, cwd=cwd, env=host.environment)
-    return await host.shells.open(call.caller.id, name, wired, terminal, anew=anew)
