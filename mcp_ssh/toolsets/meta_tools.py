@@ -20,7 +20,7 @@ from mcp_ssh.dispatch import consent, dispatch, validate
 from mcp_ssh.errors import InvalidInput, NotFound, Refused, ToolError
 from mcp_ssh.params import MODEL_OUTPUT, OnSession, Params, Result, ShellText
 from mcp_ssh.policy import needs_confirmation
-from mcp_ssh.tool import AnyTool, Call, Door, Question, Registry, Risk, tool
+from mcp_ssh.tool import AnyTool, Call, Caller, Door, Question, Registry, Risk, tool
 from mcp_ssh.toolsets.arguments import argument_schema, decoded
 from mcp_ssh.toolsets.search import lookup, ranked
 from mcp_ssh.toolsets.selection import Surface
@@ -221,7 +221,7 @@ async def _prepared(reach: Reach, params: Several, call: Call) -> tuple[AnyTool,
     arguments = reach.decoded(inner, params.arguments)
     if "session_id" in arguments:
         raise InvalidInput("arguments: must not name a session_id", hint="give the sessions in `sessions`")
-    _check_distinct(reach, params.sessions, call)
+    await _check_distinct(reach.app, params.sessions, call.caller)
     plain = {name: value for name, value in arguments.items() if name != "confirm"}
     validate(inner, {**plain, "session_id": params.sessions[0]})
     security = reach.app.config.security
@@ -236,12 +236,27 @@ async def _prepared(reach: Reach, params: Several, call: Call) -> tuple[AnyTool,
     return inner, arguments
 
 
-def _check_distinct(reach: Reach, names: Sequence[str], call: Call) -> None:
-    """See that no two names mean one session, on which the call would run twice."""
+async def _check_distinct(app: App, names: Sequence[str], caller: Caller) -> None:
+    """See that no two names mean one session, or would open one of the same account: the call would run twice there.
+
+    Two sessions of one account that are open and are both named by their ids are what the caller asked for.
+    """
+    found = app.sessions.find_each(caller, dict.fromkeys(names))
     meant: dict[str, str] = {}
-    for name, session in reach.app.sessions.find_each(call.caller, dict.fromkeys(names)).items():
-        if (other := meant.setdefault(session.id, name)) != name:
+    accounts = {_account(each.username, each.host, each.port): name for name, each in found.items()}
+    for name in dict.fromkeys(names):
+        if (session := found.get(name)) is not None:
+            key, known = session.id, meant
+        elif (wanted := await app.named(caller, name)) is not None:
+            key, known = _account(wanted.get("username"), wanted.get("host"), wanted.get("port")), accounts
+        else:
+            continue
+        if (other := known.setdefault(key, name)) != name:
             raise InvalidInput(f"sessions: {other!r} and {name!r} are the same session", hint="leave one out")
+
+
+def _account(username: str | None, host: str | None, port: int | None) -> str:
+    return f"{username or ''}@{(host or '').lower()}:{port or 22}"
 
 
 def _content(app: App, call: Call, blob_id: str) -> str:

@@ -6,12 +6,13 @@ import pytest
 from mcp import Client
 
 from mcp_ssh.app import App
+from mcp_ssh.dispatch import dispatch
 from mcp_ssh.mcp_server import build_server
-from mcp_ssh.tools import REGISTRY
+from mcp_ssh.tools import REGISTRY, connection
 from mcp_ssh.toolsets import parse
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller
-from tests.support.machine import connected
+from tests.support.machine import connected, login, outside, trust
 
 
 async def outcomes(app: App, deb: Host, alpine: Host, command: str) -> list[dict[str, Any]]:
@@ -50,3 +51,19 @@ async def test_outputs_that_differ_in_what_is_not_shown_do_not_come_together(app
     assert [len(each["sessions"]) for each in found] == [1, 1]
     first, second = (each["result"] for each in found)
     assert (first["stdout"], first["stdout_bytes"]) == (second["stdout"], second["stdout_bytes"])
+
+
+@pytest.mark.requirement("fault.C2")
+async def test_a_connection_that_is_named_twice_runs_nothing(app: App, owner: DirectCall, deb: Host) -> None:
+    """The negative control is in it: named once, the command runs."""
+    await trust(app, deb)
+    saved = await dispatch(app, connection.add, {"name": "web", **login(deb, "dev")}, owner)
+    uuid = saved.model_dump()["uuid"]
+    count = "echo x >>/tmp/counted"
+    async with Client(build_server(app, REGISTRY, parse("all", REGISTRY), caller=owner.caller)) as client:
+        for names, lines in (["web", uuid], 0), (["web"], 1), ([uuid, "web"], 1):
+            given = {"name": "command_exec", "sessions": names, "arguments": {"command": count}}
+            result = await client.call_tool("tool_call_many", given)
+            assert bool(result.is_error) is (len(names) > 1), names
+            assert await outside(deb, "wc -l </tmp/counted 2>/dev/null || echo 0") == f"{lines}\n"
+    await outside(deb, "rm /tmp/counted")
