@@ -156,3 +156,23 @@ async def test_a_function_of_a_zsh_account_that_is_called_cd_is_not_called(app: 
             await run(app, session_id, "pwd", cwd="/no/such")
     finally:
         await in_thread(auth.console, ["rm", "-f", "/home/zsh/.zshenv"])
+
+
+@pytest.mark.requirement("fault.R2")
+async def test_a_forced_command_is_not_run_for_each_further_session(app: App, deb: Host) -> None:
+    keys, ran = "/home/dev/.ssh/authorized_keys", "/tmp/forced-ran"
+    forced = f"""cp {keys} /tmp/keys; touch {ran}; chmod 666 {ran}; sed -i 's|^|command="date >>{ran}" |' {keys}"""
+
+    async def runs() -> int:
+        return int((await in_thread(deb.console, ["sh", "-c", f"wc -l <{ran}"])).stdout)
+
+    await in_thread(deb.console, ["sh", "-c", forced])
+    try:
+        await connected(app, deb, "dev", WHO)
+        first = await runs()
+        assert first > 0  # the negative control: a channel runs it
+        for _ in range(3):
+            await connected(app, deb, "dev", WHO)
+        assert await runs() == first
+    finally:
+        await in_thread(deb.console, ["sh", "-c", f"cat /tmp/keys >{keys}; rm /tmp/keys {ran}"])

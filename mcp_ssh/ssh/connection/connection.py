@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -166,8 +166,12 @@ class Link:
         import asyncssh
 
         try:
-            channel = await self._on(self._strands[0], ":")
-            await close_channel(channel)
+            if self.shell == "forced":  # any channel would run that command
+                # asyncssh has no public word for the request that its own keepalives send.
+                connection: Any = self.connection
+                await connection._make_global_request(b"keepalive@openssh.com")  # noqa: SLF001
+            else:
+                await close_channel(await self._on(self._strands[0], ":"))
         except asyncssh.ChannelOpenError:
             return self.alive
         except (asyncssh.Error, OSError):
