@@ -235,6 +235,8 @@ def parse_pattern(text: str) -> HostPattern:
     excludes, bare = text.startswith("!"), text.removeprefix("!")
     if not bare or not bare.isprintable() or len(bare) > MAX_HOST_CHARS or set(bare) & set(" ,@!"):
         raise ValueError("a pattern is one word of at most 255 characters, without accounts")
+    if not all(each.isalnum() or each in _SIGNS for each in _without_brackets(bare)):
+        raise ValueError("of signs, a pattern has dots, dashes, underscores, colons, slashes, `*` and `?`")
     if "/" in bare:
         return HostPattern(excludes, network=_network(bare))
     if not {"*", "?"} & set(bare):
@@ -246,6 +248,15 @@ def parse_pattern(text: str) -> HostPattern:
     free = not any(each.isalnum() for each in plain)
     numeric = _DIGITS.issuperset(plain)
     return HostPattern(excludes, glob=plain, of_names=free or not numeric, of_addresses=free or numeric)
+
+
+_SIGNS = frozenset(".-_:/*?%")
+
+
+def _without_brackets(text: str) -> str:
+    """An address without the brackets around it; every other text as it is."""
+    inside = text[1:-1] if text.startswith("[") and text.endswith("]") else ""
+    return inside if ":" in inside or _address(inside) is not None else text
 
 
 def check_patterns(patterns: Sequence[str]) -> Sequence[str]:

@@ -1,7 +1,8 @@
 """Calls made in this process, as the owner of the machine it runs on; a person at the terminal can be asked."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,22 @@ class TerminalCall:
     async def need(self, question: "Question") -> Mapping[str, Any] | None:
         """Ask; `None` where nobody is there."""
         return await ask(question.message, question.fields) if has_person() and not question.known else None
+
+
+@contextlib.asynccontextmanager
+async def local_app() -> "AsyncGenerator[App]":
+    """Everything a call in this process needs, under the same configuration rules as a server's.
+
+    Raises:
+        InvalidInput: The configuration is wrong; names the key.
+    """
+    from mcp_ssh.app import open_app
+    from mcp_ssh.tools import REGISTRY
+
+    async with open_app() as app:
+        app.live.tools = REGISTRY
+        app.live.expect(app.live.config)
+        yield app
 
 
 async def connect(app: "App", arguments: Mapping[str, Any], call: TerminalCall) -> str:

@@ -102,12 +102,11 @@ async def session_on(
         ToolError: The machine cannot be reached or does not let us in.
         Failure: Its host key is unknown, with the command that trusts it.
     """
-    from mcp_ssh.app import open_app
-    from mcp_ssh.cli.local_call import TerminalCall, connect, how_to_trust
+    from mcp_ssh.cli.local_call import TerminalCall, connect, how_to_trust, local_app
     from mcp_ssh.errors import HostKeyUnconfirmed
 
     call = call or TerminalCall()
-    async with open_app() as app:
+    async with local_app() as app:
         try:
             arguments = await connect_arguments(app, call, parsed, word)
             session_id = await connect(app, arguments, call)

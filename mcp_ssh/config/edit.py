@@ -10,7 +10,7 @@ from typing import Any, cast
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from mcp_ssh.atomic_file import replace, turn_at
-from mcp_ssh.config.models import Config, config_schema, load
+from mcp_ssh.config.models import Config, config_schema, load, read_object
 from mcp_ssh.errors import InvalidInput, NotFound, RemoteFailed
 from mcp_ssh.messages.suggestions import LONGEST, suggest
 from mcp_ssh.messages.validation import explain, told
@@ -126,7 +126,7 @@ def _edited(folder: Path, path: Path, key: str, value: Any) -> tuple[Edit, str]:
     before = load(folder)
     value_of(before, key)  # raises where there is no such key
     text = path.read_text("utf-8") if path.exists() else "{}"
-    raw: dict[str, Any] = json.loads(text)
+    raw = read_object(text)
     *areas, name = key.split(".")
     area = raw
     for each in areas:

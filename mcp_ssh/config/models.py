@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.host_patterns import check_patterns
+from mcp_ssh.messages.json_objects import without_repeats
 from mcp_ssh.messages.validation import explain, told
 from mcp_ssh.shell_command import words
 from mcp_ssh.tool import plain_schema
@@ -296,7 +297,7 @@ def load(folder: Path, *, required: bool = False) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"config.json cannot be read: {error}", hint=f"look at {path}") from error
     try:
-        return Config.model_validate(json.loads(text))
+        return Config.model_validate(read_object(text))
     except json.JSONDecodeError as error:
         raise InvalidInput(
             f"config.json is not JSON: line {error.lineno}, column {error.colno}: {error.msg}", hint=f"correct {path}"
@@ -308,6 +309,21 @@ def load(folder: Path, *, required: bool = False) -> Config:
             f"config.json: {told(wrong, error.error_count())}",
             hint=f"{meant}correct {path}; config.example.json has every key",
         ) from error
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """The text of `config.json` as an object.
+
+    Raises:
+        InvalidInput: A key is given twice, so that one of its values, a policy perhaps, would be dropped.
+        json.JSONDecodeError: It is not JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=without_repeats)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"config.json: {error}", hint="keep one of them, with all that both say") from None
 
 
 def config_schema() -> dict[str, Any]:

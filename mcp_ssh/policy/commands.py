@@ -67,7 +67,7 @@ def allows(line: str, patterns: Sequence[str]) -> bool:
 
 def denied_by(line: str, patterns: Sequence[str]) -> str | None:
     """The first pattern of a deny list that fits the whole line, or one of the simple commands that are found in it."""
-    whole = [each for each in patterns if fnmatchcase(line.strip(), each)]
+    whole = [each for each in patterns if _matches(line.strip(), each)]
     return whole[0] if whole else _first_fit(simple_commands(line), patterns)
 
 
@@ -193,9 +193,14 @@ def _fit(words: Sequence[str], pattern: Sequence[str], *, sure: bool = True) -> 
     elif len(words) != len(pattern):
         return False
     return all(
-        word == wanted or (fnmatchcase(word, wanted.replace("[", "[[]")) and not (sure and _climbs(word)))
+        word == wanted or (_matches(word, wanted) and not (sure and _climbs(word)))
         for word, wanted in zip(words, pattern, strict=False)
     )
+
+
+def _matches(text: str, pattern: str) -> bool:
+    """Whether text fits a pattern of `*` and `?`. Brackets stand for themselves, since they do in commands."""
+    return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 def _climbs(word: str) -> bool:

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from mcp_ssh.errors import InvalidInput, TooLarge
+from mcp_ssh.messages.json_objects import without_repeats
 from mcp_ssh.messages.suggestions import LONGEST, MOST_NAMES, suggest_each
 from mcp_ssh.messages.validation import told
 from rest_bridge.api.route import Field
@@ -79,7 +80,7 @@ def json_object(body: bytes, headers: Headers) -> dict[str, Any]:
     _check_media_type(headers)
     try:
         value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite
+            body.decode("utf-8"), object_pairs_hook=without_repeats, parse_constant=_no_number, parse_float=_finite
         )
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the body is not valid JSON: {_reason(error)}") from None
@@ -105,15 +106,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not UTF-8"
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen = set[str]()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise ValueError(f"{twice[:80]!r} is given twice")
-    return found
 
 
 def _no_number(text: str) -> float:

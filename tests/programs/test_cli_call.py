@@ -202,3 +202,14 @@ async def test_a_server_without_the_right_token_says_so(tmp_path: Path) -> None:
         lost = await run("call", "session_list", "--url", f"{url}/nowhere", home=tmp_path, env={"MCP_SSH_TOKEN": TOKEN})
         assert lost.code == 1
         assert "404" in lost.failure
+
+
+async def test_a_config_that_no_server_starts_with_lets_no_call_pass(tmp_path: Path) -> None:
+    """Whoever misspells a tool that needs consent would have it run without."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / "config.json").write_text(json.dumps({"security": {"confirm_tools": ["comand_exec"]}}))
+    for words in (("call", "session_list"), ("exec", "nobody@127.0.0.1", "--", "true")):
+        ran = await run(*words, home=tmp_path)
+        assert ran.code != 0
+        assert "comand_exec" in ran.err, words

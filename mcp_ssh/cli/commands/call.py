@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mcp_ssh.cli import logging_setup as logs
-from mcp_ssh.cli.local_call import TerminalCall, how_to_trust
+from mcp_ssh.cli.local_call import TerminalCall, how_to_trust, local_app
 from mcp_ssh.cli.local_call import connect as open_session
 from mcp_ssh.cli.terminal import (
     Failure,
@@ -68,7 +68,6 @@ def run(parsed: argparse.Namespace) -> int:
 
 async def _here(name: str, given: Mapping[str, Any], connect: Mapping[str, Any] | None) -> None:
     """Call the tool in this process, as the owner of the machine it runs on."""
-    from mcp_ssh.app import open_app
     from mcp_ssh.dispatch import dispatch
     from mcp_ssh.errors import HostKeyUnconfirmed
     from mcp_ssh.sessions.session import Session
@@ -82,8 +81,7 @@ async def _here(name: str, given: Mapping[str, Any], connect: Mapping[str, Any] 
             "name a saved connection as session_id, give --connect JSON to log in first, or the --url of a server",
         )
     call = TerminalCall()
-    async with open_app() as app:
-        app.live.tools = REGISTRY
+    async with local_app() as app:
         try:
             if connect is not None:
                 await open_session(app, connect, call)
