@@ -150,6 +150,26 @@ async def test_many_calls_that_wait_get_one_connection_after_the_other(
         group.cancel_scope.cancel()
 
 
+@pytest.mark.requirement("fault.C2")
+async def test_a_command_that_was_never_sent_says_that_it_did_not_run(
+    app: App, owner: DirectCall, deb: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control is in it: one that was sent, and ended at its time limit, does not say so."""
+    monkeypatch.setattr(link, "WIDEN_AFTER_S", 60.0)
+    await connected(app, deb, "dev", owner)
+    where = app.sessions.find(owner.caller, None)
+    assert (await run(app, owner, "sleep 60", timeout=0.5)).ran is None
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(functools.partial(run, app, owner, "sleep 60"))
+        while where.link._strands[0].open < 8:
+            await anyio.sleep(0.01)
+        late = await run(app, owner, "touch /tmp/never", timeout=0.5)
+        group.cancel_scope.cancel()
+    assert (late.status, late.ran, late.stopped) == ("timed_out", False, True)
+    assert (await run(app, owner, "ls /tmp/never")).exit_code == 2
+
+
 @pytest.mark.requirement("speed.widening")
 async def test_where_logging_in_again_would_ask_somebody_calls_wait_instead(
     app: App, owner: DirectCall, deb: Host, monkeypatch: pytest.MonkeyPatch

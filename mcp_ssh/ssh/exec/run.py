@@ -29,6 +29,7 @@ class Ended:
         signal: Name of the signal that ended it, without SIG.
         duration_s: From the request to the end.
         stopped: For a command that timed out, what became of its processes.
+        sent: Whether the machine was sent the command; where it was not, it did not run.
     """
 
     status: Literal["completed", "timed_out"]
@@ -36,6 +37,7 @@ class Ended:
     signal: str | None
     duration_s: float
     stopped: Stopped | None
+    sent: bool = True
 
 
 Stdin = bytes | AsyncIterable[bytes] | None
@@ -145,7 +147,7 @@ class Running:
         started = self._started
         if started.channel is not None and not started.entry.began:
             raise started.entry.too_late(duration_s, started.stopped.shown())
-        return Ended("timed_out", None, None, duration_s, started.stopped)
+        return Ended("timed_out", None, None, duration_s, started.stopped, started.sent)
 
     def _says_no_folder(self) -> bool:
         """Whether the working folder could not be entered: on standard output where an rc file sent errors there."""

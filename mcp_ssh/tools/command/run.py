@@ -52,7 +52,7 @@ class Executed(Result):
     status: Literal["completed", "timed_out"] = Field(
         description="completed: the command ended by itself, whatever its exit code."
     )
-    command: str = Field(description="The command that ran.")
+    command: str = Field(description="The command.")
     stdout: str = Field(description="Standard output. Where it was cut, its first and last part.")
     stderr: str = Field(description="Standard error, likewise.")
     exit_code: int | None = Field(description="Exit code; 128+n where signal n ended it; null where it timed out.")
@@ -62,6 +62,9 @@ class Executed(Result):
         default=None, description="After a timeout: whether every process of the command has ended."
     )
     survivors: list[int] | None = Field(default=None, description="Process ids that could not be ended.")
+    ran: bool | None = Field(
+        default=None, description="False where the timeout came before the command was sent: it did not run."
+    )
     truncated: bool | None = Field(default=None, description="True where output was cut.")
     stdout_bytes: int | None = Field(default=None, description="Size of a cut stdout.")
     stderr_bytes: int | None = Field(default=None, description="Size of a cut stderr.")
@@ -120,6 +123,8 @@ def _result(params: Exec, ended: Ended, out: BlobCapture, err: BlobCapture) -> E
         result.stopped = ended.stopped.shown()
         if ended.stopped.survivors:
             result.survivors = ended.stopped.survivors
+    if not ended.sent:
+        result.ran = False
     if params.encoding == "base64":
         result.encoding = "base64"
     elif not (_is_utf8(out) and _is_utf8(err)):
