@@ -237,26 +237,15 @@ async def _prepared(reach: Reach, params: Several, call: Call) -> tuple[AnyTool,
 
 
 async def _check_distinct(app: App, names: Sequence[str], caller: Caller) -> None:
-    """See that no two names mean one session, or would open one of the same account: the call would run twice there.
-
-    Two sessions of one account that are open and are both named by their ids are what the caller asked for.
-    """
-    found = app.sessions.find_each(caller, dict.fromkeys(names))
+    """See that no two names mean one session, or one saved connection: the call would run twice there."""
     meant: dict[str, str] = {}
-    accounts = {_account(each.username, each.host, each.port): name for name, each in found.items()}
+    found = app.sessions.find_each(caller, dict.fromkeys(names))
     for name in dict.fromkeys(names):
-        if (session := found.get(name)) is not None:
-            key, known = session.id, meant
-        elif (wanted := await app.named(caller, name)) is not None:
-            key, known = _account(wanted.get("username"), wanted.get("host"), wanted.get("port")), accounts
-        else:
-            continue
-        if (other := known.setdefault(key, name)) != name:
-            raise InvalidInput(f"sessions: {other!r} and {name!r} are the same session", hint="leave one out")
-
-
-def _account(username: str | None, host: str | None, port: int | None) -> str:
-    return f"{username or ''}@{(host or '').lower()}:{port or 22}"
+        session = found.get(name)
+        known = await app.store.connections.version(caller, name)
+        for key in [each for each in (known, session and session.id, session and session.name_version) if each]:
+            if (other := meant.setdefault(key, name)) != name:
+                raise InvalidInput(f"sessions: {other!r} and {name!r} are the same session", hint="leave one out")
 
 
 def _content(app: App, call: Call, blob_id: str) -> str:

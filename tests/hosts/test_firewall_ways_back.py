@@ -142,7 +142,7 @@ async def test_firewalld_on_iptables_is_changed_and_put_back_alike(app: App, roc
 # ---- a server that is killed -------------------------------------------------------------------------------------
 
 WITHOUT_THE_WAY_BACK = """
-from mcp_ssh.linux import firewalls
+from mcp_ssh.linux.firewall import backend as firewalls
 from mcp_ssh.cli import main
 firewalls._CHANGE = firewalls._CHANGE.replace('undo "$family"', ":")
 main()
