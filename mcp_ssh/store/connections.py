@@ -23,6 +23,7 @@ PAGE_ROWS = 500
 _PLAIN = ("uuid", "name", "category", "host", "port", "username", "key_path", "use_agent")
 _COLUMNS = ("id", *_PLAIN, "secrets", "owner", "created_at", "updated_at", "last_used_at")
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM connections"  # noqa: S608
+_NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 _READS_AS_ID = re.compile(r"\d+|[0-9a-f]{12}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -179,7 +180,10 @@ class Connections:
 
     async def own_names(self, caller: Caller) -> list[str]:
         """The names that mean a saved connection to this caller."""
-        return [each.name for each in await self.query(caller) if each.owner == caller.owner_id]
+        rows = await self._database.read(
+            "SELECT name, host FROM connections WHERE owner = ? ORDER BY lower(name), name", (caller.owner_id,)
+        )
+        return [str(row["name"]) for row in rows if caller.reaches(str(row["host"]))]
 
     async def remove(self, caller: Caller, which: str) -> SavedConnection:
         """Forget a connection and its secrets.
@@ -244,8 +248,8 @@ class Connections:
 
     async def _found(self, caller: Caller, which: str) -> SavedConnection | None:
         rows = await self._database.read(
-            f"{_SELECT} WHERE (owner = ? AND name = ?) OR uuid = lower(?) OR CAST(id AS TEXT) = ?",
-            (caller.owner_id, which, which, which),
+            f"{_SELECT} WHERE (owner = ? AND name = ?) OR uuid = lower(?) OR id = ?",
+            (caller.owner_id, which, which, int(which) if _NUMBER.fullmatch(which) else None),
         )
         return next((_saved(row) for row in rows if _may_see(caller, row)), None)
 
