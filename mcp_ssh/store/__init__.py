@@ -4,11 +4,12 @@ from pathlib import Path
 
 from mcp_ssh.blobs.blobs import Blob, Blobs, BlobWriter
 from mcp_ssh.store.connections import Account, Connections, SavedConnection
+from mcp_ssh.store.database import Database
 from mcp_ssh.store.history import History, HistoryRow, Kept, arguments_text, redact
 from mcp_ssh.store.history_chain import Chain, Verdict
 from mcp_ssh.store.redaction import hide_unknown
 from mcp_ssh.store.sealing import Seal
-from mcp_ssh.store.sqlite.database import Database
+from mcp_ssh.store.sqlite.database import SQLiteDatabase, saved_names
 from mcp_ssh.store.tasks import TaskRow, Tasks
 from mcp_ssh.store.tokens import TokenInfo, Tokens
 
@@ -31,6 +32,7 @@ __all__ = [
     "arguments_text",
     "hide_unknown",
     "redact",
+    "saved_names",
 ]
 
 
@@ -55,7 +57,7 @@ class Store:
             Internal: It is damaged.
             TimedOut: Another process kept it locked.
         """
-        return cls(folder, await Database.open(folder), kept)
+        return cls(folder, await SQLiteDatabase.open(folder), kept)
 
     async def close(self) -> None:
         """Write the history that still waits, and close."""

@@ -1,21 +1,18 @@
 """Saved connections: machines by name, with what it takes to log in."""
 
 import re
-import sqlite3
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from datetime import datetime
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
+from mcp_ssh.store.database import Database, Row, Statement, iso, utc_now
 from mcp_ssh.store.sealing import Seal
-from mcp_ssh.store.sqlite.database import NAME, Database, Statement, iso, utc_now
-from mcp_ssh.tool import OWNER_ID, Caller, Role
+from mcp_ssh.tool import Caller, Role
 
 SecretName = Literal["password", "key_content", "key_passphrase"]
 SECRET_NAMES: tuple[SecretName, ...] = get_args(SecretName)
@@ -26,6 +23,7 @@ PAGE_ROWS = 500
 _PLAIN = ("uuid", "name", "category", "host", "port", "username", "key_path", "use_agent")
 _COLUMNS = ("id", *_PLAIN, "secrets", "owner", "created_at", "updated_at", "last_used_at")
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM connections"  # noqa: S608
+_NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 _READS_AS_ID = re.compile(r"\d+|[0-9a-f]{12}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -102,30 +100,25 @@ class Connections:
         now = iso(self._now())
         plain = (account.category, account.host, account.port, account.username, account.key_path, account.use_agent)
         names = ",".join(each for each in SECRET_NAMES if each in secrets)
-        async with self._database.writing() as connection:
-            rows = list(
-                await connection.execute_fetchall(
-                    "SELECT id, owner, host FROM connections WHERE owner = ? AND name = ?",
-                    (caller.owner_id, account.name),
-                )
+        async with self._database.transaction() as transaction:
+            rows = await transaction.read(
+                "SELECT id, owner, host FROM connections WHERE owner = ? AND name = ?", (caller.owner_id, account.name)
             )
             if not rows:
-                await connection.execute(
+                await transaction.execute(
                     "INSERT INTO connections (category, host, port, username, key_path, use_agent, secrets, sealed,"
                     " owner, updated_at, uuid, name, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (*plain, names, sealed, caller.owner_id, now, str(uuid.uuid4()), account.name, now),
                 )
             elif replace and _may_see(caller, rows[0]):
-                await connection.execute(
+                await transaction.execute(
                     "UPDATE connections SET category = ?, host = ?, port = ?, username = ?, key_path = ?,"
                     " use_agent = ?, secrets = ?, sealed = ?, updated_at = ?, last_used_at = NULL WHERE id = ?",
                     (*plain, names, sealed, now, rows[0]["id"]),
                 )
             else:
                 raise _taken(account.name, mine=_may_see(caller, rows[0]))
-            [row] = await connection.execute_fetchall(
-                f"{_SELECT} WHERE owner = ? AND name = ?", (caller.owner_id, account.name)
-            )
+            [row] = await transaction.read(f"{_SELECT} WHERE owner = ? AND name = ?", (caller.owner_id, account.name))
         return _saved(row)
 
     async def find(self, caller: Caller, which: str) -> SavedConnection:
@@ -187,7 +180,10 @@ class Connections:
 
     async def own_names(self, caller: Caller) -> list[str]:
         """The names that mean a saved connection to this caller."""
-        return [each.name for each in await self.query(caller) if each.owner == caller.owner_id]
+        rows = await self._database.read(
+            "SELECT name, host FROM connections WHERE owner = ? ORDER BY lower(name), name", (caller.owner_id,)
+        )
+        return [str(row["name"]) for row in rows if caller.reaches(str(row["host"]))]
 
     async def remove(self, caller: Caller, which: str) -> SavedConnection:
         """Forget a connection and its secrets.
@@ -196,8 +192,8 @@ class Connections:
             NotFound: There is none that this caller may see.
         """
         found = await self.find(caller, which)
-        async with self._database.writing() as connection:
-            await connection.execute("DELETE FROM connections WHERE id = ?", (found.id,))
+        async with self._database.transaction() as transaction:
+            await transaction.execute("DELETE FROM connections WHERE id = ?", (found.id,))
         return found
 
     async def resolve(self, caller: Caller, name: str) -> Mapping[str, Any] | None:
@@ -212,7 +208,7 @@ class Connections:
         if found is None:
             return None
         opened = await self._opened(found)
-        self._database.later_if_room(
+        await self._database.write(
             Statement("UPDATE connections SET last_used_at = ? WHERE id = ?", (iso(self._now()), found.id))
         )
         optional = {"port": found.port, "key_path": found.key_path, "use_agent": found.use_agent or None}
@@ -224,7 +220,7 @@ class Connections:
 
         What was read stays known until any process commits something, as for tokens.
         """
-        mark = self._database.mark()
+        mark = self._database.changed()
         if mark is None or mark != self._versions_at:
             self._versions.clear()
             self._versions_at = mark
@@ -252,23 +248,13 @@ class Connections:
 
     async def _found(self, caller: Caller, which: str) -> SavedConnection | None:
         rows = await self._database.read(
-            f"{_SELECT} WHERE (owner = ? AND name = ?) OR uuid = lower(?) OR CAST(id AS TEXT) = ?",
-            (caller.owner_id, which, which, which),
+            f"{_SELECT} WHERE (owner = ? AND name = ?) OR uuid = lower(?) OR id = ?",
+            (caller.owner_id, which, which, int(which) if _NUMBER.fullmatch(which) else None),
         )
         return next((_saved(row) for row in rows if _may_see(caller, row)), None)
 
 
-def saved_names(folder: Path) -> list[str]:
-    """The names the server's owner saved, for a shell that completes a word: read only, at once, and never failing."""
-    try:
-        with closing(sqlite3.connect(f"{(folder / NAME).absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)) as db:
-            owned = "SELECT name FROM connections WHERE owner IN (?, 'cli') ORDER BY name"
-            return [str(name) for (name,) in db.execute(owned, (OWNER_ID,))]
-    except (sqlite3.Error, ValueError):
-        return []
-
-
-def _may_see(caller: Caller, row: sqlite3.Row) -> bool:
+def _may_see(caller: Caller, row: Row) -> bool:
     """Its owner may, and admins, as far as their tokens are for the machine."""
     return (caller.role is Role.ADMIN or caller.owner_id == row["owner"]) and caller.reaches(str(row["host"]))
 
@@ -301,7 +287,7 @@ def _taken(name: str, *, mine: bool) -> Conflict:
     return Conflict(f"a saved connection {name!r} exists", hint=hint)
 
 
-def _saved(row: sqlite3.Row) -> SavedConnection:
+def _saved(row: Row) -> SavedConnection:
     values: dict[str, Any] = dict(row)
     values["secrets"] = tuple(each for each in SECRET_NAMES if each in str(row["secrets"]).split(","))
     return SavedConnection.model_validate(values)

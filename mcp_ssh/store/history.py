@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, cast
 
-import aiosqlite
-import anyio
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from mcp_ssh.store.database import Database, Statement, Transaction, iso, utc_now
 from mcp_ssh.store.history_chain import COVERED, Chain, Verdict
 from mcp_ssh.store.redaction import MAX_ARGUMENTS_BYTES, arguments_text, cut_text, redact
-from mcp_ssh.store.sqlite.database import Database, Statement, iso, utc_now
 
 __all__ = ["History", "HistoryRow", "Kept", "Verdict", "arguments_text", "redact"]
 
@@ -86,18 +84,16 @@ class History:
         It waits only while a thousand others do, and no longer than two seconds.
         """
         statement = Statement(_INSERT, _values(row), sealing=self)
-        if not self._database.later_if_room(statement):
-            with anyio.CancelScope(shield=True), anyio.move_on_after(WAIT_S):
-                await self._database.later(statement)
+        await self._database.write(statement, wait_s=WAIT_S)
 
     async def ready(self) -> None:
         """Get the key of the seals."""
         await self._chain.key()
 
-    async def linked(self, connection: aiosqlite.Connection, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+    async def linked(self, transaction: Transaction, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
         """Rows with their numbers and seals."""
         self._until_trim -= len(rows)
-        return await self._chain.linked(connection, rows)
+        return await self._chain.linked(transaction, rows)
 
     async def settle(self) -> None:
         """Note which row is the last; now and then drop what is too old."""
@@ -106,8 +102,8 @@ class History:
             # The first row of a process trims too, else a folder used by short-lived processes only would grow.
             self._until_trim = TRIM_EVERY_ROWS
             for _ in range(TRIM_STEPS):
-                async with self._database.writing() as connection:
-                    more = await self._trim(connection)
+                async with self._database.transaction() as transaction:
+                    more = await self._trim(transaction)
                 if not more:
                     return
             self._until_trim = -1
@@ -161,16 +157,14 @@ class History:
         )
         return [(int(row["seq"]), HistoryRow.model_validate({each: row[each] for each in _COLUMNS})) for row in rows]
 
-    async def _trim(self, connection: aiosqlite.Connection) -> bool:
+    async def _trim(self, transaction: Transaction) -> bool:
         """Drop some of what is beyond the kept number or age, from the old end only; says whether there may be more."""
-        [newest] = await connection.execute_fetchall("SELECT max(seq) AS seq FROM history")
-        oldest = list(
-            await connection.execute_fetchall("SELECT seq, at FROM history ORDER BY seq LIMIT ?", (TRIM_STEP_ROWS,))
-        )
+        [newest] = await transaction.read("SELECT max(seq) AS seq FROM history")
+        oldest = await transaction.read("SELECT seq, at FROM history ORDER BY seq LIMIT ?", (TRIM_STEP_ROWS,))
         first_kept = int(newest["seq"] or 0) - self._kept.rows
         start = iso(self._now() - timedelta(days=self._kept.days))
         gone = [*itertools.takewhile(lambda row: int(row["seq"]) <= first_kept or str(row["at"]) < start, oldest)]
-        if not gone or not await self._chain.drop(connection, int(gone[-1]["seq"])):
+        if not gone or not await self._chain.drop(transaction, int(gone[-1]["seq"])):
             return False
         return len(gone) == TRIM_STEP_ROWS
 

@@ -22,12 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
 import anyio.to_thread
 
 from mcp_ssh.errors import ToolError
+from mcp_ssh.store.database import Database, Row, Transaction
 from mcp_ssh.store.sealing import Seal
-from mcp_ssh.store.sqlite.database import Database
 
 log = logging.getLogger(__name__)
 
@@ -92,13 +91,13 @@ class Chain:
                 log.warning("the history cannot be sealed: %s", error)
         return self._key
 
-    async def linked(self, connection: aiosqlite.Connection, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    async def linked(self, transaction: Transaction, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
         """The rows with their numbers in front and their macs behind; inside the transaction that inserts them."""
-        ends = {str(row["which"]): [row] for row in await connection.execute_fetchall(_ENDS)}
+        ends = {str(row["which"]): [row] for row in await transaction.read(_ENDS)}
         seq = int(ends["number"][0]["seq"]) if "number" in ends else 0
         if self._key is None:
             return [(seq + index, *row, None) for index, row in enumerate(rows, 1)]
-        before = await self._last(connection, self._key, ends, seq)
+        before = await self._last(transaction, self._key, ends, seq)
         seq, mac, done = max(seq, before.seq), before.mac, list[tuple[Any, ...]]()
         for row in rows:
             seq += 1
@@ -106,9 +105,7 @@ class Chain:
             done.append((seq, *row, mac))
         return done
 
-    async def _last(
-        self, connection: aiosqlite.Connection, key: Key, ends: Mapping[str, Sequence[Any]], number: int
-    ) -> End:
+    async def _last(self, transaction: Transaction, key: Key, ends: Mapping[str, Sequence[Row]], number: int) -> End:
         """The row that the next one follows: the database's last, unless the head knows a later one."""
         head = await anyio.to_thread.run_sync(read_head, self._path, key)
         last, start = _end(ends.get("last", [])), _proved(ends.get("start", []), key)
@@ -116,34 +113,31 @@ class Chain:
             return head
         if start is None:
             start = End(number, secrets.token_hex(32))
-            await _put_start(connection, key, start)
+            await _put_start(transaction, key, start)
             return start
         # Without a head nobody can tell whether the end was cut off: the number that is left out says so for good.
         return (last and End(last.seq + (head is None), last.mac)) or start
 
-    async def drop(self, connection: aiosqlite.Connection, up_to: int) -> bool:
+    async def drop(self, transaction: Transaction, up_to: int) -> bool:
         """Remove the oldest rows, up to this number, and have the chain start behind them; says whether it did."""
         gone = _end(
-            list(
-                await connection.execute_fetchall(
-                    "SELECT seq, mac FROM history WHERE seq <= ? AND mac IS NOT NULL ORDER BY seq DESC LIMIT 1",
-                    (up_to,),
-                )
+            await transaction.read(
+                "SELECT seq, mac FROM history WHERE seq <= ? AND mac IS NOT NULL ORDER BY seq DESC LIMIT 1", (up_to,)
             )
         )
         if gone is not None and self._key is None:
             return False  # the start cannot be moved now; the rows go another time
-        if gone is not None and self._key and _proved(list(await connection.execute_fetchall(_START)), self._key):
-            await _put_start(connection, self._key, gone)
-        await connection.execute("DELETE FROM history WHERE seq <= ?", (up_to,))
+        if gone is not None and self._key and _proved(await transaction.read(_START), self._key):
+            await _put_start(transaction, self._key, gone)
+        await transaction.execute("DELETE FROM history WHERE seq <= ?", (up_to,))
         return True
 
     async def settle(self) -> None:
         """Write down which row is the last, once the rows are committed."""
         if self._key is None:
             return
-        async with self._database.writing() as connection:
-            if (last := _end(list(await connection.execute_fetchall(_LAST)))) is not None:
+        async with self._database.transaction() as transaction:
+            if (last := _end(await transaction.read(_LAST))) is not None:
                 await anyio.to_thread.run_sync(write_head, self._path, self._key, last)
 
     async def _head(self, key: Key) -> End | None:
@@ -264,19 +258,19 @@ def _called(row: Mapping[str, Any]) -> str:
     return f"{row['seq']} ({row['tool']}, {row['at']})"
 
 
-def _end(rows: Sequence[Any]) -> End | None:
+def _end(rows: Sequence[Row]) -> End | None:
     return End(int(rows[0]["seq"]), str(rows[0]["mac"])) if rows else None
 
 
-def _proved(rows: Sequence[Any], key: Key) -> End | None:
+def _proved(rows: Sequence[Row], key: Key) -> End | None:
     """Where the chain starts, if we said so."""
     start = _end(rows)
     return start if start and hmac.compare_digest(key.end("start", start), str(rows[0]["proof"])) else None
 
 
-async def _put_start(connection: aiosqlite.Connection, key: Key, start: End) -> None:
-    await connection.execute(
-        "INSERT INTO history_start VALUES (1, ?, ?, ?) ON CONFLICT DO UPDATE"
+async def _put_start(transaction: Transaction, key: Key, start: End) -> None:
+    await transaction.execute(
+        "INSERT INTO history_start VALUES (1, ?, ?, ?) ON CONFLICT (one) DO UPDATE"
         " SET seq = excluded.seq, mac = excluded.mac, proof = excluded.proof",
         (start.seq, start.mac, key.end("start", start)),
     )

@@ -27,7 +27,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
 
 from mcp_ssh.errors import Conflict
-from mcp_ssh.store.sqlite.database import Database
+from mcp_ssh.store.database import Database, Row
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,10 @@ class _Kept(NamedTuple):
     place: Place
     name: str
     mark: str
+
+
+def _kept(row: Row) -> _Kept:
+    return _Kept(row["place"], row["name"], row["mark"])
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class Seal:
 
     async def _stored(self) -> _Kept | None:
         rows = await self._database.read("SELECT place, name, mark FROM sealing_key")
-        return _Kept(*rows[0]) if rows else None
+        return _kept(rows[0]) if rows else None
 
     async def _opening_key(self, kept: _Kept) -> _Key:
         if self._key is None or self._key.kept != kept:
@@ -139,8 +143,8 @@ class Seal:
 
     async def _forget(self, kept: _Kept) -> None:
         """A lost key that nothing is sealed with any more makes room for a new one."""
-        async with self._database.writing() as connection:
-            await connection.execute(
+        async with self._database.transaction() as transaction:
+            await transaction.execute(
                 "DELETE FROM sealing_key WHERE mark = ? AND NOT EXISTS"
                 " (SELECT 1 FROM connections WHERE sealed IS NOT NULL)",
                 (kept.mark,),
@@ -149,10 +153,10 @@ class Seal:
     async def _made(self) -> _Kept:
         """A key of our own making, or of the process that was faster."""
         ours = await _new(self._folder)
-        async with self._database.writing() as connection:
-            await connection.execute("INSERT INTO sealing_key VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING", ours)
-            [row] = await connection.execute_fetchall("SELECT place, name, mark FROM sealing_key")
-        theirs = _Kept(*row)
+        async with self._database.transaction() as transaction:
+            await transaction.execute("INSERT INTO sealing_key VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING", ours)
+            [row] = await transaction.read("SELECT place, name, mark FROM sealing_key")
+        theirs = _kept(row)
         if theirs.name != ours.name and ours.place == "keyring":
             await _in_thread(lambda: _keyring_delete(ours.name))
         return theirs

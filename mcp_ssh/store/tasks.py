@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
-from mcp_ssh.store.sqlite.database import Database, iso, utc_now
+from mcp_ssh.store.database import Database, iso, utc_now
 
 FORGET_AFTER = timedelta(days=400)
 """How long a task is remembered after its start: longer than its machine may keep it once it has ended."""
@@ -79,17 +79,17 @@ class Tasks:
 
     async def add(self, row: TaskRow) -> None:
         """Remember a task that is about to start; those of long ago are forgotten."""
-        async with self._database.writing() as connection:
-            await connection.execute("DELETE FROM tasks WHERE created_at < ?", (iso(self._now() - FORGET_AFTER),))
-            await connection.execute(
+        async with self._database.transaction() as transaction:
+            await transaction.execute("DELETE FROM tasks WHERE created_at < ?", (iso(self._now() - FORGET_AFTER),))
+            await transaction.execute(
                 f"INSERT INTO tasks ({_COLUMNS}, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
                 (*row.model_dump().values(), iso(self._now())),
             )
 
     async def forget(self, cookie: str) -> None:
         """Forget a task that never started, or is gone from its machine."""
-        async with self._database.writing() as connection:
-            await connection.execute("DELETE FROM tasks WHERE cookie = ?", (cookie,))
+        async with self._database.transaction() as transaction:
+            await transaction.execute("DELETE FROM tasks WHERE cookie = ?", (cookie,))
 
     async def latest(self, target: str, task_id: str, caller_id: str) -> TaskRow | None:
         """The last task of this name that was started on this login: the caller's own, before any other caller's."""

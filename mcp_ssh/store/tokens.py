@@ -5,16 +5,14 @@ import hmac
 import json
 import re
 import secrets
-import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-import aiosqlite
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
 from mcp_ssh.host_patterns import check_patterns
-from mcp_ssh.store.sqlite.database import Database, Statement, iso, utc_now
+from mcp_ssh.store.database import AlreadyExists, Database, Row, Statement, Transaction, iso, utc_now
 from mcp_ssh.tool import Role
 
 PRESET_ID = "env"
@@ -64,8 +62,8 @@ class Tokens:
         """
         _check_name(name)
         _check_hosts(hosts)
-        async with self._database.writing() as connection:
-            return await self._insert(connection, name, role, hosts)
+        async with self._database.transaction() as transaction:
+            return await self._insert(transaction, name, role, hosts)
 
     async def find(self, secret: str) -> TokenInfo | None:
         """The token with this secret; `None` where there is none, or no more.
@@ -79,7 +77,7 @@ class Tokens:
         digest = _digest(secret)
         if self._preset is not None and hmac.compare_digest(digest, self._preset[0]):
             return self._use_preset(*self._preset)
-        mark = self._database.mark()
+        mark = self._database.changed()
         if mark is None or mark != self._known_at:
             self._known.clear()
             self._known_at = mark
@@ -88,7 +86,7 @@ class Tokens:
             return None
         if mark is not None and mark == self._known_at:  # else there was a commit while it was read
             self._known[digest] = token
-        self._note_use(token)
+        await self._note_use(token)
         return token
 
     async def _read(self, digest: str) -> TokenInfo | None:
@@ -113,12 +111,10 @@ class Tokens:
             raise Conflict(
                 "the token of MCP_SSH_TOKEN is not stored", hint="unset MCP_SSH_TOKEN and restart the server"
             )
-        async with self._database.writing() as connection:
-            rows = list(
-                await connection.execute_fetchall(
-                    f"DELETE FROM tokens WHERE id = ? OR name = ? RETURNING {_COLUMNS}",  # noqa: S608
-                    (id_or_name, id_or_name),
-                )
+        async with self._database.transaction() as transaction:
+            rows = await transaction.read(
+                f"DELETE FROM tokens WHERE id = ? OR name = ? RETURNING {_COLUMNS}",  # noqa: S608
+                (id_or_name, id_or_name),
             )
         if not rows:
             raise NotFound(f"no token has the id or name {id_or_name!r}", hint="`mcp-ssh token list` shows them")
@@ -145,19 +141,19 @@ class Tokens:
         """Where there is no token at all, make one named `admin`; `None` where there is one, preset or stored."""
         if self._preset is not None:
             return None
-        async with self._database.writing() as connection:
-            if list(await connection.execute_fetchall("SELECT 1 FROM tokens LIMIT 1")):
+        async with self._database.transaction() as transaction:
+            if await transaction.read("SELECT 1 FROM tokens LIMIT 1"):
                 return None
-            return await self._insert(connection, "admin", Role.ADMIN)
+            return await self._insert(transaction, "admin", Role.ADMIN)
 
     async def _insert(
-        self, connection: aiosqlite.Connection, name: str, role: Role, hosts: Sequence[str] | None = None
+        self, transaction: Transaction, name: str, role: Role, hosts: Sequence[str] | None = None
     ) -> tuple[TokenInfo, str]:
         secret = f"mcpssh_{secrets.token_urlsafe(32)}"
         bounds = None if hosts is None else tuple(hosts)
         token = TokenInfo(id=secrets.token_hex(6), name=name, role=role, created_at=iso(self._now()), hosts=bounds)
         try:
-            await connection.execute(
+            await transaction.execute(
                 "INSERT INTO tokens (id, name, role, hash, created_at, hosts) VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     token.id,
@@ -168,7 +164,7 @@ class Tokens:
                     None if bounds is None else json.dumps(bounds),
                 ),
             )
-        except sqlite3.IntegrityError as error:
+        except AlreadyExists as error:
             raise Conflict(f"a token named {name!r} exists", hint="choose another name, or revoke that one") from error
         return token, secret
 
@@ -185,11 +181,11 @@ class Tokens:
         noted = token.last_used_at
         return None if noted and datetime.fromisoformat(noted) > now - _USE_NOTED_EVERY else now
 
-    def _note_use(self, token: TokenInfo) -> None:
+    async def _note_use(self, token: TokenInfo) -> None:
         """Have the time of use written, at most once a minute; dropped under load, for nothing depends on it."""
         if (now := self._unnoted(token)) is None:
             return
-        self._database.later_if_room(
+        await self._database.write(
             Statement(
                 "UPDATE tokens SET last_used_at = ? WHERE id = ? AND (last_used_at IS NULL OR last_used_at <= ?)",
                 (iso(now), token.id, iso(now - _USE_NOTED_EVERY)),
@@ -202,7 +198,7 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _token(row: sqlite3.Row) -> TokenInfo:
+def _token(row: Row) -> TokenInfo:
     return TokenInfo(
         id=row["id"],
         name=row["name"],

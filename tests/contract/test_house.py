@@ -46,6 +46,20 @@ def test_no_sql_numbers_its_placeholders() -> None:
     assert [path.name for path in tracked("mcp_ssh/*.py") if sql.search(path.read_text("utf-8"))] == []
 
 
+def test_only_its_package_speaks_the_dialect_of_sqlite() -> None:
+    """`rowid` and `sqlite_sequence` stand where a module needs an order of its own that no column has yet."""
+    dialect = re.compile(
+        r"PRAGMA |INSERT OR |AUTOINCREMENT|COLLATE NOCASE|strftime|CREATE TABLE|ALTER TABLE|rowid|sqlite_"
+    )
+    inside = ROOT / "mcp_ssh/store/sqlite"
+    outside = [path for path in tracked("mcp_ssh/*.py", "rest_bridge/*.py") if inside not in path.parents]
+    found = {str(path.relative_to(ROOT)): sorted({*dialect.findall(path.read_text("utf-8"))}) for path in outside}
+    assert {name: words for name, words in found.items() if words} == {
+        "mcp_ssh/store/tasks.py": ["rowid"],
+        "mcp_ssh/store/history_chain.py": ["sqlite_"],
+    }
+
+
 def test_what_tests_share_is_in_kits() -> None:
     """A test file is imported by pytest alone, and not by the text of a process that a test starts either."""
     of_tests = re.compile(

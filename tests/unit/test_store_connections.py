@@ -15,9 +15,9 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.config.models import Config
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, Refused
-from mcp_ssh.store import Store
-from mcp_ssh.store.connections import Account, saved_names
-from mcp_ssh.store.sqlite.database import Database
+from mcp_ssh.store import Store, saved_names
+from mcp_ssh.store.connections import Account
+from mcp_ssh.store.sqlite.database import SQLiteDatabase
 from mcp_ssh.store.sqlite.migrations import MIGRATIONS
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import connection
@@ -308,7 +308,7 @@ def test_names_for_completion_never_fail(tmp_path: Path) -> None:
 @pytest.mark.requirement("fault.C9.connection_query")
 async def test_a_query_reads_no_more_rows_than_its_page_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = await Store.open(tmp_path)
-    async with store._database.writing() as connection:
+    async with store._database.transaction() as connection:
         await connection.executemany(
             "INSERT INTO connections (uuid, name, category, host, username, use_agent, secrets, owner, created_at,"
             " updated_at) VALUES (?, ?, ?, 'h', 'u', 0, '', ?, '', '')",
@@ -317,15 +317,15 @@ async def test_a_query_reads_no_more_rows_than_its_page_needs(tmp_path: Path, mo
                 for n in range(10_000)
             ],
         )
-    rows_read, read = 0, Database.read
+    rows_read, read = 0, SQLiteDatabase.read
 
-    async def counted(database: Database, *given: Any) -> Any:
+    async def counted(database: SQLiteDatabase, *given: Any) -> Any:
         nonlocal rows_read
         rows = await read(database, *given)
         rows_read += len(rows)
         return rows
 
-    monkeypatch.setattr(Database, "read", counted)
+    monkeypatch.setattr(SQLiteDatabase, "read", counted)
     [one], after = await store.connections.page(ADMIN, "WEB?00001", limit=10)
     assert (one.name, after, rows_read) == ("Web_00001", None, 1)
     names, after, rows_read = list[str](), "", 0

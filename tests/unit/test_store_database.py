@@ -17,8 +17,9 @@ import pytest
 
 from mcp_ssh.errors import Internal, InvalidInput, ShuttingDown, TimedOut, Unsupported
 from mcp_ssh.store import HistoryRow, Store
+from mcp_ssh.store.database import Statement
 from mcp_ssh.store.sqlite import database
-from mcp_ssh.store.sqlite.database import Database, Statement
+from mcp_ssh.store.sqlite.database import SQLiteDatabase
 from mcp_ssh.tool import Role
 
 OPEN_WHEN_TOLD = """
@@ -264,10 +265,10 @@ async def test_a_write_lock_held_too_long_is_timed_out(tmp_path: Path, monkeypat
 
 
 async def test_a_write_that_raises_is_rolled_back(tmp_path: Path) -> None:
-    opened = await Database.open(tmp_path)
+    opened = await SQLiteDatabase.open(tmp_path)
 
     async def write_and_fail() -> None:
-        async with opened.writing() as connection:
+        async with opened.transaction() as connection:
             await connection.execute("INSERT INTO tokens VALUES ('a', 'a', 'admin', 'a', 'a', NULL, NULL)")
             raise KeyError
 
@@ -279,10 +280,10 @@ async def test_a_write_that_raises_is_rolled_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("native", [True, False], ids=["asyncio", "anyio"])
 async def test_a_write_cancelled_at_any_point_blocks_no_later_one(tmp_path: Path, *, native: bool) -> None:
-    opened = await Database.open(tmp_path)
+    opened = await SQLiteDatabase.open(tmp_path)
 
     async def write(each: int) -> None:
-        async with opened.writing() as connection:
+        async with opened.transaction() as connection:
             await connection.execute("INSERT INTO tokens VALUES (?, ?, 'admin', ?, 'a', NULL, NULL)", (str(each),) * 3)
             await connection.execute("UPDATE tokens SET last_used_at = 'x' WHERE id = ?", (str(each),))
 
@@ -310,10 +311,10 @@ async def test_a_write_cancelled_at_any_point_blocks_no_later_one(tmp_path: Path
 async def test_a_change_that_cannot_be_written_is_logged_and_stops_no_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    opened = await Database.open(tmp_path)
-    await opened.later(Statement("INSERT INTO nowhere VALUES (?)", ("s3cret",)))
+    opened = await SQLiteDatabase.open(tmp_path)
+    await opened.write(Statement("INSERT INTO nowhere VALUES (?)", ("s3cret",)))
     await opened.flush()
-    await opened.later(Statement("INSERT INTO tokens VALUES (?, ?, 'admin', ?, 'a', NULL, NULL)", ("a",) * 3))
+    await opened.write(Statement("INSERT INTO tokens VALUES (?, ?, 'admin', ?, 'a', NULL, NULL)", ("a",) * 3))
     await opened.flush()
     assert len(await opened.read("SELECT * FROM tokens")) == 1
     assert "1 changes are lost" in caplog.text

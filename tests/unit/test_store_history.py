@@ -16,7 +16,7 @@ from mcp_ssh.store.history import History, Kept
 from mcp_ssh.store.history_chain import Chain
 from mcp_ssh.store.sealing import Seal
 from mcp_ssh.store.sqlite import database
-from mcp_ssh.store.sqlite.database import Database
+from mcp_ssh.store.sqlite.database import SQLiteDatabase
 
 
 def row(**given: Any) -> HistoryRow:
@@ -189,7 +189,7 @@ async def test_rows_older_than_ninety_days_are_trimmed_by_the_first_row_of_a_pro
     for days in (91, 89, 0):
         await store.history.record(row(id=str(days), at=(today - timedelta(days=days)).isoformat()))
     await store.close()
-    opened = await Database.open(tmp_path)
+    opened = await SQLiteDatabase.open(tmp_path)
     later = History(opened, Chain(tmp_path, opened, Seal(tmp_path, opened)), Kept(), lambda: today)
     await later.record(row(id="new", at=today.isoformat()))
     await opened.close()  # the row is written, and what is too old dropped

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from mcp_ssh.errors import Conflict
 from mcp_ssh.store.connections import Account, Connections
 from mcp_ssh.store.sealing import FILE, Seal
-from mcp_ssh.store.sqlite.database import Database
+from mcp_ssh.store.sqlite.database import SQLiteDatabase
 from mcp_ssh.tool import Caller, Role
 
 pytestmark = pytest.mark.requirement("connection.sealed")
@@ -45,7 +45,7 @@ def delete_password(service, name):
 
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncGenerator[Seal]:
-    database = await Database.open(folder)
+    database = await SQLiteDatabase.open(folder)
     try:
         yield Seal(folder, database)
     finally:
@@ -159,11 +159,11 @@ async def test_a_secret_is_good_for_what_it_was_sealed_for_only(tmp_path: Path) 
 
 async def test_processes_that_seal_their_first_secret_together_agree_on_one_key(tmp_path: Path) -> None:
     folder = tmp_path / "state"
-    seals = [await Database.open(folder) for _ in range(6)]
+    seals = [await SQLiteDatabase.open(folder) for _ in range(6)]
     try:
         sealed: list[bytes] = []
 
-        async def first(database: Database) -> None:
+        async def first(database: SQLiteDatabase) -> None:
             sealed.append(await Seal(folder, database).close_up(SECRET, "a"))
 
         async with anyio.create_task_group() as group:

@@ -15,7 +15,7 @@ import pytest
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
 from mcp_ssh.store import Store, TokenInfo
-from mcp_ssh.store.sqlite.database import Database
+from mcp_ssh.store.sqlite.database import SQLiteDatabase
 from mcp_ssh.store.tokens import Tokens
 from mcp_ssh.tool import Role
 
@@ -115,7 +115,7 @@ async def test_a_name_that_cannot_be_told_apart_or_shown_is_refused(tmp_path: Pa
 
 
 async def test_the_time_of_use_is_kept_but_written_once_a_minute_at_most(tmp_path: Path) -> None:
-    opened = await Database.open(tmp_path)
+    opened = await SQLiteDatabase.open(tmp_path)
     now = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
     tokens = Tokens(opened, lambda: now)
     _, secret = await tokens.create("one", Role.VIEWER)
@@ -156,15 +156,15 @@ async def test_a_known_token_is_not_asked_for_again_until_somebody_else_commits(
     await store.tokens.find(secret)
     await store.history.flush()  # its use is noted, which is a commit, too
     asked: list[str] = []
-    read = Database.read
+    read = SQLiteDatabase.read
 
-    async def counted(self: Database, sql: str, values: Any = ()) -> Any:
+    async def counted(self: SQLiteDatabase, sql: str, values: Any = ()) -> Any:
         asked.append(sql)
         return await read(self, sql, values)
 
-    monkeypatch.setattr(Database, "read", counted)
+    monkeypatch.setattr(SQLiteDatabase, "read", counted)
     if not looks:
-        monkeypatch.setattr(Database, "mark", lambda _: 1)
+        monkeypatch.setattr(SQLiteDatabase, "changed", lambda _: 1)
     found = [await store.tokens.find(secret) for _ in range(5)]
     assert [each and each.id for each in found] == [made.id] * 5
     assert len(asked) == 1
@@ -179,16 +179,16 @@ async def test_a_token_revoked_while_it_was_looked_up_is_not_known_afterwards(
 ) -> None:
     store, other = await Store.open(tmp_path), await Store.open(tmp_path)
     _, secret = await store.tokens.create("one", Role.VIEWER)
-    read = Database.read
+    read = SQLiteDatabase.read
 
-    async def revoked_meanwhile(self: Database, sql: str, values: Any = ()) -> Any:
+    async def revoked_meanwhile(self: SQLiteDatabase, sql: str, values: Any = ()) -> Any:
         rows = await read(self, sql, values)
-        monkeypatch.setattr(Database, "read", read)
+        monkeypatch.setattr(SQLiteDatabase, "read", read)
         await other.tokens.revoke("one")
         assert await store.tokens.find(secret) is None
         return rows
 
-    monkeypatch.setattr(Database, "read", revoked_meanwhile)
+    monkeypatch.setattr(SQLiteDatabase, "read", revoked_meanwhile)
     assert await store.tokens.find(secret) is not None  # it was there when the look-up began
     assert await store.tokens.find(secret) is None
     await store.close()

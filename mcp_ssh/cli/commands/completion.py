@@ -168,6 +168,6 @@ def machines() -> list[str]:
     """The names of saved connections and the aliases of ~/.ssh/config."""
     from mcp_ssh.config.models import home
     from mcp_ssh.ssh.openssh_config.aliases import alias_names
-    from mcp_ssh.store.connections import saved_names
+    from mcp_ssh.store import saved_names
 
     return list(dict.fromkeys([*saved_names(home()), *alias_names()]))

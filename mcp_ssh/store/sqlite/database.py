@@ -4,20 +4,20 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any
 
 import aiosqlite
 import anyio
 
 from mcp_ssh.errors import Internal, ShuttingDown, TimedOut, Unsupported
 from mcp_ssh.private_files import private_file, private_folder
+from mcp_ssh.store.database import AlreadyExists, Row, Sealing, Statement
 from mcp_ssh.store.sqlite.migrations import MIGRATIONS
+from mcp_ssh.tool import OWNER_ID
 
 log = logging.getLogger(__name__)
 
@@ -33,44 +33,32 @@ MOST_PAUSES = 5
 """After how many such times they are written at the latest: a commit costs as much as many rows."""
 ATTEMPTS = 3
 CLOSE_S = 10.0
+_NOT_UNIQUE = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID)
 
 
-def iso(moment: datetime) -> str:
-    """A moment as UTC in fixed width, so that text order is time order."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+class SQLiteTransaction:
+    """The writing connection, with its exceptions turned into the house's."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def read(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Run a query, or a change with RETURNING, and return its rows."""
+        with _translated():
+            return list(await self._connection.execute_fetchall(sql, values))
+
+    async def execute(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Make a change and return the number of changed rows."""
+        with _translated():
+            return (await self._connection.execute(sql, values)).rowcount
+
+    async def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Make the same change with the values of each row."""
+        with _translated():
+            await self._connection.executemany(sql, rows)
 
 
-def utc_now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(UTC)
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One change, for the writer task; `sealing` sees to the values of many at once, where they depend on others'."""
-
-    sql: str
-    values: Sequence[Any]
-    sealing: "Sealing | None" = None
-
-
-class Sealing(Protocol):
-    """What has a hand in how changes are written."""
-
-    async def ready(self) -> None:
-        """Get what it needs, before the write lock is taken."""
-        ...
-
-    async def linked(self, connection: aiosqlite.Connection, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        """The values to write instead, inside the transaction."""
-        ...
-
-    async def settle(self) -> None:
-        """Do what follows, now that they are committed."""
-        ...
-
-
-class Database:
+class SQLiteDatabase:
     """`state.db` of one process. Others may have it open too: every write begins immediate.
 
     Reads have a connection of their own, which in WAL mode waits for no writer: checking a token takes well under a
@@ -79,6 +67,7 @@ class Database:
 
     def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, looker: sqlite3.Connection) -> None:
         self._writer = writer
+        self._transaction = SQLiteTransaction(writer)
         self._reader = reader
         self._looker = looker
         self._write_lock = asyncio.Lock()
@@ -89,7 +78,7 @@ class Database:
         self._ended = False  # can no longer be used at all
 
     @classmethod
-    async def open(cls, folder: Path) -> "Database":
+    async def open(cls, folder: Path) -> "SQLiteDatabase":
         """Open the database of a state folder; makes what is missing and brings an older one up to date.
 
         Raises:
@@ -117,8 +106,8 @@ class Database:
             raise
         return cls(writer, reader, looker)
 
-    def mark(self) -> int | None:
-        """What is another number after every commit of any process; `None` where that cannot be told.
+    def changed(self) -> int | None:
+        """Return a number that differs after every commit of any process; `None` where it cannot be read.
 
         SQLite reads it out of memory that the processes share: two microseconds, where `read` asks a thread.
         """
@@ -128,16 +117,16 @@ class Database:
             return None
         return int(version)
 
-    async def read(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """The rows of a query, as last committed by any process."""
+    async def read(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Run a query and return its rows, as last committed by any process."""
         self._expect_open()
         with _translated():
             async with asyncio.timeout(WAIT_S):
                 return list(await self._reader.execute_fetchall(sql, values))
 
     @asynccontextmanager
-    async def writing(self) -> AsyncGenerator[aiosqlite.Connection]:
-        """A write transaction: committed at the end of the block, rolled back when the block raises.
+    async def transaction(self) -> AsyncGenerator[SQLiteTransaction]:
+        """Begin a write transaction: the end of the block commits it, an exception in the block rolls it back.
 
         It holds the database's one write lock, so nothing slow may be awaited inside.
         """
@@ -146,7 +135,7 @@ class Database:
             async with asyncio.timeout(WAIT_S), self._write_lock:
                 try:
                     await self._writer.execute("BEGIN IMMEDIATE")
-                    yield self._writer
+                    yield self._transaction
                     await self._writer.commit()
                 except BaseException:
                     # aiosqlite runs statements in order: this one ends even a BEGIN we were cancelled out of.
@@ -154,29 +143,31 @@ class Database:
                         await self._writer.rollback()
                     raise
 
-    async def later(self, statement: Statement) -> None:
-        """Have a change written soon. Waits only while the queue is full; a change that cannot be written is logged.
+    async def write(self, statement: Statement, *, wait_s: float = 0.0) -> None:
+        """Queue a change that nobody waits for.
 
         It never raises for the state of the disk: what the change reports has already happened.
+
+        Args:
+            statement: The change.
+            wait_s: How long to wait while the queue is full, also while being cancelled; what is not taken by then is
+                logged. With 0 the change is dropped in silence.
         """
         if self._closed:
-            log.error("state.db is closed; one change was not written")
-        elif not self.later_if_room(statement):
-            await self._when_there_is_room(statement)
-
-    def later_if_room(self, statement: Statement) -> bool:
-        """Have a change written soon, unless the queue is full or closed; says whether it was taken."""
-        if self._closed:
-            return False
-        with suppress(asyncio.QueueFull):
+            if wait_s:
+                log.error("state.db is closed; one change was not written")
+            return
+        try:
             self._queue.put_nowait(statement)
+        except asyncio.QueueFull:
+            if wait_s:
+                await self._when_there_is_room(statement, wait_s)
+        else:
             if self._queue.qsize() >= BATCH_ROWS:
                 self._hurry.set()
-            return True
-        return False
 
     async def flush(self) -> None:
-        """Wait until all changes given to `later` are written.
+        """Wait until all changes given to `write` are committed.
 
         Raises:
             TimedOut: They were not, in time.
@@ -205,10 +196,10 @@ class Database:
         if self._ended:
             raise ShuttingDown("this server is stopping", hint="try again when it is back")
 
-    async def _when_there_is_room(self, statement: Statement) -> None:
+    async def _when_there_is_room(self, statement: Statement, wait_s: float) -> None:
         taken = False
         try:
-            with anyio.move_on_after(WAIT_S * ATTEMPTS):
+            with anyio.move_on_after(wait_s, shield=True):
                 await self._queue.put(statement)
                 taken = True
         finally:
@@ -247,10 +238,10 @@ class Database:
             try:
                 for each in sealing:
                     await each.ready()
-                async with self.writing() as connection:
+                async with self.transaction() as transaction:
                     for (sql, seal), group in groupby(batch, key=lambda each: (each.sql, each.sealing)):
                         rows = [each.values for each in group]
-                        await connection.executemany(sql, await seal.linked(connection, rows) if seal else rows)
+                        await transaction.executemany(sql, await seal.linked(transaction, rows) if seal else rows)
             except Exception as error:  # noqa: BLE001 - whatever it is, the task goes on with the next batch
                 log.warning("state.db: %d changes not written, attempt %d: %s", len(batch), attempt, error)
                 await asyncio.sleep(0.1 * attempt)
@@ -265,6 +256,16 @@ class Database:
                 await each.settle()
             except Exception as error:  # noqa: BLE001 - the changes are written; what follows comes with the next ones
                 log.warning("state.db: what follows a change was not done: %s", error)
+
+
+def saved_names(folder: Path) -> list[str]:
+    """Return the names of the connections that the server's owner saved: read only, at once, and never failing."""
+    try:
+        with closing(sqlite3.connect(f"{(folder / NAME).absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)) as db:
+            owned = "SELECT name FROM connections WHERE owner IN (?, 'cli') ORDER BY name"
+            return [str(name) for (name,) in db.execute(owned, (OWNER_ID,))]
+    except (sqlite3.Error, ValueError):
+        return []
 
 
 def _prepare(folder: Path, path: Path) -> None:
@@ -338,14 +339,14 @@ def _busy(error: sqlite3.Error) -> bool:
 
 @contextmanager
 def _translated() -> Generator[None]:
-    """Turn what SQLite raises into the house's errors. Constraint violations pass: the caller knows what they mean."""
+    """Turn what SQLite raises into the errors of the port."""
     try:
         yield
     except TimeoutError as error:
         raise TimedOut("the state database is busy", hint="try again in a few seconds") from error
-    except sqlite3.IntegrityError:
-        raise
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) in _NOT_UNIQUE:
+            raise AlreadyExists(str(error)) from error
         if isinstance(error, sqlite3.OperationalError) and _busy(error):
             raise TimedOut("the state database is busy", hint="try again in a few seconds") from error
         raise Internal(
