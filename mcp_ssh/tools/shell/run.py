@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from mcp_ssh.audit import always
 from mcp_ssh.params import CommandLine, Result, output_limit
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.sessions.shell_exec import Status, execute
@@ -33,7 +34,18 @@ class ExecutedInShell(Result):
     waiting_input: Waiting | None = Field(default=None, description="What the command waits for.")
 
 
-@tool(Risk.DESTROY, room="shell", name="exec", open_world=True, audit="typed in the shell {shell}: {command}")
+@tool(
+    Risk.DESTROY,
+    room="shell",
+    name="exec",
+    open_world=True,
+    audit=(
+        (lambda _, said: said.get("status") == "completed", "ran in the shell {shell}: {command}"),
+        (lambda _, said: said.get("status") == "running", "may still run in the shell {shell}: {command}"),
+        (lambda _, said: said.get("status") == "waiting_input", "waits for input in the shell {shell}: {command}"),
+        (always, "typed in the shell {shell}: {command}"),
+    ),
+)
 async def run_in_shell(host: Session, params: ExecInShell, call: Call) -> ExecutedInShell:
     """Run a command in an interactive shell, with its folder, variables and account, and get output and exit code.
 
