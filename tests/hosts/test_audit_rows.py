@@ -149,6 +149,25 @@ async def test_it_is_in_no_row_where_the_call_fails_either(
 
 
 @pytest.mark.requirement("history.command")
+async def test_it_is_in_no_row_where_the_shell_has_ended(app: App, deb: Host) -> None:
+    here = await room(app, deb)
+    await here(shell.open_shell, "s1")
+    pid = (await here(shell.run_in_shell, "s1", command="echo $$"))["output"].strip()
+    await here(shell.send, "s1", command="read -s -p 'Password: ' x")
+    await here.asks("password", "s1")
+    await outside(deb, f"kill -9 {pid}")
+    with anyio.fail_after(10):
+        while (await here(shell.read, "s1", wait_s=1))["status"] == "open":
+            pass
+    with pytest.raises(Fault):
+        await here(shell.send, "s1", command="hunter2")
+    row = await last_row(app)
+    assert (row.tool, row.detail) == ("shell_send", None)
+    assert row.outcome != "ok"
+    assert "hunter2" not in row.model_dump_json()
+
+
+@pytest.mark.requirement("history.command")
 async def test_what_the_terminal_shows_is_told(app: App, deb: Host) -> None:
     """The negative control: what only looks like a password prompt hides nothing from the history."""
     here = await room(app, deb)
