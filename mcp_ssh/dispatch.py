@@ -4,7 +4,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ import anyio
 from pydantic import SecretStr, ValidationError
 
 from mcp_ssh.app import App
-from mcp_ssh.audit import audit_text
+from mcp_ssh.audit import audit_text, hidden_arguments, without
 from mcp_ssh.errors import (
     Internal,
     InvalidInput,
@@ -46,6 +46,11 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
     Raises:
         ToolError: Any of the tree; anything else that goes wrong becomes `Internal`, logged with its reference.
     """
+    with hidden_arguments() as hidden:
+        return await _dispatch(app, tool, raw, call, hidden)
+
+
+async def _dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call, hidden: Set[str]) -> Result:
     began = time.monotonic()
     outcome, target, done = "cancelled", None, None
     try:
@@ -64,7 +69,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
                 if needs_confirmation(tool, app.config.security, door_confirms=call.confirms) and not confirmed:
                     await consent(tool, params.model_dump(mode="json", exclude_none=True), call)
                 result = await _run(tool, place, params, call)
-        outcome, done = "ok", audit_text(tool, params, result)
+        outcome, done = "ok", audit_text(tool, params, result, hidden)
     except Asked:
         outcome = "asked"
         raise
@@ -82,7 +87,7 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
             door=call.door,
             tool=tool.name,
             target=target,
-            arguments=arguments_text(raw, tool.params),
+            arguments=arguments_text(without(raw, hidden), tool.params),
             outcome=outcome,
             detail=done,
             duration_ms=round((time.monotonic() - began) * 1000, 1),

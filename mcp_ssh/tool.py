@@ -118,12 +118,18 @@ P = TypeVar("P", bound=Params)
 R = TypeVar("R", bound=Result)
 
 
+AuditCase = tuple[Callable[[Any, Mapping[str, Any]], bool], str | None]
+"""A condition on the parameters and the fields of the result, and the text where it holds; None: nothing changed."""
+Audit = str | tuple[AuditCase, ...]
+"""What a call has done, in words for the history (`mcp_ssh/audit.py`): one text, or the first whose condition holds."""
+
+
 @dataclass(frozen=True)
 class Tool(Generic[W, P, R]):
     """A capability: where it runs, what it takes, what it returns, and what it may do.
 
     Attributes:
-        audit: What a call has done, in words for the history, with names of arguments in braces (`mcp_ssh/audit.py`).
+        audit: What a call has done, in words for the history, with names of arguments and of fields of the result.
         aliases: Names that it had before. They can be called and stand in policy, and no list shows them.
 
     Calling the object calls the function, past every gate; doors go through `dispatch` instead.
@@ -142,7 +148,7 @@ class Tool(Generic[W, P, R]):
     confirm: bool
     title: str
     description: str
-    audit: str | None = None
+    audit: Audit | None = None
     aliases: tuple[str, ...] = ()
 
     def is_in(self, names: Container[str]) -> bool:
@@ -259,7 +265,7 @@ def tool(
     idempotent: bool | None = None,
     open_world: bool = False,
     confirm: bool = False,
-    audit: str | None = None,
+    audit: Audit | None = None,
     aliases: tuple[str, ...] = (),
 ) -> Callable[[Callable[[W, P, Call], Awaitable[R]]], Tool[W, P, R]]:
     """Declare the function below as a tool. Its public name is the room's name and its own, such as `file_read`.
@@ -272,7 +278,8 @@ def tool(
         idempotent: Calling it twice leaves everything as calling it once does; by default true of what only reads.
         open_world: It can reach beyond the machine it was given (an arbitrary command can).
         confirm: A person has to agree to each call, through the doors that can ask.
-        audit: What a call has done, such as `opened port {port}`. Where a result cannot tell, it says what was asked.
+        audit: What a call has done, such as `opened port {port}[ for {source}]` (`audit.texts_of`). Where a result
+            cannot tell, it says what was asked.
         aliases: Public names that it had before.
     """
 

@@ -314,7 +314,7 @@ async def asks_secretly(host: "Session", shell: Shell) -> Prompt:
             f"nothing in the shell {shell.name!r} asks for a secret now",
             hint="wait with shell_read until waiting_input says password",
         )
-    if await _echoes(host, shell):
+    if await shows_typing(host, shell):
         raise Conflict(
             "the terminal shows what is typed, so a secret would stand in the output",
             hint="use a program that hides what is typed, such as `read -s`",
@@ -322,11 +322,16 @@ async def asks_secretly(host: "Session", shell: Shell) -> Prompt:
     return asked
 
 
-async def _echoes(host: "Session", shell: Shell) -> bool:
+async def shows_typing(host: "Session", shell: Shell) -> bool:
+    """Whether the terminal of a shell shows what is typed.
+
+    Raises:
+        Unsupported: The account has no shell that could tell.
+    """
     if shell.pid is None:
         raise Unsupported(
             "this account has no shell that could tell whether the terminal shows what is typed",
             hint="log in with an account that has one",
         )
-    output = await host.run(script(_MODES, [str(shell.pid)]))
+    output = await host.run(script(_MODES, [str(shell.pid)]), timeout_s=PROMPT_LIMIT_S)
     return b"-echo" not in output.stdout.replace(b";", b" ").split()

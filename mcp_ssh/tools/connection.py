@@ -192,7 +192,7 @@ class Removed(Result):
     name: str = Field(description="The name it had.")
 
 
-@tool(Risk.CHANGE, room="connection", audit="removed the saved connection {connection}")
+@tool(Risk.CHANGE, room="connection", audit="removed the saved connection {result.name}")
 async def remove(app: App, params: One, call: Call) -> Removed:
     """Forget a saved connection and its secrets.
 

@@ -70,7 +70,7 @@ class Accepted(Result):
     room="hostkey",
     idempotent=True,
     confirm=True,
-    audit="trusted the host key {fingerprint_sha256} of {host}",
+    audit="trusted the host key {fingerprint_sha256} of {host} port {port}",
 )
 async def accept(app: App, params: Accept, call: Call) -> Accepted:
     """Trust the host key of a machine whose key is unknown or was replaced, so that connecting to it works.
@@ -145,7 +145,7 @@ class Removed(Result):
     changed: bool = Field(description="Whether it was before.")
 
 
-@tool(Risk.CHANGE, room="hostkey", idempotent=True, audit="forgot the host keys of {host}")
+@tool(Risk.CHANGE, room="hostkey", idempotent=True, audit="forgot the {key_type} host key of {host} port {port}")
 async def remove(app: App, params: Remove, call: Call) -> Removed:
     """Forget the accepted host key of a machine, so that its key is asked about again.
 

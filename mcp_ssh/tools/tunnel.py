@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mcp_ssh.audit import always
 from mcp_ssh.errors import Refused
 from mcp_ssh.host_patterns import binds_loopback
 from mcp_ssh.params import Host, OnSession, Result, ShellText, TargetHost
@@ -43,7 +44,11 @@ class TunnelOpened(Result):
     port: int = Field(description="Port it listens on.")
 
 
-@tool(Risk.CHANGE, room="tunnel", audit="opened a tunnel to {remote_host}:{remote_port}")
+@tool(
+    Risk.CHANGE,
+    room="tunnel",
+    audit="opened a tunnel from {result.bind_address} port {result.port} here to {remote_host} port {remote_port}",
+)
 async def local(host: Session, params: OpenLocal, call: Call) -> TunnelOpened:
     """Forward a port of this server's machine to a host and port that the remote machine can reach, as `ssh -L` does.
 
@@ -59,7 +64,7 @@ async def local(host: Session, params: OpenLocal, call: Call) -> TunnelOpened:
     Risk.CHANGE,
     room="tunnel",
     role=Role.ADMIN,
-    audit="opened a tunnel from port {remote_port} to {local_host}:{local_port}",
+    audit="opened a tunnel from {result.bind_address} port {result.port} there to {local_host} port {local_port} here",
 )
 async def remote(host: Session, params: OpenRemote, call: Call) -> TunnelOpened:
     """Forward a port of the remote machine to a host and port that this server's machine can reach, as `ssh -R` does.
@@ -152,7 +157,15 @@ class TunnelsClosed(Result):
     count: int = Field(description="How many were closed.")
 
 
-@tool(Risk.CHANGE, room="tunnel", idempotent=True, audit="closed all tunnels")
+@tool(
+    Risk.CHANGE,
+    room="tunnel",
+    idempotent=True,
+    audit=(
+        (lambda _, said: said.get("count") == 0, "nothing to change: no tunnel was open"),
+        (always, "closed all tunnels: {result.count}"),
+    ),
+)
 async def close_all(host: Session, params: OnSession, call: Call) -> TunnelsClosed:
     """Close every tunnel of a session."""
     return TunnelsClosed(status="closed", count=await host.tunnels.close_all())

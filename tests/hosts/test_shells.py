@@ -293,7 +293,7 @@ async def test_a_secret_goes_only_where_it_is_asked_for_and_not_shown(
     async def never(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr(dialogue, "_echoes", never)
+    monkeypatch.setattr(dialogue, "shows_typing", never)
     with pytest.raises(Fault, match="nobody can be asked"):
         await here(shell.secret)
     await here(shell.secret, secret="hunter2")

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from mcp_ssh.audit import of_a_command
 from mcp_ssh.params import Becoming, CommandLine, Result, output_limit
 from mcp_ssh.sessions.blob_capture import BlobCapture
 from mcp_ssh.sessions.session import Session
@@ -82,7 +83,7 @@ class Executed(Result):
     encoding: Encoding | None = Field(default=None, description="base64 where it was asked for.")
 
 
-@tool(Risk.DESTROY, room="command", name="exec", open_world=True, audit="ran: {command}")
+@tool(Risk.DESTROY, room="command", name="exec", open_world=True, audit=of_a_command("ran", "{command}"))
 async def run_command(host: Session, params: Exec, call: Call) -> Executed:
     """Run a shell command on the machine and wait for its output and exit code.
 

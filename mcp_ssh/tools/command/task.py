@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from mcp_ssh.audit import always, may_still_run
 from mcp_ssh.linux.tasks.requests import Piece, Seen, TaskStatus
 from mcp_ssh.params import LARGEST_NUMBER, MODEL_DOORS, Becoming, CommandLine, Result, output_limit
 from mcp_ssh.sessions import background as engine
@@ -298,7 +299,16 @@ class Cancelled(Result):
     exit_code: int | None = Field(default=None, description="Exit code; 128+n where signal n ended it.")
 
 
-@tool(Risk.DESTROY, room="command", idempotent=True, audit="asked to end the task {task_id}")
+@tool(
+    Risk.DESTROY,
+    room="command",
+    idempotent=True,
+    audit=(
+        (may_still_run, "asked to end the task {task_id}, which may still run"),
+        (lambda _, said: said.get("status") == "cancelled", "ended the task {task_id}"),
+        (always, "nothing to change: the task {task_id} had ended"),
+    ),
+)
 async def task_cancel(host: Session, params: Cancel, call: Call) -> Cancelled:
     """End a background task with every process it started.
 

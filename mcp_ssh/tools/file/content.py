@@ -331,7 +331,7 @@ class Written(Result):
     sha256: str | None = Field(default=None, description="SHA-256 of the file now; missing for a large one that grew.")
 
 
-@tool(Risk.CHANGE, room="file", audit="wrote {path}")
+@tool(Risk.CHANGE, room="file", audit="wrote {path}[ ({mode})]")
 async def write(host: Session, params: Write, call: Call) -> Written:
     """Write text, or any bytes in base64, to a file: replace its content, append to it or prepend to it.
 

@@ -107,7 +107,7 @@ class Uploaded(Moved):
     )
 
 
-@tool(Risk.CHANGE, room="file", idempotent=True, audit="uploaded to {remote_path}")
+@tool(Risk.CHANGE, room="file", idempotent=True, audit="uploaded [{result.local_path} ]to {remote_path}")
 async def upload(host: Session, params: Upload, call: Call) -> Uploaded:
     """Upload a file or a whole folder to the machine, from this server's machine or from content in the call.
 
@@ -205,7 +205,7 @@ class Downloaded(Moved):
     content: str | None = Field(default=None, description="The content as base64, where it was asked for.")
 
 
-@tool(Risk.CHANGE, room="file", idempotent=True, audit="downloaded from {remote_path}")
+@tool(Risk.CHANGE, room="file", idempotent=True, audit="downloaded {remote_path}[ to {result.local_path}]")
 async def download(host: Session, params: Download, call: Call) -> Downloaded:
     """Download a file or a whole folder from the machine, to this server's machine or as content.
 

@@ -33,6 +33,11 @@ async def add(host: Session, params: Changing, families: tuple[Family, ...], rul
     return await change(host, params, families, rule.chain, plan, rule=rule)
 
 
+def _rule(ports: str, more: str = "") -> str:
+    """Return how the history words a rule: what becomes of which packets."""
+    return f"{{target}} {{protocol}}[ port {ports}][ from {{source}}]{more}[ ({{ip_version}})]"
+
+
 class OneRule(Changing):
     chain: Chain = Field(default="INPUT", description="Which chain.")
     protocol: Protocol = Field(default="tcp", description="Which packets.")
@@ -58,7 +63,12 @@ class AddRule(OneRule):
         return self
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="added a rule to {chain}: {target} {protocol} {port}")
+@tool(
+    Risk.CHANGE,
+    room="firewall",
+    idempotent=True,
+    audit=f"added a rule to {{chain}}: {_rule('{port}', '[ to {destination}]')}",
+)
 async def rule_add(host: Session, params: AddRule, call: Call) -> Changed:
     """Add a firewall rule where it takes effect, unless it stands already.
 
@@ -98,7 +108,7 @@ class AddRange(OneRule):
     Risk.CHANGE,
     room="firewall",
     idempotent=True,
-    audit="added a rule to {chain}: {target} {protocol} {port_start} to {port_end}",
+    audit=f"added a rule to {{chain}}: {_rule('{port_start}:{port_end}')}",
 )
 async def rule_add_range(host: Session, params: AddRange, call: Call) -> Changed:
     """Add a firewall rule for a range of ports, where it takes effect.
@@ -128,7 +138,9 @@ class AllowPort(Port):
     source: Network | None = Field(default=None, description="Only from this address or network.")
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="opened port {port}/{protocol} for {source}")
+@tool(
+    Risk.CHANGE, room="firewall", idempotent=True, audit="opened port {port}/{protocol} for {source}[ ({ip_version})]"
+)
 async def allow_port(host: Session, params: AllowPort, call: Call) -> Changed:
     """Open a port: its packets are accepted, before any rule that would drop them.
 
@@ -141,7 +153,7 @@ async def allow_port(host: Session, params: AllowPort, call: Call) -> Changed:
     return await add(host, params, families_of(params.ip_version, {"source": params.source}), rule)
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="blocked port {port}/{protocol}")
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="blocked port {port}/{protocol}[ ({ip_version})]")
 async def block_port(host: Session, params: Port, call: Call) -> Changed:
     """Close a port: its packets are dropped, before any rule that would accept them.
 

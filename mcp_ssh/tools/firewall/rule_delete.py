@@ -29,19 +29,33 @@ class DeleteRule(Changing):
     )
 
 
-@tool(Risk.DESTROY, room="firewall", audit="removed rule {rule_num} of {chain}")
-async def rule_delete(host: Session, params: DeleteRule, call: Call) -> Changed:
+class RuleDeleted(Changed):
+    rule: str | None = Field(default=None, description="The rule's text, as it was.")
+
+
+@tool(
+    Risk.DESTROY,
+    room="firewall",
+    audit="removed rule {rule_num} of {chain}[ in the zone {zone}][ ({ip_version})][: {result.rule}]",
+)
+async def rule_delete(host: Session, params: DeleteRule, call: Call) -> RuleDeleted:
     """Delete a firewall rule by its number; give expected_rule, since numbers shift with every change.
 
     Of firewalld in its zone alone: give the zone too, since rules of two zones can have one text.
     Where that shuts us out the machine undoes it (rolled_back). Running rules only: firewall_save keeps them. Needs
     root; sudo -n is tried.
     """
+    meant: list[FilterRule] = []
 
     def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[Step]:
-        return [Step(each.family, firewall.delete(each)) for each in _meant(params, tables)]
+        meant[:] = _meant(params, tables)
+        return [Step(each.family, firewall.delete(each)) for each in meant]
 
-    return await change(host, params, FAMILIES[params.ip_version], params.chain, plan)
+    changed = await change(host, params, FAMILIES[params.ip_version], params.chain, plan)
+    deleted = RuleDeleted.model_validate(changed.model_dump(exclude_unset=True))
+    if meant:
+        deleted.rule = meant[0].text
+    return deleted
 
 
 def _meant(params: DeleteRule, tables: Mapping[Family, Table]) -> list[FilterRule]:
@@ -87,7 +101,12 @@ class Flush(Changing):
     ip_version: IpVersion = Field(default="both", description="Which family.")
 
 
-@tool(Risk.DESTROY, room="firewall", idempotent=True, audit="removed the firewall rules of {chain}")
+@tool(
+    Risk.DESTROY,
+    room="firewall",
+    idempotent=True,
+    audit="removed the firewall rules of [{chain}|all chains][ ({ip_version})]",
+)
 async def flush(host: Session, params: Flush, call: Call) -> Changed:
     """Delete all firewall rules, of one chain or of all; policies stay as they are.
 
@@ -116,7 +135,7 @@ class Policy(Changing):
     ip_version: IpVersion = Field(default="both", description="Which family.")
 
 
-@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="set the policy of {chain} to {target}")
+@tool(Risk.CHANGE, room="firewall", idempotent=True, audit="set the policy of {chain} to {target}[ ({ip_version})]")
 async def policy(host: Session, params: Policy, call: Call) -> Changed:
     """Set what becomes of packets that no rule of a chain decides.
 

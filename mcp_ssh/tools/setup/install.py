@@ -1,11 +1,12 @@
 """Packages installed, removed and updated, with what became of each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
+from mcp_ssh.audit import always
 from mcp_ssh.errors import Conflict
 from mcp_ssh.linux.packages import choose
 from mcp_ssh.linux.packages.base import Action, Inventory, Said, reason, unread_repositories
@@ -14,7 +15,7 @@ from mcp_ssh.linux.system.platform import Platform
 from mcp_ssh.params import Planned, Result
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.shell_command import Command
-from mcp_ssh.tool import Call, Risk, tool
+from mcp_ssh.tool import AuditCase, Call, Risk, tool
 from mcp_ssh.tools.setup.models import LOCK_WAIT, UNREAD, Change, PackageName, changes
 from mcp_ssh.tools.setup.runner import Work
 
@@ -115,6 +116,18 @@ class Job:
         return found
 
 
+def _changed_no_package(_params: Changing, said: Mapping[str, Any]) -> bool:
+    return said.get("status") == "completed" and said.get("changes") == []
+
+
+def _audit(what: str) -> tuple[AuditCase, ...]:
+    """Return the texts for the history of a tool that changes packages."""
+    return (
+        (_changed_no_package, f"nothing to change: asked for {what}"),
+        (always, f"asked for {what}[; not done: {{result.failed}}]"),
+    )
+
+
 def _status(done: Sequence[str], failed: Sequence[str]) -> Status:
     return "completed" if not failed else "partial" if done else "failed"
 
@@ -161,7 +174,12 @@ class Installed(Result):
     commands: list[str] | None = Field(default=None, description="With dry_run: the commands.")
 
 
-@tool(Risk.CHANGE, room="setup", idempotent=True, audit="asked for the installation of {packages}")
+@tool(
+    Risk.CHANGE,
+    room="setup",
+    idempotent=True,
+    audit=_audit("the installation of [{packages}|the default set: {result.resolved_packages}]"),
+)
 async def requirements(host: Session, params: Requirements, call: Call) -> Installed:
     """Install packages with the machine's own package manager: apt-get, dnf, yum, zypper, apk or pacman.
 
@@ -219,7 +237,7 @@ class Changed(Result):
     commands: list[str] | None = Field(default=None, description="With dry_run: the commands.")
 
 
-@tool(Risk.DESTROY, room="setup", idempotent=True, audit="asked for the removal of {packages}")
+@tool(Risk.DESTROY, room="setup", idempotent=True, audit=_audit("the removal of {packages}"))
 async def remove(host: Session, params: Remove, call: Call) -> Changed:
     """Remove packages with the machine's own package manager; config files stay where it keeps them.
 
@@ -271,7 +289,15 @@ class Update(Changing):
     index_only: bool = Field(default=False, description="Read the repositories anew and change no package.")
 
 
-@tool(Risk.CHANGE, room="setup", idempotent=True, audit="asked for an update of the packages")
+@tool(
+    Risk.CHANGE,
+    room="setup",
+    idempotent=True,
+    audit=(
+        (lambda params, _: params.index_only, "refreshed the package lists"),
+        *_audit("an update of [{packages}|all packages]"),
+    ),
+)
 async def update(host: Session, params: Update, call: Call) -> Changed:
     """Bring packages of the machine to their newest version with its own package manager: all, or the named ones.
 

@@ -11,7 +11,7 @@ from mcp_ssh.sessions.shell_exec import asks_secretly
 from mcp_ssh.ssh.pty.shell import Shell, State
 from mcp_ssh.ssh.pty.terminal import KEYS, Key, Prompt, typed
 from mcp_ssh.tool import Call, Question, Risk, tool
-from mcp_ssh.tools.shell.models import OnShell, Waiting, as_text, to_type_in, waiting_for
+from mcp_ssh.tools.shell.models import OnShell, Waiting, as_text, hide_at_password_prompt, to_type_in, waiting_for
 
 
 class Send(OnShell):
@@ -32,6 +32,7 @@ async def send(host: Session, params: Send, call: Call) -> TextSent:
     The default shell opens on first use. Never type a password: shell_secret has the user asked.
     """
     shell = await to_type_in(host, call, params.shell)
+    await hide_at_password_prompt(host, shell, "command")
     offset = await shell.type(typed(params.command) + (KEYS["enter"] if params.enter else b""))
     host.renew_spares()
     return TextSent(status="sent", command=params.command, offset=offset)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from mcp_ssh.audit import always, may_still_run
 from mcp_ssh.params import Folder, OnSession, Result
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.ssh.connection.connection import Terminal
@@ -102,7 +103,14 @@ class ShellClosed(Result):
     survivors: list[int] | None = Field(default=None, description="Process ids that could not be ended.")
 
 
-@tool(Risk.DESTROY, room="shell", audit="closed the shell {shell}")
+@tool(
+    Risk.DESTROY,
+    room="shell",
+    audit=(
+        (may_still_run, "closed the shell {shell}; what was started in it may still run"),
+        (always, "closed the shell {shell}"),
+    ),
+)
 async def close(host: Session, params: OnShell, call: Call) -> ShellClosed:
     """Close an interactive shell and end every process started in it, daemons too.
 

@@ -1,15 +1,19 @@
 """Which shell a call means, and what every answer says of one."""
 
+import contextlib
 from typing import Annotated
 
 import anyio.to_thread
 from pydantic import BaseModel, Field
 
+from mcp_ssh.audit import hide_argument, show_argument
+from mcp_ssh.errors import ToolError
 from mcp_ssh.params import OnSession
 from mcp_ssh.sessions.session import Session
+from mcp_ssh.sessions.shell_exec import shows_typing
 from mcp_ssh.ssh.connection.connection import Terminal
 from mcp_ssh.ssh.pty.shell import Shell
-from mcp_ssh.ssh.pty.terminal import Kind, Prompt, plain
+from mcp_ssh.ssh.pty.terminal import Kind, Prompt, plain, prompt
 from mcp_ssh.ssh.wire.command import interactive
 from mcp_ssh.tool import Call
 
@@ -64,6 +68,18 @@ async def to_type_in(host: Session, call: Call, name: str) -> Shell:
     if name != DEFAULT:
         return host.shells.find(call.caller.id, name)
     return await opened(host, call, name, Terminal(80, 24), anew=False)
+
+
+async def hide_at_password_prompt(host: Session, shell: Shell, argument: str) -> None:
+    """Keep what is typed at a password prompt out of the history, unless the terminal is seen to show it."""
+    # Of a shell that has ended, too: what was meant for its prompt is a secret all the same.
+    asked = prompt((await shell.screen()).line, shell_prompt=shell.prompt_line)
+    if asked is None or asked.kind != "password":
+        return
+    hide_argument(argument)
+    with contextlib.suppress(ToolError):
+        if shell.state == "open" and await shows_typing(host, shell):
+            show_argument(argument)
 
 
 async def opened(

@@ -2,11 +2,12 @@
 
 from pydantic import Field
 
+from mcp_ssh.audit import always
 from mcp_ssh.params import CommandLine, Result, output_limit
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.sessions.shell_exec import Status, execute
 from mcp_ssh.tool import Call, Risk, tool
-from mcp_ssh.tools.shell.models import OnShell, Waiting, as_text, to_type_in, waiting_for
+from mcp_ssh.tools.shell.models import OnShell, Waiting, as_text, hide_at_password_prompt, to_type_in, waiting_for
 
 
 class ExecInShell(OnShell):
@@ -33,7 +34,18 @@ class ExecutedInShell(Result):
     waiting_input: Waiting | None = Field(default=None, description="What the command waits for.")
 
 
-@tool(Risk.DESTROY, room="shell", name="exec", open_world=True, audit="typed in the shell {shell}: {command}")
+@tool(
+    Risk.DESTROY,
+    room="shell",
+    name="exec",
+    open_world=True,
+    audit=(
+        (lambda _, said: said.get("status") == "completed", "ran in the shell {shell}: {command}"),
+        (lambda _, said: said.get("status") == "running", "may still run in the shell {shell}: {command}"),
+        (lambda _, said: said.get("status") == "waiting_input", "waits for input in the shell {shell}: {command}"),
+        (always, "typed in the shell {shell}: {command}"),
+    ),
+)
 async def run_in_shell(host: Session, params: ExecInShell, call: Call) -> ExecutedInShell:
     """Run a command in an interactive shell, with its folder, variables and account, and get output and exit code.
 
@@ -42,6 +54,7 @@ async def run_in_shell(host: Session, params: ExecInShell, call: Call) -> Execut
     What asks for something gives waiting_input; its exit code comes later, in a line `[… exit N]` of shell_read.
     """
     shell = await to_type_in(host, call, params.shell)
+    await hide_at_password_prompt(host, shell, "command")
     outcome = await execute(host, shell, params.command, timeout_s=params.timeout)
     host.renew_spares()
     shown = outcome.output[-output_limit(None, call.door, host.limits.output_bytes) :]

@@ -53,7 +53,7 @@ class JobAdded(Result):
     commands: list[str] | None = Field(default=None, description="With dry_run: what would be done.")
 
 
-@tool(Risk.CHANGE, room="system", idempotent=True, audit="scheduled at {schedule}: {command}")
+@tool(Risk.CHANGE, room="system", idempotent=True, audit="scheduled[ for {user}] at {schedule}: {command}")
 async def cron_add(host: Session, params: Job, call: Call) -> JobAdded:
     """Schedule a job with cron. A job that is there already is not added again."""
     line = entry(params.schedule, params.command)
@@ -75,7 +75,7 @@ class JobRemoved(Result):
     commands: list[str] | None = Field(default=None, description="With dry_run: what would be done.")
 
 
-@tool(Risk.CHANGE, room="system", idempotent=True, audit="removed the job: {entry}")
+@tool(Risk.CHANGE, room="system", idempotent=True, audit="removed the job[ of {user}]: {entry}")
 async def cron_remove(host: Session, params: JobLine, call: Call) -> JobRemoved:
     """Remove a scheduled job from a crontab, by its whole line."""
     line = entry("", params.entry, percent=False)

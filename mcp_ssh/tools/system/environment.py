@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from mcp_ssh.audit import always
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.linux.system.environment import ask_get, ask_save, parse_get
 from mcp_ssh.params import OnSession, Planned, Result, ShellText
@@ -56,7 +57,17 @@ class EnvChanged(Result):
     commands: list[str] | None = Field(default=None, description="With dry_run: what would be done.")
 
 
-@tool(Risk.CHANGE, room="system", idempotent=True, audit="changed the variable {name}")
+@tool(
+    Risk.CHANGE,
+    room="system",
+    idempotent=True,
+    audit=(
+        (lambda params, _: params.value is None and params.persist, "unset the variable {name}, for later logins too"),
+        (lambda params, _: params.value is None, "unset the variable {name}"),
+        (lambda params, _: params.persist, "set the variable {name}, for later logins too"),
+        (always, "set the variable {name}"),
+    ),
+)
 async def env_set(host: Session, params: EnvSet, call: Call) -> EnvChanged:
     """Set an environment variable for the commands of this session, and with persist for later logins, too.
 

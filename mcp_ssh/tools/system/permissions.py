@@ -77,7 +77,7 @@ class OwnerChanged(Result):
     commands: list[str] | None = Field(default=None, description="With dry_run: what would run.")
 
 
-@tool(Risk.CHANGE, room="system", idempotent=True, audit="gave {path} the owner {owner}")
+@tool(Risk.CHANGE, room="system", idempotent=True, audit="gave {path} the owner {owner}[ and the group {group}]")
 async def chown(host: Session, params: Chown, call: Call) -> OwnerChanged:
     """Change the owner, and if given the group, of a file or folder.
 

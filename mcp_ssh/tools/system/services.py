@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from mcp_ssh.audit import always
 from mcp_ssh.errors import NotFound, PermissionDenied
 from mcp_ssh.linux.system.services import Action, ServiceState, choose, find_problem
 from mcp_ssh.params import Becoming, Result
@@ -47,7 +48,14 @@ class ServiceTold(Result):
     )
 
 
-@tool(Risk.CHANGE, room="system", audit="asked for {action} of the service {service}")
+@tool(
+    Risk.CHANGE,
+    room="system",
+    audit=(
+        (lambda params, _: params.action == "status", None),
+        (always, "asked for {action} of the service {service}"),
+    ),
+)
 async def service(host: Session, params: ServiceAction, call: Call) -> ServiceTold:
     """Start, stop, restart, reload, enable or disable a service, or look at its status.
 
