@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def test_no_file_has_more_than_500_lines() -> None:
         if (lines := len(path.read_text("utf-8").splitlines())) > 500
     }
     assert long == {}
+
+
+def test_no_folder_has_more_than_15_modules() -> None:
+    folders = Counter(path.parent.relative_to(ROOT).as_posix() for path in tracked("mcp_ssh/*.py", "rest_bridge/*.py"))
+    assert "mcp_ssh/ssh/connection" in folders
+    assert {folder: modules for folder, modules in folders.items() if modules > 15} == {}
 
 
 def test_only_shell_command_quotes() -> None:
