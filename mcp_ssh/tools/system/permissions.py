@@ -55,12 +55,13 @@ async def chmod(host: Session, params: Chmod, call: Call) -> ModeChanged:
 
     Links are followed. What belongs to another account needs root: without become, sudo -n is tried.
     """
+    asked = ask_chmod(params.path, params.mode, recursive=params.recursive, look=params.dry_run)
+    answer = await _done(host, params, asked)
+    has = answer.text.strip().zfill(4)
+    result = ModeChanged(success=True, path=answer.path, mode=params.mode, permissions=has)
     if params.dry_run:
-        return ModeChanged(
-            success=True, path=params.path, mode=params.mode, commands=[_line("chmod", params.mode, params)]
-        )
-    answer = await _done(host, params, ask_chmod(params.path, params.mode, recursive=params.recursive))
-    return ModeChanged(success=True, path=answer.path, mode=params.mode, permissions=answer.text.strip().zfill(4))
+        result.commands = [_line("chmod", params.mode, answer.path, params)]
+    return result
 
 
 class Chown(_Slow):
@@ -86,14 +87,16 @@ async def chown(host: Session, params: Chown, call: Call) -> OwnerChanged:
     if params.group and ":" in params.owner:
         raise InvalidInput("group: owner names one, too", hint="give `owner` without it, or leave `group` out")
     owner = f"{params.owner}:{params.group}" if params.group else params.owner
+    asked = ask_chown(params.path, owner, recursive=params.recursive, look=params.dry_run)
+    answer = await _done(host, params, asked)
+    result = OwnerChanged(success=True, path=answer.path, owner=answer.text.strip())
     if params.dry_run:
-        return OwnerChanged(success=True, path=params.path, owner=owner, commands=[_line("chown", owner, params)])
-    answer = await _done(host, params, ask_chown(params.path, owner, recursive=params.recursive))
-    return OwnerChanged(success=True, path=answer.path, owner=answer.text.strip())
+        result.commands = [_line("chown", owner, answer.path, params)]
+    return result
 
 
-def _line(program: str, what: str, params: _Slow) -> str:
-    return command(program, *(["-R"] if params.recursive else []), "--", what, params.path).line()
+def _line(program: str, what: str, path: str, params: _Slow) -> str:
+    return command(program, *(["-R"] if params.recursive else []), "--", what, path).line()
 
 
 async def _done(host: Session, params: _Slow, asked: Asked) -> Answer:
