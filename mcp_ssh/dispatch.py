@@ -61,7 +61,8 @@ async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) 
                     await place.renew_rules()
                     params = await expect_target(call.caller, app.config.security, params)
                     place.rules.expect_call(tool, params, place.environment)
-                if needs_confirmation(tool, app.config.security, door_confirms=call.confirms) and not confirmed:
+                security = app.config.security
+                if needs_confirmation(tool, security, params, door_confirms=call.confirms) and not confirmed:
                     await consent(tool, params.model_dump(mode="json", exclude_none=True), call)
                 result = await _run(tool, place, params, call)
         outcome, done = "ok", audit_text(tool, params, result)

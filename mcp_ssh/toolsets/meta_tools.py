@@ -223,9 +223,9 @@ async def _prepared(reach: Reach, params: Several, call: Call) -> tuple[AnyTool,
         raise InvalidInput("arguments: must not name a session_id", hint="give the sessions in `sessions`")
     await _check_distinct(reach.app, params.sessions, call.caller)
     plain = {name: value for name, value in arguments.items() if name != "confirm"}
-    validate(inner, {**plain, "session_id": params.sessions[0]})
+    checked = validate(inner, {**plain, "session_id": params.sessions[0]})
     security = reach.app.config.security
-    if needs_confirmation(inner, security, door_confirms=call.confirms):
+    if needs_confirmation(inner, security, checked, door_confirms=call.confirms):
         if arguments.get("confirm") is not True:
             await consent(inner, {"sessions": params.sessions, **plain}, call)
         arguments["confirm"] = True
