@@ -85,6 +85,32 @@ def told(errors: Sequence[Mapping[str, str]], count: int) -> str:
     return "; ".join(f"{each['field']}: {each['rule']}" for each in errors) + more
 
 
+def without_nulls(schema: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object without the null of each property that is not required, in the objects inside it too.
+
+    Clients of every transport send null for what they leave out.
+    """
+    properties: dict[str, dict[str, Any]] = schema.get("properties", {})
+    required: Sequence[str] = schema.get("required", ())
+    return {
+        name: _inner(properties.get(name), value)
+        for name, value in given.items()
+        if value is not None or name in required or name not in properties
+    }
+
+
+def _inner(schema: Mapping[str, Any] | None, value: Any) -> Any:
+    """Return a value without such nulls. Depth is the schema's, so that no input makes it deeper."""
+    if schema is None:
+        return value
+    for each in cast("list[Mapping[str, Any]]", schema.get("anyOf") or [schema]):
+        if isinstance(value, dict) and "properties" in each:
+            return without_nulls(each, cast("dict[str, Any]", value))
+        if isinstance(value, list) and each.get("type") == "array":
+            return [_inner(each.get("items"), item) for item in cast("list[Any]", value)]
+    return cast("Any", value)
+
+
 def _path(loc: Sequence[int | str]) -> str:
     return ".".join(str(part)[:LONGEST] for part in loc)
 
