@@ -105,3 +105,7 @@ async def test_a_dash_is_standard_input_and_output(host: DemoHost, file: Path, t
     (host.home / "folder").mkdir()
     folder = await run("download", "web1", "folder", "-", home=tmp_path)
     assert (folder.code, folder.out) == (2, "")
+    calls = await run("history", "--json", home=tmp_path)
+    fetched = [row["arguments"] for row in json.loads(calls.out) if row["tool"] == "file_download"]
+    assert "from-pipe" in str(fetched)
+    assert "folder" not in str(fetched)
