@@ -55,7 +55,21 @@ _RULES = {
     "literal_error": "must be {expected}",
     "value_error": "{error}",
 }
+_WORDED: dict[str, str] = {}
+"""Patterns, and what they ask for in words."""
 _LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
+
+
+def worded(pattern: str, rule: str) -> str:
+    """Return the pattern of a field, whose error is the rule from now on: few callers read regular expressions.
+
+    Args:
+        pattern: The pattern; a field that has `examples` gets the first of them behind the rule.
+        rule: What it asks for, such as `must be 32 hexadecimal digits, such as …`.
+    """
+    if _WORDED.setdefault(pattern, rule) != rule:
+        raise ValueError(f"{pattern} has other words already: {_WORDED[pattern]}")
+    return pattern
 
 
 def explain(error: ValidationError, schema: Mapping[str, Any], what: str) -> tuple[list[dict[str, str]], list[str]]:
@@ -138,8 +152,9 @@ def _rule(error: ErrorDetails, schema: Mapping[str, Any], what: str) -> str:
         return "must not be empty"
     if kind not in _RULES:
         return error["msg"]
-    example = _such_as(node) if kind == "string_pattern_mismatch" else ""
-    return _RULES[kind].format_map(context) + example
+    if kind == "string_pattern_mismatch":
+        return _WORDED.get(context["pattern"], _RULES[kind].format_map(context)) + _such_as(node)
+    return _RULES[kind].format_map(context)
 
 
 def _length(kind: str, context: Mapping[str, Any], node: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from mcp_ssh.errors import InvalidInput
 from mcp_ssh.linux.files.permissions import Foreign, ask_chmod, ask_chown
 from mcp_ssh.linux.framing import Answer, Asked
 from mcp_ssh.meanings import Meaning
+from mcp_ssh.messages.validation import worded
 from mcp_ssh.params import Group, NumberAsText, Planned, RemotePath, Result, check_account, check_group
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.shell_command import command
@@ -36,7 +37,10 @@ class _Slow(Planned):
 class Chmod(_Slow):
     mode: Annotated[str, NumberAsText] = Field(
         max_length=64,
-        pattern=r"^(?:[0-7]{1,4}|[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+(?:,[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+)*)$",
+        pattern=worded(
+            r"^(?:[0-7]{1,4}|[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+(?:,[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+)*)$",
+            'must be one to four octal digits, such as 644, or symbols, such as "u+x" and "g=rX,o-w"',
+        ),
         description='Octal digits, such as 644, or symbols, such as "u+x" and "g=rX,o-w".',
     )
 
