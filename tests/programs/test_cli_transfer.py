@@ -60,6 +60,14 @@ async def test_a_file_goes_there_and_back_under_its_name_or_another(host: DemoHo
     assert json.loads(as_other.out)["sha256"] == digest(file) == digest(tmp_path / "other")
 
 
+async def test_a_name_that_begins_with_a_dash_stands_behind_two(host: DemoHost, file: Path, tmp_path: Path) -> None:
+    up = await run("upload", "web1", "--json", "--", str(file), "-dash", home=tmp_path)
+    assert (up.code, json.loads(up.out)["status"]) == (0, "uploaded"), up.err
+    assert digest(host.home / "-dash") == digest(file)
+    down = await run("download", "web1", "--", "-dash", str(tmp_path / "back"), home=tmp_path)
+    assert (down.code, digest(tmp_path / "back")) == (0, digest(file)), down.err
+
+
 async def test_a_folder_goes_there_and_back(host: DemoHost, tmp_path: Path) -> None:
     (tmp_path / "tree/in").mkdir(parents=True)
     (tmp_path / "tree/in/a").write_text("a")
