@@ -80,10 +80,10 @@ def explain(error: ValidationError, schema: Mapping[str, Any], what: str) -> tup
         schema: JSON Schema of the model, references resolved.
         what: What an unknown name is not, such as `an argument of this tool`.
     """
+    whole = "arguments" if "argument" in what else ""
     found = error.errors(include_url=False, include_input=False)
     shown = [
-        {"field": _path(each["loc"]) or "arguments", "rule": _rule(each, schema, what)}
-        for each in islice(found, MOST_SHOWN)
+        {"field": _path(each["loc"]) or whole, "rule": _rule(each, schema, what)} for each in islice(found, MOST_SHOWN)
     ]
     return shown, _near(found, schema)
 
@@ -96,7 +96,7 @@ def told(errors: Sequence[Mapping[str, str]], count: int) -> str:
         count: How many there are.
     """
     more = f"; and {count - len(errors)} more" if count > len(errors) else ""
-    return "; ".join(f"{each['field']}: {each['rule']}" for each in errors) + more
+    return "; ".join(": ".join(filter(None, (each["field"], each["rule"]))) for each in errors) + more
 
 
 def without_nulls(schema: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

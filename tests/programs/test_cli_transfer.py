@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -86,6 +87,19 @@ async def test_a_terminal_shows_a_bar(host: DemoHost, file: Path, tmp_path: Path
     assert code == 0, shown
     assert "━━━" in shown
     assert "2.9/2.9 MiB" in shown
+
+
+async def test_a_name_that_is_no_utf_8_goes_with_its_folder(host: DemoHost, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    name = os.fsdecode(b"caf\xe9")
+    (folder / name).write_text("x")
+    alone = await run("upload", "web1", str(folder / name), home=tmp_path)
+    assert alone.code == 1
+    assert "not UTF-8" in alone.failure
+    assert "its folder" in alone.failure
+    whole = await run("upload", "web1", str(folder), home=tmp_path)
+    assert (whole.code, [each.name for each in (host.home / "odd").iterdir()]) == (0, [name]), whole.err
 
 
 async def test_what_is_not_there_is_one_line(host: DemoHost, tmp_path: Path) -> None:

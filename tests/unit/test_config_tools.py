@@ -95,6 +95,7 @@ async def test_a_broken_file_keeps_the_old_config(way: Way, app: App) -> None:
     for broken, word in (
         ('{\n  "ssh": {,}}', "line 2"),
         ('{"ssh": {"timeuot": 7}}', "ssh.timeuot"),
+        ("[]", "config.json: must be an object"),
         ('{"security": {"confirm_tools": ["comand_exec"]}}', "comand_exec"),
     ):
         path.write_text(broken)

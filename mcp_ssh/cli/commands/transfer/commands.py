@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What both take beside machine and paths."""
-    login_arguments(parser, "-i", "-k")
+    login_arguments(parser)
     parser.add_argument("--sudo", action="store_true", help=SUDO_HELP)
     parser.add_argument(
         "--timeout", type=seconds(86_400), default=3600.0, metavar="SECONDS", help="for everything (default: 3600)"
@@ -45,7 +45,7 @@ class _Watched(TerminalCall):
 
 
 def transfer(
-    parsed: argparse.Namespace, tool: str, arguments: Mapping[str, Any], title: str, *, to_output: bool = False
+    parsed: argparse.Namespace, tool: str, arguments: Mapping[str, str], title: str, *, to_output: bool = False
 ) -> int:
     """Call the tool, show how far it is, and return the exit code.
 
@@ -58,11 +58,23 @@ def transfer(
     """
     from mcp_ssh.cli.run_async import run_async
 
+    for path in filter(_is_no_text, arguments.values()):
+        raise Failure(
+            f"{path}: the name is not UTF-8, so it cannot be given", "give its folder, which may hold such names"
+        )
     logs.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
     given: dict[str, Any] = {**arguments, "timeout": parsed.timeout}
     if parsed.sudo:
         given["become"] = {}
     return run_async(_transfer, parsed, tool, given, title, to_output)
+
+
+def _is_no_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 async def _transfer(
