@@ -24,7 +24,7 @@ from mcp_ssh.errors import (
     ToolError,
 )
 from mcp_ssh.meanings import Meaning, argument
-from mcp_ssh.messages.validation import explain, told
+from mcp_ssh.messages.validation import explain, told, without_nulls
 from mcp_ssh.params import Become, Becoming, OnSession, Params, Result
 from mcp_ssh.policy import allow, needs_confirmation
 from mcp_ssh.sessions.host_lookup import expect_host, expect_target
@@ -66,7 +66,8 @@ async def _dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call,
                     await place.renew_rules()
                     params = await expect_target(call.caller, app.config.security, params)
                     place.rules.expect_call(tool, params, place.environment)
-                if needs_confirmation(tool, app.config.security, door_confirms=call.confirms) and not confirmed:
+                security = app.config.security
+                if needs_confirmation(tool, security, params, door_confirms=call.confirms) and not confirmed:
                     await consent(tool, params.model_dump(mode="json", exclude_none=True), call)
                 result = await _run(tool, place, params, call)
         outcome, done = "ok", audit_text(tool, params, result, hidden)
@@ -106,20 +107,20 @@ def _taken_confirm(tool: AnyTool, app: App, arguments: dict[str, Any]) -> bool:
     """Whether the caller said `confirm: true`; the word is dispatch's, not the tool's."""
     if not tool.confirm and not tool.is_in(app.config.security.confirm_tools):
         return False
-    given = arguments.pop("confirm", False)
-    if not isinstance(given, bool):
+    given = arguments.pop("confirm", None)
+    if not isinstance(given, bool | None):
         raise InvalidInput("confirm: must be true or false", details={"errors": [{"field": "confirm"}]})
-    return given
+    return given is True
 
 
 def validate(tool: AnyTool, arguments: Mapping[str, Any]) -> Params:
-    """The arguments as the tool's model.
+    """The arguments as the tool's model; null for one that is not required means that it is left out.
 
     Raises:
         InvalidInput: Names each field, the rule it breaks, and for an unknown one the nearest known.
     """
     try:
-        return tool.params.model_validate(dict(arguments))
+        return tool.params.model_validate(without_nulls(tool.input_schema, arguments))
     except ValidationError as error:
         errors, near = explain(error, tool.input_schema, "an argument of this tool")
         named = f"; did you mean {', '.join(near)}?" if near else ""

@@ -97,7 +97,7 @@ class Conflict(ToolError):
 
 
 class HostKeyUnconfirmed(Conflict):
-    """The host key is unknown or changed; `details` carry the key that was offered."""
+    """The host key is unknown or changed; the key that was offered comes with the error."""
 
     code = "host_key_unconfirmed"
 

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.host_patterns import canonical_host
 from mcp_ssh.meanings import Meaning
+from mcp_ssh.messages.validation import worded
 
 
 class Params(BaseModel):
@@ -104,6 +105,11 @@ RemotePath = Annotated[
         description="Path on the remote machine; relative ones start at the login folder.",
     ),
 ]
+
+VARIABLE_NAME = worded(
+    r"^[A-Za-z_][A-Za-z0-9_]*$", "must be letters, digits and _, and not start with a digit, such as LANG"
+)
+"""What names an environment variable."""
 
 MOST_OF_A_NAME = 256
 _NOT_IN_A_NAME = frozenset(":/,;|&<>*?\"'`$(){}[]!~#%=")

@@ -27,7 +27,7 @@ from mcp_ssh.cli.commands import (
 from mcp_ssh.cli.commands.check import command as check
 from mcp_ssh.cli.commands.transfer import download, upload
 from mcp_ssh.cli.hints import cli_hint
-from mcp_ssh.cli.terminal import Failure, Parser, say, say_failure, usage, with_said
+from mcp_ssh.cli.terminal import Failure, Parser, operand, say, say_failure, usage, with_operands, with_said
 from mcp_ssh.errors import ToolError
 from mcp_ssh.messages.suggestions import suggest
 
@@ -82,17 +82,20 @@ def ssh_api() -> None:
 
 
 def _run(argv: list[str]) -> int:
-    # What stands after `--` is for another program, and none of our options.
+    # What stands after `--` is none of our options: words of another program, or operands that begin with a dash.
     dashes = argv.index("--") if "--" in argv else len(argv)
     ours, theirs = argv[:dashes], argv[dashes + 1 :]
+    if _command_of(ours) not in PASSING_ON:
+        argv, theirs = [*ours, *map(operand, theirs)], []
+    else:
+        argv = ours
     verbose = "-v" in ours or "--verbose" in ours
     try:
-        words = _with_command(ours)
+        words = _with_command(argv)
         if words is None:
             print(SHORT_HELP)
             return 0
-        parsed = build_parser().parse_args(words, argparse.Namespace(theirs=theirs))
-        _expect_no_more(parsed.command_name, theirs)
+        parsed = with_operands(build_parser().parse_args(words, argparse.Namespace(theirs=theirs)))
         code = COMMANDS[parsed.command_name].run(parsed)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -101,11 +104,6 @@ def _run(argv: list[str]) -> int:
         return _failed(_reason(error), verbose=verbose, command=_command_of(ours))
     else:
         return code
-
-
-def _expect_no_more(name: str, theirs: list[str]) -> None:
-    if theirs and name not in PASSING_ON:
-        raise usage(f"{name} takes nothing after --", f"see mcp-ssh {name} --help")
 
 
 def _with_command(argv: list[str]) -> list[str] | None:

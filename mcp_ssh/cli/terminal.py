@@ -31,6 +31,26 @@ def usage(message: str, hint: str | None = None) -> Failure:
     return Failure(message, hint, USAGE)
 
 
+_OPERAND = "\0"
+"""Stands before a word that is no option; no word of a command line can hold it."""
+
+
+def operand(word: str) -> str:
+    """A word that stands after `--`, for `Parser`: argparse itself reads some of them as options all the same."""
+    return f"{_OPERAND}{word}" if word.startswith("-") else word
+
+
+def with_operands(parsed: argparse.Namespace) -> argparse.Namespace:
+    """What was read, with those words as they were."""
+    for name, value in vars(parsed).items():
+        if isinstance(value, str):
+            setattr(parsed, name, value.removeprefix(_OPERAND))
+        elif isinstance(value, list):
+            words = cast("list[object]", value)
+            setattr(parsed, name, [each.removeprefix(_OPERAND) if isinstance(each, str) else each for each in words])
+    return parsed
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that fails in one line, and takes no abbreviations, which a later option could make wrong."""
 
@@ -53,7 +73,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the mistake instead of printing the usage."""
-        raise usage(message, f"see {self.prog} --help")
+        raise usage(message.replace(_OPERAND, "").replace(repr(_OPERAND)[1:-1], ""), f"see {self.prog} --help")
 
 
 visible = printable

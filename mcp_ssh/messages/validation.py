@@ -55,7 +55,21 @@ _RULES = {
     "literal_error": "must be {expected}",
     "value_error": "{error}",
 }
+_WORDED: dict[str, str] = {}
+"""Patterns, and what they ask for in words."""
 _LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
+
+
+def worded(pattern: str, rule: str) -> str:
+    """Return the pattern of a field, whose error is the rule from now on: few callers read regular expressions.
+
+    Args:
+        pattern: The pattern; a field that has `examples` gets the first of them behind the rule.
+        rule: What it asks for, such as `must be 32 hexadecimal digits, such as …`.
+    """
+    if _WORDED.setdefault(pattern, rule) != rule:
+        raise ValueError(f"{pattern} has other words already: {_WORDED[pattern]}")
+    return pattern
 
 
 def explain(error: ValidationError, schema: Mapping[str, Any], what: str) -> tuple[list[dict[str, str]], list[str]]:
@@ -66,10 +80,10 @@ def explain(error: ValidationError, schema: Mapping[str, Any], what: str) -> tup
         schema: JSON Schema of the model, references resolved.
         what: What an unknown name is not, such as `an argument of this tool`.
     """
+    whole = "arguments" if "argument" in what else ""
     found = error.errors(include_url=False, include_input=False)
     shown = [
-        {"field": _path(each["loc"]) or "arguments", "rule": _rule(each, schema, what)}
-        for each in islice(found, MOST_SHOWN)
+        {"field": _path(each["loc"]) or whole, "rule": _rule(each, schema, what)} for each in islice(found, MOST_SHOWN)
     ]
     return shown, _near(found, schema)
 
@@ -82,7 +96,33 @@ def told(errors: Sequence[Mapping[str, str]], count: int) -> str:
         count: How many there are.
     """
     more = f"; and {count - len(errors)} more" if count > len(errors) else ""
-    return "; ".join(f"{each['field']}: {each['rule']}" for each in errors) + more
+    return "; ".join(": ".join(filter(None, (each["field"], each["rule"]))) for each in errors) + more
+
+
+def without_nulls(schema: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object without the null of each property that is not required, in the objects inside it too.
+
+    Clients of every transport send null for what they leave out.
+    """
+    properties: dict[str, dict[str, Any]] = schema.get("properties", {})
+    required: Sequence[str] = schema.get("required", ())
+    return {
+        name: _inner(properties.get(name), value)
+        for name, value in given.items()
+        if value is not None or name in required or name not in properties
+    }
+
+
+def _inner(schema: Mapping[str, Any] | None, value: Any) -> Any:
+    """Return a value without such nulls. Depth is the schema's, so that no input makes it deeper."""
+    if schema is None:
+        return value
+    for each in cast("list[Mapping[str, Any]]", schema.get("anyOf") or [schema]):
+        if isinstance(value, dict) and "properties" in each:
+            return without_nulls(each, cast("dict[str, Any]", value))
+        if isinstance(value, list) and each.get("type") == "array":
+            return [_inner(each.get("items"), item) for item in cast("list[Any]", value)]
+    return cast("Any", value)
 
 
 def _path(loc: Sequence[int | str]) -> str:
@@ -112,8 +152,9 @@ def _rule(error: ErrorDetails, schema: Mapping[str, Any], what: str) -> str:
         return "must not be empty"
     if kind not in _RULES:
         return error["msg"]
-    example = _such_as(node) if kind == "string_pattern_mismatch" else ""
-    return _RULES[kind].format_map(context) + example
+    if kind == "string_pattern_mismatch":
+        return _WORDED.get(context["pattern"], _RULES[kind].format_map(context)) + _such_as(node)
+    return _RULES[kind].format_map(context)
 
 
 def _length(kind: str, context: Mapping[str, Any], node: Mapping[str, Any]) -> str:

@@ -11,12 +11,17 @@ from mcp_ssh.app import App
 from mcp_ssh.errors import NotFound
 from mcp_ssh.host_patterns import canonical_host
 from mcp_ssh.meanings import Meaning
+from mcp_ssh.messages.validation import worded
 from mcp_ssh.params import Params, Result, ShellText
 from mcp_ssh.sessions.host_lookup import find_machine
 from mcp_ssh.sessions.login_planner import Logins
 from mcp_ssh.ssh.hostkeys.known_hosts import KnownHost
 from mcp_ssh.ssh.openssh_config.resolve import settings
 from mcp_ssh.tool import Call, Risk, tool
+
+_ONE_HOST = worded(r"^[^\s,]+$", "must be one host, without blanks and commas, such as web1.example.org")
+_ONE_WORD = worded(r"^\S+$", "must be one word, without blanks")
+_FINGERPRINTS = ["SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"]
 
 # Plain `str`: the pattern of a type with validators of its own does not reach the schema.
 Host = Annotated[
@@ -25,14 +30,20 @@ Host = Annotated[
     Field(
         min_length=1,
         max_length=255,
-        pattern=r"^[^\s,]+$",
+        pattern=_ONE_HOST,
         description="Host name or address of the machine, as given to session_connect.",
     ),
 ]
 Port = Annotated[int, Field(ge=1, le=65535, description="SSH port of the machine.")]
 KeyType = Annotated[
     str,
-    Field(min_length=1, max_length=64, pattern=r"^\S+$", description="Type of the key, such as `ssh-ed25519`."),
+    Field(
+        min_length=1,
+        max_length=64,
+        pattern=_ONE_WORD,
+        examples=["ssh-ed25519"],
+        description="Type of the key, such as `ssh-ed25519`.",
+    ),
 ]
 
 
@@ -48,7 +59,8 @@ class Accept(Params):
     fingerprint_sha256: ShellText = Field(
         min_length=1,
         max_length=128,
-        pattern=r"^\S+$",
+        pattern=_ONE_WORD,
+        examples=_FINGERPRINTS,
         description="Fingerprint that the user compared: `SHA256:` and unpadded base64. It must be the key's own.",
     )
 
@@ -56,7 +68,8 @@ class Accept(Params):
         default=None,
         min_length=1,
         max_length=128,
-        pattern=r"^\S+$",
+        pattern=_ONE_WORD,
+        examples=_FINGERPRINTS,
         description="Where another key is known: its fingerprint, once the user knows why the key changed.",
     )
 
@@ -164,7 +177,7 @@ class Scan(Params):
         Field(
             min_length=1,
             max_length=255,
-            pattern=r"^[^\s,]+$",
+            pattern=_ONE_HOST,
             description="Host name or address; or a saved connection, or an alias of ~/.ssh/config.",
         ),
     ]

@@ -16,39 +16,12 @@ def argument_schema(each: AnyTool, confirm_tools: Sequence[str]) -> dict[str, An
 
 
 def decoded(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments as the model takes them, whatever the client's way to send them.
-
-    Some clients send an object or a list as JSON text, and some send null for each argument that they leave out.
-    """
+    """Return the arguments as the model takes them: some clients send an object or a list as JSON text."""
     properties: dict[str, dict[str, Any]] = schema.get("properties", {})
-    read = {
+    return {
         name: _from_json(value) if isinstance(value, str) and _takes_no_text(properties.get(name)) else value
         for name, value in arguments.items()
     }
-    return _without_nulls(schema, read)
-
-
-def _without_nulls(schema: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object without the null of each property that is not required, in the objects inside it too."""
-    properties: dict[str, dict[str, Any]] = schema.get("properties", {})
-    required: Sequence[str] = schema.get("required", ())
-    return {
-        name: _inner(properties.get(name), value)
-        for name, value in given.items()
-        if value is not None or name in required or name not in properties
-    }
-
-
-def _inner(schema: Mapping[str, Any] | None, value: Any) -> Any:
-    """Return a value without such nulls. Depth is the schema's, so that no input makes it deeper."""
-    if schema is None:
-        return value
-    for each in cast("list[Mapping[str, Any]]", schema.get("anyOf") or [schema]):
-        if isinstance(value, dict) and "properties" in each:
-            return _without_nulls(each, cast("dict[str, Any]", value))
-        if isinstance(value, list) and each.get("type") == "array":
-            return [_inner(each.get("items"), item) for item in cast("list[Any]", value)]
-    return cast("Any", value)
 
 
 def _takes_no_text(schema: Mapping[str, Any] | None) -> bool:

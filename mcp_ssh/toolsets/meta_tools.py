@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import consent, dispatch, validate
 from mcp_ssh.errors import InvalidInput, NotFound, Refused, ToolError
+from mcp_ssh.messages.validation import without_nulls
 from mcp_ssh.params import MODEL_OUTPUT, OnSession, Params, Result, ShellText
 from mcp_ssh.policy import needs_confirmation
 from mcp_ssh.tool import AnyTool, Call, Caller, Door, Question, Registry, Risk, tool
@@ -218,14 +219,14 @@ async def _prepared(reach: Reach, params: Several, call: Call) -> tuple[AnyTool,
     inner = lookup(reach.tools, params.name)
     if not issubclass(inner.params, OnSession):
         raise InvalidInput(f"name: {inner.name} does not run on a session", hint="call it through tool_call")
-    arguments = reach.decoded(inner, params.arguments)
+    arguments = without_nulls(inner.input_schema, reach.decoded(inner, params.arguments))
     if "session_id" in arguments:
         raise InvalidInput("arguments: must not name a session_id", hint="give the sessions in `sessions`")
     await _check_distinct(reach.app, params.sessions, call.caller)
     plain = {name: value for name, value in arguments.items() if name != "confirm"}
-    validate(inner, {**plain, "session_id": params.sessions[0]})
+    checked = validate(inner, {**plain, "session_id": params.sessions[0]})
     security = reach.app.config.security
-    if needs_confirmation(inner, security, door_confirms=call.confirms):
+    if needs_confirmation(inner, security, checked, door_confirms=call.confirms):
         if arguments.get("confirm") is not True:
             await consent(inner, {"sessions": params.sessions, **plain}, call)
         arguments["confirm"] = True

@@ -43,6 +43,38 @@ async def test_permissions_and_owners_change_through_every_door(way: Way, app: A
         assert word in str(await refused(way, tool, {**root, **wrong}))
 
 
+@pytest.mark.requirement("system.dry_run")
+async def test_a_dry_run_of_permissions_fails_where_the_change_would(app: App, host: Host) -> None:
+    await made(host, "mkdir d; : >d/a; chmod 600 d/a; ln -s /etc/shadow link")
+    way = Direct(app)
+    root = await opened(way, app, host, "root")
+    shadow = await outside(host, "stat -c '%a %U:%G' /etc/shadow")
+    mode, owner = {"mode": "644"}, {"owner": "dev"}
+    for tool, wrong in (
+        (system.chmod, {**mode, "path": "/etc/shadow"}),
+        (system.chmod, {**mode, "path": f"{FOLDER}/link"}),
+        (system.chmod, {**mode, "path": f"{FOLDER}/none"}),
+        (system.chmod, {**mode, "path": "/etc", "recursive": True}),
+        (system.chown, {**owner, "path": "/etc/shadow"}),
+        (system.chown, {**owner, "path": f"{FOLDER}/none"}),
+        (system.chown, {"path": f"{FOLDER}/d", "owner": "no-such-user"}),
+        (system.chown, {"path": f"{FOLDER}/d", "owner": "dev", "group": "no-such-group"}),
+    ):
+        shown = await refused(way, tool, {**root, **wrong, "dry_run": True})
+        done = await refused(way, tool, {**root, **wrong})
+        assert (shown.code, str(shown)) == (done.code, str(done))
+    looked = await way.call(system.chmod, {**root, **mode, "path": f"{FOLDER}/d/a", "dry_run": True})
+    assert (looked["permissions"], looked["commands"]) == ("0600", [f"chmod -- 644 {FOLDER}/d/a"])
+    looked = await way.call(system.chown, {**root, "owner": "ops:dash", "path": f"{FOLDER}/d/a", "dry_run": True})
+    has = (await outside(host, f"stat -c '%a %U:%G' {FOLDER}/d/a")).strip()
+    assert has == f"600 {looked['owner']}" != "600 ops:dash"
+    assert looked["commands"] == [f"chown -- ops:dash {FOLDER}/d/a"]
+    assert await outside(host, "stat -c '%a %U:%G' /etc/shadow") == shadow
+    dev = await opened(way, app, host, "dev")
+    fault = await refused(way, system.chown, {**dev, **owner, "path": f"{FOLDER}/d/a", "dry_run": True})
+    assert fault.code == "permission_denied"
+
+
 @pytest.mark.requirement("system.rights")
 async def test_what_is_another_accounts_is_not_changed_without_rights(app: App, host: Host) -> None:
     await made(host, "mkdir d; : >d/a; : >d/b; chmod 600 d/a d/b")
@@ -210,9 +242,14 @@ async def test_jobs_are_added_once_and_removed(way: Way, app: App, host: Host) -
     job = {"schedule": "*/10  2-4 * jan,mar mon-fri", "command": "echo 'a \"b\"' >/dev/null # $(id)"}
     line = "*/10 2-4 * jan,mar mon-fri echo 'a \"b\"' >/dev/null # $(id)"
     assert (await way.call(system.cron_add, {**on, **job, "dry_run": True}))["commands"] == [f"crontab: add {line}"]
+    absent = await way.call(system.cron_remove, {**on, "entry": line, "dry_run": True})
+    assert (absent["changed"], absent["commands"]) == (False, [])
     added = await way.call(system.cron_add, {**on, **job})
     assert (added["success"], added["entry"], added["changed"]) == (True, line, True)
     assert (await way.call(system.cron_add, {**on, **job}))["changed"] is False
+    assert (await way.call(system.cron_add, {**on, **job, "dry_run": True}))["commands"] == []
+    going = await way.call(system.cron_remove, {**on, "entry": line, "dry_run": True})
+    assert (going["changed"], going["commands"]) == (False, [f"crontab: remove {line}"])
     await way.call(system.cron_add, {**on, "schedule": "@daily", "command": "true"})
     assert (await outside(host, "crontab -l", "dev")).splitlines() == [
         "# kept", "5 4 * * * /bin/true", line, "@daily true",
@@ -230,7 +267,9 @@ async def test_jobs_are_added_once_and_removed(way: Way, app: App, host: Host) -
         ({"schedule": "0 0 * * *", "command": "a\nb"}, "command"),
         ({"schedule": "0 0 * * *", "user": "nobody-here"}, "nobody-here"),
     ):
-        assert word in str(await refused(way, system.cron_add, {**on, "command": "true", **wrong}))
+        for look in (False, True):
+            given = {**on, "command": "true", **wrong, "dry_run": look}
+            assert word in str(await refused(way, system.cron_add, given))
     await outside(host, "crontab -r", "dev")
 
 

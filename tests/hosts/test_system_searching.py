@@ -141,6 +141,21 @@ async def test_files_are_found_by_what_they_are(way: Way, app: App, host: Host) 
             await found(**wrong)
 
 
+@pytest.mark.requirement("system.find")
+async def test_a_relative_path_stands_once_before_what_is_found(app: App, host: Host) -> None:
+    await outside(host, "mkdir -p once && echo mark-once >once/a", "dev")
+    way = Direct(app)
+    on = await opened(way, app, host)
+    top = await way.call(system.find, {**on, "max_depth": 1, "max_results": 1000})
+    assert {".", "./once"} <= {*top["files"]}
+    assert not [path for path in top["files"] if path.startswith("././")]
+    for path in ("once", "./once"):
+        assert (await way.call(system.find, {**on, "path": path, "type": "f"}))["files"] == ["./once/a"]
+        found = await way.call(system.grep, {**on, "path": path, "pattern": "mark-once"})
+        assert [each["file"] for each in found["matches"]] == ["./once/a"]
+    await outside(host, "rm -r once", "dev")
+
+
 @pytest.mark.requirement("quoting.hosts")
 async def test_no_name_and_no_pattern_does_anything_but_be_looked_for(app: App, host: Host) -> None:
     names = " ".join(shlex.quote(name) for name in HARD)

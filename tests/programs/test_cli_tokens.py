@@ -58,3 +58,7 @@ async def test_a_new_token_that_is_bound_to_hosts_is_said_to_be_no_admin(
 ) -> None:
     made = await run("token", "add", "ci", "--role", "admin", *options, home=tmp_path)
     assert says in made.err
+    [described] = json.loads((await run("token", "list", "--json", home=tmp_path)).out)
+    assert f"({described['role']}" in says
+    table = (await run("token", "list", home=tmp_path)).out
+    assert described["role"] in table.splitlines()[1].split()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -60,6 +61,14 @@ async def test_a_file_goes_there_and_back_under_its_name_or_another(host: DemoHo
     assert json.loads(as_other.out)["sha256"] == digest(file) == digest(tmp_path / "other")
 
 
+async def test_a_name_that_begins_with_a_dash_stands_behind_two(host: DemoHost, file: Path, tmp_path: Path) -> None:
+    up = await run("upload", "web1", "--json", "--", str(file), "-dash", home=tmp_path)
+    assert (up.code, json.loads(up.out)["status"]) == (0, "uploaded"), up.err
+    assert digest(host.home / "-dash") == digest(file)
+    down = await run("download", "web1", "--", "-dash", str(tmp_path / "back"), home=tmp_path)
+    assert (down.code, digest(tmp_path / "back")) == (0, digest(file)), down.err
+
+
 async def test_a_folder_goes_there_and_back(host: DemoHost, tmp_path: Path) -> None:
     (tmp_path / "tree/in").mkdir(parents=True)
     (tmp_path / "tree/in/a").write_text("a")
@@ -78,6 +87,19 @@ async def test_a_terminal_shows_a_bar(host: DemoHost, file: Path, tmp_path: Path
     assert code == 0, shown
     assert "━━━" in shown
     assert "2.9/2.9 MiB" in shown
+
+
+async def test_a_name_that_is_no_utf_8_goes_with_its_folder(host: DemoHost, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    name = os.fsdecode(b"caf\xe9")
+    (folder / name).write_text("x")
+    alone = await run("upload", "web1", str(folder / name), home=tmp_path)
+    assert alone.code == 1
+    assert "not UTF-8" in alone.failure
+    assert "its folder" in alone.failure
+    whole = await run("upload", "web1", str(folder), home=tmp_path)
+    assert (whole.code, [each.name for each in (host.home / "odd").iterdir()]) == (0, [name]), whole.err
 
 
 async def test_what_is_not_there_is_one_line(host: DemoHost, tmp_path: Path) -> None:
@@ -105,3 +127,7 @@ async def test_a_dash_is_standard_input_and_output(host: DemoHost, file: Path, t
     (host.home / "folder").mkdir()
     folder = await run("download", "web1", "folder", "-", home=tmp_path)
     assert (folder.code, folder.out) == (2, "")
+    calls = await run("history", "--json", home=tmp_path)
+    fetched = [row["arguments"] for row in json.loads(calls.out) if row["tool"] == "file_download"]
+    assert "from-pipe" in str(fetched)
+    assert "folder" not in str(fetched)

@@ -1,6 +1,7 @@
 """The command line says what is wrong in one line, and is there at once."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -57,6 +58,11 @@ WRONG: dict[str, tuple[list[str], int, list[str]]] = {
         ["--until", "mcp-ssh history verify --help"],
     ),
     "a word too many": (["upload", "h", "README.md", "--json", "there", "more"], 2, ["more", "mcp-ssh upload --help"]),
+    "a name with a dash": (["token", "revoke", "--", "-x"], 1, ["'-x'", "token list"]),
+    "operands with dashes": (["upload", "--", "h", "-dash"], 1, ["-dash: no such file"]),
+    "a word too many behind --": (["guide", "--", "-x"], 2, ["it takes no -x", "mcp-ssh guide --help"]),
+    "a wrong choice behind --": (["client-config", "--", "-x"], 2, ["'-x'", "codex"]),
+    "unknown shell": (["completion", "tcsh"], 2, ["'tcsh'", "there are bash, zsh, fish (see"]),
     "no machine to run on": (["exec"], 2, ["required: MACHINE, COMMAND"]),
     "port of a machine": (["exec", "-p", "0", "h", "--", "id"], 2, ["'0' is not a port, which is 1 to 65535"]),
     "port in an address": (["exec", "127.0.0.1:70000", "--", "id"], 2, ["'70000' is not a port", "[user@]host[:port]"]),
@@ -97,6 +103,12 @@ WRONG: dict[str, tuple[list[str], int, list[str]]] = {
     "no such token": (["token", "revoke", "nobody"], 1, ["'nobody'", "token list"]),
     "demo on an open address": (["demo", "--once", "--host", OPEN], 1, [OPEN]),
 }
+
+
+@pytest.mark.parametrize("command", ["exec", "upload", "download", "check"])
+async def test_every_command_that_logs_in_takes_the_key_alike(command: str, tmp_path: Path) -> None:
+    done = await run(command, "--help", home=tmp_path)
+    assert re.search(r"^  -k FILE, --key FILE|^  -k, --key FILE", done.out, re.MULTILINE), done.out
 
 
 @pytest.mark.parametrize("name", WRONG)

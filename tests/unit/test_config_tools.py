@@ -95,6 +95,7 @@ async def test_a_broken_file_keeps_the_old_config(way: Way, app: App) -> None:
     for broken, word in (
         ('{\n  "ssh": {,}}', "line 2"),
         ('{"ssh": {"timeuot": 7}}', "ssh.timeuot"),
+        ("[]", "config.json: must be an object"),
         ('{"security": {"confirm_tools": ["comand_exec"]}}', "comand_exec"),
         ('{"ssh": {"timeout": 8}, "ssh": {"default_port": 23}}', "'ssh' is given twice"),
         ('{"ssh": {"timeout": 8, "timeout": 9}}', "'timeout' is given twice"),

@@ -1,4 +1,4 @@
-"""Null for an argument that is not required means that it is left out, over MCP, at any depth."""
+"""Null for an argument that is not required means that it is left out, over every transport, at any depth."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,12 @@ from mcp import Client
 
 from mcp_ssh.app import App, open_app
 from mcp_ssh.config.models import Config
+from mcp_ssh.dispatch import validate
 from mcp_ssh.mcp_server import build_server
+from mcp_ssh.messages.validation import without_nulls
 from mcp_ssh.tool import Registry
 from mcp_ssh.tools import REGISTRY as ALL
-from mcp_ssh.toolsets import TOOLS, Surface, argument_schema, decoded
+from mcp_ssh.toolsets import TOOLS, Surface, argument_schema
 from tests.support.rest_kit import rest_server
 from tests.support.toy_kit import OWNER, REGISTRY, error
 
@@ -26,25 +28,27 @@ def test_every_tool_takes_null_for_each_argument_that_is_not_required(name: str)
     schema = argument_schema(EVERY[name], [name])
     optional = [each for each in schema["properties"] if each not in schema.get("required", ())]
     assert "confirm" in optional
-    assert decoded(schema, dict.fromkeys(optional)) == {}
+    assert without_nulls(schema, dict.fromkeys(optional)) == {}
 
 
 def test_null_inside_an_object_or_a_list_of_objects_is_left_out_too() -> None:
-    schema = argument_schema(ALL["command_exec"], [])
+    schema = ALL["command_exec"].input_schema
     given = {"command": "id", "become": {"user": "root", "method": None, "password": None}, "env": None}
-    assert decoded(schema, given) == {"command": "id", "become": {"user": "root"}}
+    assert without_nulls(schema, given) == {"command": "id", "become": {"user": "root"}}
     inner = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {}}, "required": ["b"]}
     listed = {"type": "object", "properties": {"all": {"type": "array", "items": inner}}}
-    assert decoded(listed, {"all": [{"a": None, "b": None}, None, {"a": 1, "b": 2}]}) == {
+    assert without_nulls(listed, {"all": [{"a": None, "b": None}, None, {"a": 1, "b": 2}]}) == {
         "all": [{"b": None}, None, {"a": 1, "b": 2}]
     }
 
 
 def test_null_stays_where_it_is_a_value_or_an_unknown_name() -> None:
-    assert decoded(argument_schema(ALL["config_set"], []), {"key": "x", "value": None}) == {"key": "x", "value": None}
-    assert decoded(argument_schema(ALL["command_exec"], []), {"commnad": None}) == {"commnad": None}
-    env = {"command": "id", "env": {"A": None}}
-    assert decoded(argument_schema(ALL["command_exec"], []), env) == env
+    for name, given in (
+        ("config_set", {"key": "x", "value": None}),
+        ("command_exec", {"commnad": None}),
+        ("command_exec", {"command": "id", "env": {"A": None}}),
+    ):
+        assert without_nulls(ALL[name].input_schema, given) == given
 
 
 @pytest.fixture
@@ -75,9 +79,18 @@ async def test_arguments_of_many_calls_may_be_null(app: App) -> None:
     assert filled.structured_content == plain.structured_content
 
 
-async def test_rest_takes_null_as_its_document_says(tmp_path: Path) -> None:
+def test_every_call_takes_null_whatever_its_transport() -> None:
+    given = {"command": "id", "timeout": None, "become": {"user": "ops", "method": None}}
+    assert validate(ALL["command_exec"], given) == validate(
+        ALL["command_exec"], {"command": "id", "become": {"user": "ops"}}
+    )
+
+
+async def test_rest_takes_null_for_what_is_left_out(tmp_path: Path) -> None:
     async with rest_server(tmp_path / "rest") as rest, rest.client() as client:
-        documented = await client.post("/session/say", json={"text": "x", "ratio": None})
-        other = await client.post("/session/say", json={"text": "x", "count": None})
-    assert (documented.status_code, other.status_code) == (200, 400)
-    assert other.json()["detail"].startswith("count: must be a whole number")
+        plain = await client.post("/session/say", json={"text": "x"})
+        nulls = await client.post("/session/say", json={"text": "x", "ratio": None, "count": None})
+        needed = await client.post("/session/say", json={"text": None})
+    assert (plain.status_code, nulls.status_code, needed.status_code) == (200, 200, 400)
+    assert nulls.json() == plain.json()
+    assert needed.json()["detail"].startswith("text: must be text")

@@ -13,6 +13,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from mcp_ssh import prompts
 from mcp_ssh.app import App, open_app
+from mcp_ssh.cli.commands.client_config import CLIENTS
 from mcp_ssh.errors import InvalidInput, NotFound
 from mcp_ssh.mcp_server import build_server
 from mcp_ssh.prompts import Argument, Prompt
@@ -58,6 +59,12 @@ def test_a_prompt_names_only_tools_that_exist(name: str) -> None:
     text = prompts.load()[name].text
     named = set(re.findall(rf"\b(?:{'|'.join(ROOMS)})_[a-z_]+\b", text)) - FIELDS
     assert named <= {*REGISTRY, "host_key_unconfirmed"}
+
+
+@pytest.mark.requirement("prompts.true")
+def test_the_prompt_that_sets_a_client_up_names_every_client() -> None:
+    described = prompts.load()["set-up-mcp-ssh"].arguments["client"].description
+    assert re.findall(r"[a-z]+(?:-[a-z]+)*", described.partition(": ")[2].replace(" or ", " ")) == [*CLIENTS]
 
 
 @pytest.mark.requirement("prompts.true")

@@ -140,6 +140,8 @@ async def test_every_example_of_the_guide_works_as_it_stands(tmp_path: Path) -> 
         connect, *others = examples()
         status, refused = await agent.does(connect)
         assert (status, refused["code"]) == (409, "host_key_unconfirmed")
+        assert "details" not in refused
+        assert "offered is\n`detail.host_key`" in TEXT
         key = refused["detail"]["host_key"]
         assert key["fingerprint_sha256"] == host.fingerprint
         agent.write("key.json", {name: key[name] for name in KEY_FIELDS})
@@ -147,6 +149,8 @@ async def test_every_example_of_the_guide_works_as_it_stands(tmp_path: Path) -> 
         assert await agent.does(accept) == (200, {"ok": True})
         status, connected = await agent.does(connect)
         assert status == 200
+        assert "a `session_id` of 12 hexadecimal digits" in TEXT
+        assert re.fullmatch("[0-9a-f]{12}", connected["session_id"])
         agent.variables["SESSION"] = connected["session_id"]
         long = 'curl -sS -H @token.txt "$URL/command/run?session_id=$SESSION&cmd=seq+300000"'
         status, output = await agent.does(long)

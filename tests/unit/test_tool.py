@@ -48,7 +48,7 @@ def test_a_name_that_a_tool_had_before_finds_it_and_is_not_listed() -> None:
 def test_policy_that_names_a_tool_as_it_was_called_before_holds(name: str) -> None:
     security = SecurityConfig(confirm_tools=[name])
     expect_tools(security, Registry([turn]))
-    assert needs_confirmation(turn, security, door_confirms=False)
+    assert needs_confirmation(turn, security, Nothing(), door_confirms=False)
     with pytest.raises(Refused, match="denied"):
         Rules(denied=(name,)).expect_call(turn, Nothing())
     Rules(allow_lists=((name,),)).expect_call(turn, Nothing())

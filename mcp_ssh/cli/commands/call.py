@@ -75,7 +75,7 @@ async def _here(name: str, given: Mapping[str, Any], connect: Mapping[str, Any] 
     from mcp_ssh.toolsets import lookup
 
     tool = lookup(REGISTRY, name)
-    if connect is None and tool.where is Session and "session_id" not in given:
+    if connect is None and tool.where is Session and given.get("session_id") is None:
         raise Failure(
             f"{name} runs on a machine",
             "name a saved connection as session_id, give --connect JSON to log in first, or the --url of a server",
@@ -117,7 +117,7 @@ def _on(session_id: str, name: str, given: Mapping[str, Any]) -> Mapping[str, An
 
     tool = REGISTRY.get(name)
     takes_session = tool is not None and "session_id" in tool.params.model_fields
-    return {"session_id": session_id, **given} if takes_session else given
+    return {**given, "session_id": given.get("session_id") or session_id} if takes_session else given
 
 
 async def _elicited(context: object, params: "types.ElicitRequestParams") -> "types.ElicitResult":

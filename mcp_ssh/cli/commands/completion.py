@@ -47,7 +47,16 @@ complete -c mcp-ssh -f -a '(__mcp_ssh)'
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What `mcp-ssh completion` takes."""
-    parser.add_argument("shell", choices=[*SCRIPTS, "words"], metavar="SHELL", help="bash, zsh or fish")
+    parser.add_argument("shell", type=_shell, metavar="SHELL", help="bash, zsh or fish")
+
+
+def _shell(text: str) -> str:
+    """Read the shell; `words` is what the scripts ask with, and nothing to tell people about."""
+    if text != "words" and text not in SCRIPTS:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no shell this program knows; there are {', '.join(SCRIPTS)}"
+        )
+    return text
 
 
 def run(parsed: argparse.Namespace) -> int:

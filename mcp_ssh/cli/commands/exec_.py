@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "COMMAND in one word is a line for the account's shell; several are a program and its arguments."
     parser.add_argument("machine", metavar="MACHINE", help=HELP)
     parser.add_argument("misplaced", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
-    login_arguments(parser, "-k")
+    login_arguments(parser)
     parser.add_argument("--sudo", action="store_true", help=SUDO_HELP)
     parser.add_argument(
         "-i", "--stdin", action="store_true", help="pass what is typed here on to it; a pipe or a file is always passed"

@@ -61,8 +61,8 @@ async def _add(store: "Store", parsed: argparse.Namespace) -> None:
     from mcp_ssh.tool import Role
 
     token, secret = await store.tokens.create(parsed.name, Role[parsed.role.upper()], parsed.host)
-    limited = parsed.host is not None and token.role is Role.ADMIN
-    role = "operator, as it is bound to hosts" if limited else parsed.role
+    held = _held(token)
+    role = held if held == parsed.role else f"{held}, as it is bound to hosts"
     say(f"token {token.name} ({role}); this is the only time it is shown:")
     print(secret, flush=True)
 
@@ -73,12 +73,19 @@ async def _list(store: "Store", parsed: argparse.Namespace) -> None:
         print_json([_shown(each) for each in tokens])
     elif tokens:
         rows = [
-            [each.id, each.name, each.role.name.lower(), each.created_at, each.last_used_at or "never", _hosts(each)]
+            [each.id, each.name, _held(each), each.created_at, each.last_used_at or "never", _hosts(each)]
             for each in tokens
         ]
         print_table(["id", "name", "role", "made", "last used", "machines"], rows)
     else:
         say("there are no tokens; `mcp-ssh serve` makes one named admin, `mcp-ssh token add NAME` any other")
+
+
+def _held(token: "TokenInfo") -> str:
+    """The role that its holder has: one that is bound to hosts has less than was asked for."""
+    from mcp_ssh.tool import Caller
+
+    return Caller(token.id, token.role, hosts=token.hosts).role.name.lower()
 
 
 def _hosts(token: "TokenInfo") -> str:
@@ -89,7 +96,7 @@ def _shown(token: "TokenInfo") -> dict[str, object]:
     return {
         "id": token.id,
         "name": token.name,
-        "role": token.role.name.lower(),
+        "role": _held(token),
         "created_at": token.created_at,
         "last_used_at": token.last_used_at,
         "hosts": token.hosts,

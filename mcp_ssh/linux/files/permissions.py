@@ -22,12 +22,20 @@ only() { if [ "$recursive" = -R ]; then find "$r" "$@"; else find "$r" -prune "$
 recursive=$1
 """
 
+# `$3` is set where only a look is wanted: everything was checked by then, so that a change would now be tried.
+_LOOKED = r"""
+[ -z "$3" ] || { begin ok; stat -c '@' "$r"; end; exit 0; }
+"""
+
 _CHMOD = packed(
     BEGIN
     + GUARD
     + _LOOK
     + r"""
 [ "$me" = 0 ] || [ -z "$(only ! -user "$me")" ] || stop foreign
+"""
+    + _LOOKED.replace("@", "%a")
+    + r"""
 why=$(chmod ${recursive:+"$recursive"} -- "$2" "$r" 2>&1) || stop ${recursive:+part}failed "$why"
 begin ok; stat -c %a "$r"; end
 """
@@ -44,6 +52,13 @@ case $name in
   *) id -u "$name" >/dev/null 2>&1 || stop unknown_user "$name" ;;
 esac
 [ "$me" = 0 ] || stop foreign
+case $2 in
+  *:[0-9]* | *:) ;;
+  *:*) if command -v getent >/dev/null 2>&1; then getent group "${2#*:}" >/dev/null || stop unknown_group; fi ;;
+esac
+"""
+    + _LOOKED.replace("@", "%U:%G")
+    + r"""
 why=$(chown ${recursive:+"$recursive"} -h -- "$2" "$r" 2>&1) || {
   case $why in *"invalid group"* | *"unknown group"* | *"unknown user/group"*) stop unknown_group ;; esac
   stop ${recursive:+part}failed "$why"
@@ -53,14 +68,14 @@ begin ok; stat -c %U:%G "$r"; end
 )
 
 
-def ask_chmod(path: str, mode: str, *, recursive: bool) -> Asked:
-    """Change permissions; the answer's body is what the path itself has then, in octal digits."""
-    return ask(_CHMOD, path, ["-R" if recursive else "", mode], words=_WORDS)
+def ask_chmod(path: str, mode: str, *, recursive: bool, look: bool = False) -> Asked:
+    """Change permissions, or only look whether that may be; the answer's body is what the path has, in octal digits."""
+    return ask(_CHMOD, path, ["-R" if recursive else "", mode, "look" if look else ""], words=_WORDS)
 
 
-def ask_chown(path: str, owner: str, *, recursive: bool) -> Asked:
-    """Change owner and group; the answer's body is what the path itself has then, as `user:group`."""
-    return ask(_CHOWN, path, ["-R" if recursive else "", owner], words=_WORDS)
+def ask_chown(path: str, owner: str, *, recursive: bool, look: bool = False) -> Asked:
+    """Change owner and group, or only look; the answer's body is what the path itself has, as `user:group`."""
+    return ask(_CHOWN, path, ["-R" if recursive else "", owner, "look" if look else ""], words=_WORDS)
 
 
 class Foreign(PermissionDenied):

@@ -29,12 +29,18 @@ end "$why"
 """
 )
 
+# What is found has the path that was asked for in front: `.` and `./a` need no second `./`.
+_ONCE = r"""
+case $asked in . | ./*) p=$asked ;; esac
+"""
+
 # $1: pattern. $2: bytes. Then grep's options. With -Z, which not every grep has, a NUL ends the name of the file.
 # Without it each file gets a line of its own with its name between NULs, and is looked at for NULs, as GNU's grep does;
 # what has a newline in its path is looked for on its own. Complaints are read to their end, for one that nobody takes
 # would end the search; the last line says how many there were.
 _GREP = packed(
     BEGIN
+    + _ONCE
     + r"""
 need stat grep head awk
 why=$(stat -L -c %f "$p" 2>&1) || stop failed "$why"
@@ -81,6 +87,7 @@ end "$why"
 # $1: bytes. Then find's tests. The trailer is the number of complaints.
 _FIND = packed(
     BEGIN
+    + _ONCE
     + r"""
 need stat find head wc
 why=$(stat -L -c %f "$p" 2>&1) || stop failed "$why"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from mcp_ssh.meanings import Meaning
-from mcp_ssh.params import Folder, ShellText
+from mcp_ssh.params import VARIABLE_NAME, Folder, ShellText
 
 
 def _not_ours(name: str) -> str:
@@ -15,7 +15,7 @@ def _not_ours(name: str) -> str:
     return name
 
 
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256), AfterValidator(_not_ours)]
+VariableName = Annotated[str, Field(pattern=VARIABLE_NAME, max_length=256), AfterValidator(_not_ours)]
 Stdin = Annotated[
     str | None,
     Field(max_length=4_194_304, repr=False, description="Text for standard input, which is closed without it."),

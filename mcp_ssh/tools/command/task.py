@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from mcp_ssh.audit import always, may_still_run
 from mcp_ssh.linux.tasks.requests import Piece, Seen, TaskStatus
+from mcp_ssh.messages.validation import worded
 from mcp_ssh.params import LARGEST_NUMBER, MODEL_DOORS, Becoming, CommandLine, Result, output_limit
 from mcp_ssh.sessions import background as engine
 from mcp_ssh.sessions.session import Session
@@ -29,7 +30,10 @@ SHOWN = 200
 UNTIL_END_S = 30.0
 """How long the end of a task is waited for where no time is named; clients give a call about a minute."""
 
-TASK_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
+TASK_NAME = worded(
+    r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$",
+    "must be at most 64 letters, digits and . _ -, and begin with none of . -, such as backup-1",
+)
 TaskId = Annotated[str, Field(pattern=TASK_NAME, description="Id of the task, or its task_name.")]
 
 # ---- command_background ------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from mcp_ssh.linux.files.stat import (
     type_of,
 )
 from mcp_ssh.linux.files.write import Outcome, ask_write, parse_write
+from mcp_ssh.messages.validation import worded
 from mcp_ssh.params import LARGEST_NUMBER, Becoming, OnSession, RemotePath, Result
 from mcp_ssh.sessions.query import ask
 from mcp_ssh.sessions.session import ANSWER_LIMIT, AnswerTooLong, Output, Session
@@ -303,7 +304,11 @@ class Write(Becoming):
     )
     expected_sha256: str | None = Field(
         default=None,
-        pattern=r"^([0-9a-fA-F]{64})?$",
+        pattern=worded(
+            r"^([0-9a-fA-F]{64})?$",
+            "must be the 64 hexadecimal digits that file_read gives as `sha256`, such as"
+            " e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 of an empty file, or an empty text",
+        ),
         description="Write only if the file's SHA-256 is this one; empty: only if there is no such file.",
     )
     permissions: OctalDigits | None = Field(

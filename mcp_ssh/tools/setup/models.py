@@ -5,10 +5,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mcp_ssh.linux.packages.base import Inventory
+from mcp_ssh.messages.validation import worded
 from mcp_ssh.params import Result
 
 PackageName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9+._:-]*[A-Za-z0-9+])?$", max_length=200, examples=["nginx"])
+    str,
+    Field(
+        pattern=worded(
+            r"^[A-Za-z0-9]([A-Za-z0-9+._:-]*[A-Za-z0-9+])?$",
+            "must be the plain name of a package: letters, digits and + . _ : -, without version or wildcard",
+        ),
+        max_length=200,
+        examples=["nginx"],
+    ),
 ]
 """No sign that a manager reads as more than a name: neither globs nor versions, groups or files."""
 

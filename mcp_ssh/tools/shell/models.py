@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from mcp_ssh.audit import hide_argument, show_argument
 from mcp_ssh.errors import ToolError
+from mcp_ssh.messages.validation import worded
 from mcp_ssh.params import OnSession
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.sessions.shell_exec import shows_typing
@@ -23,7 +24,11 @@ DEFAULT = "default"
 AT_ONCE = 16 * 1024
 """Bytes of output that are made into text in a few ms, whatever they are."""
 
-ShellName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
+_NAME = worded(
+    r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$",
+    "must be at most 64 letters, digits and _ . -, and begin with none of . -, such as build",
+)
+ShellName = Annotated[str, Field(pattern=_NAME)]
 Columns = Annotated[int, Field(ge=20, le=500, description="Width of the terminal in characters.")]
 Rows = Annotated[int, Field(ge=5, le=200, description="Height of the terminal in lines.")]
 

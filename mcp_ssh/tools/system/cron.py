@@ -49,7 +49,7 @@ class Job(Planned):
 class JobAdded(Result):
     success: bool = Field(description="Always true; a failure is an error.")
     entry: str = Field(description="The line of the crontab.")
-    changed: bool | None = Field(default=None, description="False where the line was there already.")
+    changed: bool | None = Field(default=None, description="False where the line was there already, and of a dry run.")
     commands: list[str] | None = Field(default=None, description="With dry_run: what would be done.")
 
 
@@ -57,10 +57,11 @@ class JobAdded(Result):
 async def cron_add(host: Session, params: Job, call: Call) -> JobAdded:
     """Schedule a job with cron. A job that is there already is not added again."""
     line = entry(params.schedule, params.command)
+    table = await _told(host, "list" if params.dry_run else "add", line, params.user)
+    result = JobAdded(success=True, entry=line, changed=not table.had)
     if params.dry_run:
-        return JobAdded(success=True, entry=line, commands=[f"crontab: add {line}"])
-    table = await _told(host, "add", line, params.user)
-    return JobAdded(success=True, entry=line, changed=not table.had)
+        result.changed, result.commands = False, [] if table.had else [f"crontab: add {line}"]
+    return result
 
 
 class JobLine(Planned):
@@ -71,7 +72,7 @@ class JobLine(Planned):
 class JobRemoved(Result):
     success: bool = Field(description="Always true; a failure is an error.")
     entry: str = Field(description="The line.")
-    changed: bool | None = Field(default=None, description="False where there was no such line.")
+    changed: bool | None = Field(default=None, description="False where there was no such line, and of a dry run.")
     commands: list[str] | None = Field(default=None, description="With dry_run: what would be done.")
 
 
@@ -79,10 +80,11 @@ class JobRemoved(Result):
 async def cron_remove(host: Session, params: JobLine, call: Call) -> JobRemoved:
     """Remove a scheduled job from a crontab, by its whole line."""
     line = entry("", params.entry, percent=False)
+    table = await _told(host, "list" if params.dry_run else "remove", line, params.user)
+    result = JobRemoved(success=True, entry=line, changed=table.had)
     if params.dry_run:
-        return JobRemoved(success=True, entry=line, commands=[f"crontab: remove {line}"])
-    table = await _told(host, "remove", line, params.user)
-    return JobRemoved(success=True, entry=line, changed=table.had)
+        result.changed, result.commands = False, [f"crontab: remove {line}"] if table.had else []
+    return result
 
 
 async def _told(host: Session, does: str, line: str, user: str | None) -> Crontab:

@@ -7,7 +7,7 @@ from pydantic import Field
 from mcp_ssh.audit import always
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.linux.system.environment import ask_get, ask_save, parse_get
-from mcp_ssh.params import OnSession, Planned, Result, ShellText
+from mcp_ssh.params import VARIABLE_NAME, OnSession, Planned, Result, ShellText
 from mcp_ssh.sessions.query import parts_of
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
@@ -15,9 +15,7 @@ from mcp_ssh.tool import Call, Risk, tool
 VALUE_BYTES = 1024 * 1024
 """The most that a variable's value may have, with its quoted form."""
 
-EnvName = Annotated[
-    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256, description="Name of the variable.")
-]
+EnvName = Annotated[str, Field(pattern=VARIABLE_NAME, max_length=256, description="Name of the variable.")]
 
 
 class EnvGet(OnSession):

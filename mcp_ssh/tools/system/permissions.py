@@ -8,6 +8,7 @@ from mcp_ssh.errors import InvalidInput
 from mcp_ssh.linux.files.permissions import Foreign, ask_chmod, ask_chown
 from mcp_ssh.linux.framing import Answer, Asked
 from mcp_ssh.meanings import Meaning
+from mcp_ssh.messages.validation import worded
 from mcp_ssh.params import Group, NumberAsText, Planned, RemotePath, Result, check_account, check_group
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.shell_command import command
@@ -36,7 +37,10 @@ class _Slow(Planned):
 class Chmod(_Slow):
     mode: Annotated[str, NumberAsText] = Field(
         max_length=64,
-        pattern=r"^(?:[0-7]{1,4}|[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+(?:,[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+)*)$",
+        pattern=worded(
+            r"^(?:[0-7]{1,4}|[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+(?:,[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+)*)$",
+            'must be one to four octal digits, such as 644, or symbols, such as "u+x" and "g=rX,o-w"',
+        ),
         description='Octal digits, such as 644, or symbols, such as "u+x" and "g=rX,o-w".',
     )
 
@@ -55,12 +59,13 @@ async def chmod(host: Session, params: Chmod, call: Call) -> ModeChanged:
 
     Links are followed. What belongs to another account needs root: without become, sudo -n is tried.
     """
+    asked = ask_chmod(params.path, params.mode, recursive=params.recursive, look=params.dry_run)
+    answer = await _done(host, params, asked)
+    has = answer.text.strip().zfill(4)
+    result = ModeChanged(success=True, path=answer.path, mode=params.mode, permissions=has)
     if params.dry_run:
-        return ModeChanged(
-            success=True, path=params.path, mode=params.mode, commands=[_line("chmod", params.mode, params)]
-        )
-    answer = await _done(host, params, ask_chmod(params.path, params.mode, recursive=params.recursive))
-    return ModeChanged(success=True, path=answer.path, mode=params.mode, permissions=answer.text.strip().zfill(4))
+        result.commands = [_line("chmod", params.mode, answer.path, params)]
+    return result
 
 
 class Chown(_Slow):
@@ -86,14 +91,16 @@ async def chown(host: Session, params: Chown, call: Call) -> OwnerChanged:
     if params.group and ":" in params.owner:
         raise InvalidInput("group: owner names one, too", hint="give `owner` without it, or leave `group` out")
     owner = f"{params.owner}:{params.group}" if params.group else params.owner
+    asked = ask_chown(params.path, owner, recursive=params.recursive, look=params.dry_run)
+    answer = await _done(host, params, asked)
+    result = OwnerChanged(success=True, path=answer.path, owner=answer.text.strip())
     if params.dry_run:
-        return OwnerChanged(success=True, path=params.path, owner=owner, commands=[_line("chown", owner, params)])
-    answer = await _done(host, params, ask_chown(params.path, owner, recursive=params.recursive))
-    return OwnerChanged(success=True, path=answer.path, owner=answer.text.strip())
+        result.commands = [_line("chown", owner, answer.path, params)]
+    return result
 
 
-def _line(program: str, what: str, params: _Slow) -> str:
-    return command(program, *(["-R"] if params.recursive else []), "--", what, params.path).line()
+def _line(program: str, what: str, path: str, params: _Slow) -> str:
+    return command(program, *(["-R"] if params.recursive else []), "--", what, path).line()
 
 
 async def _done(host: Session, params: _Slow, asked: Asked) -> Answer:

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field
 from mcp_ssh.audit import always
 from mcp_ssh.errors import NotFound, PermissionDenied
 from mcp_ssh.linux.system.services import Action, ServiceState, choose, find_problem
+from mcp_ssh.messages.validation import worded
 from mcp_ssh.params import Becoming, Result
 from mcp_ssh.sessions.query import parts_of
 from mcp_ssh.sessions.session import Output, Session
@@ -21,7 +22,10 @@ SERVICE_BYTES = 1024 * 1024
 
 class ServiceAction(Becoming):
     service: str = Field(
-        pattern=r"^[A-Za-z0-9_@:.\\][A-Za-z0-9_@:.\\+-]*$",
+        pattern=worded(
+            r"^[A-Za-z0-9_@:.\\][A-Za-z0-9_@:.\\+-]*$",
+            "must be letters, digits and _ @ : . + - \\, and begin with none of + -, such as nginx",
+        ),
         max_length=255,
         description="Service, such as nginx; on systemd also a unit with its suffix.",
     )

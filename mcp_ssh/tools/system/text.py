@@ -10,6 +10,7 @@ from mcp_ssh.errors import TooMany
 from mcp_ssh.linux.files.follow import Position, Reason, ask_follow
 from mcp_ssh.linux.files.search import ask_lines, cut
 from mcp_ssh.linux.framing import Answer, failure
+from mcp_ssh.messages.validation import worded
 from mcp_ssh.params import Event, OnSession, RemotePath, Result
 from mcp_ssh.sessions.follow import following
 from mcp_ssh.sessions.query import ask
@@ -98,7 +99,10 @@ class Follow(OnSession):
     max_s: int = Field(default=3600, ge=1, le=86_400, description="Seconds until the stream ends.")
     since: str | None = Field(
         default=None,
-        pattern=r"^[0-9]{1,20}:[0-9]{1,20}:[0-9]{1,18}$",
+        pattern=worded(
+            r"^[0-9]{1,20}:[0-9]{1,20}:[0-9]{1,18}$",
+            "must be the id of an event, three numbers with colons between them, such as 2049:131:4096",
+        ),
         description="Id of the last event you saw: goes on behind it. Last-Event-ID says the same, and counts more.",
     )
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from mcp_ssh.cli.commands.transfer.commands import options, transfer
+from mcp_ssh.cli.commands.transfer.commands import no_folder, options, transfer
 from mcp_ssh.cli.target import HELP
 from mcp_ssh.cli.terminal import usage
 
@@ -43,9 +43,10 @@ def _to_standard_output(parsed: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="mcp-ssh-") as folder:
         local = Path(folder) / "file"
         given = {"remote_path": parsed.remote, "local_path": str(local)}
-        code = transfer(parsed, "file_download", given, PurePosixPath(parsed.remote).name or parsed.remote, quiet=True)
+        title = PurePosixPath(parsed.remote).name or parsed.remote
+        code = transfer(parsed, "file_download", given, title, to_output=True)
         if local.is_dir():
-            raise usage(f"{parsed.remote!r} is a folder, which standard output cannot take", "give LOCAL, a path here")
+            raise no_folder(parsed.remote)
         if code == 0:
             with local.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
