@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mcp_ssh.app import App, open_app
 from mcp_ssh.config.models import Config
@@ -19,6 +20,10 @@ pytest_plugins = ["tests.fleet.plugin", "tests.protocol.npm"]
 # A run that a shell started in the background ignores these, and what it starts would not be ended by them either.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# How long one example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # Tests, and the servers they start, run on asyncio's own loop unless they, or whoever runs them, name the other one.
 os.environ.setdefault("MCP_SSH_LOOP", "asyncio")

@@ -20,11 +20,11 @@ PASSWORD = {"password": {"type": "string", "title": "password"}}
 _ADDRESS = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]@\s,/]+))(?::(?P<port>\d{1,5}))?")
 
 
-def login_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what a command takes that logs in to a machine by itself."""
+def login_arguments(parser: argparse.ArgumentParser, *key_options: str) -> None:
+    """Add what a command takes that logs in to a machine by itself; `key_options` name the key beside -k and --key."""
     parser.add_argument("-l", "--login", metavar="USER", help="account to log in as")
     parser.add_argument("-p", "--port", type=machine_port, metavar="PORT", help="TCP port of the SSH server")
-    parser.add_argument("-k", "--key", metavar="FILE", help="private key to log in with")
+    parser.add_argument("-k", *key_options, "--key", metavar="FILE", help="private key to log in with")
     parser.add_argument("--ask-password", action="store_true", help="ask for the password at the terminal")
 
 

@@ -108,7 +108,7 @@ WRONG: dict[str, tuple[list[str], int, list[str]]] = {
 @pytest.mark.parametrize("command", ["exec", "upload", "download", "check"])
 async def test_every_command_that_logs_in_takes_the_key_alike(command: str, tmp_path: Path) -> None:
     done = await run(command, "--help", home=tmp_path)
-    assert re.search(r"^  -k FILE, --key FILE|^  -k, --key FILE", done.out, re.MULTILINE), done.out
+    assert re.search(r"^  -k( FILE)?, (-i( FILE)?, )?--key FILE", done.out, re.MULTILINE), done.out
 
 
 @pytest.mark.parametrize("name", WRONG)

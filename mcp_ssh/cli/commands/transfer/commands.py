@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What both take beside machine and paths."""
-    login_arguments(parser)
+    login_arguments(parser, "-i")
     parser.add_argument("--sudo", action="store_true", help=SUDO_HELP)
     parser.add_argument(
         "--timeout", type=seconds(86_400), default=3600.0, metavar="SECONDS", help="for everything (default: 3600)"
