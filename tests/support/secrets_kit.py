@@ -210,7 +210,7 @@ async def on_machine(host: Host, needles: Mapping[str, str]) -> set[tuple[str, s
         -exec grep -laF -e "$value" {} + 2>/dev/null | sed "s/^/$label /"
 done"""
     lines = "".join(f"{label} {value}\n" for label, value in needles.items())
-    done = await anyio.to_thread.run_sync(functools.partial(host.console, ["sh", "-c", text], lines))
+    done = await anyio.to_thread.run_sync(functools.partial(host.console, ["sh", "-c", text], lines, timeout=180))
     found: set[tuple[str, str]] = set()
     for line in done.stdout.splitlines():
         label, _, path = line.partition(" ")
