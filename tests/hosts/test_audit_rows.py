@@ -125,6 +125,7 @@ async def test_what_is_typed_at_a_password_prompt_is_in_no_row(app: App, deb: Ho
     assert '"command": "***"' in row.arguments
     assert "hunter2" not in row.model_dump_json()
     if tool is shell.send:
+        await here.asks("shell")
         assert (await here(shell.run_in_shell, command="echo $x"))["output"] == "hunter2\n"
         assert (await last_row(app)).detail == "ran in the shell default: echo $x"
 
