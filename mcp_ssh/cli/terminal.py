@@ -32,11 +32,11 @@ def usage(message: str, hint: str | None = None) -> Failure:
 
 
 _OPERAND = "\0"
-"""Stands before a word that is no option; no word of a command line can hold it."""
+"""Stands before a word that is not an option; no word of a command line can hold it."""
 
 
 def operand(word: str) -> str:
-    """A word that stands after `--`, for `Parser`: argparse itself reads some of them as options all the same."""
+    """A word after `--`, marked for `Parser`: argparse reads some of these as options."""
     return f"{_OPERAND}{word}" if word.startswith("-") else word
 
 

@@ -12,7 +12,7 @@ from mcp_ssh.policy.commands import MAX_LINE, allows, denied_by, denied_program
 from mcp_ssh.tool import AnyTool, Risk
 
 _OUR_SCRIPT = "mcp-ssh"
-"""What stands for a script of ours, so that `sudo` and `sudo *` deny it, and patterns of other programs do not."""
+"""Stands for a script of this program: `sudo` and `sudo *` deny it, patterns of other programs do not."""
 _HINT = "the server's owner decides: security.hosts in config.json"
 
 
@@ -63,7 +63,7 @@ class Rules:
 
         Args:
             method: The program that makes it so, such as sudo.
-            line: The caller's command line; None for a script of ours.
+            line: The caller's command line; None for a script of this program.
 
         Raises:
             Refused: A pattern denies the program.

@@ -1,4 +1,4 @@
-"""A value of a wrong form is told in words and with an example: few callers read regular expressions."""
+"""An error about the form of a value uses words and an example: few callers read regular expressions."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from rest_bridge.families.registry import FAMILIES
 
 STREAMS = [route.stream.tool for family in FAMILIES for route in family.routes if route.stream is not None]
 WRONG = ("a b,", "-", "\n")
-"""No pattern of ours takes all of them."""
+"""No pattern of a tool takes all of them."""
 UNSEEN = [("system_chmod", "mode"), ("system_find", "size"), ("system_find", "mtime")]
 """Fields that take numbers, too: their patterns do not reach the schema."""
 

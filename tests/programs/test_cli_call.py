@@ -205,7 +205,7 @@ async def test_a_server_without_the_right_token_says_so(tmp_path: Path) -> None:
 
 
 async def test_a_config_that_no_server_starts_with_lets_no_call_pass(tmp_path: Path) -> None:
-    """Whoever misspells a tool that needs consent would have it run without."""
+    """Else a tool whose name is misspelled in `confirm_tools` would run without consent."""
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     (state / "config.json").write_text(json.dumps({"security": {"confirm_tools": ["comand_exec"]}}))

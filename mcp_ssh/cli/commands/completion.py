@@ -54,7 +54,7 @@ def _shell(text: str) -> str:
     """Read the shell; `words` is what the scripts ask with, and nothing to tell people about."""
     if text != "words" and text not in SCRIPTS:
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no shell this program knows; there are {', '.join(SCRIPTS)}"
+            f"{text[:40]!r} is not a shell this program knows; there are {', '.join(SCRIPTS)}"
         )
     return text
 
