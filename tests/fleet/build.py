@@ -100,12 +100,12 @@ def cache_path() -> Path:
 
 def ensure(report: Callable[[str], None] = print) -> Path:
     """Install the tools and build the cache, as far as either is missing. Needs the network where one is."""
-    install_missing(RUN_TOOLS)
     cache = cache_path()
-    if cache.is_dir():
+    if cache.is_dir() and not _missing(RUN_TOOLS):
         return cache
     cache_root().mkdir(parents=True, exist_ok=True)
-    with _locked(cache_root() / "build-lock"):
+    with _locked(cache_root() / "build-lock"):  # apt-get, too, refuses to run twice at once
+        install_missing(RUN_TOOLS)
         if cache.is_dir():  # another process has built it while we waited
             return cache
         report("fleet: building its cache in " + str(cache) + ", which can take two minutes")
@@ -132,15 +132,24 @@ def ensure(report: Callable[[str], None] = print) -> Path:
 
 def install_missing(tools: dict[str, str]) -> None:
     """Install the Debian packages of those commands and files that this machine has not got."""
-    packages = sorted(
-        {package for what, package in tools.items() if not shutil.which(what) and not Path("/", what).exists()}
-    )
+    packages = _missing(tools)
     if not packages:
         return
     if not shutil.which("apt-get"):
         raise FleetError(f"needs {', '.join(packages)}, and there is no apt-get to install them with")
     for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
-        run("apt-get", "-qq", *arguments, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        # A registry that cannot be reached for a moment is asked again: apt waits longer before each further try.
+        run(
+            "apt-get", "-qq", "--option=Acquire::Retries=6", *arguments,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )  # fmt: skip
+
+
+def _missing(tools: dict[str, str]) -> list[str]:
+    """Return the Debian packages of the commands and files that this machine lacks."""
+    return sorted(
+        {package for what, package in tools.items() if not shutil.which(what) and not Path("/", what).exists()}
+    )
 
 
 def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
