@@ -1,7 +1,8 @@
 """The pytest plugin: fixtures `fleet`, `host` and one for each host, on real hosts that no packet leaves.
 
-Before anything else pytest itself moves into a network of its own, with a loopback and nothing more. Servers under test
-started there are on that loopback, the hosts are a hop away, and a test cannot reach anything outside.
+Before anything else each process that runs tests moves into a network of its own, with a loopback and nothing more.
+Servers under test started there are on that loopback, the hosts are a hop away, and a test cannot reach anything
+outside.
 
 Where the fleet cannot run, tests that ask for it are skipped with the reason. With `CI` set in the environment they
 fail instead, so that no green run hides that the hosts were never there.
@@ -47,6 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if any(config.getoption(name, False) for name in ("help", "version", "collectonly", "showfixtures", "markers")):
         state.missing = "this pytest run executes no tests"
         return
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # pytest-xdist: the workers run the tests, and inherit from here the network that a build needs
     state.missing = "--no-fleet" if config.getoption("--no-fleet") else why_not() or ""
     if state.missing:
         return

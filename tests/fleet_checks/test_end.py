@@ -153,3 +153,32 @@ def test_without_a_fleet_its_tests_fail_in_ci() -> None:
     ended = run_without_fleet(CI="true")
     assert ended.returncode == 1, ended.stdout
     assert "fleet: --no-fleet (in CI that is a failure, not a skip)" in ended.stdout
+
+
+INSIDE_AND_OUTSIDE = """
+import os
+from tests.fleet.plugin import STATE
+
+def test_networks(request):
+    outside = os.fstat(request.config.stash[STATE].outside).st_ino
+    assert outside == int(os.environ["STARTED_IN"])
+    assert os.stat("/proc/self/ns/net").st_ino != outside
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_worker_of_a_run_knows_the_network_that_a_build_needs_and_is_not_in_it(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "test_networks.py").write_text(INSIDE_AND_OUTSIDE)
+    started_in = str(Path("/proc/thread-self/ns/net").stat().st_ino)
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "-p", "tests.fleet.plugin", "-n", workers),
+            *("-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)),
+        ],
+        cwd=CHECKOUT,
+        env={**os.environ, "STARTED_IN": started_in, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1 passed" in ended.stdout, ended.stdout + ended.stderr
