@@ -18,17 +18,17 @@ from mcp_ssh.config.edit import differences, needs_restart, running
 from mcp_ssh.config.models import Config
 from mcp_ssh.errors import InvalidInput, ShuttingDown
 from mcp_ssh.policy import CallLimits, Rate, expect_tools
-from mcp_ssh.sessions.elicitation import Asking
+from mcp_ssh.sessions.elicitation import ConnectingCall
 from mcp_ssh.sessions.login_planner import Resolver, aliases
 from mcp_ssh.sessions.open import open_session
-from mcp_ssh.sessions.registry import Sessions
+from mcp_ssh.sessions.registry import SessionRegistry
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.sessions.target import Connect
 from mcp_ssh.ssh.connection.sharing import Links
 from mcp_ssh.ssh.hostkeys.store import HostKeys
 from mcp_ssh.ssh.running_calls import Calls
-from mcp_ssh.ssh.wire.kill import Stopped, combine
-from mcp_ssh.store import Kept, Store
+from mcp_ssh.ssh.wire.kill import StopResult, combine
+from mcp_ssh.store import RetentionPolicy, Store
 from mcp_ssh.tool import Call, Caller
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ async def _sweep(blobs: Blobs) -> None:
         await blobs.sweep()
 
 
-def _stopping(stops: Sequence[Stopped]) -> ShuttingDown:
+def _stopping(stops: Sequence[StopResult]) -> ShuttingDown:
     details = {"stopped": combine(stops).shown()} if stops else {}
     return ShuttingDown(
         "this server is stopping", hint="look at the machine before repeating the call", details=details
@@ -149,7 +149,7 @@ class App:
     store: Store
     blobs: Blobs
     hostkeys: HostKeys
-    sessions: Sessions
+    sessions: SessionRegistry
     read_only: bool = False
     links: Links = field(default_factory=Links)
     resolvers: list[Resolver] = field(default_factory=list[Resolver])
@@ -162,7 +162,7 @@ class App:
         """The config as it is now."""
         return self.live.config
 
-    def asking(self, call: Call) -> Asking:
+    def asking(self, call: Call) -> ConnectingCall:
         """What opens a session for a call, and has a person asked for what is missing."""
 
         def connect(wanted: Connect) -> Awaitable[Session]:
@@ -177,7 +177,7 @@ class App:
                 named=self.named,
             )
 
-        return Asking(call, connect, self.hostkeys, self.read_only)
+        return ConnectingCall(call, connect, self.hostkeys, self.read_only)
 
     async def named(self, caller: Caller, name: str) -> Mapping[str, Any] | None:
         """What `session_connect` takes to reach the machine that a name means to a caller, if it means one."""
@@ -216,7 +216,7 @@ async def open_app(
     version = configuration.file_version(folder)
     started = configuration.load(folder)
     settings = config or started
-    store = await Store.open(folder, Kept(settings.logging.history_rows, settings.logging.history_days))
+    store = await Store.open(folder, RetentionPolicy(settings.logging.history_rows, settings.logging.history_days))
     blobs = Blobs(folder)
     await blobs.open()
     hostkeys = HostKeys(
@@ -232,7 +232,7 @@ async def open_app(
         store=store,
         blobs=blobs,
         hostkeys=hostkeys,
-        sessions=Sessions(settings.ssh.max_concurrent_connections, settings.ssh.idle_minutes * 60),
+        sessions=SessionRegistry(settings.ssh.max_concurrent_connections, settings.ssh.idle_minutes * 60),
         read_only=read_only,
         limits=CallLimits(settings.security.max_calls_at_once, settings.security.max_calls_per_minute),
         scans=_scan_rate(lambda: live.config.security.max_scans_per_minute),

@@ -25,7 +25,7 @@ from mcp_ssh.errors import (
 )
 from mcp_ssh.meanings import Meaning, argument
 from mcp_ssh.messages.validation import explain, told, without_nulls
-from mcp_ssh.params import Become, Becoming, OnSession, Params, Result
+from mcp_ssh.params import Become, BecomeParams, OnSession, Params, Result
 from mcp_ssh.policy import allow, needs_confirmation
 from mcp_ssh.sessions.host_lookup import expect_host, expect_target
 from mcp_ssh.sessions.session import Session
@@ -33,7 +33,7 @@ from mcp_ssh.sessions.target import Connect
 from mcp_ssh.ssh.running_calls import recorded
 from mcp_ssh.ssh.wire.kill import combine
 from mcp_ssh.store.history import HistoryRow, arguments_text, redact
-from mcp_ssh.tool import AnyTool, Asked, Call, Door, Question, Risk, model_fields
+from mcp_ssh.tool import AnyTool, Call, InputRequired, Question, Risk, TransportName, model_fields
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ async def _dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call,
                     await consent(tool, params.model_dump(mode="json", exclude_none=True), call)
                 result = await _run(tool, place, params, call)
         outcome, done = "ok", audit_text(tool, params, result, hidden)
-    except Asked:
+    except InputRequired:
         outcome = "asked"
         raise
     except Exception as error:
@@ -174,7 +174,7 @@ async def _run(tool: AnyTool, place: App | Session, params: Params, call: Call) 
             if not isinstance(place, Session):
                 return await tool(place, params, unhurried)
             with place.calls.running():
-                if isinstance(params, Becoming) and params.become and params.become.user != place.username:
+                if isinstance(params, BecomeParams) and params.become and params.become.user != place.username:
                     return await _as_another(tool, place, params, params.become, unhurried)
                 return await tool(place, params, unhurried)
     except TimeoutError as error:
@@ -245,7 +245,7 @@ class _Unhurried:
 
     def __init__(self, call: Call, limit: anyio.CancelScope) -> None:
         self.caller = call.caller
-        self.door: Door = call.door
+        self.door: TransportName = call.door
         self.confirms = call.confirms
         self._call = call
         self._limit = limit

@@ -54,7 +54,7 @@ ShellText = Annotated[str, AfterValidator(_no_nul), AfterValidator(_encodable)]
 CommandLine = Annotated[ShellText, Meaning.COMMAND_LINE]
 """A line that a shell of the machine runs."""
 
-Folder = Annotated[ShellText, Meaning.FOLDER]
+FolderPath = Annotated[ShellText, Meaning.FOLDER]
 """The folder that a line runs in."""
 
 LocalPath = Annotated[ShellText, Meaning.LOCAL_PATH]
@@ -133,7 +133,7 @@ def check_group(text: str) -> str:
     return _check_name(text, blanks=True)
 
 
-Account = Annotated[str, AfterValidator(check_account), Meaning.ACCOUNT]
+AccountName = Annotated[str, AfterValidator(check_account), Meaning.ACCOUNT]
 """An account of a machine, by name or number; those of a directory service have a domain."""
 
 Group = Annotated[str, AfterValidator(check_group)]
@@ -175,7 +175,7 @@ class Become(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, json_schema_extra=_said_once)
 
-    user: Account = Field(default="root", description="The account.")
+    user: AccountName = Field(default="root", description="The account.")
     method: Method = Field(default="sudo", description="doas works without a password only.")
     password: OneLine | None = Field(
         default=None, description="For sudo the login account's, for su the other's. Omitted: sudo -n."
@@ -189,7 +189,7 @@ class Become(BaseModel):
         return self
 
 
-class Becoming(OnSession):
+class BecomeParams(OnSession):
     """Parameters of a tool that changes a machine. Dispatch gives the tool a session that acts as the account.
 
     A tool that needs root runs on `host.becoming(params.become or Become())`: sudo without a password.
@@ -198,7 +198,7 @@ class Becoming(OnSession):
     become: Become | None = Field(default=None, description="Act as another account, such as root.")
 
 
-class Planned(Becoming):
+class DryRunParams(BecomeParams):
     """Parameters of a tool that can show what it would do; its result then lists the commands, and nothing changed."""
 
     dry_run: bool = Field(default=False, description="Show the exact commands instead of running them.")

@@ -69,7 +69,7 @@ class Caller:
         return self.role is Role.ADMIN
 
 
-Door = Literal["stdio", "mcp", "rest", "cli", "direct"]
+TransportName = Literal["stdio", "mcp", "rest", "cli", "direct"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Question:
     known: bool = False
 
 
-class Asked(Exception):
+class InputRequired(Exception):
     """Raised by `Call.need` to have the client ask a person and repeat the call: no failure, nothing was done yet."""
 
 
@@ -94,7 +94,7 @@ class Call(Protocol):
     """One call on its way through the house; each door implements it."""
 
     caller: Caller
-    door: Door
+    door: TransportName
 
     @property
     def confirms(self) -> bool:
@@ -210,7 +210,7 @@ class _Unheard:
 
 
 @dataclass(frozen=True)
-class Stream(Generic[W, P, R]):
+class ToolStream(Generic[W, P, R]):
     """The streaming form of a tool: it sends events until it is done or the caller leaves.
 
     Attributes:
@@ -311,7 +311,7 @@ def tool(
 
 def stream(
     bounded: AnyTool, *, events: tuple[type[Event], ...], resumes: str
-) -> Callable[[Callable[[W, P, Call, Events], Awaitable[R]]], Stream[W, P, R]]:
+) -> Callable[[Callable[[W, P, Call, Events], Awaitable[R]]], ToolStream[W, P, R]]:
     """Declare the function below as the streaming form of a tool: REST serves its events, MCP the bounded call.
 
     Args:
@@ -320,7 +320,7 @@ def stream(
         resumes: The argument that takes the id of the last event a caller has seen.
     """
 
-    def declare(function: Callable[[W, P, Call, Events], Awaitable[R]]) -> Stream[W, P, R]:
+    def declare(function: Callable[[W, P, Call, Events], Awaitable[R]]) -> ToolStream[W, P, R]:
         where, params, result, text = _declared(function, Events)
         if where is not bounded.where or resumes not in params.model_fields or not issubclass(result, Result):
             raise TypeError(f"{function.__module__}.{function.__name__}: is no streaming form of {bounded.name}")
@@ -329,7 +329,7 @@ def stream(
             return await function(place, given, call, _Unheard())
 
         tool: Tool[Any, Any, Any] = replace(bounded, run=unheard, params=params, result=result, description=text)
-        return Stream(tool, function, events, resumes)
+        return ToolStream(tool, function, events, resumes)
 
     return declare
 

@@ -17,7 +17,7 @@ from mcp_ssh import __version__
 from mcp_ssh.app import App
 from mcp_ssh.errors import NotFound
 from mcp_ssh.tool import Registry, Risk
-from mcp_ssh.toolsets import Surface, suggest_tools
+from mcp_ssh.toolsets import ToolsetSelection, suggest_tools
 from rest_bridge.api.endpoint import Endpoint, body_limit
 from rest_bridge.api.route import Family, Route
 from rest_bridge.docs.guide import guide, llms, prompts_page
@@ -27,7 +27,7 @@ from rest_bridge.errors import WrongMethod
 from rest_bridge.http.auth import identify_for
 from rest_bridge.http.browsers import ActingGets
 from rest_bridge.http.mcp import McpEndpoints
-from rest_bridge.http.middleware import Gate, Names, OpenRequests
+from rest_bridge.http.middleware import HostOriginPolicy, HttpMiddleware, OpenRequests
 from rest_bridge.responses import Answer, refusal
 
 
@@ -36,7 +36,7 @@ def build(
     registry: Registry,
     families: Sequence[Family],
     *,
-    surface: Surface | None = None,
+    surface: ToolsetSelection | None = None,
     bound: str = "127.0.0.1",
     open_requests: OpenRequests | None = None,
 ) -> Starlette:
@@ -54,7 +54,7 @@ def build(
         InvalidInput: Calls without a token were configured for an address beyond this machine.
     """
     settings = app.config.server
-    mcp = McpEndpoints(app, registry, surface or Surface(read_only=app.read_only), body_limit(app))
+    mcp = McpEndpoints(app, registry, surface or ToolsetSelection(read_only=app.read_only), body_limit(app))
     plain, patterns = _endpoints(app, families)
     pages = [
         _health(),
@@ -71,9 +71,9 @@ def build(
     ]
     every = [route for family in families for route in family.routes]
     gate = Middleware(
-        Gate,
+        HttpMiddleware,
         plain=plain,
-        names=Names(bound, settings.allowed_hosts, settings.allowed_origins),
+        names=HostOriginPolicy(bound, settings.allowed_hosts, settings.allowed_origins),
         identify=identify_for(settings, app.store.tokens, bound),
         limit_bytes=body_limit(app),
         open_requests=open_requests or OpenRequests(),

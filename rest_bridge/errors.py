@@ -36,7 +36,7 @@ class Malformed(InvalidInput):
     code = "malformed"
 
 
-class Judged(InvalidInput):
+class SemanticError(InvalidInput):
     """The fields keep the model's rules, and the tool refuses what they say: a fingerprint that is another key's."""
 
 
@@ -95,7 +95,7 @@ STATUS: Mapping[type[ToolError], int] = {
 
 
 @dataclass(frozen=True)
-class Dialect:
+class ErrorFormat:
     """One family's way to answer errors.
 
     Attributes:
@@ -172,7 +172,7 @@ _DETAIL_SCHEMA: Mapping[str, Any] = {
     },
 }
 
-SSH_API = Dialect(
+SSH_API = ErrorFormat(
     name="ssh_api",
     title="SSH",
     about="Sessions, commands and files on machines.",
@@ -180,7 +180,7 @@ SSH_API = Dialect(
     body=_detail,
     schema=_DETAIL_SCHEMA,
 )
-VIEWER = Dialect(
+VIEWER = ErrorFormat(
     name="viewer",
     title="Remote viewer",
     about="Host keys of machines.",
@@ -189,7 +189,7 @@ VIEWER = Dialect(
     schema=_DETAIL_SCHEMA,
     invalid_fields=422,
 )
-MCP = Dialect(
+MCP = ErrorFormat(
     name="mcp",
     title="MCP",
     about="The Model Context Protocol; not in the OpenAPI document.",
@@ -201,6 +201,6 @@ MCP = Dialect(
 _FAMILIES = (SSH_API, VIEWER, MCP)
 
 
-def dialect_of(path: str) -> Dialect:
+def dialect_of(path: str) -> ErrorFormat:
     """The dialect of a path, also of one that no route has."""
     return next((each for each in _FAMILIES if each.owns(path)), SSH_API)

@@ -23,7 +23,7 @@ from mcp_ssh.app import App
 from mcp_ssh.errors import Conflict, InvalidInput
 from mcp_ssh.host_patterns import binds_loopback
 from mcp_ssh.tool import Registry
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 from rest_bridge.api.route import Family
 from rest_bridge.app import build
 from rest_bridge.http.connections import Connections, connections
@@ -83,7 +83,7 @@ async def serve(
     *,
     host: str,
     port: int,
-    surface: Surface | None = None,
+    surface: ToolsetSelection | None = None,
     tls: Tls | None = None,
     on_bound: Callable[[], Awaitable[None]] | None = None,
     on_ready: Callable[[str], None] | None = None,

@@ -31,7 +31,7 @@ from mcp_ssh.config import models as config
 from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
-from mcp_ssh.toolsets import Surface, toolsets
+from mcp_ssh.toolsets import ToolsetSelection, toolsets
 from rest_bridge.docs.guide import prompts_page
 from rest_bridge.docs.openapi import document
 from rest_bridge.families.registry import FAMILIES
@@ -160,7 +160,7 @@ async def _lists() -> dict[str, list[Any]]:
     with tempfile.TemporaryDirectory() as folder:
         async with open_app(Path(folder), config.Config()) as app:
             for name in toolsets(REGISTRY):
-                async with Client(build_server(app, REGISTRY, Surface((name,)), caller=owner)) as client:
+                async with Client(build_server(app, REGISTRY, ToolsetSelection((name,)), caller=owner)) as client:
                     tools = (await client.list_tools()).tools
                 found[name] = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
     return found

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from mcp_ssh.blobs.folder import BlobFolder
-from mcp_ssh.blobs.search import MAX_NEEDLE_BYTES, Found, Query, read_exactly, search
+from mcp_ssh.blobs.search import MAX_NEEDLE_BYTES, BlobMatches, BlobQuery, read_exactly, search
 from mcp_ssh.errors import InvalidInput, NotFound, ToolError
 from mcp_ssh.tool import Caller
 
@@ -173,7 +173,7 @@ class Blobs:
         context: int = 0,
         start: int = 0,
         deadline_s: float = 20.0,
-    ) -> Found:
+    ) -> BlobMatches:
         """Lines with a fixed text in them, searched in a thread, up to the deadline or until cancelled.
 
         What was found by then is returned, with the offset to go on from. `ignore_case` folds ASCII letters only.
@@ -186,7 +186,7 @@ class Blobs:
         needle = pattern.encode("utf-8", "surrogatepass")
         if not needle or len(needle) > MAX_NEEDLE_BYTES or b"\n" in needle:
             raise InvalidInput("pattern must be 1 to 1024 bytes of text without a line break")
-        query = Query(needle, ignore_case, max(0, start), max_matches, context)
+        query = BlobQuery(needle, ignore_case, max(0, start), max_matches, context)
         left = threading.Event()
         ends_s = time.monotonic() + deadline_s
 

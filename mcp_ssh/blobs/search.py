@@ -17,7 +17,7 @@ BLOCK_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
-class Query:
+class BlobQuery:
     """What to look for, and how much of it."""
 
     needle: bytes
@@ -28,7 +28,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Match:
+class BlobMatch:
     """A line with the text in it. A line longer than 4 KiB is shown in part, and matches again further on."""
 
     line: int
@@ -39,10 +39,10 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Found:
+class BlobMatches:
     """Matches in order; `next_offset` is where to go on, `None` when all of the file was searched."""
 
-    matches: tuple[Match, ...]
+    matches: tuple[BlobMatch, ...]
     next_offset: int | None
 
 
@@ -56,10 +56,10 @@ def read_exactly(handle: int, offset: int, length: int) -> bytes:
     return b"".join(parts)
 
 
-def search(handle: int, size_bytes: int, query: Query, halted: Callable[[], bool]) -> Found:
+def search(handle: int, size_bytes: int, query: BlobQuery, halted: Callable[[], bool]) -> BlobMatches:
     """Search an open file from `query.start` to its end, until enough is found or `halted` says so."""
     needle = query.needle.lower() if query.ignore_case else query.needle
-    matches: list[Match] = []
+    matches: list[BlobMatch] = []
     shown_bytes = 0
     position = 0
     line = 1
@@ -71,7 +71,7 @@ def search(handle: int, size_bytes: int, query: Query, halted: Callable[[], bool
             block = read_exactly(handle, position, BLOCK_BYTES + len(needle) - 1)
             hit = (block.lower() if query.ignore_case else block).find(needle)
         if not block:
-            return Found(tuple(matches), None)  # shorter than it was: nothing more to find
+            return BlobMatches(tuple(matches), None)  # shorter than it was: nothing more to find
         if hit < 0:
             passed = min(BLOCK_BYTES, len(block))
             line += block.count(b"\n", 0, passed)
@@ -83,10 +83,10 @@ def search(handle: int, size_bytes: int, query: Query, halted: Callable[[], bool
         shown_bytes += cost
         if len(matches) >= query.max_matches or shown_bytes >= MAX_TEXT_BYTES:
             break
-    return Found(tuple(matches), position if position < size_bytes else None)
+    return BlobMatches(tuple(matches), position if position < size_bytes else None)
 
 
-def _shown(handle: int, hit: int, line: int, query: Query) -> tuple[Match, int, int]:
+def _shown(handle: int, hit: int, line: int, query: BlobQuery) -> tuple[BlobMatch, int, int]:
     """The match at `hit`, the offset behind what it shows, and how many bytes it shows."""
     back_from = max(0, hit - SHOWN_BYTES)
     newline = read_exactly(handle, back_from, hit - back_from).rfind(b"\n")
@@ -101,7 +101,7 @@ def _shown(handle: int, hit: int, line: int, query: Query) -> tuple[Match, int, 
         length = len(ahead)
     before = _before(handle, start, query.context) if whole_start else []
     after = _after(handle, start + length + 1, query.context) if whole_end else []
-    match = Match(line, hit, _line(ahead[:length]), tuple(map(_line, before)), tuple(map(_line, after)))
+    match = BlobMatch(line, hit, _line(ahead[:length]), tuple(map(_line, before)), tuple(map(_line, after)))
     return match, start + length, length + sum(map(len, before)) + sum(map(len, after))
 
 

@@ -13,7 +13,7 @@ from typing import TypeVarTuple
 
 from mcp_ssh.cli.terminal import usage
 
-Arguments = TypeVarTuple("Arguments")
+_Arguments = TypeVarTuple("_Arguments")
 
 LOOP_VARIABLE = "MCP_SSH_LOOP"
 """Which loop a server runs on, `asyncio` or `uvloop`; without it uvloop where that is installed."""
@@ -50,7 +50,7 @@ def raise_descriptor_limit() -> None:
             return
 
 
-def run(serve: Callable[[*Arguments], Awaitable[None]], *arguments: *Arguments) -> None:
+def run(serve: Callable[[*_Arguments], Awaitable[None]], *arguments: *_Arguments) -> None:
     """Run a server to its end, on uvloop where that is installed, else on asyncio's own loop.
 
     Raises:

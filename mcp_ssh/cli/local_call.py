@@ -12,7 +12,7 @@ from mcp_ssh.shell_command import quote
 if TYPE_CHECKING:
     from mcp_ssh.app import App
     from mcp_ssh.errors import HostKeyUnconfirmed
-    from mcp_ssh.tool import Caller, Door, Question
+    from mcp_ssh.tool import Caller, Question, TransportName
 
 KEY_FIELDS = ("host", "port", "key_type", "public_key", "fingerprint_sha256")
 """What `hostkey_accept` takes of the `details.host_key` of a refused connection."""
@@ -29,7 +29,7 @@ class TerminalCall:
     """A call from the command line."""
 
     caller: "Caller" = field(default_factory=_owner)
-    door: "Door" = "cli"
+    door: "TransportName" = "cli"
     confirms: bool = True
 
     async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:

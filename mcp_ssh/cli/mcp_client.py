@@ -20,7 +20,7 @@ CALL_LIMIT_S = 3700.0
 
 CLEANUP_LIMIT_S = 5.0
 
-Progress = Callable[[float, float | None, str | None], None]
+ProgressHandler = Callable[[float, float | None, str | None], None]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,9 @@ def _refused(address: str, refusals: list[int], errors: "BaseExceptionGroup[Any]
     return Failure(f"{address}: {errors.exceptions[0]}")
 
 
-async def call(client: "Client", tool: str, arguments: Mapping[str, Any], on_progress: Progress | None = None) -> Reply:
+async def call(
+    client: "Client", tool: str, arguments: Mapping[str, Any], on_progress: ProgressHandler | None = None
+) -> Reply:
     """Call a tool."""
 
     async def report(progress: float, total: float | None, message: str | None) -> None:

@@ -6,13 +6,13 @@ from typing import TypeVarTuple
 
 import anyio
 
-Arguments = TypeVarTuple("Arguments")
+_Arguments = TypeVarTuple("_Arguments")
 
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_async(work: Callable[[*Arguments], Awaitable[None]], *arguments: *Arguments) -> int:
+def run_async(work: Callable[[*_Arguments], Awaitable[None]], *arguments: *_Arguments) -> int:
     """Run it, and return the exit code: 0, or 128 and the number of the signal that ended it.
 
     A signal cancels the work, so that remote commands and sessions end before this process does. Further ones do not
@@ -21,7 +21,7 @@ def run_async(work: Callable[[*Arguments], Awaitable[None]], *arguments: *Argume
     return anyio.run(_until_signal, work, arguments)
 
 
-async def _until_signal(work: Callable[[*Arguments], Awaitable[None]], arguments: tuple[*Arguments]) -> int:
+async def _until_signal(work: Callable[[*_Arguments], Awaitable[None]], arguments: tuple[*_Arguments]) -> int:
     caught: list[int] = []
 
     async def watch() -> None:

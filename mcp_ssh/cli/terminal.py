@@ -229,7 +229,7 @@ def _echo_off() -> Generator[None]:
         say("")
 
 
-class Page:
+class Printer:
     """Text for people on standard output: styled on a terminal, plain elsewhere, never wrapped, so it can be pasted."""
 
     def __init__(self) -> None:

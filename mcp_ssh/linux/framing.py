@@ -40,7 +40,7 @@ def packed(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScriptAnswer:
     """One answer. `path` is the one asked about with its `~` expanded; `body` and `trailer` are as each script says."""
 
     word: str
@@ -54,19 +54,19 @@ class Answer:
         return self.body.decode("utf-8", "replace")
 
 
-Words = Mapping[str, Callable[[Answer], ToolError]]
+ErrorMapping = Mapping[str, Callable[[ScriptAnswer], ToolError]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class PathQuery:
     """A question about a path: what to run, the mark its answer will bear, and what the words of refusal mean."""
 
     path: str
     command: Command
     mark: bytes
-    words: Words
+    words: ErrorMapping
 
-    def answer(self, stdout: bytes, stderr: bytes = b"") -> Answer:
+    def answer(self, stdout: bytes, stderr: bytes = b"") -> ScriptAnswer:
         """What the machine said, out of all that came.
 
         Raises:
@@ -81,17 +81,19 @@ class Asked:
                 details={"stderr": said} if said else None,
             )
         word, _, shown = parts[1].strip(b" ").partition(b"\n")
-        answer = Answer(word.decode("ascii", "replace"), shown.decode("utf-8", "replace"), parts[2], parts[3])
+        answer = ScriptAnswer(word.decode("ascii", "replace"), shown.decode("utf-8", "replace"), parts[2], parts[3])
         if answer.word != "ok":
             raise self.words.get(answer.word, unknown)(answer)
         return answer
 
 
-def ask(text: str, path: str, arguments: Sequence[str] = (), *, words: Words, stdin: bytes | None = None) -> Asked:
+def ask(
+    text: str, path: str, arguments: Sequence[str] = (), *, words: ErrorMapping, stdin: bytes | None = None
+) -> PathQuery:
     """A question: a script that starts with `BEGIN`, the path it is about, and the rest of its arguments."""
     halves = secrets.token_hex(8), secrets.token_hex(8)
     command = script(text, [*halves, path, *arguments], stdin=stdin)
-    return Asked(path, command, "".join(halves).encode(), words)
+    return PathQuery(path, command, "".join(halves).encode(), words)
 
 
 # How strerror(3) ends a message, in the words of glibc, of musl and of the shells, and what that means to a caller.
@@ -160,19 +162,19 @@ def denied(path: str) -> ToolError:
     )
 
 
-def _folder(answer: Answer) -> ToolError:
+def _folder(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"{named(answer.path)} is a folder, not a file", hint="list it with file_list", details={"path": answer.path}
     )
 
 
-def _file(answer: Answer) -> ToolError:
+def _file(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"{named(answer.path)} is not a folder", hint="read it with file_read", details={"path": answer.path}
     )
 
 
-def _special(answer: Answer) -> ToolError:
+def _special(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"{named(answer.path)} is a device, pipe or socket, not a regular file",
         hint="use command_exec for those",
@@ -180,18 +182,18 @@ def _special(answer: Answer) -> ToolError:
     )
 
 
-def _lacks(answer: Answer) -> ToolError:
+def _lacks(answer: ScriptAnswer) -> ToolError:
     return Unsupported(
         f"the machine has no `{answer.text}`, which this needs", hint="install it there, or use command_exec"
     )
 
 
-def unknown(answer: Answer) -> ToolError:
+def unknown(answer: ScriptAnswer) -> ToolError:
     """A word nobody explained."""
     return RemoteFailed(f"{named(answer.path)}: the machine answered {answer.word!r}", details={"path": answer.path})
 
 
-WORDS: Words = {
+WORDS: ErrorMapping = {
     "denied": lambda answer: denied(answer.path),
     "failed": lambda answer: failure(answer.path, answer.body),
     "folder": _folder,

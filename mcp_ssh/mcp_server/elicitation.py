@@ -10,7 +10,7 @@ from mcp import MCPError, types
 from mcp.server import ServerRequestContext
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
-from mcp_ssh.tool import Asked, Caller, Door, Question
+from mcp_ssh.tool import Caller, InputRequired, Question, TransportName
 
 Context = ServerRequestContext[Any, Any]
 
@@ -21,7 +21,7 @@ PROGRESS_LIMIT_S = 2.0
 """How long a client may leave one message unread before its progress is no longer reported."""
 
 
-class AskFirst(Asked):
+class AskFirst(InputRequired):
     """The client has to ask, and then to repeat the call; carries what to tell it."""
 
     def __init__(self, result: types.InputRequiredResult) -> None:
@@ -38,9 +38,11 @@ class McpCall:
     when another host key is offered, the old answer counts for nothing. Older clients are asked on the spot.
     """
 
-    def __init__(self, context: Context, params: types.InputResponseRequestParams, caller: Caller, door: Door) -> None:
+    def __init__(
+        self, context: Context, params: types.InputResponseRequestParams, caller: Caller, door: TransportName
+    ) -> None:
         self.caller = caller
-        self.door: Door = door
+        self.door: TransportName = door
         self._context = context
         self._responses = params.input_responses or {}
         state: dict[str, Any] = json.loads(params.request_state) if params.request_state else {}

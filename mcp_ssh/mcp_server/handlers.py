@@ -26,8 +26,8 @@ from mcp_ssh.mcp_server.results import failed, succeeded
 from mcp_ssh.mcp_server.tool_listing import listed
 from mcp_ssh.params import Result
 from mcp_ssh.store import HistoryRow, arguments_text, hide_unknown
-from mcp_ssh.tool import AnyTool, Asked, Caller, Registry
-from mcp_ssh.toolsets import Reach, Surface, argument_schema, brought, decoded, lookup
+from mcp_ssh.tool import AnyTool, Caller, InputRequired, Registry
+from mcp_ssh.toolsets import MetaToolContext, ToolsetSelection, argument_schema, brought, decoded, lookup
 
 NAME = "mcp-ssh"
 
@@ -54,7 +54,9 @@ calls one on several machines.
 """
 
 
-def build_server(app: App, registry: Registry, surface: Surface, *, caller: Caller | None = None) -> Server[Any]:
+def build_server(
+    app: App, registry: Registry, surface: ToolsetSelection, *, caller: Caller | None = None
+) -> Server[Any]:
     """An MCP server over the registry.
 
     Args:
@@ -94,7 +96,9 @@ def build_server(app: App, registry: Registry, surface: Surface, *, caller: Call
 class _Endpoint:
     """The handlers of one server."""
 
-    def __init__(self, app: App, registry: Registry, surface: Surface, caller: Caller | None, prompts: Prompts) -> None:
+    def __init__(
+        self, app: App, registry: Registry, surface: ToolsetSelection, caller: Caller | None, prompts: Prompts
+    ) -> None:
         self._app = app
         self._prompts = prompts
         self._registry = registry
@@ -223,7 +227,7 @@ class _Endpoint:
             await self._record(call, params.name, arguments, error.code)
             raise
         given = decoded(self._schemas[tool.name], arguments)
-        if tool.where is Reach:
+        if tool.where is MetaToolContext:
             result = await self._through(tool, given, call)
         else:
             result = await dispatch(self._app, tool, given, call)
@@ -232,7 +236,7 @@ class _Endpoint:
     async def _through(self, tool: AnyTool, arguments: Mapping[str, Any], call: McpCall) -> Result:
         """A call of a tool about tools. Those it calls are on record themselves; it is where it came to none."""
         began = time.monotonic()
-        reach = Reach(self._app, self._reached)
+        reach = MetaToolContext(self._app, self._reached)
         outcome = "cancelled"
         try:
             with self._app.calls.running():
@@ -241,7 +245,7 @@ class _Endpoint:
         except ToolError as error:
             outcome = error.code
             raise
-        except Asked:
+        except InputRequired:
             outcome = "asked"
             raise
         else:
@@ -262,7 +266,7 @@ class _Endpoint:
         """Leave a history row of a call that never reached dispatch, which writes those of all others."""
         known = self._shown.get(name) or self._registry.get(name)
         shown = hide_unknown(arguments, known.params if known else None)
-        if known is not None and known.where is Reach and isinstance(arguments.get("arguments"), Mapping):
+        if known is not None and known.where is MetaToolContext and isinstance(arguments.get("arguments"), Mapping):
             inner = self._reached.get(str(arguments.get("name")))
             shown["arguments"] = hide_unknown(arguments["arguments"], inner.params if inner else None)
         await self._store_row(call, name, arguments_text(shown), outcome, duration_ms)

@@ -10,7 +10,7 @@ from mcp_ssh.mcp_server.elicitation import Context
 from mcp_ssh.prompts import Prompt
 from mcp_ssh.store.redaction import HIDDEN
 from mcp_ssh.tool import AnyTool, Registry, Risk
-from mcp_ssh.toolsets import PRESETS, Surface
+from mcp_ssh.toolsets import PRESETS, ToolsetSelection
 
 LIST_TTL_MS = 300_000
 """How long clients may keep the list; it changes only with the server's version or options."""
@@ -19,7 +19,7 @@ LIST_TTL_MS = 300_000
 class Prompts:
     """The handlers of one endpoint. It offers the prompts all of whose tools can be called there."""
 
-    def __init__(self, registry: Registry, surface: Surface) -> None:
+    def __init__(self, registry: Registry, surface: ToolsetSelection) -> None:
         self._registry = registry
         self._surface = surface
 

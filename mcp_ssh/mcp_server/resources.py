@@ -24,8 +24,8 @@ from mcp_ssh.host_patterns import Machine
 from mcp_ssh.mcp_server.elicitation import McpCall
 from mcp_ssh.policy import may_use_identities
 from mcp_ssh.ssh.openssh_config.aliases import alias_names
-from mcp_ssh.tool import Asked, Caller, Registry
-from mcp_ssh.toolsets import Silent
+from mcp_ssh.tool import Caller, InputRequired, Registry
+from mcp_ssh.toolsets import NonInteractiveCall
 
 SCHEME = "ssh://"
 SESSIONS = "mcp-ssh://sessions"
@@ -132,7 +132,7 @@ class Resources:
             where = {"session_id": session.id, "path": f"/{start}" if at_root else start or ".", "limit": MOST_ENTRIES}
             with anyio.fail_after(COMPLETE_LIMIT_S):
                 # Who types is asked for no consent at each letter.
-                found = await dispatch(self._app, self._tools["file_list"], where, Silent(call))
+                found = await dispatch(self._app, self._tools["file_list"], where, NonInteractiveCall(call))
         except (ToolError, TimeoutError, KeyError):
             return []
         items: list[dict[str, Any]] = found.model_dump()["items"]
@@ -164,7 +164,7 @@ def guarded(what: str, uri: str | None = None) -> Generator[None]:
     """Errors as the protocol has them: these requests have no results that are errors. Nothing of the inside leaks."""
     try:
         yield
-    except (MCPError, Asked):
+    except (MCPError, InputRequired):
         raise
     except ToolError as error:
         raise _failure(error, uri) from None

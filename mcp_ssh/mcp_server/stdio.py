@@ -15,7 +15,7 @@ from mcp_ssh.app import App
 from mcp_ssh.mcp_server.handlers import build_server
 from mcp_ssh.mcp_server.stdio_transport import Pipes, standard_streams
 from mcp_ssh.tool import Caller, Registry, Role
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 
 OWNER = Caller(id="stdio", role=Role.ADMIN, owner=True)
 """Whoever can start this process owns it and the machine's files anyway."""
@@ -34,7 +34,7 @@ _PARENT_DIED = signal.SIGUSR1
 _PR_SET_PDEATHSIG = 1
 
 
-async def serve_stdio(app: App, registry: Registry, surface: Surface) -> None:
+async def serve_stdio(app: App, registry: Registry, surface: ToolsetSelection) -> None:
     """Serve until standard input ends, a signal asks to stop, or the parent process is gone.
 
     Then running calls are cancelled, which ends their remote processes, and sessions are closed. The process has to end

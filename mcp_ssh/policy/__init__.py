@@ -15,7 +15,7 @@ from mcp_ssh.host_patterns import (
     names_outright,
 )
 from mcp_ssh.messages.suggestions import suggest
-from mcp_ssh.params import Params, Planned
+from mcp_ssh.params import DryRunParams, Params
 from mcp_ssh.policy.limits import CallLimits, Rate
 from mcp_ssh.policy.local_places import LocalFolders, LocalPlace, local_place
 from mcp_ssh.policy.rules import Rules, rules_for
@@ -107,7 +107,7 @@ def address_matters(caller: Caller, machine: Machine) -> bool:
 
 def needs_confirmation(tool: AnyTool, security: SecurityConfig, params: Params, *, door_confirms: bool) -> bool:
     """Whether a person has to agree to this call first. A dry run is what they are shown to agree to."""
-    if isinstance(params, Planned) and params.dry_run:
+    if isinstance(params, DryRunParams) and params.dry_run:
         return False
     return tool.is_in(security.confirm_tools) or (tool.confirm and door_confirms)
 

@@ -7,7 +7,7 @@ from mcp_ssh.config.models import SecurityConfig
 from mcp_ssh.errors import Refused
 from mcp_ssh.host_patterns import Machine, restricts
 from mcp_ssh.meanings import Meaning, argument
-from mcp_ssh.params import Becoming, Params
+from mcp_ssh.params import BecomeParams, Params
 from mcp_ssh.policy.commands import MAX_LINE, allows, denied_by, denied_program
 from mcp_ssh.tool import AnyTool, Risk
 
@@ -55,7 +55,7 @@ class Rules:
                     hint="end the session with session_disconnect, which forgets them, and connect again",
                     details={"variables": sorted(environment)},
                 )
-        if isinstance(params, Becoming) and params.become is not None:
+        if isinstance(params, BecomeParams) and params.become is not None:
             self.expect_becoming(params.become.method, line)
 
     def expect_becoming(self, method: str, line: str | None = None) -> None:

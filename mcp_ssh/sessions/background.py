@@ -12,13 +12,13 @@ from typing import cast
 
 from mcp_ssh.errors import ConnectFailed, RemoteFailed, TimedOut, ToolError, Unsupported
 from mcp_ssh.linux.tasks import requests as probe
-from mcp_ssh.linux.tasks.requests import Began, Seen, Task
+from mcp_ssh.linux.tasks.requests import TaskRequest, TaskSnapshot, TaskStart
 from mcp_ssh.params import Become, Method
 from mcp_ssh.sessions.query import ask
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.ssh.wire import kill
 from mcp_ssh.ssh.wire.command import BARE_SHELLS, COOKIE_VARIABLE
-from mcp_ssh.ssh.wire.kill import Stopped, Target
+from mcp_ssh.ssh.wire.kill import KillTarget, StopResult
 from mcp_ssh.store.tasks import TaskRow
 from mcp_ssh.tool import Caller, Role
 
@@ -35,11 +35,11 @@ END = 2**62
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedTask:
     """A task that runs now."""
 
     id: str
-    began: Began
+    began: TaskStart
 
 
 async def start(
@@ -52,7 +52,7 @@ async def start(
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
     timeout_s: float = 30.0,
-) -> Started:
+) -> StartedTask:
     """Start a command that runs on when the session, the link or this server ends.
 
     Raises:
@@ -73,7 +73,7 @@ async def start(
         account=acting.user if acting else None,
         method=acting.method if acting else None,
     )
-    task = Task(task_id, cookie, command, cwd, {**(env or {}), COOKIE_VARIABLE: cookie}, stdin)
+    task = TaskRequest(task_id, cookie, command, cwd, {**(env or {}), COOKIE_VARIABLE: cookie}, stdin)
     asked = probe.ask_start(task, session.limits.task_output_bytes, session.limits.task_keep_days)
     await session.tasks.add(row)
     try:
@@ -84,7 +84,7 @@ async def start(
     except ToolError:
         await session.tasks.forget(cookie)
         raise
-    return Started(task_id, began)
+    return StartedTask(task_id, began)
 
 
 def _uncertain(error: ToolError, task_id: str) -> ToolError:
@@ -105,7 +105,7 @@ async def look(
     limit: int = 0,
     wait_s: float = 0.0,
     until_end: bool = False,
-) -> Seen:
+) -> TaskSnapshot:
     """A task, and at most `limit` bytes of what it said from these offsets on; negative ones count from the end.
 
     The machine is given `wait_s` for news: output behind the offsets, or the end. News of a second come together. With
@@ -130,7 +130,7 @@ async def look(
     return seen
 
 
-async def listed(session: Session, caller: Caller, *, all_on_host: bool) -> list[Seen]:
+async def listed(session: Session, caller: Caller, *, all_on_host: bool) -> list[TaskSnapshot]:
     """The account's tasks that this caller started, the latest first; an admin sees those of all callers.
 
     With `all_on_host` also those that this server knows nothing of.
@@ -147,7 +147,7 @@ async def listed(session: Session, caller: Caller, *, all_on_host: bool) -> list
     return [each for each in seen if (_may_see(caller, owners[each.cookie]) if each.cookie in owners else all_on_host)]
 
 
-async def cancel(session: Session, caller: Caller, task_id: str) -> tuple[Stopped, Seen]:
+async def cancel(session: Session, caller: Caller, task_id: str) -> tuple[StopResult, TaskSnapshot]:
     """End every process of a task, then look at it once more.
 
     Raises:
@@ -156,11 +156,11 @@ async def cancel(session: Session, caller: Caller, task_id: str) -> tuple[Stoppe
     before = await look(session, caller, task_id)
     place = await _place(session, caller, task_id)
     # That the process of this number is the task's was just seen, so no age has to prove it.
-    sweep = kill.sweep(Target(before.cookie, before.pid, 0.0))
+    sweep = kill.sweep(KillTarget(before.cookie, before.pid, 0.0))
     said = await place.run(probe.ask_cancel(task_id, before.cookie, sweep), timeout_s=SWEEP_S)
     stopped = kill.parse(said.stdout)[0]
     if before.status == "lost" and not before.restarted and not stopped.found:
-        stopped = Stopped(ended=None)  # what kept it is gone, and nothing that was seen was ended
+        stopped = StopResult(ended=None)  # what kept it is gone, and nothing that was seen was ended
     wait_s = SETTLE_S if stopped.ended else 0.0
     return stopped, await look(session, caller, task_id, output=END, error=END, wait_s=wait_s)
 

@@ -26,7 +26,7 @@ UNSEEN = "Your answer goes to the machine; the assistant does not see it."
 
 
 @dataclass
-class Asking:
+class ConnectingCall:
     """A call that opens a session.
 
     Attributes:

@@ -6,23 +6,23 @@ from collections.abc import AsyncGenerator
 import anyio
 
 from mcp_ssh.errors import RemoteFailed, TimedOut
-from mcp_ssh.linux.files.follow import SILENT_S, Followed, Over, Position
-from mcp_ssh.linux.framing import Asked, named
+from mcp_ssh.linux.files.follow import SILENT_S, FollowParser, Over, Position
+from mcp_ssh.linux.framing import PathQuery, named
 from mcp_ssh.messages.printable import said_details
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.ssh.errors import lost
-from mcp_ssh.ssh.exec.stream import Stream, streaming
+from mcp_ssh.ssh.exec.stream import RemoteProcess, streaming
 
 ANSWER_S = 30.0
 """How long the machine may take to find the last lines."""
 
 
-class Following:
+class FollowState:
     """What comes of a file that is followed."""
 
-    def __init__(self, stream: Stream, asked: Asked, path: str) -> None:
+    def __init__(self, stream: RemoteProcess, asked: PathQuery, path: str) -> None:
         self._stream = stream
-        self._parts = Followed(asked.mark)
+        self._parts = FollowParser(asked.mark)
         self._over = False
         self.path = path
 
@@ -55,7 +55,7 @@ class Following:
 
 
 @contextlib.asynccontextmanager
-async def following(host: Session, asked: Asked) -> AsyncGenerator[Following]:
+async def following(host: Session, asked: PathQuery) -> AsyncGenerator[FollowState]:
     """Follow a file; left before its time is over, what runs on the machine for it is ended.
 
     Raises:
@@ -68,4 +68,4 @@ async def following(host: Session, asked: Asked) -> AsyncGenerator[Following]:
                 answer = await stream.answer(asked)
         except TimeoutError as error:
             raise TimedOut(f"the machine did not answer within {ANSWER_S:g} s") from error
-        yield Following(stream, asked, answer.path)
+        yield FollowState(stream, asked, answer.path)

@@ -18,7 +18,7 @@ from mcp_ssh.sessions.host_lookup import address_unknown, addresses_if_known, ho
 from mcp_ssh.sessions.target import Connect
 from mcp_ssh.ssh.auth import private_keys as keys
 from mcp_ssh.ssh.auth.login import Agent, Login
-from mcp_ssh.ssh.auth.private_keys import Identities, Offered
+from mcp_ssh.ssh.auth.private_keys import Identities, KeyCandidate
 from mcp_ssh.ssh.dial.algorithms import Algorithms, choose
 from mcp_ssh.ssh.hostkeys.store import HostKeys
 from mcp_ssh.ssh.openssh_config.aliases import alias_names
@@ -296,7 +296,7 @@ async def is_owners_alias(name: str) -> bool:
 
 
 def aliases(config: Callable[[], Config], host_keys: HostKeys) -> Resolver:
-    """What a name in ~/.ssh/config stands for, as one of the resolvers of `Sessions.find_or_open`."""
+    """What a name in ~/.ssh/config stands for, as one of the resolvers of `SessionRegistry.find_or_open`."""
 
     async def resolve(caller: Caller, name: str) -> Mapping[str, Any] | None:
         return {"host": name} if await Logins(caller, config(), host_keys).alias(name) else None
@@ -306,8 +306,8 @@ def aliases(config: Callable[[], Config], host_keys: HostKeys) -> Resolver:
 
 async def _loaded(
     key_path: str | None, key_content: SecretStr | None, passphrase: SecretStr | None
-) -> tuple[Offered, ...]:
-    loaded: list[Offered] = []
+) -> tuple[KeyCandidate, ...]:
+    loaded: list[KeyCandidate] = []
     if key_path:
         loaded.append(await keys.with_certificate(key_path, await keys.from_path(key_path, passphrase)))
     if key_content:

@@ -21,14 +21,14 @@ from mcp_ssh.sessions.login_planner import Logins, Resolver
 from mcp_ssh.sessions.session import Limits, Session
 from mcp_ssh.sessions.target import Connect
 from mcp_ssh.ssh.auth.login import Login
-from mcp_ssh.ssh.connection.account import Account
-from mcp_ssh.ssh.connection.connection import Link
-from mcp_ssh.ssh.connection.sharing import Links, Standing
+from mcp_ssh.ssh.connection.account import RemoteAccount
+from mcp_ssh.ssh.connection.connection import Connection
+from mcp_ssh.ssh.connection.sharing import Links, SharedConnection
 from mcp_ssh.ssh.dial.dialer import Dialer, DialOptions, new_password_wanted
 from mcp_ssh.ssh.errors import NetworkFailed, lost
 from mcp_ssh.ssh.hostkeys.store import HostKeys
-from mcp_ssh.ssh.wire.command import BARE_SHELLS, POSIX_SHELLS, Shell
-from mcp_ssh.store.tasks import Tasks
+from mcp_ssh.ssh.wire.command import BARE_SHELLS, POSIX_SHELLS, ShellKind
+from mcp_ssh.store.tasks import TaskTable
 from mcp_ssh.tool import Caller
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ async def open_session(
     host_keys: HostKeys,
     current: Callable[[], Config],
     blobs: Blobs,
-    tasks: Tasks,
+    tasks: TaskTable,
     links: Links,
     named: Resolver | None = None,
 ) -> Session:
@@ -186,19 +186,19 @@ def _silent_shell(where: str) -> RemoteFailed:
     )
 
 
-async def _linked(login: Login, config: Config, wanted: Connect, stage: _Stage) -> Standing:
+async def _linked(login: Login, config: Config, wanted: Connect, stage: _Stage) -> SharedConnection:
     dialer = Dialer(login, DialOptions(config.ssh.banner_timeout, config.ssh.auth_timeout))
     try:
         connection = await _persistently(dialer.dial, wanted)
         stage.logged_in = True
         try:
-            link = Link(connection, dialer.dial, dialer.closed, widens=login.asks_nobody)
+            link = Connection(connection, dialer.dial, dialer.closed, widens=login.asks_nobody)
             account = await _account(link, login)
             link.shell = account.shell
             link.spares.allowed = account.shell == "posix" and not restricts(
                 login.machine.called(wanted.host or ""), config.ssh.plain_exec_hosts
             )
-            return Standing(link, account, await login.host_keys.load())
+            return SharedConnection(link, account, await login.host_keys.load())
         except BaseException:
             connection.abort()
             raise
@@ -223,7 +223,7 @@ async def _persistently(attempt: Callable[[], Awaitable[T]], wanted: Connect) ->
     raise AssertionError("retries is at least 1")
 
 
-async def _account(link: Link, login: Login) -> Account:
+async def _account(link: Connection, login: Login) -> RemoteAccount:
     """What the account is: one command to ask its shell, and one request to see whether it has SFTP, side by side."""
     found: dict[str, Any] = {"sftp": None}
     patience = anyio.CancelScope()
@@ -244,15 +244,15 @@ async def _account(link: Link, login: Login) -> Account:
             group.start_soon(try_sftp)
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
-    shell: Shell | None = found["shell"]
+    shell: ShellKind | None = found["shell"]
     if found["silent"] and found["sftp"] is None:
         raise _silent_shell(login.where)
     bare = shell is None or shell in BARE_SHELLS
     features = tuple(each for each in FEATURES if (found["sftp"] if each == "sftp" else not bare))
-    return Account(shell or "forced", features)
+    return RemoteAccount(shell or "forced", features)
 
 
-async def _shell(link: Link, login: Login) -> tuple[Shell | None, bool]:
+async def _shell(link: Connection, login: Login) -> tuple[ShellKind | None, bool]:
     """What the account's shell is, None where it may run nothing; and whether it ended without a word."""
     from mcp_ssh.ssh.connection.channel import STDERR
 
@@ -278,14 +278,14 @@ async def _shell(link: Link, login: Login) -> tuple[Shell | None, bool]:
     return "forced", not (answer or complaint)
 
 
-def _kind(said: str) -> Shell:
+def _kind(said: str) -> ShellKind:
     name = PurePosixPath(said).name
     if said == _RESTRICTED:
         return "restricted"
     return "posix" if name in POSIX_SHELLS else "fish" if name == "fish" else "other"
 
 
-async def _has_sftp(link: Link) -> bool:
+async def _has_sftp(link: Connection) -> bool:
     try:
         channel = await link.open(None, subsystem="sftp")
     except Unsupported:

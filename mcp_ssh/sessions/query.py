@@ -22,7 +22,7 @@ PARSE_S = 15.0
 """Seconds that parsing one answer may take."""
 
 T = TypeVar("T")
-Said = TypeVar("Said")
+_Answer = TypeVar("_Answer")
 
 
 _parsers = ThreadPoolExecutor(4, "parser")
@@ -65,7 +65,7 @@ async def parts_of(
     )
 
 
-async def parsed(parse: Callable[[Said], T], said: Said, size: int) -> T:
+async def parsed(parse: Callable[[_Answer], T], said: _Answer, size: int) -> T:
     """What the parser makes of an answer. A large one is parsed in a thread, within a deadline.
 
     Raises:

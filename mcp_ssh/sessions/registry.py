@@ -12,7 +12,7 @@ import anyio
 from mcp_ssh.errors import InvalidInput, NotFound, TooMany
 from mcp_ssh.sessions.login_planner import Resolver
 from mcp_ssh.sessions.session import Session
-from mcp_ssh.ssh.wire.kill import Stopped
+from mcp_ssh.ssh.wire.kill import StopResult
 from mcp_ssh.tool import OWNER_ID, Caller, Role
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ MOST_LOST = 20
 """Sessions of a caller whose connection was lost, and which are remembered so that calls on them are told so."""
 
 
-class Sessions:
+class SessionRegistry:
     """All sessions, in the order they were opened."""
 
     def __init__(self, limit: int, idle_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -215,7 +215,7 @@ class Sessions:
             if not lock.statistics().tasks_waiting and self._turns.get(key) is lock and not lock.locked():
                 del self._turns[key]
 
-    async def close(self, session: Session) -> Stopped | None:
+    async def close(self, session: Session) -> StopResult | None:
         """Forget a session and end its connection, unless somebody is at that already.
 
         Returns:

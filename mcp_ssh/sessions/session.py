@@ -20,19 +20,19 @@ from mcp_ssh.linux.system.platform import Platform
 from mcp_ssh.params import Become
 from mcp_ssh.policy import LocalFolders, Rules
 from mcp_ssh.shell_command import Command
-from mcp_ssh.ssh.connection.account import Account
-from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.connection.account import RemoteAccount
+from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.connection.warm_shells import only_looks
 from mcp_ssh.ssh.errors import lost
 from mcp_ssh.ssh.exec.answer_budget import AnswerRoom
 from mcp_ssh.ssh.exec.capture import Capture
-from mcp_ssh.ssh.exec.run import Ended, Running, Stdin
+from mcp_ssh.ssh.exec.run import CommandResult, CommandRun, Stdin
 from mcp_ssh.ssh.pty.shell import Shells
 from mcp_ssh.ssh.running_calls import Calls
-from mcp_ssh.ssh.wire.become import Acting, acting_as
-from mcp_ssh.ssh.wire.command import Wire, wire
-from mcp_ssh.ssh.wire.kill import Stopped, combine
-from mcp_ssh.store.tasks import Tasks
+from mcp_ssh.ssh.wire.become import BecomeTarget, acting_as
+from mcp_ssh.ssh.wire.command import CommandEnvelope, wire
+from mcp_ssh.ssh.wire.kill import StopResult, combine
+from mcp_ssh.store.tasks import TaskTable
 from mcp_ssh.tunnels.forward import Tunnels
 
 ANSWER_LIMIT = 64 * 1024
@@ -76,7 +76,7 @@ class Learned:
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
 
-def closed(stops: Sequence[Stopped]) -> Conflict:
+def closed(stops: Sequence[StopResult]) -> Conflict:
     """The error of a call whose session was closed, after what became of the processes that it had started."""
     if not stops:
         return Conflict("the session was closed before the call ended", hint="open one with session_connect")
@@ -104,11 +104,11 @@ class Session:
         host: str,
         port: int,
         username: str,
-        link: Link,
-        account: Account,
+        link: Connection,
+        account: RemoteAccount,
         limits: Callable[[], Limits],
         blobs: Blobs,
-        tasks: Tasks,
+        tasks: TaskTable,
         expires: bool,
         login_password: SecretStr | None = None,
         rules: Callable[[], Rules] = Rules,
@@ -135,7 +135,7 @@ class Session:
         self.by_name = False
         self.name_version: str | None = None
         self._reserved = 0
-        self.acting: Acting | None = None
+        self.acting: BecomeTarget | None = None
         self._rules = rules
         self._renew_rules = renew_rules
         self._limits = limits
@@ -288,7 +288,7 @@ class Session:
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         exact: bool = False,
-    ) -> Ended:
+    ) -> CommandResult:
         """Run a caller's command as the account's shell reads it; output goes to the captures.
 
         At the deadline, and when the call is cancelled, every process of the command is ended first. `exact` has it
@@ -313,10 +313,12 @@ class Session:
         """Have no shell wait any longer that knows nothing of what may have changed, as the next login would."""
         self.link.spares.renew()
 
-    async def _sent(self, prepared: Wire, stdin: Stdin, timeout_s: float, stdout: Capture, stderr: Capture) -> Ended:
+    async def _sent(
+        self, prepared: CommandEnvelope, stdin: Stdin, timeout_s: float, stdout: Capture, stderr: Capture
+    ) -> CommandResult:
         if not self.connected:
             raise lost()
-        return await Running(self.link, prepared, stdout, stderr).run(stdin, timeout_s)
+        return await CommandRun(self.link, prepared, stdout, stderr).run(stdin, timeout_s)
 
     async def run(
         self,
@@ -363,7 +365,7 @@ class Session:
         self.rules.expect_program(command.argv)
         return guarded(command, self.rules.protected)
 
-    async def close(self) -> Stopped | None:
+    async def close(self) -> StopResult | None:
         """End what runs on the session, then its connection, unless other sessions go over it.
 
         Calls, shells and tunnels end side by side. Nobody can find the session any more, so a caller that leaves
@@ -372,9 +374,9 @@ class Session:
         Returns:
             What became of the processes of its calls and shells; None where nothing ran.
         """
-        stops: list[Stopped] = []
+        stops: list[StopResult] = []
 
-        async def end(close: Callable[[], Awaitable[Sequence[Stopped]]]) -> None:
+        async def end(close: Callable[[], Awaitable[Sequence[StopResult]]]) -> None:
             stops.extend(await close())
 
         with anyio.CancelScope(shield=True):
@@ -383,5 +385,5 @@ class Session:
                 group.start_soon(end, self.shells.close_all)
                 group.start_soon(self.tunnels.end)
             if await self.link.leave():
-                stops.append(Stopped(ended=None))
+                stops.append(StopResult(ended=None))
         return combine(stops) if stops else None

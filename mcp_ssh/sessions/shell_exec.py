@@ -10,7 +10,7 @@ import anyio
 from mcp_ssh.errors import Conflict, InvalidInput, Refused, ToolError, Unsupported
 from mcp_ssh.shell_command import script
 from mcp_ssh.ssh.pty.shell import QUIET_S, SETTLE_S, Shell
-from mcp_ssh.ssh.pty.terminal import LONGEST_LINE, Prompt, Typed, prompt, with_exit_code
+from mcp_ssh.ssh.pty.terminal import LONGEST_LINE, ShellPrompt, TypedCommand, prompt, with_exit_code
 
 if TYPE_CHECKING:
     from mcp_ssh.sessions.session import Session
@@ -24,11 +24,11 @@ BEGIN_LIMIT_S = 10.0
 LOST_S = 1.0
 """A prompt that has stood for so long, without the end of the command, shows that the end will not come."""
 
-Status = Literal["completed", "running", "waiting_input", "interrupted", "ended"]
+ShellExecStatus = Literal["completed", "running", "waiting_input", "interrupted", "ended"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ShellOutcome:
     """What became of a command typed into a shell.
 
     Attributes:
@@ -39,14 +39,14 @@ class Outcome:
         asking: What it waits for.
     """
 
-    status: Status
+    status: ShellExecStatus
     exit_code: int | None
     start: int
     output: bytes = field(repr=False)
-    asking: Prompt | None = None
+    asking: ShellPrompt | None = None
 
 
-async def execute(host: "Session", shell: Shell, command: str, *, timeout_s: float) -> Outcome:
+async def execute(host: "Session", shell: Shell, command: str, *, timeout_s: float) -> ShellOutcome:
     """Type a command, and wait for its end, its question, or the deadline, after which it goes on.
 
     Raises:
@@ -66,7 +66,7 @@ async def execute(host: "Session", shell: Shell, command: str, *, timeout_s: flo
     return outcome
 
 
-def _typed(command: str, *, fish: bool) -> Typed:
+def _typed(command: str, *, fish: bool) -> TypedCommand:
     call = with_exit_code(command, secrets.token_hex(8), fish=fish)
     if len(call.line) > LONGEST_LINE:
         raise InvalidInput(
@@ -195,9 +195,9 @@ async def _stands_at_prompt(host: "Session", shell: Shell) -> bool:
     return False
 
 
-async def _asked(shell: Shell, quiet_s: float) -> Prompt | None:
+async def _asked(shell: Shell, quiet_s: float) -> ShellPrompt | None:
     """What the shell waits for, once its output has paused for so long; it may take a moment to come to that."""
-    asked: Prompt | None = None
+    asked: ShellPrompt | None = None
     with anyio.move_on_after(PROMPT_LIMIT_S):
         while shell.state == "open" and (asked := await shell.waiting(quiet_s)) is None:
             await shell.scrollback.news(SETTLE_S)
@@ -216,7 +216,7 @@ def _unknown_whether_begun(shell: Shell) -> Conflict:
 class _Watch:
     """Looks for the marks of one command in what its shell prints."""
 
-    def __init__(self, host: "Session", shell: Shell, call: Typed, typed_at: int) -> None:
+    def __init__(self, host: "Session", shell: Shell, call: TypedCommand, typed_at: int) -> None:
         self._host = host
         self._shell = shell
         self._call = call
@@ -224,7 +224,7 @@ class _Watch:
         self._start: int | None = None
         self._asked_at = -1
 
-    async def outcome(self, until: float) -> Outcome:
+    async def outcome(self, until: float) -> ShellOutcome:
         began_by = min(until, anyio.current_time() + BEGIN_LIMIT_S)
         while True:
             if (found := self._completed()) is not None:
@@ -237,7 +237,7 @@ class _Watch:
                 return self._so_far("running")
             await self._shell.scrollback.news(min(left_s, QUIET_S))
 
-    def _completed(self) -> Outcome | None:
+    def _completed(self) -> ShellOutcome | None:
         scrollback = self._shell.scrollback
         if self._start is None:
             found = re.search(self._call.begin + rb"\r?\n", scrollback.slice(self._looked))
@@ -255,7 +255,7 @@ class _Watch:
         self._shell.complete(origin + found.end())
         return self._so_far("completed", int(found[1]) if found[1] else None, origin + found.start())
 
-    async def _stopped(self, began_by: float) -> Outcome | None:
+    async def _stopped(self, began_by: float) -> ShellOutcome | None:
         """What came in the way of the end, if anything did."""
         quiet_s = self._shell.quiet_s()
         asked = await self._shell.waiting(QUIET_S)
@@ -270,7 +270,7 @@ class _Watch:
             return None
         return self._so_far("waiting_input", asking=asked)
 
-    async def _is_back(self, asked: Prompt | None) -> bool:
+    async def _is_back(self, asked: ShellPrompt | None) -> bool:
         """Whether the shell stands at its prompt again: a line alone does not show it, for a program may print one.
 
         The machine is asked once for each line that stands.
@@ -290,18 +290,22 @@ class _Watch:
         return reader.at_prompt(line, shell.prompt_line)
 
     def _so_far(
-        self, status: Status, exit_code: int | None = None, end: int | None = None, asking: Prompt | None = None
-    ) -> Outcome:
+        self,
+        status: ShellExecStatus,
+        exit_code: int | None = None,
+        end: int | None = None,
+        asking: ShellPrompt | None = None,
+    ) -> ShellOutcome:
         scrollback = self._shell.scrollback
         start = max(self._looked if self._start is None else self._start, scrollback.start)
-        return Outcome(status, exit_code, start, scrollback.slice(start, end), asking)
+        return ShellOutcome(status, exit_code, start, scrollback.slice(start, end), asking)
 
 
 # $1: a process on the terminal.
 _MODES = 'stty -a <"/proc/$1/fd/0"'
 
 
-async def asks_secretly(host: "Session", shell: Shell) -> Prompt:
+async def asks_secretly(host: "Session", shell: Shell) -> ShellPrompt:
     """The question of a program that wants a secret, on a terminal that does not show what is typed.
 
     Raises:

@@ -7,21 +7,21 @@ from contextvars import ContextVar
 import anyio
 
 from mcp_ssh.errors import ToolError
-from mcp_ssh.ssh.wire.kill import Stopped
+from mcp_ssh.ssh.wire.kill import StopResult
 
 CLOSING_LIMIT_S = 14.0
 """How long running calls may take to end what they started: a sweep, the one before it, and a channel's close."""
 
-_stops: ContextVar[list[Stopped] | None] = ContextVar("stops", default=None)
+_stops: ContextVar[list[StopResult] | None] = ContextVar("stops", default=None)
 
 
-def record(stopped: Stopped) -> None:
+def record(stopped: StopResult) -> None:
     """Note for the call that is running what became of processes that it had to end early."""
     if (stops := _stops.get()) is not None:
         stops.append(stopped)
 
 
-def recorded() -> list[Stopped]:
+def recorded() -> list[StopResult]:
     """What was noted for the call that is running."""
     return list(_stops.get() or ())
 
@@ -33,11 +33,11 @@ class Calls:
         ended: The error of a call that comes too late, or is cut short, after what became of what it had started.
     """
 
-    def __init__(self, ended: Callable[[Sequence[Stopped]], ToolError]) -> None:
+    def __init__(self, ended: Callable[[Sequence[StopResult]], ToolError]) -> None:
         self._ended = ended
         self._scopes: set[anyio.CancelScope] = set()
         self._closing = False
-        self._stopped: list[Stopped] = []
+        self._stopped: list[StopResult] = []
         self._idle = anyio.Event()
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Calls:
         """
         if self._closing:
             raise self._ended(())
-        stops: list[Stopped] = []
+        stops: list[StopResult] = []
         outer = _stops.get()
         _stops.set(stops)
         with anyio.CancelScope() as scope:
@@ -67,14 +67,14 @@ class Calls:
         if scope.cancelled_caught:
             raise self._ended(stops)
 
-    def _leave(self, scope: anyio.CancelScope, stops: Sequence[Stopped]) -> None:
+    def _leave(self, scope: anyio.CancelScope, stops: Sequence[StopResult]) -> None:
         self._scopes.discard(scope)
         if self._closing:
             self._stopped += stops
             if not self._scopes:
                 self._idle.set()
 
-    async def close(self) -> list[Stopped]:
+    async def close(self) -> list[StopResult]:
         """Admit no more calls, cancel those that run, and wait within bounds until each has cleaned up.
 
         Returns:
@@ -86,4 +86,4 @@ class Calls:
                 scope.cancel()
             with anyio.move_on_after(CLOSING_LIMIT_S):
                 await self._idle.wait()
-        return [*self._stopped, *(Stopped(ended=None) for _ in self._scopes)]
+        return [*self._stopped, *(StopResult(ended=None) for _ in self._scopes)]

@@ -3,32 +3,32 @@
 from pathlib import Path
 
 from mcp_ssh.blobs.blobs import Blob, Blobs, BlobWriter
-from mcp_ssh.store.connections import Account, Connections, SavedConnection
+from mcp_ssh.store.connections import Connections, ConnectionTarget, SavedConnection
 from mcp_ssh.store.database import Database
-from mcp_ssh.store.history import History, HistoryRow, Kept, arguments_text, redact
-from mcp_ssh.store.history_chain import Chain, Verdict
+from mcp_ssh.store.history import History, HistoryRow, RetentionPolicy, arguments_text, redact
+from mcp_ssh.store.history_chain import ChainCheck, HashChain
 from mcp_ssh.store.redaction import hide_unknown
-from mcp_ssh.store.sealing import Seal
+from mcp_ssh.store.sealing import SecretBox
 from mcp_ssh.store.sqlite.database import SQLiteDatabase, saved_names
-from mcp_ssh.store.tasks import TaskRow, Tasks
+from mcp_ssh.store.tasks import TaskRow, TaskTable
 from mcp_ssh.store.tokens import TokenInfo, Tokens
 
 __all__ = [
-    "Account",
     "Blob",
     "BlobWriter",
     "Blobs",
+    "ChainCheck",
+    "ConnectionTarget",
     "Connections",
     "History",
     "HistoryRow",
-    "Kept",
+    "RetentionPolicy",
     "SavedConnection",
     "Store",
     "TaskRow",
-    "Tasks",
+    "TaskTable",
     "TokenInfo",
     "Tokens",
-    "Verdict",
     "arguments_text",
     "hide_unknown",
     "redact",
@@ -39,16 +39,16 @@ __all__ = [
 class Store:
     """The database of a state folder, by table: `tokens`, `history`, `connections`, `tasks`."""
 
-    def __init__(self, folder: Path, database: Database, kept: Kept | None = None) -> None:
+    def __init__(self, folder: Path, database: Database, kept: RetentionPolicy | None = None) -> None:
         self._database = database
-        seal = Seal(folder, database)
+        seal = SecretBox(folder, database)
         self.tokens = Tokens(database)
-        self.history = History(database, Chain(folder, database, seal), kept)
-        self.tasks = Tasks(database)
+        self.history = History(database, HashChain(folder, database, seal), kept)
+        self.tasks = TaskTable(database)
         self.connections = Connections(database, seal)
 
     @classmethod
-    async def open(cls, folder: Path, kept: Kept | None = None) -> "Store":
+    async def open(cls, folder: Path, kept: RetentionPolicy | None = None) -> "Store":
         """Open `state.db` in a folder, made 0700 where it is missing. Any number of processes may do so.
 
         Raises:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
 from mcp_ssh.store.database import Database, Row, Statement, iso, utc_now
-from mcp_ssh.store.sealing import Seal
+from mcp_ssh.store.sealing import SecretBox
 from mcp_ssh.tool import Caller, Role
 
 SecretName = Literal["password", "key_content", "key_passphrase"]
@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 _READS_AS_ID = re.compile(r"\d+|[0-9a-f]{12}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
-class Account(BaseModel):
+class ConnectionTarget(BaseModel):
     """A machine and an account on it, without secrets."""
 
     model_config = ConfigDict(frozen=True)
@@ -46,7 +46,7 @@ class Account(BaseModel):
         return f"{self.username}@{self.host}:{self.port or ''}"
 
 
-class SavedConnection(Account):
+class SavedConnection(ConnectionTarget):
     """A saved connection as it may be shown: it names its secrets and has none of them."""
 
     id: int = Field(description="Its number.")
@@ -79,7 +79,7 @@ class Connections:
     another caller's is reached by its uuid or number only.
     """
 
-    def __init__(self, database: Database, seal: Seal, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, database: Database, seal: SecretBox, now: Callable[[], datetime] = utc_now) -> None:
         self._database = database
         self._seal = seal
         self._now = now
@@ -87,7 +87,12 @@ class Connections:
         self._versions_at: int | None = None
 
     async def add(
-        self, caller: Caller, account: Account, secrets: Mapping[SecretName, SecretStr], *, replace: bool = False
+        self,
+        caller: Caller,
+        account: ConnectionTarget,
+        secrets: Mapping[SecretName, SecretStr],
+        *,
+        replace: bool = False,
     ) -> SavedConnection:
         """Save a connection, or replace all of the caller's own with this name; number and uuid stay then.
 

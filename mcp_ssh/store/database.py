@@ -60,7 +60,7 @@ class Transaction(Protocol):
         ...
 
 
-class Sealing(Protocol):
+class WriteHook(Protocol):
     """Computes values of changes that `Database.write` takes, where they depend on what is committed before."""
 
     async def ready(self) -> None:
@@ -82,7 +82,7 @@ class Statement:
 
     sql: str
     values: Sequence[Any]
-    sealing: Sealing | None = None
+    sealing: WriteHook | None = None
 
 
 class Database(Protocol):

@@ -10,10 +10,10 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mcp_ssh.store.database import Database, Statement, Transaction, iso, utc_now
-from mcp_ssh.store.history_chain import COVERED, Chain, Verdict
+from mcp_ssh.store.history_chain import COVERED, ChainCheck, HashChain
 from mcp_ssh.store.redaction import MAX_ARGUMENTS_BYTES, arguments_text, cut_text, redact
 
-__all__ = ["History", "HistoryRow", "Kept", "Verdict", "arguments_text", "redact"]
+__all__ = ["ChainCheck", "History", "HistoryRow", "RetentionPolicy", "arguments_text", "redact"]
 
 TRIM_EVERY_ROWS = 1000
 TRIM_STEP_ROWS = 500
@@ -59,7 +59,7 @@ class HistoryRow(BaseModel):
 
 
 @dataclass(frozen=True)
-class Kept:
+class RetentionPolicy:
     """How much of the history is kept."""
 
     rows: int = 100_000
@@ -70,11 +70,15 @@ class History:
     """The record of calls: the newest so many, at most so many days old, each sealed together with the one before."""
 
     def __init__(
-        self, database: Database, chain: Chain, kept: Kept | None = None, now: Callable[[], datetime] = utc_now
+        self,
+        database: Database,
+        chain: HashChain,
+        kept: RetentionPolicy | None = None,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
         self._chain = chain
-        self._kept = kept or Kept()
+        self._kept = kept or RetentionPolicy()
         self._now = now
         self._until_trim = 0
 
@@ -108,7 +112,7 @@ class History:
                     return
             self._until_trim = -1
 
-    async def verify(self) -> Verdict:
+    async def verify(self) -> ChainCheck:
         """Compare all rows with their seals."""
         return await self._chain.verify()
 

@@ -26,7 +26,7 @@ import anyio.to_thread
 
 from mcp_ssh.errors import ToolError
 from mcp_ssh.store.database import Database, Row, Transaction
-from mcp_ssh.store.sealing import Seal
+from mcp_ssh.store.sealing import SecretBox
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ _ENDS = (
 
 
 @dataclass(frozen=True)
-class End:
+class ChainEnd:
     """A row at one end of the chain: its number and mac."""
 
     seq: int
@@ -54,7 +54,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class Key:
+class HistoryKey:
     """What seals rows."""
 
     secret: bytes = field(repr=False)
@@ -63,7 +63,7 @@ class Key:
         """The mac of a row."""
         return self._mac(["row", before, seq, *values])
 
-    def end(self, which: str, end: End) -> str:
+    def end(self, which: str, end: ChainEnd) -> str:
         """The proof that an end of the chain was written by us."""
         return self._mac([which, end.seq, end.mac])
 
@@ -71,21 +71,21 @@ class Key:
         return hmac.digest(self.secret, json.dumps(parts).encode(), "sha256").hex()
 
 
-class Chain:
+class HashChain:
     """Seals the rows that this process writes."""
 
-    def __init__(self, folder: Path, database: Database, seal: Seal) -> None:
+    def __init__(self, folder: Path, database: Database, seal: SecretBox) -> None:
         self._path = folder / FILE
         self._database = database
         self._seal = seal
-        self._key: Key | None = None
+        self._key: HistoryKey | None = None
         self._ask_again = 0.0
 
-    async def key(self) -> Key | None:
+    async def key(self) -> HistoryKey | None:
         """The key; `None` where it is lost or its keyring is locked, so that rows go without a seal, and it shows."""
         if self._key is None and time.monotonic() >= self._ask_again:
             try:
-                self._key = Key(await self._seal.derived("history"))
+                self._key = HistoryKey(await self._seal.derived("history"))
             except (ToolError, OSError) as error:
                 self._ask_again = time.monotonic() + RETRY_S
                 log.warning("the history cannot be sealed: %s", error)
@@ -105,18 +105,20 @@ class Chain:
             done.append((seq, *row, mac))
         return done
 
-    async def _last(self, transaction: Transaction, key: Key, ends: Mapping[str, Sequence[Row]], number: int) -> End:
+    async def _last(
+        self, transaction: Transaction, key: HistoryKey, ends: Mapping[str, Sequence[Row]], number: int
+    ) -> ChainEnd:
         """The row that the next one follows: the database's last, unless the head knows a later one."""
         head = await anyio.to_thread.run_sync(read_head, self._path, key)
         last, start = _end(ends.get("last", [])), _proved(ends.get("start", []), key)
         if head is not None and (last is None or last.seq <= head.seq):
             return head
         if start is None:
-            start = End(number, secrets.token_hex(32))
+            start = ChainEnd(number, secrets.token_hex(32))
             await _put_start(transaction, key, start)
             return start
         # Without a head nobody can tell whether the end was cut off: the number that is left out says so for good.
-        return (last and End(last.seq + (head is None), last.mac)) or start
+        return (last and ChainEnd(last.seq + (head is None), last.mac)) or start
 
     async def drop(self, transaction: Transaction, up_to: int) -> bool:
         """Remove the oldest rows, up to this number, and have the chain start behind them; says whether it did."""
@@ -140,14 +142,14 @@ class Chain:
             if (last := _end(await transaction.read(_LAST))) is not None:
                 await anyio.to_thread.run_sync(write_head, self._path, self._key, last)
 
-    async def _head(self, key: Key) -> End | None:
+    async def _head(self, key: HistoryKey) -> ChainEnd | None:
         return await anyio.to_thread.run_sync(read_head, self._path, key)
 
-    async def verify(self) -> "Verdict":
+    async def verify(self) -> "ChainCheck":
         """Compare the whole history with its seals."""
         key = await self.key()
         if key is None:
-            return Verdict(problems=["the key of the seals is not there, so nothing can be checked"])
+            return ChainCheck(problems=["the key of the seals is not there, so nothing can be checked"])
         for _ in range(5):
             checking = _Checking(self._database, key)
             head = await self._head(key)
@@ -156,11 +158,11 @@ class Chain:
             made_since = head is None and await self._head(key) is not None
             if not checking.moved and not made_since:
                 return verdict
-        return Verdict(problems=["the history changed all the time while it was read; try again"])
+        return ChainCheck(problems=["the history changed all the time while it was read; try again"])
 
 
 @dataclass
-class Verdict:
+class ChainCheck:
     """What `verify` found.
 
     Attributes:
@@ -179,21 +181,21 @@ class Verdict:
 class _Checking:
     """One pass over the rows."""
 
-    def __init__(self, database: Database, key: Key) -> None:
+    def __init__(self, database: Database, key: HistoryKey) -> None:
         self._database = database
         self._key = key
-        self._verdict = Verdict()
-        self._start: End | None = None
-        self._before = End(0, "")
+        self._verdict = ChainCheck()
+        self._start: ChainEnd | None = None
+        self._before = ChainEnd(0, "")
         self._at_head: str | None = None
         self.moved = False
 
-    async def run(self, head: End | None, *, head_exists: bool) -> Verdict:
+    async def run(self, head: ChainEnd | None, *, head_exists: bool) -> ChainCheck:
         """Check everything, the head having been read first: rows written since are behind it."""
         rows = await self._database.read(_START)
         self._start = _proved(rows, self._key)
         self._check_start(exists=bool(rows), head=head)
-        self._before = self._start or End(0, "")
+        self._before = self._start or ChainEnd(0, "")
         self._at_head = self._before.mac if head and head.seq == self._before.seq else None
         after = 0
         while batch := await self._database.read(
@@ -207,13 +209,13 @@ class _Checking:
         self.moved = _proved(await self._database.read(_START), self._key) != self._start
         return self._verdict
 
-    def _check_start(self, *, exists: bool, head: End | None) -> None:
+    def _check_start(self, *, exists: bool, head: ChainEnd | None) -> None:
         if exists and self._start is None:
             self._problem("where the chain starts was changed, or was written with another key")
         elif not exists and head is not None:
             self._problem("where the chain starts is missing: rows were removed from the front")
 
-    def _check(self, row: Mapping[str, Any], head: End | None) -> None:
+    def _check(self, row: Mapping[str, Any], head: ChainEnd | None) -> None:
         seq, mac = int(row["seq"]), row["mac"]
         if self._start is None or seq <= self._start.seq:
             if mac is None:
@@ -223,7 +225,7 @@ class _Checking:
             return
         if mac is None:
             self._problem(f"row {_called(row)} has no seal: it was added by another hand, or while the key was missing")
-            self._before = End(seq, self._before.mac)
+            self._before = ChainEnd(seq, self._before.mac)
             return
         if seq > self._before.seq + 1:
             self._problem(_missing(self._before.seq + 1, seq - 1))
@@ -234,9 +236,9 @@ class _Checking:
         if head is not None:
             self._at_head = str(mac) if seq == head.seq else self._at_head
             self._verdict.behind += seq > head.seq
-        self._before = End(seq, str(mac))
+        self._before = ChainEnd(seq, str(mac))
 
-    def _check_head(self, head: End | None, *, exists: bool) -> None:
+    def _check_head(self, head: ChainEnd | None, *, exists: bool) -> None:
         if head is None and (exists or self._verdict.checked):
             what = "was changed, or was written with another key" if exists else "is missing"
             self._problem(f"{FILE} {what}, so rows that were removed from the end would not show")
@@ -258,17 +260,17 @@ def _called(row: Mapping[str, Any]) -> str:
     return f"{row['seq']} ({row['tool']}, {row['at']})"
 
 
-def _end(rows: Sequence[Row]) -> End | None:
-    return End(int(rows[0]["seq"]), str(rows[0]["mac"])) if rows else None
+def _end(rows: Sequence[Row]) -> ChainEnd | None:
+    return ChainEnd(int(rows[0]["seq"]), str(rows[0]["mac"])) if rows else None
 
 
-def _proved(rows: Sequence[Row], key: Key) -> End | None:
+def _proved(rows: Sequence[Row], key: HistoryKey) -> ChainEnd | None:
     """Where the chain starts, if we said so."""
     start = _end(rows)
     return start if start and hmac.compare_digest(key.end("start", start), str(rows[0]["proof"])) else None
 
 
-async def _put_start(transaction: Transaction, key: Key, start: End) -> None:
+async def _put_start(transaction: Transaction, key: HistoryKey, start: ChainEnd) -> None:
     await transaction.execute(
         "INSERT INTO history_start VALUES (1, ?, ?, ?) ON CONFLICT (one) DO UPDATE"
         " SET seq = excluded.seq, mac = excluded.mac, proof = excluded.proof",
@@ -276,17 +278,17 @@ async def _put_start(transaction: Transaction, key: Key, start: End) -> None:
     )
 
 
-def read_head(path: Path, key: Key) -> End | None:
+def read_head(path: Path, key: HistoryKey) -> ChainEnd | None:
     """The row that was last when the head was written; `None` where there is no head, or none of ours. Blocks."""
     try:
         said = json.loads(path.read_text("ascii"))
-        head = End(int(said["seq"]), str(said["mac"]))
+        head = ChainEnd(int(said["seq"]), str(said["mac"]))
         return head if hmac.compare_digest(key.end("head", head), str(said["proof"])) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def write_head(path: Path, key: Key, last: End) -> None:
+def write_head(path: Path, key: HistoryKey, last: ChainEnd) -> None:
     """Put the head in its place, whole or not at all, 0600. Blocks."""
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
     text = json.dumps({"seq": last.seq, "mac": last.mac, "proof": key.end("head", last)})

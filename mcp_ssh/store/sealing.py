@@ -38,13 +38,13 @@ KEYRING_LIMIT_S = 10.0
 MIN_KEYRING_PRIORITY = 1.0
 """Below it are keyrings that keep secrets in plain text, and the one that keeps nothing."""
 
-Place = Literal["keyring", "file"]
+KeyLocation = Literal["keyring", "file"]
 
 
 class _Kept(NamedTuple):
     """Where the key is: in the keyring under a name, or in a file; and its mark."""
 
-    place: Place
+    place: KeyLocation
     name: str
     mark: str
 
@@ -61,7 +61,7 @@ class _Key:
     text: str = field(repr=False)
 
 
-class Seal:
+class SecretBox:
     """Seals and opens the secrets of one state folder."""
 
     def __init__(self, folder: Path, database: Database) -> None:
@@ -109,7 +109,7 @@ class Seal:
         key = await self._sealing_key()
         return hmac.new(key.text.encode(), f"mcp-ssh {purpose}".encode(), hashlib.sha256).digest()
 
-    async def place(self) -> Place | None:
+    async def place(self) -> KeyLocation | None:
         """Where the key is, once it has proved to be the right one; `None` as long as nothing was ever sealed.
 
         Raises:
@@ -194,7 +194,7 @@ async def _found(folder: Path, kept: _Kept) -> str:
     return key
 
 
-def _where(place: Place) -> str:
+def _where(place: KeyLocation) -> str:
     return FILE if place == "file" else "the keyring"
 
 

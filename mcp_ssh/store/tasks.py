@@ -69,7 +69,7 @@ class LastLooks:
 _COLUMNS = ", ".join(TaskRow.model_fields)
 
 
-class Tasks:
+class TaskTable:
     """The table of tasks."""
 
     def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:

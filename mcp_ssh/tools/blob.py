@@ -24,7 +24,7 @@ _ID = worded(
 )
 
 
-class Read(Params):
+class BlobReadParams(Params):
     blob_id: Annotated[str, StringConstraints(pattern=_ID)] = Field(
         description="Blob id from the result of a tool whose output was truncated."
     )
@@ -56,7 +56,7 @@ class Read(Params):
     )
 
     @model_validator(mode="after")
-    def _one_mode(self) -> "Read":
+    def _one_mode(self) -> "BlobReadParams":
         """Refuse a mix of modes; arguments left at their defaults count as not given."""
         if self.tail is not None and self.pattern is not None:
             raise ValueError("give tail or pattern, not both")
@@ -77,7 +77,7 @@ class Read(Params):
             raise ValueError("pattern is searched in single lines, so it cannot hold a line break")
 
 
-class Match(Result):
+class BlobReadMatch(Result):
     line: int = Field(description="Line number, the first is 1.")
     offset: int = Field(description="Byte at which the text was found; read from about there for more around it.")
     text: str = Field(description="The line; of one longer than 4 KiB the part around the match.")
@@ -85,7 +85,7 @@ class Match(Result):
     after: list[str] = Field(default_factory=list, description="Lines after it, where context was asked for.")
 
 
-class Page(Result):
+class BlobReadResult(Result):
     blob_id: str = Field(description="The blob.")
     total_bytes: int = Field(description="Size of the blob in bytes.")
     complete: bool = Field(description="Whether the blob has all of the output; false where only its start found room.")
@@ -93,11 +93,13 @@ class Page(Result):
     next_offset: int | None = Field(default=None, description="Offset to go on from; unset at the end of the blob.")
     text: str | None = Field(default=None, description="The bytes as text; set unless pattern or base64 was given.")
     base64: str | None = Field(default=None, description="The bytes in base64, where encoding asks for it.")
-    matches: list[Match] | None = Field(default=None, description="Matching lines in order, where pattern was given.")
+    matches: list[BlobReadMatch] | None = Field(
+        default=None, description="Matching lines in order, where pattern was given."
+    )
 
 
 @tool(Risk.READ, room="blob")
-async def read(app: App, params: Read, call: Call) -> Page:
+async def read(app: App, params: BlobReadParams, call: Call) -> BlobReadResult:
     """Read an output that was too large for one answer, by range, from its end, or by searching it.
 
     Give offset and length to page through it, tail for its end, or pattern to find lines. An answer with next_offset
@@ -106,10 +108,10 @@ async def read(app: App, params: Read, call: Call) -> Page:
     blob = app.blobs.describe(call.caller, params.blob_id)
     found = await _find(app, params, call) if params.pattern is not None else await _page(app, params, call)
     there = {name: value for name, value in found.items() if value is not None}
-    return Page(blob_id=blob.id, total_bytes=blob.size_bytes, complete=blob.complete, **there)
+    return BlobReadResult(blob_id=blob.id, total_bytes=blob.size_bytes, complete=blob.complete, **there)
 
 
-async def _find(app: App, params: Read, call: Call) -> dict[str, Any]:
+async def _find(app: App, params: BlobReadParams, call: Call) -> dict[str, Any]:
     found = await app.blobs.grep(
         call.caller,
         params.blob_id,
@@ -119,14 +121,14 @@ async def _find(app: App, params: Read, call: Call) -> dict[str, Any]:
         context=params.context,
         start=params.offset,
     )
-    matches: list[Match] = []
+    matches: list[BlobReadMatch] = []
     for each in found.matches:
         around = {"before": list(each.before), "after": list(each.after)} if params.context else {}
-        matches.append(Match(line=each.line, offset=each.offset, text=each.text, **around))
+        matches.append(BlobReadMatch(line=each.line, offset=each.offset, text=each.text, **around))
     return {"offset": params.offset, "matches": matches, "next_offset": found.next_offset}
 
 
-async def _page(app: App, params: Read, call: Call) -> dict[str, Any]:
+async def _page(app: App, params: BlobReadParams, call: Call) -> dict[str, Any]:
     """A range or the end, read with a few bytes around it so that characters at its edges are whole."""
     blob = app.blobs.describe(call.caller, params.blob_id)
     length = params.length if params.tail is None else params.tail

@@ -15,21 +15,21 @@ from mcp_ssh.params import Params, Result, ShellText
 from mcp_ssh.tool import Call, Caller, Risk, Role, tool
 
 
-class WholeConfig(Params):
+class ConfigResult(Params):
     pass
 
 
-class ConfigTold(Result):
+class ConfigGetResult(Result):
     config: dict[str, Any] = Field(description="All keys by area; secrets are masked.")
 
 
 @tool(Risk.READ, room="config", role=Role.ADMIN)
-async def get(app: App, params: WholeConfig, call: Call) -> ConfigTold:
+async def get(app: App, params: ConfigResult, call: Call) -> ConfigGetResult:
     """Show this server's whole config. Secrets are masked."""
-    return ConfigTold(config=shown(_wanted(app)))
+    return ConfigGetResult(config=shown(_wanted(app)))
 
 
-class ConfigKey(Params):
+class ConfigGetKeyParams(Params):
     key: ShellText = Field(min_length=1, max_length=200, description="Key in dot notation, such as ssh.timeout.")
 
 
@@ -37,24 +37,24 @@ Value = bool | int | float | str | list[str] | list[dict[str, Any]] | dict[str, 
 """What a key, or an area, of the config can hold."""
 
 
-class ConfigValue(Result):
+class ConfigGetKeyResult(Result):
     key: str = Field(description="The key.")
     value: Value = Field(description="Its value; a secret is masked.")
 
 
 @tool(Risk.READ, room="config", role=Role.ADMIN)
-async def get_key(app: App, params: ConfigKey, call: Call) -> ConfigValue:
+async def get_key(app: App, params: ConfigGetKeyParams, call: Call) -> ConfigGetKeyResult:
     """Show one value of this server's config. A secret is masked."""
-    return ConfigValue(key=params.key, value=shown(value_of(_wanted(app), params.key)))
+    return ConfigGetKeyResult(key=params.key, value=shown(value_of(_wanted(app), params.key)))
 
 
-class ConfigSet(ConfigKey):
+class ConfigSetParams(ConfigGetKeyParams):
     value: Value = Field(
         description="The new value, of the key's type.", json_schema_extra={"secret": True}, repr=False
     )
 
 
-class ConfigUpdated(ConfigValue):
+class ConfigSetResult(ConfigGetKeyResult):
     status: Literal["updated"] = Field(description="Always `updated`.")
     needs_restart: list[str] | None = Field(default=None, description="Keys that count once the server starts anew.")
     dropped: list[str] | None = Field(
@@ -63,7 +63,7 @@ class ConfigUpdated(ConfigValue):
 
 
 @tool(Risk.CHANGE, room="config", name="set", role=Role.ADMIN, idempotent=True, audit="set the config value {key}")
-async def set_value(app: App, params: ConfigSet, call: Call) -> ConfigUpdated:
+async def set_value(app: App, params: ConfigSetParams, call: Call) -> ConfigSetResult:
     """Change one value of this server's config, in its file and at once where that can be.
 
     The whole config is checked first; a wrong value changes nothing. auth, security, server, sftp.local_folders and
@@ -80,7 +80,7 @@ async def set_value(app: App, params: ConfigSet, call: Call) -> ConfigUpdated:
         write = functools.partial(set_key, app.home, params.key, params.value, expect)
         edit = await anyio.to_thread.run_sync(write)
         later = app.live.adopt(edit.after)
-    result = ConfigUpdated(key=params.key, value=shown(value_of(edit.after, params.key)), status="updated")
+    result = ConfigSetResult(key=params.key, value=shown(value_of(edit.after, params.key)), status="updated")
     if later:
         result.needs_restart = later
     if edit.dropped:
@@ -101,21 +101,21 @@ def _expect_owner(caller: Caller, keys: Iterable[str]) -> None:
         )
 
 
-class ConfigReloaded(Result):
+class ConfigReloadResult(Result):
     status: Literal["reloaded"] = Field(description="Always `reloaded`.")
     changed: list[str] = Field(description="Keys whose values are others now.")
     needs_restart: list[str] | None = Field(default=None, description="Those that count once the server starts anew.")
 
 
 @tool(Risk.CHANGE, room="config", role=Role.ADMIN, idempotent=True, audit="read the config again")
-async def reload(app: App, params: WholeConfig, call: Call) -> ConfigReloaded:
+async def reload(app: App, params: ConfigResult, call: Call) -> ConfigReloadResult:
     """Read this server's config file again. A broken file changes nothing, and it is said where it is broken."""
     async with app.live.turn:
         fresh = await anyio.to_thread.run_sync(functools.partial(load, app.home))
         app.live.expect(fresh)
         changed = differences(app.live.reported, fresh)
         later = app.live.adopt(fresh)
-    result = ConfigReloaded(status="reloaded", changed=changed)
+    result = ConfigReloadResult(status="reloaded", changed=changed)
     if later:
         result.needs_restart = later
     return result

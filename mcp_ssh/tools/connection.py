@@ -11,10 +11,10 @@ from mcp_ssh.params import HostName, LocalPath, LoginName, Params, Result, Secre
 from mcp_ssh.policy import may_use_identities
 from mcp_ssh.sessions.login_planner import is_owners_alias
 from mcp_ssh.ssh.auth import private_keys as keys
-from mcp_ssh.store.connections import MAX_NAME_CHARS, Account, SavedConnection, SecretName
+from mcp_ssh.store.connections import MAX_NAME_CHARS, ConnectionTarget, SavedConnection, SecretName
 from mcp_ssh.tool import Call, Risk, tool
 
-Which = Annotated[
+ConnectionName = Annotated[
     ShellText,
     Field(
         min_length=1,
@@ -24,7 +24,7 @@ Which = Annotated[
 ]
 
 
-class Add(Params):
+class ConnectionAddParams(Params):
     name: ShellText = Field(
         min_length=1,
         max_length=MAX_NAME_CHARS,
@@ -57,7 +57,7 @@ class Add(Params):
         return host.removeprefix("[").removesuffix("]")
 
 
-class Connection(Result):
+class ConnectionResult(Result):
     id: int = Field(description="Its number.")
     uuid: str = Field(description="Its id for programs; it stays when the connection is replaced.")
     name: str = Field(description="Its name; usable as session_id.")
@@ -75,7 +75,7 @@ class Connection(Result):
 
 
 @tool(Risk.CHANGE, room="connection", audit="saved the connection {name} to {username}@{host}")
-async def add(app: App, params: Add, call: Call) -> Connection:
+async def add(app: App, params: ConnectionAddParams, call: Call) -> ConnectionResult:
     """Save a machine under a name, with what it takes to log in.
 
     The name then works as session_id of every tool and connects on first use. Nothing is sent to the machine. Secrets
@@ -91,7 +91,7 @@ async def add(app: App, params: Add, call: Call) -> Connection:
     }
     saved = await app.store.connections.add(
         call.caller,
-        Account(
+        ConnectionTarget(
             name=params.name,
             category=params.category,
             host=params.host,
@@ -119,7 +119,7 @@ async def _check_alias(call: Call, name: str) -> None:
         )
 
 
-async def _check_login(app: App, params: Add, call: Call) -> None:
+async def _check_login(app: App, params: ConnectionAddParams, call: Call) -> None:
     """See that there is a way to log in which this caller may use, and that the keys are keys.
 
     The owner's own keys and ~/.ssh/config are a way, too, for those who may use them.
@@ -142,17 +142,17 @@ async def _check_login(app: App, params: Add, call: Call) -> None:
         await keys.from_content(params.key_content, params.key_passphrase)
 
 
-class One(Params):
-    connection: Which
+class ConnectionParams(Params):
+    connection: ConnectionName
 
 
 @tool(Risk.READ, room="connection")
-async def info(app: App, params: One, call: Call) -> Connection:
+async def info(app: App, params: ConnectionParams, call: Call) -> ConnectionResult:
     """Show a saved connection: machine, account, and which secrets are kept, never the secrets themselves."""
     return _shown(app, await app.store.connections.find(call.caller, params.connection))
 
 
-class Query(Params):
+class ConnectionQueryParams(Params):
     name: ShellText = Field(
         default="*", max_length=MAX_NAME_CHARS, description="Name; * and ? match as in a shell, letter case is ignored."
     )
@@ -165,13 +165,13 @@ class Query(Params):
     )
 
 
-class Found(Result):
-    connections: list[Connection] = Field(description="The connections that fit, by name.")
+class ConnectionQueryResult(Result):
+    connections: list[ConnectionResult] = Field(description="The connections that fit, by name.")
     next_after: str | None = Field(default=None, description="What to give as `after` for the rest; unset at the end.")
 
 
 @tool(Risk.READ, room="connection")
-async def query(app: App, params: Query, call: Call) -> Found:
+async def query(app: App, params: ConnectionQueryParams, call: Call) -> ConnectionQueryResult:
     """List saved connections, all or those whose name and category fit a pattern.
 
     Those that other callers saved are shown to admins only.
@@ -179,13 +179,13 @@ async def query(app: App, params: Query, call: Call) -> Found:
     found, after = await app.store.connections.page(
         call.caller, params.name, params.category, limit=params.limit, after=params.after
     )
-    answer = Found(connections=[_shown(app, each) for each in found])
+    answer = ConnectionQueryResult(connections=[_shown(app, each) for each in found])
     if after is not None:
         answer.next_after = after
     return answer
 
 
-class Removed(Result):
+class ConnectionRemoveResult(Result):
     status: Literal["removed"] = Field(description="Always `removed`.")
     id: int = Field(description="The number it had.")
     uuid: str = Field(description="The uuid it had.")
@@ -193,24 +193,24 @@ class Removed(Result):
 
 
 @tool(Risk.CHANGE, room="connection", audit="removed the saved connection {result.name}")
-async def remove(app: App, params: One, call: Call) -> Removed:
+async def remove(app: App, params: ConnectionParams, call: Call) -> ConnectionRemoveResult:
     """Forget a saved connection and its secrets.
 
     Sessions that are open through it stay open under their ids.
     """
     gone = await app.store.connections.remove(call.caller, params.connection)
     app.sessions.forget_name(gone.owner, gone.name, gone.uuid)
-    return Removed(status="removed", id=gone.id, uuid=gone.uuid, name=gone.name)
+    return ConnectionRemoveResult(status="removed", id=gone.id, uuid=gone.uuid, name=gone.name)
 
 
-def _shown(app: App, saved: SavedConnection) -> Connection:
+def _shown(app: App, saved: SavedConnection) -> ConnectionResult:
     optional = {
         "category": saved.category,
         "key_path": saved.key_path,
         "use_agent": saved.use_agent or None,
         "last_used_at": saved.last_used_at,
     }
-    return Connection.model_validate(
+    return ConnectionResult.model_validate(
         {
             **saved.model_dump(include={"id", "uuid", "name", "host", "username", "owner", "created_at", "updated_at"}),
             "port": saved.port or app.config.ssh.default_port,

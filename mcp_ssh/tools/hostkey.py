@@ -24,7 +24,7 @@ _ONE_WORD = worded(r"^\S+$", "must be one word, without blanks")
 _FINGERPRINTS = ["SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"]
 
 # Plain `str`: the pattern of a type with validators of its own does not reach the schema.
-Host = Annotated[
+SingleHost = Annotated[
     str,
     Meaning.HOST,
     Field(
@@ -34,7 +34,7 @@ Host = Annotated[
         description="Host name or address of the machine, as given to session_connect.",
     ),
 ]
-Port = Annotated[int, Field(ge=1, le=65535, description="SSH port of the machine.")]
+SshPort = Annotated[int, Field(ge=1, le=65535, description="SSH port of the machine.")]
 KeyType = Annotated[
     str,
     Field(
@@ -47,9 +47,9 @@ KeyType = Annotated[
 ]
 
 
-class Accept(Params):
-    host: Host
-    port: Port
+class HostkeyAcceptParams(Params):
+    host: SingleHost
+    port: SshPort
     key_type: KeyType
     public_key: ShellText = Field(
         min_length=1,
@@ -74,7 +74,7 @@ class Accept(Params):
     )
 
 
-class Accepted(Result):
+class HostkeyAcceptResult(Result):
     ok: Literal[True] = Field(description="The machine's key is trusted from now on.")
 
 
@@ -85,7 +85,7 @@ class Accepted(Result):
     confirm=True,
     audit="trusted the host key {fingerprint_sha256} of {host} port {port}",
 )
-async def accept(app: App, params: Accept, call: Call) -> Accepted:
+async def accept(app: App, params: HostkeyAcceptParams, call: Call) -> HostkeyAcceptResult:
     """Trust the host key of a machine whose key is unknown or was replaced, so that connecting to it works.
 
     Takes the fields of `details.host_key` of the refused call. First have the user compare the fingerprint with the
@@ -103,7 +103,7 @@ async def accept(app: App, params: Accept, call: Call) -> Accepted:
         replaces=params.replaces,
         must_replace=call.confirms,
     )
-    return Accepted(ok=True)
+    return HostkeyAcceptResult(ok=True)
 
 
 def _known_as(host: str) -> str:
@@ -114,11 +114,11 @@ def _known_as(host: str) -> str:
         return host
 
 
-class All(Params):
+class HostkeyListParams(Params):
     pass
 
 
-class Known(Result):
+class HostkeyEntry(Result):
     host: str = Field(description="Host name or address; for a hashed name the hash.")
     port: int = Field(description="SSH port; 22 for a hashed name, which does not tell.")
     known_hosts_host: str = Field(description="The name as the file has it, such as `[web1]:2222`.")
@@ -128,38 +128,38 @@ class Known(Result):
     accepted_by: str | None = Field(default=None, description="The caller that accepted it, where that is known.")
 
 
-class Listed(Result):
-    entries: list[Known] = Field(description="One entry for each name of each line.")
+class HostkeyListResult(Result):
+    entries: list[HostkeyEntry] = Field(description="One entry for each name of each line.")
 
 
 @tool(Risk.READ, room="hostkey", name="list")
-async def list_hostkeys(app: App, params: All, call: Call) -> Listed:
+async def list_hostkeys(app: App, params: HostkeyListParams, call: Call) -> HostkeyListResult:
     """Show the host keys that were accepted through this server: machine, type and fingerprint.
 
     Keys that machines have in the user's own known_hosts are trusted too, and not listed here.
     """
     known = [each for each in await app.hostkeys.list() if call.caller.reaches(each.host)]
-    return Listed(entries=[_row(each) for each in known])
+    return HostkeyListResult(entries=[_row(each) for each in known])
 
 
-def _row(known: KnownHost) -> Known:
+def _row(known: KnownHost) -> HostkeyEntry:
     facts = asdict(known)
-    return Known(**{name: value for name, value in facts.items() if value is not None})
+    return HostkeyEntry(**{name: value for name, value in facts.items() if value is not None})
 
 
-class Remove(Params):
-    host: Host
-    port: Port
+class HostkeyRemoveParams(Params):
+    host: SingleHost
+    port: SshPort
     key_type: KeyType
 
 
-class Removed(Result):
+class HostkeyRemoveResult(Result):
     ok: Literal[True] = Field(description="The key is not among the accepted ones any more.")
     changed: bool = Field(description="Whether it was before.")
 
 
 @tool(Risk.CHANGE, room="hostkey", idempotent=True, audit="forgot the {key_type} host key of {host} port {port}")
-async def remove(app: App, params: Remove, call: Call) -> Removed:
+async def remove(app: App, params: HostkeyRemoveParams, call: Call) -> HostkeyRemoveResult:
     """Forget the accepted host key of a machine, so that its key is asked about again.
 
     `host` may also be a `known_hosts_host` of hostkey_list, such as a hash. The user's own known_hosts stays as it is.
@@ -167,10 +167,10 @@ async def remove(app: App, params: Remove, call: Call) -> Removed:
     """
     host = _known_as(params.host)
     changed = await app.hostkeys.remove(host, params.port, params.key_type, caller=call.caller)
-    return Removed(ok=True, changed=changed)
+    return HostkeyRemoveResult(ok=True, changed=changed)
 
 
-class Scan(Params):
+class HostkeyScanParams(Params):
     host: Annotated[
         str,
         Meaning.HOST,
@@ -200,14 +200,14 @@ class Shown(Result):
     )
 
 
-class Scanned(Result):
+class HostkeyScanResult(Result):
     host: str = Field(description="The machine.")
     port: int = Field(description="Its port.")
     keys: list[Shown] = Field(description="One key of each type that the machine has.")
 
 
 @tool(Risk.READ, room="hostkey")
-async def scan(app: App, params: Scan, call: Call) -> Scanned:
+async def scan(app: App, params: HostkeyScanParams, call: Call) -> HostkeyScanResult:
     """Ask a machine which host keys it has, with fingerprints and whether each is trusted; nothing is stored or sent.
 
     An answer over the network proves nothing by itself: whoever stands in between can give it.
@@ -220,7 +220,7 @@ async def scan(app: App, params: Scan, call: Call) -> Scanned:
     machine = await find_machine(call.caller, app.config.security, name)
     host = str(machine)
     keys = await app.hostkeys.scan(host, port, params.timeout, machine.addresses)
-    return Scanned(
+    return HostkeyScanResult(
         host=host,
         port=port,
         keys=[Shown.model_validate(each, from_attributes=True) for each in keys],

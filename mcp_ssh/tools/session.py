@@ -13,7 +13,7 @@ from mcp_ssh.sessions.target import Connect
 from mcp_ssh.tool import Call, Caller, Risk, tool
 
 
-class Connected(Result):
+class SessionConnectResult(Result):
     status: Literal["connected"] = Field(description="Always `connected`.")
     session_id: str = Field(description="12 hex digits; pass it to other tools.")
     host: str = Field(description="The machine.")
@@ -21,7 +21,7 @@ class Connected(Result):
     features: list[str] = Field(description="What the account may use: sftp, shell, exec, background_tasks, tunnels.")
 
 
-class ById(Params):
+class SessionParams(Params):
     session_id: ShellText = Field(
         min_length=1,
         max_length=512,
@@ -29,7 +29,7 @@ class ById(Params):
     )
 
 
-class Disconnected(Result):
+class SessionDisconnectResult(Result):
     status: Literal["disconnected"] = Field(description="Always `disconnected`.")
     session_id: str = Field(description="The session that ended.")
     stopped: bool | Literal["unknown"] | None = Field(
@@ -38,26 +38,26 @@ class Disconnected(Result):
     survivors: list[int] | None = Field(default=None, description="Process ids that could not be ended.")
 
 
-class Status(Result):
+class SessionStatusResult(Result):
     session_id: str = Field(description="The session.")
     connected: bool = Field(description="Whether its link stands.")
     host: str = Field(description="The machine.")
     username: str = Field(description="The account.")
 
 
-class Nothing(Params):
+class SessionListParams(Params):
     pass
 
 
-class Listed(Result):
+class SessionSummary(Result):
     connected: bool = Field(description="Whether its link stands.")
     host: str = Field(description="The machine.")
     username: str = Field(description="The account.")
     port: int = Field(description="The port.")
 
 
-class Sessions(Result):
-    sessions: dict[str, Listed] = Field(description="Your sessions by id, oldest first.")
+class SessionListResult(Result):
+    sessions: dict[str, SessionSummary] = Field(description="Your sessions by id, oldest first.")
 
 
 @contextlib.contextmanager
@@ -94,7 +94,7 @@ async def _by_name(app: App, caller: Caller, given: Connect) -> tuple[Connect, s
 
 
 @tool(Risk.READ, room="session", idempotent=False, open_world=True)
-async def connect(app: App, params: Connect, call: Call) -> Connected:
+async def connect(app: App, params: Connect, call: Call) -> SessionConnectResult:
     """Connect to a Linux machine over SSH and keep the session open for other tools.
 
     What is left out comes from the server's config, and for its owner from ~/.ssh/config, whose aliases and jump hosts
@@ -108,7 +108,7 @@ async def connect(app: App, params: Connect, call: Call) -> Connected:
         session = await app.sessions.open(call.caller, lambda: app.asking(call).open(wanted))
     if name is not None:
         session.alias, session.name_version = name, version
-    return Connected(
+    return SessionConnectResult(
         status="connected",
         session_id=session.id,
         host=session.host,
@@ -118,14 +118,14 @@ async def connect(app: App, params: Connect, call: Call) -> Connected:
 
 
 @tool(Risk.READ, room="session", idempotent=False)
-async def disconnect(app: App, params: ById, call: Call) -> Disconnected:
+async def disconnect(app: App, params: SessionParams, call: Call) -> SessionDisconnectResult:
     """Close a session and its connection.
 
     Commands that are running on it are ended first; `stopped` says whether that worked.
     """
     session = app.sessions.find(call.caller, params.session_id)
     stopped = await app.sessions.close(session)
-    ended = Disconnected(status="disconnected", session_id=session.id)
+    ended = SessionDisconnectResult(status="disconnected", session_id=session.id)
     if stopped is not None:
         ended.stopped = stopped.shown()
         if stopped.survivors:
@@ -134,21 +134,23 @@ async def disconnect(app: App, params: ById, call: Call) -> Disconnected:
 
 
 @tool(Risk.READ, room="session")
-async def status(app: App, params: ById, call: Call) -> Status:
+async def status(app: App, params: SessionParams, call: Call) -> SessionStatusResult:
     """Say whether a session is still connected.
 
     A dead link is found by keepalives, within three of ssh.keepalive_interval.
     """
     session = app.sessions.find(call.caller, params.session_id)
-    return Status(session_id=session.id, connected=session.connected, host=session.host, username=session.username)
+    return SessionStatusResult(
+        session_id=session.id, connected=session.connected, host=session.host, username=session.username
+    )
 
 
 @tool(Risk.READ, room="session", name="list")
-async def list_sessions(app: App, params: Nothing, call: Call) -> Sessions:
+async def list_sessions(app: App, params: SessionListParams, call: Call) -> SessionListResult:
     """List your open SSH sessions."""
-    return Sessions(
+    return SessionListResult(
         sessions={
-            each.id: Listed(connected=each.connected, host=each.host, username=each.username, port=each.port)
+            each.id: SessionSummary(connected=each.connected, host=each.host, username=each.username, port=each.port)
             for each in app.sessions.seen_by(call.caller)
         }
     )

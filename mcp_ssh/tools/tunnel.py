@@ -11,34 +11,34 @@ from mcp_ssh.params import Host, OnSession, Result, ShellText, TargetHost
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Caller, Risk, Role, tool
 from mcp_ssh.tunnels.forward import Tunnel
-from mcp_ssh.tunnels.state import State
+from mcp_ssh.tunnels.state import TunnelState
 
 Listen = Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")]
-Target = Annotated[int, Field(ge=1, le=65535, description="Port to lead to.")]
+TargetPort = Annotated[int, Field(ge=1, le=65535, description="Port to lead to.")]
 Bind = Annotated[ShellText, Field(min_length=1, max_length=255)]
 
 
-class OpenLocal(OnSession):
+class TunnelLocalParams(OnSession):
     local_port: Listen
     remote_host: TargetHost = Field(
         description="Where it leads, as the remote machine sees it, such as 127.0.0.1 or db1."
     )
-    remote_port: Target
+    remote_port: TargetPort
     bind_address: Bind = Field(default="127.0.0.1", description="Address of this server's machine to listen on.")
 
 
-class OpenRemote(OnSession):
+class TunnelRemoteParams(OnSession):
     remote_port: Listen
     local_host: Host = Field(default="127.0.0.1", description="Where it leads, as this server's machine sees it.")
-    local_port: Target
+    local_port: TargetPort
     bind_address: Bind = Field(
         default="127.0.0.1", description="Address of the remote machine to listen on; sshd may allow loopback only."
     )
 
 
-class TunnelOpened(Result):
+class TunnelOpenResult(Result):
     tunnel_id: str = Field(description="Id, for tunnel_close.")
-    status: State = Field(description="active.")
+    status: TunnelState = Field(description="active.")
     type: Literal["local", "remote"] = Field(description="local or remote.")
     bind_address: str = Field(description="Address it listens on.")
     port: int = Field(description="Port it listens on.")
@@ -49,7 +49,7 @@ class TunnelOpened(Result):
     room="tunnel",
     audit="opened a tunnel from {result.bind_address} port {result.port} here to {remote_host} port {remote_port}",
 )
-async def local(host: Session, params: OpenLocal, call: Call) -> TunnelOpened:
+async def local(host: Session, params: TunnelLocalParams, call: Call) -> TunnelOpenResult:
     """Forward a port of this server's machine to a host and port that the remote machine can reach, as `ssh -L` does.
 
     Use it to reach a database or web page that only the remote machine sees. It ends with the session.
@@ -66,7 +66,7 @@ async def local(host: Session, params: OpenLocal, call: Call) -> TunnelOpened:
     role=Role.ADMIN,
     audit="opened a tunnel from {result.bind_address} port {result.port} there to {local_host} port {local_port} here",
 )
-async def remote(host: Session, params: OpenRemote, call: Call) -> TunnelOpened:
+async def remote(host: Session, params: TunnelRemoteParams, call: Call) -> TunnelOpenResult:
     """Forward a port of the remote machine to a host and port that this server's machine can reach, as `ssh -R` does.
 
     It opens this server's network to the remote machine, so it is for admins. It ends with the session.
@@ -76,9 +76,9 @@ async def remote(host: Session, params: OpenRemote, call: Call) -> TunnelOpened:
     )
 
 
-async def _open(host: Session, tunnel: Tunnel) -> TunnelOpened:
+async def _open(host: Session, tunnel: Tunnel) -> TunnelOpenResult:
     opened = await host.tunnels.open(tunnel)
-    return TunnelOpened(
+    return TunnelOpenResult(
         tunnel_id=opened.id,
         status=opened.life.state,
         type=opened.type,
@@ -99,7 +99,7 @@ def _may_bind(caller: Caller, address: str) -> None:
 
 class TunnelFacts(Result):
     type: Literal["local", "remote"] = Field(description="local or remote.")
-    status: State = Field(description="active; failed where the link is lost.")
+    status: TunnelState = Field(description="active; failed where the link is lost.")
     bind_address: str = Field(description="Address it listens on.")
     local_port: int = Field(description="Port on this server's side.")
     remote_port: int = Field(description="Port on the remote machine's side.")
@@ -108,16 +108,16 @@ class TunnelFacts(Result):
     reason: str | None = Field(default=None, description="Why it failed.")
 
 
-class TunnelsTold(Result):
+class TunnelListResult(Result):
     tunnels: dict[str, TunnelFacts] = Field(description="The session's tunnels by id.")
     count: int = Field(description="How many.")
 
 
 @tool(Risk.READ, room="tunnel", name="list")
-async def list_tunnels(host: Session, params: OnSession, call: Call) -> TunnelsTold:
+async def list_tunnels(host: Session, params: OnSession, call: Call) -> TunnelListResult:
     """List the tunnels of a session, and whether each works."""
     facts = {each.id: _facts(each) for each in host.tunnels.all()}
-    return TunnelsTold(tunnels=facts, count=len(facts))
+    return TunnelListResult(tunnels=facts, count=len(facts))
 
 
 def _facts(tunnel: Tunnel) -> TunnelFacts:
@@ -136,23 +136,23 @@ def _facts(tunnel: Tunnel) -> TunnelFacts:
     return facts
 
 
-class TunnelById(OnSession):
+class TunnelCloseParams(OnSession):
     tunnel_id: ShellText = Field(min_length=1, max_length=64, description="Id from tunnel_list.")
 
 
-class TunnelClosed(Result):
+class TunnelCloseResult(Result):
     status: Literal["closed"] = Field(description="Always `closed`.")
     tunnel_id: str = Field(description="The tunnel that was closed.")
 
 
 @tool(Risk.CHANGE, room="tunnel", audit="closed the tunnel {tunnel_id}")
-async def close(host: Session, params: TunnelById, call: Call) -> TunnelClosed:
+async def close(host: Session, params: TunnelCloseParams, call: Call) -> TunnelCloseResult:
     """Close one tunnel; connections through it end."""
     closed = await host.tunnels.close(params.tunnel_id)
-    return TunnelClosed(status="closed", tunnel_id=closed.id)
+    return TunnelCloseResult(status="closed", tunnel_id=closed.id)
 
 
-class TunnelsClosed(Result):
+class TunnelCloseAllResult(Result):
     status: Literal["closed"] = Field(description="Always `closed`.")
     count: int = Field(description="How many were closed.")
 
@@ -166,6 +166,6 @@ class TunnelsClosed(Result):
         (always, "closed all tunnels: {result.count}"),
     ),
 )
-async def close_all(host: Session, params: OnSession, call: Call) -> TunnelsClosed:
+async def close_all(host: Session, params: OnSession, call: Call) -> TunnelCloseAllResult:
     """Close every tunnel of a session."""
-    return TunnelsClosed(status="closed", count=await host.tunnels.close_all())
+    return TunnelCloseAllResult(status="closed", count=await host.tunnels.close_all())

@@ -21,10 +21,10 @@ from mcp_ssh.errors import InvalidInput, NotFound, Refused, ToolError
 from mcp_ssh.messages.validation import without_nulls
 from mcp_ssh.params import MODEL_OUTPUT, OnSession, Params, Result, ShellText
 from mcp_ssh.policy import needs_confirmation
-from mcp_ssh.tool import AnyTool, Call, Caller, Door, Question, Registry, Risk, tool
+from mcp_ssh.tool import AnyTool, Call, Caller, Question, Registry, Risk, TransportName, tool
 from mcp_ssh.toolsets.arguments import argument_schema, decoded
 from mcp_ssh.toolsets.search import lookup, ranked
-from mcp_ssh.toolsets.selection import Surface
+from mcp_ssh.toolsets.selection import ToolsetSelection
 
 MOST_SESSIONS = 1000
 MOST_OUTPUT = 64 * 1024
@@ -36,7 +36,7 @@ SIZES = {"max_output_bytes", "max_bytes", "length"}
 
 
 @dataclass
-class Reach:
+class MetaToolContext:
     """What one call through these tools may reach.
 
     Attributes:
@@ -71,27 +71,29 @@ class Search(Params):
     limit: int = Field(default=8, ge=1, le=50, description="The most tools to name.")
 
 
-class Match(Result):
+class ToolMatch(Result):
     name: str = Field(description="The tool.")
     does: str = Field(description="What it does.")
     arguments: str = Field(description="Its arguments; those with ? may be left out.")
     call_with: str = Field(description="The tool that calls it.")
 
 
-class Full(Result):
+class ToolDetails(Result):
     name: str = Field(description="The tool.")
     description: str = Field(description="All about it.")
     arguments: dict[str, Any] = Field(description="JSON Schema of its arguments.")
 
 
 class Found(Result):
-    tools: list[Match] = Field(default_factory=list[Match], description="The tools that fit, best first.")
-    full: list[Full] = Field(default_factory=list[Full], description="The tools that were named, in full.")
+    tools: list[ToolMatch] = Field(default_factory=list[ToolMatch], description="The tools that fit, best first.")
+    full: list[ToolDetails] = Field(
+        default_factory=list[ToolDetails], description="The tools that were named, in full."
+    )
     names: list[str] = Field(default_factory=list[str], description="All names, where nothing was asked for.")
 
 
 @tool(Risk.READ, room="tool")
-async def search(reach: Reach, params: Search, call: Call) -> Found:
+async def search(reach: MetaToolContext, params: Search, call: Call) -> Found:
     """Find a tool for what you want to do: there are more than those listed here.
 
     Answers names, what they do and their arguments. Give `names` for a tool's arguments in full, then call it through
@@ -107,9 +109,9 @@ async def search(reach: Reach, params: Search, call: Call) -> Found:
     return found
 
 
-def _match(each: AnyTool) -> Match:
+def _match(each: AnyTool) -> ToolMatch:
     fields = each.params.model_fields
-    return Match(
+    return ToolMatch(
         name=each.name,
         does=each.description.partition("\n")[0],
         arguments=", ".join(name if info.is_required() else f"{name}?" for name, info in fields.items()),
@@ -117,9 +119,9 @@ def _match(each: AnyTool) -> Match:
     )
 
 
-def _full(reach: Reach, each: AnyTool) -> Full:
+def _full(reach: MetaToolContext, each: AnyTool) -> ToolDetails:
     schema = argument_schema(each, reach.app.config.security.confirm_tools)
-    return Full(name=each.name, description=each.description, arguments=schema)
+    return ToolDetails(name=each.name, description=each.description, arguments=schema)
 
 
 ToolName = Annotated[str, Field(min_length=1, max_length=64, description="The tool, as tool_search names it.")]
@@ -131,12 +133,12 @@ class One(Params):
     arguments: Arguments
 
 
-class Answer(Result):
+class ToolCallResult(Result):
     model_config = ConfigDict(extra="allow", json_schema_extra={"description": "What the tool answers."})
 
 
 @tool(Risk.READ, room="tool", idempotent=False, open_world=True)
-async def call_readonly(reach: Reach, params: One, call: Call) -> Answer:
+async def call_readonly(reach: MetaToolContext, params: One, call: Call) -> ToolCallResult:
     """Call a tool that only reads and is not listed here, found by tool_search.
 
     It answers what the tool answers. One that changes anything is refused; tool_call takes it.
@@ -144,17 +146,17 @@ async def call_readonly(reach: Reach, params: One, call: Call) -> Answer:
     inner = lookup(reach.tools, params.name)
     if inner.risk is not Risk.READ:
         raise Refused(f"{inner.name} does not only read", hint="call it through tool_call")
-    return cast("Answer", await reach.dispatch(inner, reach.decoded(inner, params.arguments), call))
+    return cast("ToolCallResult", await reach.dispatch(inner, reach.decoded(inner, params.arguments), call))
 
 
 @tool(Risk.DESTROY, room="tool", name="call", open_world=True)
-async def call_tool(reach: Reach, params: One, call: Call) -> Answer:
+async def call_tool(reach: MetaToolContext, params: One, call: Call) -> ToolCallResult:
     """Call any tool that is not listed here, found by tool_search.
 
     It answers what the tool answers, and asks for consent where the tool does.
     """
     inner = lookup(reach.tools, params.name)
-    return cast("Answer", await reach.dispatch(inner, reach.decoded(inner, params.arguments), call))
+    return cast("ToolCallResult", await reach.dispatch(inner, reach.decoded(inner, params.arguments), call))
 
 
 class Several(Params):
@@ -168,7 +170,7 @@ class Several(Params):
     at_once: int = Field(default=8, ge=1, le=32, description="Calls that run at the same time.")
 
 
-class Outcome(Result):
+class SessionOutcome(Result):
     sessions: list[str] = Field(description="Where it came out so.")
     result: dict[str, Any] = Field(default_factory=dict, description="What the tool answered there.")
     error: dict[str, Any] = Field(default_factory=dict, description="Or the error, where it failed.")
@@ -177,11 +179,13 @@ class Outcome(Result):
 class Outcomes(Result):
     succeeded: int = Field(description="Number of sessions where it succeeded.")
     failed: int = Field(description="Number where it failed.")
-    outcomes: list[Outcome] = Field(description="What came out, equal outcomes together; durations are left out.")
+    outcomes: list[SessionOutcome] = Field(
+        description="What came out, equal outcomes together; durations are left out."
+    )
 
 
 @tool(Risk.DESTROY, room="tool", open_world=True)
-async def call_many(reach: Reach, params: Several, call: Call) -> Outcomes:
+async def call_many(reach: MetaToolContext, params: Several, call: Call) -> Outcomes:
     """Call one tool on several machines at once, such as one command on ten servers.
 
     One machine's failure does not stop the others. Consent is asked once for all of them; where a machine asks for
@@ -195,7 +199,7 @@ async def call_many(reach: Reach, params: Several, call: Call) -> Outcomes:
     async def on(place: str) -> None:
         async with turns:
             try:
-                result = await reach.dispatch(inner, {**arguments, "session_id": place}, Silent(call))
+                result = await reach.dispatch(inner, {**arguments, "session_id": place}, NonInteractiveCall(call))
             except ToolError as error:
                 found[place] = {"error": error.payload()}
             else:
@@ -209,7 +213,7 @@ async def call_many(reach: Reach, params: Several, call: Call) -> Outcomes:
     return _collapsed({place: found[place] for place in places}, partial(_content, reach.app, call))
 
 
-async def _prepared(reach: Reach, params: Several, call: Call) -> tuple[AnyTool, dict[str, Any]]:
+async def _prepared(reach: MetaToolContext, params: Several, call: Call) -> tuple[AnyTool, dict[str, Any]]:
     """The tool, and arguments that hold for every machine, once whoever has to agree did.
 
     Raises:
@@ -267,23 +271,23 @@ def _key(outcome: Mapping[str, Any], content: Callable[[str], str]) -> str:
 
 
 def _collapsed(found: Mapping[str, dict[str, Any]], content: Callable[[str], str]) -> Outcomes:
-    together: dict[str, Outcome] = {}
+    together: dict[str, SessionOutcome] = {}
     for place, outcome in found.items():
         key = _key(outcome, content)
         if key in together:
             together[key].sessions.append(place)
         else:
-            together[key] = Outcome(sessions=[place], **outcome)
+            together[key] = SessionOutcome(sessions=[place], **outcome)
     failed = sum("error" in outcome for outcome in found.values())
     return Outcomes(succeeded=len(found) - failed, failed=failed, outcomes=list(together.values()))
 
 
-class Silent:
+class NonInteractiveCall:
     """A call in which nobody is asked: one of several, since an answer would run the others again, or a look by us."""
 
     def __init__(self, call: Call) -> None:
         self.caller = call.caller
-        self.door: Door = call.door
+        self.door: TransportName = call.door
         self.confirms = call.confirms
 
     async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
@@ -299,7 +303,7 @@ TOOLS = Registry((search, call_readonly, call_tool, call_many))
 """The tools of this module."""
 
 
-def brought(surface: Surface) -> Registry:
+def brought(surface: ToolsetSelection) -> Registry:
     """Those of them that an endpoint lists."""
     return Registry(
         each for each in TOOLS.values() if surface.reaches_all and (not surface.read_only or each.risk is Risk.READ)

@@ -34,7 +34,7 @@ CORE = frozenset(
 
 
 @dataclass(frozen=True)
-class Surface:
+class ToolsetSelection:
     """What one endpoint shows of the registry.
 
     Attributes:
@@ -82,7 +82,7 @@ class Surface:
         )
 
 
-def parse(text: str, registry: Registry | None = None, *, read_only: bool = False) -> Surface:
+def parse(text: str, registry: Registry | None = None, *, read_only: bool = False) -> ToolsetSelection:
     """The surface that a list such as `core` or `session,file` asks for.
 
     Args:
@@ -102,7 +102,7 @@ def parse(text: str, registry: Registry | None = None, *, read_only: bool = Fals
         wrong = f"there is no toolset {named}" if unknown else "no toolset is named"
         meant = f"did you mean {', '.join(dict.fromkeys(near))}? " if near else ""
         raise InvalidInput(wrong, hint=f"{meant}there are {', '.join(known)}", details={"toolsets": known})
-    return Surface(tuple(chosen), read_only)
+    return ToolsetSelection(tuple(chosen), read_only)
 
 
 def toolsets(registry: Registry | None = None) -> list[str]:

@@ -18,10 +18,10 @@ from mcp_ssh.errors import Conflict, RemoteFailed
 from mcp_ssh.linux.files.transfer import (
     ANY_SIZE,
     BLOCK,
-    Damaged,
+    ChecksummedFile,
+    CorruptTransfer,
     Offer,
     Raced,
-    Summed,
     ask_receive,
     ask_send,
     parse_have,
@@ -29,10 +29,10 @@ from mcp_ssh.linux.files.transfer import (
     partial_name,
 )
 from mcp_ssh.linux.files.write import parse_write
-from mcp_ssh.linux.framing import Asked, named
+from mcp_ssh.linux.framing import PathQuery, named
 from mcp_ssh.messages.printable import said_details
 from mcp_ssh.sessions.session import Session
-from mcp_ssh.ssh.exec.stream import Stream, streaming
+from mcp_ssh.ssh.exec.stream import RemoteProcess, streaming
 from mcp_ssh.tool import Call
 from mcp_ssh.transfers import local_files as local
 from mcp_ssh.transfers.local_files import Sink, Source
@@ -53,7 +53,7 @@ async def in_thread(function: Callable[[], T], shown: str) -> T:
         raise local.trouble(error, shown) from error
 
 
-class Progress:
+class TransferProgress:
     """Tells the caller how far a transfer is, now and then, and whoever has to explain its end what it left.
 
     Attributes:
@@ -81,7 +81,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Transferred:
+class TransferResult:
     """What a transfer did: size and SHA-256 of the whole, and how many bytes an earlier try had brought already."""
 
     path: str
@@ -96,7 +96,7 @@ class Transferred:
 
 
 @dataclass(frozen=True)
-class Wish:
+class UploadTarget:
     """What an uploaded file is to be.
 
     Attributes:
@@ -110,7 +110,7 @@ class Wish:
     usual: int = 0o666
 
 
-async def upload(host: Session, wish: Wish, source: Source, progress: Progress) -> Transferred:
+async def upload(host: Session, wish: UploadTarget, source: Source, progress: TransferProgress) -> TransferResult:
     """Send a file.
 
     Raises:
@@ -121,14 +121,14 @@ async def upload(host: Session, wish: Wish, source: Source, progress: Progress) 
         return await _upload(host, wish, source, progress)
     except Raced:
         pass
-    except Damaged as error:
+    except CorruptTransfer as error:
         if not error.offset:
             raise
     # What an earlier try left was bad, or another call put it in place.
     return await _upload(host, wish, source, progress)
 
 
-async def _upload(host: Session, wish: Wish, source: Source, progress: Progress) -> Transferred:
+async def _upload(host: Session, wish: UploadTarget, source: Source, progress: TransferProgress) -> TransferResult:
     # What is too small to be resumed is sent before the machine asks for it, unless it is being written to just now.
     sha256 = None
     if source.size <= BLOCK:
@@ -156,7 +156,7 @@ async def _upload(host: Session, wish: Wish, source: Source, progress: Progress)
         answer = await stream.answer(asked)
         await stream.finish()
     outcome = parse_write(answer.body)
-    return Transferred(answer.path, source.size, sha256 or "", have, outcome.permissions, outcome.atomic)
+    return TransferResult(answer.path, source.size, sha256 or "", have, outcome.permissions, outcome.atomic)
 
 
 async def passed_over(source: Source, offset: int) -> None:
@@ -192,7 +192,7 @@ async def side_by_side() -> AsyncGenerator[TaskGroup]:
         raise errors.exceptions[0] from errors
 
 
-async def _sent(stream: Stream, source: Source, progress: Progress) -> bool:
+async def _sent(stream: RemoteProcess, source: Source, progress: TransferProgress) -> bool:
     """Send the rest of a file; False where it became shorter meanwhile, or the other side takes no more."""
     done = source.at
     async with ahead(source.next, SOURCE) as pieces:
@@ -208,7 +208,7 @@ async def _sent(stream: Stream, source: Source, progress: Progress) -> bool:
 
 
 @dataclass(frozen=True)
-class Offered:
+class RemoteFile:
     """A file that the machine has, on its way once it is told from where.
 
     Attributes:
@@ -220,8 +220,8 @@ class Offered:
 
     path: str
     offer: Offer
-    stream: Stream
-    summed: Summed
+    stream: RemoteProcess
+    summed: ChecksummedFile
 
     async def read(self) -> list[memoryview]:
         """Some of its bytes, in pieces; none at the end."""
@@ -232,7 +232,7 @@ class Offered:
 
 
 @dataclass(frozen=True)
-class Folder:
+class RemoteFolder:
     """A folder that the machine has, and sends if it is told to.
 
     Attributes:
@@ -241,8 +241,8 @@ class Folder:
     """
 
     path: str
-    stream: Stream
-    asked: Asked
+    stream: RemoteProcess
+    asked: PathQuery
 
     async def begin(self) -> None:
         """Have it come as a tar stream.
@@ -258,7 +258,7 @@ class Folder:
 @contextlib.asynccontextmanager
 async def offered(
     host: Session, path: str, maximum: int = ANY_SIZE, *, at_once: bool = False
-) -> AsyncGenerator[Offered | Folder]:
+) -> AsyncGenerator[RemoteFile | RemoteFolder]:
     """What the machine has at a path.
 
     Args:
@@ -274,9 +274,9 @@ async def offered(
         answer = await stream.answer(asked)
         offer = parse_offer(answer)
         if offer is None:
-            yield Folder(answer.path, stream, asked)
+            yield RemoteFolder(answer.path, stream, asked)
         else:
-            yield Offered(answer.path, offer, stream, Summed(asked, offer))
+            yield RemoteFile(answer.path, offer, stream, ChecksummedFile(asked, offer))
 
 
 async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | None]:
@@ -287,7 +287,7 @@ async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | No
         Conflict: It changed while it was being read.
     """
     async with offered(host, path, maximum, at_once=True) as there:
-        if isinstance(there, Folder):
+        if isinstance(there, RemoteFolder):
             await there.stream.finish()
             return there.path, None
         content = bytearray()
@@ -301,8 +301,12 @@ async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | No
 
 
 async def download(
-    host: Session, path: str, goal: "Goal", progress: Progress, grow: Callable[[Folder], Awaitable[T]]
-) -> Transferred | T:
+    host: Session,
+    path: str,
+    goal: "DownloadTarget",
+    progress: TransferProgress,
+    grow: Callable[[RemoteFolder], Awaitable[T]],
+) -> TransferResult | T:
     """Receive a file; where it is a folder, what `grow` makes of it.
 
     Raises:
@@ -321,7 +325,7 @@ async def download(
 
 
 @dataclass(frozen=True)
-class Goal:
+class DownloadTarget:
     """Where a download goes.
 
     Attributes:
@@ -334,12 +338,12 @@ class Goal:
     shown: str
     quota: Quota = UNLIMITED
 
-    def named(self, name: str) -> "Goal":
+    def named(self, name: str) -> "DownloadTarget":
         """The place of that name in this folder."""
         return replace(self, place=self.place / name)
 
 
-def receiving(progress: Progress, size: int) -> None:
+def receiving(progress: TransferProgress, size: int) -> None:
     """From here on a file of that many bytes comes, and is kept as far as it came."""
     progress.total, progress.resumes = size, True
     progress.left = lambda: f"{progress.done} of {size} bytes came, and the local file is unchanged"
@@ -354,10 +358,14 @@ class _Bad(Exception):
 
 
 async def _download(
-    host: Session, path: str, goal: Goal, progress: Progress, grow: Callable[[Folder], Awaitable[T]]
-) -> Transferred | T:
+    host: Session,
+    path: str,
+    goal: DownloadTarget,
+    progress: TransferProgress,
+    grow: Callable[[RemoteFolder], Awaitable[T]],
+) -> TransferResult | T:
     async with offered(host, path) as there, contextlib.AsyncExitStack() as held:
-        if isinstance(there, Folder):
+        if isinstance(there, RemoteFolder):
             return await grow(there)
         offer, stream = there.offer, there.stream
         partial = partial_name(goal.place.name, host.name, there.path, offer.size, offer.version)
@@ -373,10 +381,10 @@ async def _download(
             await progress.reached(target.have)
         _, said = await stream.finish()
         await _keep(target, there, goal.shown, resumed, said)
-    return Transferred(there.path, target.have, target.digest.hexdigest(), resumed, f"{offer.mode:04o}")
+    return TransferResult(there.path, target.have, target.digest.hexdigest(), resumed, f"{offer.mode:04o}")
 
 
-async def _keep(target: Sink, there: Offered, shown: str, resumed: int, said: bytes) -> None:
+async def _keep(target: Sink, there: RemoteFile, shown: str, resumed: int, said: bytes) -> None:
     offer = there.offer
     if offer.version and (target.have < offer.size or there.summed.sha256 is None):
         raise RemoteFailed(

@@ -22,7 +22,7 @@ from mcp_ssh.errors import Conflict, PermissionDenied
 from mcp_ssh.policy.local_places import MOST_DEEP
 from mcp_ssh.transfers.local_files import make_folder
 from mcp_ssh.transfers.local_quota import ENTRY_BYTES, UNLIMITED, Quota, freed_size
-from mcp_ssh.transfers.tar_stream import Content, Forward, entries
+from mcp_ssh.transfers.tar_stream import ForwardReader, OffsetChunks, entries
 
 BATCH = 1024 * 1024
 SHOWN = 20
@@ -37,7 +37,7 @@ _REST_SUM = sum(_REST) + 8 * ord(" ")
 
 
 @dataclass
-class Tally:
+class TransferCounts:
     """What travelled: files, links and others without the folders, the bytes of the files, and what stayed behind.
 
     Attributes:
@@ -57,7 +57,7 @@ class Tally:
             self.skipped.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
-def archive(root: int, tally: Tally) -> Generator[bytes]:
+def archive(root: int, tally: TransferCounts) -> Generator[bytes]:
     """A folder as a tar stream in pieces: all under `t`, and at the very end a file `end` with the tally's SHA-256.
 
     The order is that of the paths' bytes, which a machine can find again.
@@ -89,7 +89,7 @@ def plain_header(name: bytes, mode: int, size: int, mtime: int) -> bytes:
     return b"%b%06o\0 %b" % (start, sum(start) + _REST_SUM, _REST)
 
 
-def _inside(folder: int, path: str, tally: Tally) -> Generator[bytes]:
+def _inside(folder: int, path: str, tally: TransferCounts) -> Generator[bytes]:
     with os.scandir(folder) as found:
         # With its slash a folder comes where `sort` puts what is in it.
         named = {os.fsencode(each.name + "/" * each.is_dir(follow_symlinks=False)): each for each in found}
@@ -113,7 +113,7 @@ def _inside(folder: int, path: str, tally: Tally) -> Generator[bytes]:
             tally.skip(inner[2:])
 
 
-def _file(folder: int, name: str, path: str, tally: Tally) -> Generator[bytes]:
+def _file(folder: int, name: str, path: str, tally: TransferCounts) -> Generator[bytes]:
     try:
         handle = os.open(name, _FILE, dir_fd=folder)
     except PermissionError as error:
@@ -158,7 +158,7 @@ class Planting:
         quota: Counts what is written.
     """
 
-    def __init__(self, root: int, tally: Tally, quota: Quota = UNLIMITED, *, links_inside: bool) -> None:
+    def __init__(self, root: int, tally: TransferCounts, quota: Quota = UNLIMITED, *, links_inside: bool) -> None:
         self._root = root
         self._tally = tally
         self._links_inside = links_inside
@@ -168,7 +168,7 @@ class Planting:
         self._made_so_far = 0
         self._open: tuple[tuple[str, ...], int] = ((), os.dup(root))
 
-    def take(self, stream: Forward) -> None:
+    def take(self, stream: ForwardReader) -> None:
         """Take in everything that comes.
 
         Raises:
@@ -180,7 +180,7 @@ class Planting:
         finally:
             os.close(self._open[1])
 
-    def _entry(self, entry: tarfile.TarInfo, content: Content) -> None:
+    def _entry(self, entry: tarfile.TarInfo, content: OffsetChunks) -> None:
         parts = _parts(entry.name)
         if parts is None:
             self._tally.skip(entry.name)
@@ -200,7 +200,7 @@ class Planting:
                 raise
             self._tally.skip(entry.name)
 
-    def _made(self, entry: tarfile.TarInfo, parts: tuple[str, ...], content: Content) -> bool:
+    def _made(self, entry: tarfile.TarInfo, parts: tuple[str, ...], content: OffsetChunks) -> bool:
         folder = self._folder(parts[:-1], 0o700)
         self._made_so_far += 1
         self._counted = 0
@@ -227,7 +227,7 @@ class Planting:
             raise
         return True
 
-    def _write(self, entry: tarfile.TarInfo, content: Content, handle: int) -> None:
+    def _write(self, entry: tarfile.TarInfo, content: OffsetChunks, handle: int) -> None:
         try:
             # Holes of a sparse file count, too: whoever reads or copies the file meets them.
             self._count(entry.size)

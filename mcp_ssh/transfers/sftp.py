@@ -19,12 +19,12 @@ import anyio
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, RemoteFailed, TooLarge, ToolError, Unsupported
 from mcp_ssh.linux.files.protected_paths import is_protected, may_hold, refusal
-from mcp_ssh.linux.files.stat import Entry, Facts, Page
-from mcp_ssh.linux.files.write import Outcome
+from mcp_ssh.linux.files.stat import DirectoryEntry, FileFacts, FilePage
+from mcp_ssh.linux.files.write import WriteOutcome
 from mcp_ssh.linux.framing import denied, named
 from mcp_ssh.messages.printable import said_details
 from mcp_ssh.sessions.session import Session
-from mcp_ssh.ssh.connection.connection import FULL, LONG_WAIT_S, Link
+from mcp_ssh.ssh.connection.connection import FULL, LONG_WAIT_S, Connection
 from mcp_ssh.ssh.errors import lost
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ async def opened(host: Session) -> AsyncGenerator[Sftp]:
                 await client.wait_closed()
 
 
-async def _started(link: Link) -> "asyncssh.SFTPClient":
+async def _started(link: Connection) -> "asyncssh.SFTPClient":
     """A client, as soon as the machine gives a channel for it; the caller's call has a deadline."""
     wait_s = 0.01
     while (client := await _if_room(link)) is None:
@@ -149,7 +149,7 @@ async def _started(link: Link) -> "asyncssh.SFTPClient":
     return client
 
 
-async def _if_room(link: Link) -> "asyncssh.SFTPClient | None":
+async def _if_room(link: Connection) -> "asyncssh.SFTPClient | None":
     import asyncssh
 
     starting = asyncio.ensure_future(link.connection.start_sftp_client(path_encoding=None))
@@ -176,7 +176,7 @@ def _exit(starting: "asyncio.Future[asyncssh.SFTPClient]") -> None:
 # ---- looking -----------------------------------------------------------------------------------------------------
 
 
-async def entries(host: Session, path: str) -> tuple[str, list[Entry]]:
+async def entries(host: Session, path: str) -> tuple[str, list[DirectoryEntry]]:
     """What is in a folder, by name."""
     async with opened(host) as sftp:
         with told(path):
@@ -188,14 +188,16 @@ async def entries(host: Session, path: str) -> tuple[str, list[Entry]]:
     return shown, sorted((each for each in found if each.name not in {b".", b".."}), key=lambda each: each.name)
 
 
-def entry(name: "asyncssh.SFTPName") -> Entry:
+def entry(name: "asyncssh.SFTPName") -> DirectoryEntry:
     """One name of a folder."""
     attrs: Any = name.attrs
     raw = name.filename if isinstance(name.filename, bytes) else name.filename.encode()
-    return Entry(raw, attrs.permissions or 0, attrs.size or 0, attrs.mtime or 0, attrs.uid or 0, attrs.gid or 0)
+    return DirectoryEntry(
+        raw, attrs.permissions or 0, attrs.size or 0, attrs.mtime or 0, attrs.uid or 0, attrs.gid or 0
+    )
 
 
-async def facts(host: Session, path: str) -> tuple[str, Facts]:
+async def facts(host: Session, path: str) -> tuple[str, FileFacts]:
     """What is at a path, links followed."""
     async with opened(host) as sftp:
         with told(path):
@@ -207,7 +209,7 @@ async def facts(host: Session, path: str) -> tuple[str, Facts]:
             shown = await sftp.shown(path)
     numbers = (attrs.permissions, attrs.size, attrs.uid, attrs.gid, attrs.atime, attrs.mtime)
     mode, size, uid, gid, atime, mtime = (each or 0 for each in numbers)
-    return shown, Facts(mode, size, uid, gid, atime, mtime, None, None, link)
+    return shown, FileFacts(mode, size, uid, gid, atime, mtime, None, None, link)
 
 
 def regular(path: str, attrs: Any) -> None:
@@ -219,7 +221,7 @@ def regular(path: str, attrs: Any) -> None:
         raise InvalidInput(f"{named(path)} is a device, pipe or socket, not a regular file")
 
 
-async def page(host: Session, path: str, offset: int, length: int) -> tuple[str, Page]:
+async def page(host: Session, path: str, offset: int, length: int) -> tuple[str, FilePage]:
     """Some bytes of a file."""
     async with opened(host) as sftp:
         with told(path):
@@ -227,20 +229,20 @@ async def page(host: Session, path: str, offset: int, length: int) -> tuple[str,
             regular(path, attrs)
             async with sftp.client.open(wire_path(path), "rb") as file:
                 content = await file.read(length, offset)
-            return await sftp.shown(path), Page(content, attrs.size or 0)
+            return await sftp.shown(path), FilePage(content, attrs.size or 0)
 
 
 # ---- changing ----------------------------------------------------------------------------------------------------
 
 
-class Target:
+class SftpTarget:
     """A file to be written: where it really is, and what it was before."""
 
     def __init__(self, sftp: Sftp, path: str, real: bytes, old: Any) -> None:
         self.sftp, self.path, self.real, self.old = sftp, path, real, old
 
     @classmethod
-    async def at(cls, sftp: Sftp, path: str) -> "Target":
+    async def at(cls, sftp: Sftp, path: str) -> "SftpTarget":
         """Look before writing.
 
         Raises:
@@ -266,7 +268,7 @@ class Target:
         """A file of ours in the same folder."""
         return posixpath.join(posixpath.dirname(self.real), f".mcp-ssh-{name}.part".encode())
 
-    async def put(self, part: bytes, permissions: str | None, usual: int | None) -> Outcome:
+    async def put(self, part: bytes, permissions: str | None, usual: int | None) -> WriteOutcome:
         """Make the part the file, by one rename where that keeps the owner."""
         client = self.sftp.client
         atomic = True
@@ -286,7 +288,7 @@ class Target:
         if atomic:
             await client.posix_rename(part, self.real)
         now: Any = await client.stat(self.real)
-        return Outcome(atomic, now.size or 0, f"{stat.S_IMODE(now.permissions or 0):04o}", None)
+        return WriteOutcome(atomic, now.size or 0, f"{stat.S_IMODE(now.permissions or 0):04o}", None)
 
     async def _given(self, part: bytes) -> bool:
         import asyncssh
@@ -327,11 +329,11 @@ async def write(
     maximum: int,
     permissions: str | None = None,
     expected: str | None = None,
-) -> tuple[str, Outcome]:
+) -> tuple[str, WriteOutcome]:
     """Write a file; the arguments are those of `ask_write`."""
     async with opened(host) as sftp:
         with told(path):
-            target = await Target.at(sftp, path)
+            target = await SftpTarget.at(sftp, path)
             shown = await sftp.shown(path)
             old = b""
             if target.old is not None and (mode != "overwrite" or expected is not None):
@@ -352,7 +354,7 @@ async def write(
     return shown, replace(outcome, sha256=hashlib.sha256(whole).hexdigest() if mode != "overwrite" else None)
 
 
-def _expect(target: Target, old: bytes, expected: str | None) -> None:
+def _expect(target: SftpTarget, old: bytes, expected: str | None) -> None:
     if expected is None:
         return
     actual = hashlib.sha256(old).hexdigest() if target.old is not None else ""

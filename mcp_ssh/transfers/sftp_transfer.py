@@ -22,10 +22,10 @@ from mcp_ssh.sessions.session import Session
 from mcp_ssh.transfers import local_files as local
 from mcp_ssh.transfers.file import (
     SOURCE,
-    Goal,
-    Progress,
-    Transferred,
-    Wish,
+    DownloadTarget,
+    TransferProgress,
+    TransferResult,
+    UploadTarget,
     ahead,
     in_thread,
     passed_over,
@@ -33,11 +33,11 @@ from mcp_ssh.transfers.file import (
     side_by_side,
 )
 from mcp_ssh.transfers.local_files import Sink, Source
-from mcp_ssh.transfers.local_tree import Tally
+from mcp_ssh.transfers.local_tree import TransferCounts
 from mcp_ssh.transfers.sftp import (
-    Entry,
+    DirectoryEntry,
     Sftp,
-    Target,
+    SftpTarget,
     entry,
     opened,
     regular,
@@ -46,7 +46,7 @@ from mcp_ssh.transfers.sftp import (
     told,
     wire_path,
 )
-from mcp_ssh.transfers.tree import Grown, came
+from mcp_ssh.transfers.tree import TreeResult, came
 
 CHUNK = 1024 * 1024
 PIECE = 32 * 1024
@@ -59,7 +59,7 @@ LOOKED_AT = 1000
 """Names of a folder that are looked through for partial files of long ago: each hundred is a round trip."""
 
 
-async def upload(host: Session, wish: Wish, source: Source, progress: Progress) -> Transferred:
+async def upload(host: Session, wish: UploadTarget, source: Source, progress: TransferProgress) -> TransferResult:
     """Send a file; what an earlier try left is gone on from, and all of it is read back.
 
     Raises:
@@ -67,7 +67,7 @@ async def upload(host: Session, wish: Wish, source: Source, progress: Progress) 
     """
     async with opened(host) as sftp:
         with told(wish.path):
-            target = await Target.at(sftp, wish.path)
+            target = await SftpTarget.at(sftp, wish.path)
             part = target.beside(partial_name(wish.path, source.size, source.identity))
             progress.total, progress.resumes = source.size, True
             progress.left = lambda: (
@@ -85,7 +85,7 @@ async def upload(host: Session, wish: Wish, source: Source, progress: Progress) 
             outcome = await target.put(part, wish.permissions, wish.usual)
             await _swept(sftp, target.real)
             shown = await sftp.shown(wish.path)
-    return Transferred(shown, source.size, sha256, have, outcome.permissions, outcome.atomic)
+    return TransferResult(shown, source.size, sha256, have, outcome.permissions, outcome.atomic)
 
 
 async def _swept(sftp: Sftp, written: bytes) -> None:
@@ -109,7 +109,7 @@ async def _swept(sftp: Sftp, written: bytes) -> None:
                     break
 
 
-async def _sent(sftp: Sftp, part: bytes, source: Source, progress: Progress) -> int:
+async def _sent(sftp: Sftp, part: bytes, source: Source, progress: TransferProgress) -> int:
     """Send what is not there yet; how much was."""
     import asyncssh
 
@@ -131,7 +131,7 @@ async def _sent(sftp: Sftp, part: bytes, source: Source, progress: Progress) -> 
     return have
 
 
-async def _written(file: Any, source: Source, progress: Progress | None = None) -> None:
+async def _written(file: Any, source: Source, progress: TransferProgress | None = None) -> None:
     """Write the rest of a source at its place."""
     offset = source.at
     async with ahead(source.next, SOURCE) as pieces:
@@ -198,7 +198,7 @@ async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | No
                 return await sftp.shown(path), await file.read(maximum)
 
 
-async def download(host: Session, path: str, goal: Goal, progress: Progress) -> Transferred | None:
+async def download(host: Session, path: str, goal: DownloadTarget, progress: TransferProgress) -> TransferResult | None:
     """Receive a file; `None` where it is a folder.
 
     Raises:
@@ -232,7 +232,7 @@ async def download(host: Session, path: str, goal: Goal, progress: Progress) -> 
                 mode = stat.S_IMODE(facts.permissions or 0o600)
                 await in_thread(functools.partial(target.commit, mode), goal.shown)
                 await in_thread(target.sweep, goal.shown)
-            return Transferred(await sftp.shown(path), target.have, target.digest.hexdigest(), resumed)
+            return TransferResult(await sftp.shown(path), target.have, target.digest.hexdigest(), resumed)
 
 
 def _state(facts: Any) -> tuple[int, int | None]:
@@ -257,7 +257,7 @@ async def _fits(file: Any, target: Sink, shown: str) -> bool:
 # ---- folders -----------------------------------------------------------------------------------------------------
 
 
-async def upload_tree(host: Session, path: str, place: Path, shown: str, progress: Progress) -> Grown:
+async def upload_tree(host: Session, path: str, place: Path, shown: str, progress: TransferProgress) -> TreeResult:
     """Send what is in a local folder into one of the machine, file by file."""
     root = await in_thread(functools.partial(local.enter, place), shown)
     try:
@@ -266,7 +266,7 @@ async def upload_tree(host: Session, path: str, place: Path, shown: str, progres
                 growing = _Growing(sftp, shown, progress)
                 progress.left = lambda: f"{growing.tally.count} files are there, each whole; the rest is not"
                 await growing.fill(await sftp.real(path.rstrip("/") or "/"), root)
-                return Grown(await sftp.shown(path), growing.tally)
+                return TreeResult(await sftp.shown(path), growing.tally)
     finally:
         os.close(root)
 
@@ -274,11 +274,11 @@ async def upload_tree(host: Session, path: str, place: Path, shown: str, progres
 class _Growing:
     """A local folder on its way, file by file."""
 
-    def __init__(self, sftp: Sftp, shown: str, progress: Progress) -> None:
+    def __init__(self, sftp: Sftp, shown: str, progress: TransferProgress) -> None:
         self._sftp = sftp
         self._shown = shown
         self._progress = progress
-        self.tally = Tally()
+        self.tally = TransferCounts()
 
     async def fill(self, folder: bytes, handle: int) -> None:
         """Put what is in an open local folder into one of the machine, which is made where it is missing."""
@@ -339,9 +339,9 @@ async def _put(sftp: Sftp, there: bytes, source: Source) -> None:
         await sftp.client.posix_rename(new, there)
 
 
-async def download_tree(host: Session, path: str, goal: Goal, progress: Progress) -> Grown:
+async def download_tree(host: Session, path: str, goal: DownloadTarget, progress: TransferProgress) -> TreeResult:
     """Receive what is in a folder of the machine into a local one, file by file. Links are left out."""
-    tally = Tally()
+    tally = TransferCounts()
     async with opened(host) as sftp:
         with told(path):
             todo = [(await sftp.real(path), goal.place)]
@@ -366,10 +366,10 @@ async def download_tree(host: Session, path: str, goal: Goal, progress: Progress
                         await progress.reached(tally.size)
                     else:
                         tally.skip(os.fsdecode(found.name))
-            return Grown(await sftp.shown(path), tally)
+            return TreeResult(await sftp.shown(path), tally)
 
 
-async def _got(sftp: Sftp, there: bytes, here: Path, found: Entry, goal: Goal) -> None:
+async def _got(sftp: Sftp, there: bytes, here: Path, found: DirectoryEntry, goal: DownloadTarget) -> None:
     sink = local.sink(here, secrets.token_hex(12), found.size, goal.quota)
     target = await in_thread(functools.partial(sink.__enter__), goal.shown)
     try:

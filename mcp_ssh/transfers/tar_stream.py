@@ -18,7 +18,7 @@ LARGEST_GLOBALS = 1000
 """How many values the global headers of pax may set."""
 BLOCK = tarfile.BLOCKSIZE
 
-Content = Iterable[tuple[int, bytes | memoryview]]
+OffsetChunks = Iterable[tuple[int, bytes | memoryview]]
 """The bytes of a file in pieces, each with its offset."""
 
 # Permissions, owner and group, size, time, sum; a file or a folder, no link; the magic of GNU or of POSIX.
@@ -29,7 +29,7 @@ _PREFIX = 345
 _SUM = slice(148, 156)
 
 
-class Forward(io.RawIOBase):
+class ForwardReader(io.RawIOBase):
     """Bytes that come in pieces, as a file that is read onwards only.
 
     Args:
@@ -108,7 +108,7 @@ def plain(block: bytes) -> tarfile.TarInfo | None:
     return entry if kind == tarfile.REGTYPE or not entry.size else None
 
 
-def entries(stream: Forward) -> Generator[tuple[tarfile.TarInfo, Content]]:
+def entries(stream: ForwardReader) -> Generator[tuple[tarfile.TarInfo, OffsetChunks]]:
     """Every entry with its content, which must be taken before the next entry.
 
     Raises:
@@ -133,11 +133,11 @@ def entries(stream: Forward) -> Generator[tuple[tarfile.TarInfo, Content]]:
                 raise tarfile.ReadError("unexpected end of data")
 
 
-def _content(stream: Forward, entry: tarfile.TarInfo) -> Content:
+def _content(stream: ForwardReader, entry: tarfile.TarInfo) -> OffsetChunks:
     return _segment(stream, 0, entry.size if entry.isreg() else 0)
 
 
-def _segment(stream: Forward, offset: int, size: int) -> Generator[tuple[int, memoryview]]:
+def _segment(stream: ForwardReader, offset: int, size: int) -> Generator[tuple[int, memoryview]]:
     end = offset + size
     while offset < end:
         piece = stream.some(end - offset)
@@ -147,7 +147,7 @@ def _segment(stream: Forward, offset: int, size: int) -> Generator[tuple[int, me
         offset += len(piece)
 
 
-def _sparse(stream: Forward, entry: tarfile.TarInfo, end: int) -> Content:
+def _sparse(stream: ForwardReader, entry: tarfile.TarInfo, end: int) -> OffsetChunks:
     """The parts of a sparse file that its entry holds; what lies between them is a hole, and is never made."""
     stream.seek(entry.offset_data)
     reached = 0

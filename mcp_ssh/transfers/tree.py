@@ -13,18 +13,18 @@ import anyio.from_thread
 
 from mcp_ssh.errors import RemoteFailed, ToolError
 from mcp_ssh.linux.files.transfer import ask_receive_tree, parse_grown, tar_failure
-from mcp_ssh.linux.framing import Answer, named
+from mcp_ssh.linux.framing import ScriptAnswer, named
 from mcp_ssh.sessions.session import Session
-from mcp_ssh.ssh.exec.stream import Stream, streaming
+from mcp_ssh.ssh.exec.stream import RemoteProcess, streaming
 from mcp_ssh.transfers import local_files as local
-from mcp_ssh.transfers.file import Folder, Goal, Progress, ahead, in_thread
+from mcp_ssh.transfers.file import DownloadTarget, RemoteFolder, TransferProgress, ahead, in_thread
 from mcp_ssh.transfers.local_quota import Quota
-from mcp_ssh.transfers.local_tree import Planting, Tally, archive, batch
-from mcp_ssh.transfers.tar_stream import Forward
+from mcp_ssh.transfers.local_tree import Planting, TransferCounts, archive, batch
+from mcp_ssh.transfers.tar_stream import ForwardReader
 
 
 @dataclass(frozen=True)
-class Grown:
+class TreeResult:
     """A tree that arrived.
 
     Attributes:
@@ -32,17 +32,17 @@ class Grown:
     """
 
     path: str
-    tally: Tally
+    tally: TransferCounts
     sha256: str | None = None
 
 
-async def upload(host: Session, path: str, place: Path, shown: str, progress: Progress) -> Grown:
+async def upload(host: Session, path: str, place: Path, shown: str, progress: TransferProgress) -> TreeResult:
     """Send what is in a local folder into one of the machine, which is made where it is missing.
 
     Raises:
         RemoteFailed: It did not arrive whole; the machine is as it was.
     """
-    tally = Tally()
+    tally = TransferCounts()
     progress.left = lambda: f"up to {progress.done} bytes arrived, and the folder there is unchanged"
     asked = ask_receive_tree(path, secrets.token_hex(8))
     root = await in_thread(functools.partial(local.enter, place), shown)
@@ -62,7 +62,7 @@ async def upload(host: Session, path: str, place: Path, shown: str, progress: Pr
     count, sha256 = parse_grown(answer)
     if count != tally.count:
         raise RemoteFailed(f"{count} of {tally.count} files arrived in {named(answer.path)}")
-    return Grown(answer.path, tally, sha256)
+    return TreeResult(answer.path, tally, sha256)
 
 
 @contextlib.contextmanager
@@ -73,14 +73,16 @@ def _held(handle: int) -> Generator[None]:
         os.close(handle)
 
 
-async def download(folder: Folder, goal: Goal, progress: Progress, *, links_inside: bool) -> Grown:
+async def download(
+    folder: RemoteFolder, goal: DownloadTarget, progress: TransferProgress, *, links_inside: bool
+) -> TreeResult:
     """Receive what is in a folder of the machine into a local one, which is made where it is missing.
 
     Raises:
         NoTar: The machine has no tar.
         ToolError: The machine could not read all of it; what it could is here.
     """
-    tally = Tally()
+    tally = TransferCounts()
     await folder.begin()
     root = await in_thread(functools.partial(local.enter, goal.place, make=goal.quota), goal.shown)
     with _held(root):
@@ -91,18 +93,18 @@ async def download(folder: Folder, goal: Goal, progress: Progress, *, links_insi
         )
     code, said = await folder.stream.finish()
     if code:
-        raise _unread(Answer("tar", folder.path, said, b""), tally)
+        raise _unread(ScriptAnswer("tar", folder.path, said, b""), tally)
     if torn:
         raise RemoteFailed(f"the tar stream of {named(folder.path)} cannot be read: {torn}", hint="try again")
-    return Grown(folder.path, tally)
+    return TreeResult(folder.path, tally)
 
 
-def came(tally: Tally) -> str:
+def came(tally: TransferCounts) -> str:
     """What of a tree is here, for the error of one that did not come whole."""
     return f"{tally.count} files came, each whole, and are in local_path; the rest is not"
 
 
-def _take(root: int, tally: Tally, quota: Quota, incoming: Forward, *, links_inside: bool) -> str:
+def _take(root: int, tally: TransferCounts, quota: Quota, incoming: ForwardReader, *, links_inside: bool) -> str:
     try:
         Planting(root, tally, quota, links_inside=links_inside).take(incoming)
     # tarfile passes on malformed numbers and names with NUL, and calls itself for each header of a header.
@@ -111,7 +113,7 @@ def _take(root: int, tally: Tally, quota: Quota, incoming: Forward, *, links_ins
     return ""
 
 
-def _unread(answer: Answer, tally: Tally) -> ToolError:
+def _unread(answer: ScriptAnswer, tally: TransferCounts) -> ToolError:
     error = tar_failure(answer)
     said = answer.text.strip().splitlines()
     error.details |= {"count": tally.count, "said": said[:20]}
@@ -119,7 +121,7 @@ def _unread(answer: Answer, tally: Tally) -> ToolError:
     return error
 
 
-def _incoming(stream: Stream, progress: Progress) -> Forward:
+def _incoming(stream: RemoteProcess, progress: TransferProgress) -> ForwardReader:
     """A stream of the machine as a file that a thread reads; the loop waits for the bytes."""
 
     async def more() -> bytes:
@@ -127,4 +129,4 @@ def _incoming(stream: Stream, progress: Progress) -> Forward:
         await progress.reached(progress.done + len(chunk))
         return chunk
 
-    return Forward(functools.partial(anyio.from_thread.run, more))
+    return ForwardReader(functools.partial(anyio.from_thread.run, more))

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, PermissionDenied, TimedOut, ToolError, TooMany
-from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.errors import lost
-from mcp_ssh.tunnels.state import Close, Life, LinkLost, Listening, after
+from mcp_ssh.tunnels.state import Close, LinkLost, Listening, TunnelLife, after
 
 if TYPE_CHECKING:
     import asyncssh
@@ -44,7 +44,7 @@ class Tunnel:
     port: int
     target_host: str
     target_port: int
-    life: Life = field(default_factory=Life)
+    life: TunnelLife = field(default_factory=TunnelLife)
     id: str = ""
     listener: "asyncssh.SSHListener | None" = field(default=None, repr=False)
     last_traffic: float = 0.0
@@ -80,7 +80,7 @@ class Tunnel:
 class Tunnels:
     """The tunnels of one session."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         self._link = link
         self._tunnels: dict[str, Tunnel] = {}
         self._opening: set[asyncio.Future[Any]] = set()
@@ -203,7 +203,7 @@ class _Noting:
         return await self._connection.create_connection(made, *ends)
 
 
-def _leading_here(link: Link, tunnel: Tunnel) -> Callable[[str, int], Any]:
+def _leading_here(link: Connection, tunnel: Tunnel) -> Callable[[str, int], Any]:
     """What takes a connection to the remote machine's port."""
 
     async def accepted(_host: str, _port: int) -> Any:
@@ -214,7 +214,7 @@ def _leading_here(link: Link, tunnel: Tunnel) -> Callable[[str, int], Any]:
     return accepted
 
 
-async def _listen(link: Link, tunnel: Tunnel) -> "asyncssh.SSHListener":
+async def _listen(link: Connection, tunnel: Tunnel) -> "asyncssh.SSHListener":
     import asyncssh
 
     ends = (tunnel.bind_address, tunnel.port, tunnel.target_host, tunnel.target_port)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["starting", "active", "failed", "closed"]
+TunnelState = Literal["starting", "active", "failed", "closed"]
 
 
 @dataclass(frozen=True)
-class Life:
+class TunnelLife:
     """What a tunnel is.
 
     Attributes:
@@ -15,7 +15,7 @@ class Life:
         reason: Why it failed.
     """
 
-    state: State = "starting"
+    state: TunnelState = "starting"
     reason: str | None = None
 
 
@@ -25,7 +25,7 @@ class Listening:
 
 
 @dataclass(frozen=True)
-class Refused:
+class ListenFailed:
     """It could not listen."""
 
     reason: str
@@ -41,21 +41,21 @@ class Close:
     """Somebody wants it closed."""
 
 
-Event = Listening | Refused | LinkLost | Close
+TunnelEvent = Listening | ListenFailed | LinkLost | Close
 
 LOST = "the connection to the machine is lost"
 
 
-def after(life: Life, event: Event) -> Life:
+def after(life: TunnelLife, event: TunnelEvent) -> TunnelLife:
     """What a tunnel is after an event. What has ended stays as it ended."""
     if life.state in {"failed", "closed"}:
-        return Life("closed", life.reason) if isinstance(event, Close) else life
+        return TunnelLife("closed", life.reason) if isinstance(event, Close) else life
     match event:
         case Listening():
-            return Life("active")
-        case Refused(reason):
-            return Life("failed", reason)
+            return TunnelLife("active")
+        case ListenFailed(reason):
+            return TunnelLife("failed", reason)
         case LinkLost():
-            return Life("failed", LOST)
+            return TunnelLife("failed", LOST)
         case Close():
-            return Life("closed")
+            return TunnelLife("closed")

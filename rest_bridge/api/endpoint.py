@@ -13,7 +13,7 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch, internal, validate
 from mcp_ssh.errors import InvalidInput, ToolError, Unauthenticated
 from mcp_ssh.params import Result
-from mcp_ssh.tool import AnyTool, Caller, Door, Question, Stream
+from mcp_ssh.tool import AnyTool, Caller, Question, ToolStream, TransportName
 from rest_bridge.api.request import (
     ClientGone,
     announces_body,
@@ -25,7 +25,7 @@ from rest_bridge.api.request import (
     takes,
 )
 from rest_bridge.api.route import Route
-from rest_bridge.errors import Judged, WrongMethod, dialect_of
+from rest_bridge.errors import SemanticError, WrongMethod, dialect_of
 from rest_bridge.http.auth import caller_of
 from rest_bridge.http.sse import EventStream
 from rest_bridge.responses import Answer, refusal, shown
@@ -44,7 +44,7 @@ class RestCall:
     """A call through this door: its role is its gate, and nobody can be asked."""
 
     caller: Caller
-    door: Door = "rest"
+    door: TransportName = "rest"
     confirms: bool = False
 
     async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
@@ -144,7 +144,7 @@ class Bound:
             wires = {each.name: wire for wire, each in self._fields.items()}
             wrong = {_renamed(each["field"], wires): each["rule"] for each in refused.details["errors"]}
             return invalid(wrong, self._hint)
-        return Judged(error.message, hint=error.hint, details=error.details)
+        return SemanticError(error.message, hint=error.hint, details=error.details)
 
 
 class Streaming(Bound):
@@ -177,7 +177,7 @@ class Streaming(Bound):
         return arguments
 
     @property
-    def _stream(self) -> Stream[Any, Any, Any]:
+    def _stream(self) -> ToolStream[Any, Any, Any]:
         assert self._route.stream is not None  # noqa: S101 `Endpoint` looked
         return self._route.stream
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from mcp_ssh.tool import CONFIRM_SCHEMA, AnyTool, Stream
-from rest_bridge.errors import Dialect
+from mcp_ssh.tool import CONFIRM_SCHEMA, AnyTool, ToolStream
+from rest_bridge.errors import ErrorFormat
 
 Place = Literal["path", "query", "body"]
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -75,7 +75,7 @@ class Route:
     rename: Mapping[str, str] = field(default_factory=dict[str, str])
     fixed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     shape: Shape | None = None
-    stream: Stream[Any, Any, Any] | None = None
+    stream: ToolStream[Any, Any, Any] | None = None
 
     @property
     def address(self) -> str:
@@ -118,7 +118,7 @@ class Route:
         return "query" if self.method == "GET" or wire in self.query else "body"
 
 
-def streams(path: str, stream: Stream[Any, Any, Any]) -> Route:
+def streams(path: str, stream: ToolStream[Any, Any, Any]) -> Route:
     """The address of a stream: GET, since that is what browsers' EventSource sends."""
     return Route("GET", path, stream.tool, stream=stream)
 
@@ -127,5 +127,5 @@ def streams(path: str, stream: Stream[Any, Any, Any]) -> Route:
 class Family:
     """An API family: its dialect and its table."""
 
-    dialect: Dialect
+    dialect: ErrorFormat
     routes: tuple[Route, ...]

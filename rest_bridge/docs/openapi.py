@@ -8,9 +8,9 @@ from typing import Any
 
 from mcp_ssh import __version__
 from mcp_ssh.config.models import Config
-from mcp_ssh.tool import Stream, plain_schema
+from mcp_ssh.tool import ToolStream, plain_schema
 from rest_bridge.api.route import Family, Field, Route
-from rest_bridge.errors import SSH_API, Dialect
+from rest_bridge.errors import SSH_API, ErrorFormat
 from rest_bridge.http.sse import MEDIA_TYPE
 
 _NEVER_ON_A_ROUTE = frozenset({405})
@@ -94,7 +94,7 @@ def _health() -> dict[str, Any]:
     }
 
 
-def _operation(route: Route, fields: Mapping[str, Field], dialect: Dialect) -> dict[str, Any]:
+def _operation(route: Route, fields: Mapping[str, Field], dialect: ErrorFormat) -> dict[str, Any]:
     summary, _, more = route.tool.description.partition("\n")
     operation: dict[str, Any] = {
         "operationId": _operation_id(route),
@@ -124,7 +124,7 @@ def _done(route: Route) -> dict[str, Any]:
     return {"description": "Done.", "content": _json({"$ref": f"#/components/schemas/{_result_name(route)}"})}
 
 
-def _events(stream: Stream[Any, Any, Any], route: Route, dialect: Dialect) -> dict[str, Any]:
+def _events(stream: ToolStream[Any, Any, Any], route: Route, dialect: ErrorFormat) -> dict[str, Any]:
     """An answer of events. OpenAPI 3.1 has no words for what is in them, so the description says where each is."""
     named = {each.event: f"`{_event_name(route, each.event)}`" for each in stream.events}
     named |= {"end": f"`{_event_name(route, 'end')}`, the last", "error": f"`{_error_name(dialect)}`, the last"}
@@ -203,11 +203,11 @@ def _result_name(route: Route) -> str:
     return _camel(named) + "Result"
 
 
-def _error_name(dialect: Dialect) -> str:
+def _error_name(dialect: ErrorFormat) -> str:
     return _camel(dialect.name) + "Error"
 
 
-def _response_name(dialect: Dialect, status: int) -> str:
+def _response_name(dialect: ErrorFormat, status: int) -> str:
     return f"{_camel(dialect.name)}{status}"
 
 
@@ -215,7 +215,7 @@ def _camel(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 
 
-def _error_responses(dialect: Dialect) -> dict[str, Any]:
+def _error_responses(dialect: ErrorFormat) -> dict[str, Any]:
     content = _json({"$ref": f"#/components/schemas/{_error_name(dialect)}"})
     return {
         _response_name(dialect, status): {

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcp_ssh.app import App
 from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import Registry
-from mcp_ssh.toolsets import Surface, toolsets
+from mcp_ssh.toolsets import ToolsetSelection, toolsets
 from rest_bridge.api.request import ClientGone, announces_body, read_body
 from rest_bridge.http.mcp_sessions import McpSessions
 
@@ -23,14 +23,14 @@ from rest_bridge.http.mcp_sessions import McpSessions
 class McpEndpoints:
     """Every MCP path of this server."""
 
-    def __init__(self, app: App, registry: Registry, surface: Surface, limit_bytes: int) -> None:
+    def __init__(self, app: App, registry: Registry, surface: ToolsetSelection, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._sessions = McpSessions()
         surfaces = {
             "/mcp": surface,
-            "/mcp/all": Surface(("all",), app.read_only),
-            "/mcp/readonly": Surface(("all",), read_only=True),
-            **{f"/mcp/x/{each}": Surface((each,), app.read_only) for each in toolsets(registry)},
+            "/mcp/all": ToolsetSelection(("all",), app.read_only),
+            "/mcp/readonly": ToolsetSelection(("all",), read_only=True),
+            **{f"/mcp/x/{each}": ToolsetSelection((each,), app.read_only) for each in toolsets(registry)},
         }
         self._managers = {
             path: _manager(build_server(app, registry, surface), limit_bytes) for path, surface in surfaces.items()

@@ -30,7 +30,7 @@ BODY_LIMIT_S = 60.0
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-class Names:
+class HostOriginPolicy:
     """The Host and Origin headers this server answers to: its guard against DNS rebinding and foreign pages."""
 
     def __init__(self, bound: str, hosts: Iterable[str], origins: Iterable[str]) -> None:
@@ -102,7 +102,7 @@ class OpenRequests:
             scope.cancel()
 
 
-class Gate:
+class HttpMiddleware:
     """ASGI middleware around everything.
 
     Args:
@@ -122,7 +122,7 @@ class Gate:
         app: ASGIApp,
         *,
         plain: Mapping[str, ASGIApp],
-        names: Names,
+        names: HostOriginPolicy,
         identify: Identify,
         limit_bytes: int,
         open_requests: OpenRequests,

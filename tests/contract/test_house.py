@@ -1,5 +1,6 @@
 """Rules of the house that no linter knows."""
 
+import ast
 import re
 import subprocess
 from collections import Counter
@@ -39,6 +40,27 @@ def test_no_folder_has_more_than_15_modules() -> None:
     folders = Counter(path.parent.relative_to(ROOT).as_posix() for path in tracked("mcp_ssh/*.py", "rest_bridge/*.py"))
     assert "mcp_ssh/ssh/connection" in folders
     assert {folder: modules for folder, modules in folders.items() if modules > 15} == {}
+
+
+def type_names(source: str) -> list[str]:
+    """Return the public classes and type aliases that a module defines."""
+    names: list[str] = []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and re.fullmatch("([A-Z][a-z0-9]+)+", target.id):
+                names.append(target.id)
+    return [name for name in names if not name.startswith("_")]
+
+
+def test_a_reader_meets_each_public_type_name_once_in_a_package() -> None:
+    assert type_names("class A: ...\nBytes = int\nMOST = 1\nCall: T = int\nclass _C: ...") == ["A", "Bytes", "Call"]
+    for package in ("mcp_ssh", "rest_bridge"):
+        names = Counter(name for path in tracked(f"{package}/*.py") for name in type_names(path.read_text("utf-8")))
+        assert len(names) > 30
+        assert [name for name, times in names.items() if times > 1] == [], package
 
 
 def test_only_shell_command_quotes() -> None:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from mcp_ssh.errors import Refused
 from mcp_ssh.meanings import Meaning, argument, fields_with
-from mcp_ssh.params import CommandLine, Folder, OnSession, Params, ShellText
+from mcp_ssh.params import CommandLine, FolderPath, OnSession, Params, ShellText
 from mcp_ssh.policy.rules import Rules
 from mcp_ssh.tools import REGISTRY, command
 
@@ -57,7 +57,7 @@ def test_no_argument_is_called_unjudged_that_no_tool_has() -> None:
 
 class Renamed(OnSession):
     line: CommandLine = Field(description="A line.")
-    where: Folder | None = Field(default=None, description="A folder.")
+    where: FolderPath | None = Field(default=None, description="A folder.")
 
 
 @pytest.mark.parametrize("where", [None, "/srv"])

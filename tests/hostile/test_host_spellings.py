@@ -18,7 +18,7 @@ from mcp_ssh.sessions import host_lookup as machines
 from mcp_ssh.sessions.host_lookup import expect_target
 from mcp_ssh.tool import AnyTool, Caller, Role
 from mcp_ssh.tools import connection, hostkey, session, tunnel
-from mcp_ssh.tools.tunnel import OpenLocal
+from mcp_ssh.tools.tunnel import TunnelLocalParams
 from tests.support.doors import DirectCall
 from tests.support.hostkeys import KEY, machine
 
@@ -111,7 +111,7 @@ async def test_no_spelling_passes_a_token_at_any_way_in(app: App, spelling: str,
     if spelling in LOOPBACK:
         return  # of the machine that a tunnel goes through, which the token is for
     with pytest.raises(Refused, match="not for the machine"):
-        target = OpenLocal(local_port=0, remote_host=spelling, remote_port=22)
+        target = TunnelLocalParams(local_port=0, remote_host=spelling, remote_port=22)
         await expect_target(who.caller, app.config.security, target)
 
 
@@ -207,7 +207,7 @@ async def test_a_tunnel_leads_to_the_address_that_was_judged(app: App) -> None:
 
     async def led(host: str) -> str:
         return (
-            await expect_target(who, security, OpenLocal(local_port=0, remote_host=host, remote_port=1))
+            await expect_target(who, security, TunnelLocalParams(local_port=0, remote_host=host, remote_port=1))
         ).remote_host
 
     assert await led("web1.example.org") == "10.1.2.7"

@@ -24,15 +24,15 @@ from mcp_ssh.linux.files import stat as files
 from mcp_ssh.linux.files import transfer as file_transfer
 from mcp_ssh.linux.files import tree as file_tree
 from mcp_ssh.linux.files import write as file_write
-from mcp_ssh.linux.files.follow import Followed
+from mcp_ssh.linux.files.follow import FollowParser
 from mcp_ssh.linux.firewall import firewalld_rules, iptables, nft_rules, placement
 from mcp_ssh.linux.firewall import iptables_persistence as iptables_kept
 from mcp_ssh.linux.firewall.firewalld import Firewalld
 from mcp_ssh.linux.firewall.iptables import Iptables
 from mcp_ssh.linux.firewall.model import FilterRule, Table
-from mcp_ssh.linux.framing import Answer, Asked, failure
+from mcp_ssh.linux.framing import PathQuery, ScriptAnswer, failure
 from mcp_ssh.linux.packages import MANAGERS
-from mcp_ssh.linux.packages.base import PackageManager, Said, inventory_of_lines, inventory_of_rpms, reason
+from mcp_ssh.linux.packages.base import ManagerOutput, PackageManager, inventory_of_lines, inventory_of_rpms, reason
 from mcp_ssh.linux.parts import PartsAsked
 from mcp_ssh.linux.system import addresses, cron, environment, processes, services
 from mcp_ssh.linux.system import facts as vitals
@@ -84,8 +84,8 @@ def _parts(parse: Callable[[Any], object]) -> Run:
     return lambda text: parse(EveryPart(text))
 
 
-def _answer(parse: Callable[[Answer], object]) -> Run:
-    return lambda text: parse(Answer("ok", text, text.encode(), text.encode()))
+def _answer(parse: Callable[[ScriptAnswer], object]) -> Run:
+    return lambda text: parse(ScriptAnswer("ok", text, text.encode(), text.encode()))
 
 
 def _firewall_parts(firewall: Any) -> Run:
@@ -100,11 +100,11 @@ def _placed(text: str) -> object:
 
 
 def _followed(text: str) -> object:
-    return Followed(b"a").feed(b"a\n".join(text.encode().split(b"a")))
+    return FollowParser(b"a").feed(b"a\n".join(text.encode().split(b"a")))
 
 
 def _seen_task(text: str) -> object:
-    return tasks.parse_look("name", Answer("ok", text, text.encode(), b""))
+    return tasks.parse_look("name", ScriptAnswer("ok", text, text.encode(), b""))
 
 
 def _drawn(text: str) -> object:
@@ -114,7 +114,7 @@ def _drawn(text: str) -> object:
 
 
 def _login(text: str) -> object:
-    return login_answers.Answers(None, ()).reply(text, [(text, True), (text, False)])
+    return login_answers.AuthResponder(None, ()).reply(text, [(text, True), (text, False)])
 
 
 def _of_managers() -> dict[str, Run]:
@@ -176,11 +176,11 @@ CASES: dict[str, Run] = {
     "linux.packages.apk:_PLANNED": MANAGERS["apk"].planned,
     "linux.packages.apk:_UPGRADING": MANAGERS["apk"].newer,
     "linux.packages.apk:_FOUND": MANAGERS["apk"].found,
-    "linux.packages.apk:_COUNT": lambda text: MANAGERS["apk"].worked(Said(1, text)),
+    "linux.packages.apk:_COUNT": lambda text: MANAGERS["apk"].worked(ManagerOutput(1, text)),
     "linux.system.addresses:addresses": addresses.addresses,
     "linux.system.addresses:proc_addresses": _parts(addresses.proc_addresses),
     "linux.framing:failure": lambda text: failure("/", text.encode()),
-    "linux.framing:Asked.answer": lambda text: Asked("/", commandline.command("a"), b"a", {}).answer(text.encode()),
+    "linux.framing:Asked.answer": lambda text: PathQuery("/", commandline.command("a"), b"a", {}).answer(text.encode()),
     "linux.files.archives:parse_list": _answer(archives.parse_list),
     "linux.system.cron:parse_cron": _parts(lambda parts: cron.parse_cron(parts, None)),
     "linux.system.environment:parse_get": _parts(lambda parts: environment.parse_get(parts, "A")),

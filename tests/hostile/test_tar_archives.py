@@ -14,8 +14,8 @@ from mcp_ssh.policy import LocalFolders, local_place
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.transfers import tar_stream
 from mcp_ssh.transfers.local_quota import ENTRY_BYTES, UNLIMITED, folder_quota, measure
-from mcp_ssh.transfers.local_tree import Planting, Tally
-from mcp_ssh.transfers.tar_stream import Forward
+from mcp_ssh.transfers.local_tree import Planting, TransferCounts
+from mcp_ssh.transfers.tar_stream import ForwardReader
 from mcp_ssh.transfers.tree import _take
 from tests.support.bystander import LIMIT_S, bystander
 
@@ -24,15 +24,15 @@ pytestmark = pytest.mark.requirement("fault.S10.archives")
 MIB = 1024 * 1024
 
 
-def forward(data: bytes, piece: int = 4096) -> Forward:
+def forward(data: bytes, piece: int = 4096) -> ForwardReader:
     pieces = (data[start : start + piece] for start in itertools.count(0, piece))
-    return Forward(lambda: next(pieces))
+    return ForwardReader(lambda: next(pieces))
 
 
-def grown(folder: Path, data: bytes) -> tuple[Tally, str]:
+def grown(folder: Path, data: bytes) -> tuple[TransferCounts, str]:
     """Take a stream into a folder; what it was and, if it was torn, why."""
     folder.mkdir(exist_ok=True)
-    tally, root = Tally(), os.open(folder, os.O_RDONLY)
+    tally, root = TransferCounts(), os.open(folder, os.O_RDONLY)
     try:
         torn = _take(root, tally, UNLIMITED, forward(data), links_inside=False)
     finally:
@@ -136,9 +136,9 @@ async def test_a_malformed_header_ends_the_stream_with_a_sentence(tmp_path: Path
         return data[read - 4096 : read]
 
     (tmp_path / "t").mkdir()
-    tally, root = Tally(), os.open(tmp_path / "t", os.O_RDONLY)
+    tally, root = TransferCounts(), os.open(tmp_path / "t", os.O_RDONLY)
     async with bystander(4 * LIMIT_S):
-        torn = _take(root, tally, UNLIMITED, Forward(more), links_inside=False)
+        torn = _take(root, tally, UNLIMITED, ForwardReader(more), links_inside=False)
     os.close(root)
     assert torn
     assert read < 2 * tar_stream.LARGEST_HEADER
@@ -186,7 +186,7 @@ def test_files_behind_second_names_count_until_the_last_name_is_gone(tmp_path: P
     root = os.open(tmp_path, os.O_RDONLY)
     try:
         with folder_quota(tmp_path, 4 * MIB) as quota, pytest.raises(TooLarge, match="transfer folder"):
-            Planting(root, Tally(), quota, links_inside=True).take(forward(data + END))
+            Planting(root, TransferCounts(), quota, links_inside=True).take(forward(data + END))
     finally:
         os.close(root)
     assert sum(each.stat().st_blocks * 512 for each in tmp_path.iterdir()) <= 4 * MIB
@@ -195,7 +195,7 @@ def test_files_behind_second_names_count_until_the_last_name_is_gone(tmp_path: P
     root = os.open(once, os.O_RDONLY)
     try:
         with folder_quota(once, 4 * MIB) as quota:
-            Planting(root, Tally(), quota, links_inside=True).take(forward(plain("a", b"x" * MIB) * 10 + END))
+            Planting(root, TransferCounts(), quota, links_inside=True).take(forward(plain("a", b"x" * MIB) * 10 + END))
     finally:
         os.close(root)
 
@@ -220,6 +220,6 @@ def test_a_folder_that_takes_a_stream_keeps_no_descriptor(tmp_path: Path) -> Non
     grown(tmp_path / "t", _negative_size())
     root = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(tarfile.TarError):
-        Planting(root, Tally(), links_inside=False).take(forward(b"x" * 512))
+        Planting(root, TransferCounts(), links_inside=False).take(forward(b"x" * 512))
     os.close(root)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

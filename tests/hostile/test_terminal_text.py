@@ -84,8 +84,8 @@ WORKS: dict[str, Any] = {
     "progress": lambda: terminal.show_progress(1, 2, NAME),
     "table": lambda: terminal.print_table(["a", "b"], [[NAME, "x"]]),
     "json": lambda: terminal.print_json({NAME: [NAME]}),
-    "page": lambda: terminal.Page().put(NAME),
-    "page of parts": lambda: terminal.Page().line((NAME, "bold"), (NAME, "")),
+    "page": lambda: terminal.Printer().put(NAME),
+    "page of parts": lambda: terminal.Printer().line((NAME, "bold"), (NAME, "")),
     "result": lambda: terminal.say(
         transfer_commands._said(
             {"status": "downloaded", "size": 1, "count": 2, "skipped": [NAME]}, {"local_path": f"/x/{NAME}"}, 1.0

@@ -16,7 +16,7 @@ from mcp_ssh.errors import InvalidInput, NotFound
 from mcp_ssh.mcp_server import build_server
 from mcp_ssh.messages.suggestions import LONGEST, suggest, suggest_each
 from mcp_ssh.tools import REGISTRY
-from mcp_ssh.toolsets import Surface, lookup, parse
+from mcp_ssh.toolsets import ToolsetSelection, lookup, parse
 from tests.support import rest_kit, toy_kit
 from tests.support.bystander import bystander
 from tests.support.rest_kit import rest_server
@@ -42,7 +42,7 @@ async def test_unknown_arguments_of_mcp_keep_nobody_waiting(app: App, inside: st
         "env": ("command_exec", {"command": "id", "env": UNKNOWN}),
         "tool_call": ("tool_call", {"name": "command_exec", "arguments": UNKNOWN}),
     }[inside]
-    server = build_server(app, REGISTRY, Surface(("all",)), caller=OWNER)
+    server = build_server(app, REGISTRY, ToolsetSelection(("all",)), caller=OWNER)
     async with Client(server) as client, bystander():
         refused = toy_kit.error(await client.call_tool(name, arguments))
     assert refused["code"] == "invalid_input"

@@ -32,10 +32,10 @@ async def login_shell(host: Host, user: str, shell: str) -> AsyncGenerator[None]
             await in_thread(host.console, ["sh", "-c", set_shell, before])
 
 
-async def run(app: App, session_id: str, text: str, **more: object) -> command.Executed:
+async def run(app: App, session_id: str, text: str, **more: object) -> command.CommandExecResult:
     arguments = {"session_id": session_id, "command": text, **more}
     result = await dispatch(app, command.run_command, arguments, WHO)
-    assert isinstance(result, command.Executed)
+    assert isinstance(result, command.CommandExecResult)
     return result
 
 

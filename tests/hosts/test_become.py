@@ -10,12 +10,12 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.shell_command import Command
-from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.exec import stop
 from mcp_ssh.ssh.wire import become
-from mcp_ssh.ssh.wire.become import Acting
+from mcp_ssh.ssh.wire.become import BecomeTarget
 from mcp_ssh.ssh.wire.command import wire
-from mcp_ssh.ssh.wire.kill import Stopped
+from mcp_ssh.ssh.wire.kill import StopResult
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import command, file, session
 from tests.fleet.hosts import Host
@@ -327,7 +327,7 @@ async def test_nothing_of_root_survives_a_cancelled_call(ops: On, by: dict[str, 
 @pytest.mark.requirement("become.kills")
 async def test_a_command_that_nobody_waits_for_any_more_is_not_started(host: Host) -> None:
     path = f"/tmp/started-{number()}"
-    sent = wire(f"touch {path}", shell="posix", acting=Acting("root", "sudo"))  # noqa: S604 it starts nothing
+    sent = wire(f"touch {path}", shell="posix", acting=BecomeTarget("root", "sudo"))  # noqa: S604 it starts nothing
     answer = await anyio.to_thread.run_sync(lambda: host.ssh(sent.text, user="nopass", stdin="a line\n"))
     assert (answer.returncode, "begin" in answer.stdout) == (1, True)
     assert await outside(host, f"ls -d {path} 2>/dev/null || true") == ""
@@ -339,8 +339,8 @@ async def test_without_the_secret_what_root_runs_survives(ops: On, monkeypatch: 
     """The twin: the login account cannot end it, and it is not said that it did."""
     ran = stop._run  # pyright: ignore[reportPrivateUsage]
 
-    async def as_login(link: Link, command: Command, acting: Acting | None, calls: int) -> list[Stopped]:
-        return await ran(link, command, None, calls) if acting is None else [Stopped(ended=None)] * calls
+    async def as_login(link: Connection, command: Command, acting: BecomeTarget | None, calls: int) -> list[StopResult]:
+        return await ran(link, command, None, calls) if acting is None else [StopResult(ended=None)] * calls
 
     monkeypatch.setattr(stop, "_run", as_login)
     n = number()

@@ -7,9 +7,9 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.ssh.connection.connection import Link
-from mcp_ssh.ssh.connection.warm_shells import Spare
-from mcp_ssh.ssh.wire.kill import Stopped
+from mcp_ssh.ssh.connection.connection import Connection
+from mcp_ssh.ssh.connection.warm_shells import WarmShell
+from mcp_ssh.ssh.wire.kill import StopResult
 from mcp_ssh.tools import command, session
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller
@@ -46,7 +46,7 @@ class On:
 
     def __init__(self, app: App, host: Host, who: DirectCall, session_id: str, *, exact: bool = False) -> None:
         self.app, self.host, self.who, self.session_id, self.exact = app, host, who, session_id, exact
-        self.used: list[Spare] = []
+        self.used: list[WarmShell] = []
 
     async def warm(self) -> None:
         """Have as many shells wait as may, unless commands shall do without."""
@@ -60,7 +60,7 @@ class On:
         """What is left of the shells that waited: a child that never execs shows their command line."""
         return [line for each in self.used for line in await processes(self.host, each.cookie)]
 
-    async def exec(self, text: str, timeout: float = 30) -> command.Executed:
+    async def exec(self, text: str, timeout: float = 30) -> command.CommandExecResult:
         arguments = {"session_id": self.session_id, "command": text, "timeout": timeout, "exact": self.exact}
         return await dispatch(self.app, command.run_command, arguments, self.who)
 
@@ -106,10 +106,10 @@ async def test_nothing_survives_a_cancelled_call(on: On) -> None:
 async def test_without_the_sweep_everything_survives(on: On, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin: it is the sweep that ends processes, and the look from outside that sees those that live."""
 
-    async def nothing(*_: object, **__: object) -> Stopped:
-        return Stopped(ended=None)
+    async def nothing(*_: object, **__: object) -> StopResult:
+        return StopResult(ended=None)
 
-    monkeypatch.setattr(Link, "stop", nothing)
+    monkeypatch.setattr(Connection, "stop", nothing)
     n = number()
     await on.warm()
     result = await on.exec(SHAPES["setsid child"].format(n=n), timeout=0.3)

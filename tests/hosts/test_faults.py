@@ -15,7 +15,7 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.config.models import Config, SshConfig
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ToolError
-from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.tools import command, session
 from mcp_ssh.tools.file import content
 from tests.fleet.hosts import Host
@@ -26,7 +26,7 @@ from tests.support.ssh_home import know
 
 ROUNDS = 20 if SOAK else 2
 CLEAN_UP_S = 15.0
-"""What a call may take beyond its own timeout, as `Exec.time_limit_s` promises."""
+"""What a call may take beyond its own timeout, as `CommandExecParams.time_limit_s` promises."""
 
 WHO = DirectCall(caller())
 LENGTHS = {"brief": "0.0", "short": "0.", "endless": ""}
@@ -120,12 +120,12 @@ async def test_calls_outlast_a_link_that_is_cut_for_a_moment(app: App, deb: Host
 
 async def test_the_look_from_outside_sees_a_false_word(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin: a call that claims what did not happen is found out."""
-    from mcp_ssh.ssh.wire.kill import Stopped
+    from mcp_ssh.ssh.wire.kill import StopResult
 
-    async def claimed(*_: object, **__: object) -> Stopped:
-        return Stopped(ended=True)
+    async def claimed(*_: object, **__: object) -> StopResult:
+        return StopResult(ended=True)
 
-    monkeypatch.setattr(Link, "stop", claimed)
+    monkeypatch.setattr(Connection, "stop", claimed)
     told = Told(app, deb, await works(app, deb), "endless", timeout_s=0.5)
     with pytest.raises(AssertionError):
         async with running(told):

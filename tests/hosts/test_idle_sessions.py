@@ -16,7 +16,7 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import TooMany
 from mcp_ssh.tool import AnyTool, Caller, Question, Role
 from mcp_ssh.tools import REGISTRY, command, connection, session, shell, system, tunnel
-from mcp_ssh.toolsets.meta_tools import TOOLS, Reach
+from mcp_ssh.toolsets.meta_tools import TOOLS, MetaToolContext
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller
 from tests.support.machine import connected, trust
@@ -159,7 +159,7 @@ async def test_one_call_reaches_more_machines_than_sessions_may_be_open(mcp_home
         await trust(app, deb)
         await saved(app, deb, who, *names)
         call = {"name": "command_exec", "sessions": names, "arguments": {"command": "echo done"}, "at_once": 16}
-        done = await CALL_MANY(Reach(app, REGISTRY), CALL_MANY.params.model_validate(call), who)
+        done = await CALL_MANY(MetaToolContext(app, REGISTRY), CALL_MANY.params.model_validate(call), who)
         assert (done.succeeded, done.failed) == (len(names), 0), done
         assert len(app.sessions.own(who.caller)) == 3
         assert who.heard == [(number, len(names)) for number in range(1, len(names) + 1)]
@@ -227,7 +227,7 @@ async def test_a_thousand_names_are_taken_and_by_default_256_sessions(app: App) 
     names = [f"web{number}" for number in range(1001)]
     assert Config().ssh.max_concurrent_connections == 256
     call = {"name": "system_uptime", "arguments": {}}
-    reach, who = Reach(app, REGISTRY), Counting(caller())
+    reach, who = MetaToolContext(app, REGISTRY), Counting(caller())
     done = await CALL_MANY(reach, CALL_MANY.params.model_validate({**call, "sessions": names[:1000]}), who)
     assert (done.succeeded, done.failed) == (0, 1000)
     assert who.heard[-1] == (1000, 1000)

@@ -10,7 +10,7 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.cli.local_call import TerminalCall
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound
-from mcp_ssh.tool import Caller, Door, Role
+from mcp_ssh.tool import Caller, Role, TransportName
 from mcp_ssh.tools import command, connection, file, session, system
 from tests.fleet.hosts import Fleet, Host
 from tests.support.doors import DirectCall, caller, open_way
@@ -141,7 +141,7 @@ async def test_over_mcp_a_change_needs_a_session_id_while_several_machines_are_o
     first, second = both
     made = "/home/dev/made-by-names"
 
-    def through(door: Door) -> DirectCall:
+    def through(door: TransportName) -> DirectCall:
         return DirectCall(caller(), door)
 
     ids = [await connected(app, first, "dev", through("mcp"))]

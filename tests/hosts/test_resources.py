@@ -14,7 +14,7 @@ from mcp_ssh.config.models import Config, SecurityConfig
 from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import REGISTRY
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller
 from tests.support.machine import connected, number, outside
@@ -24,8 +24,10 @@ ERAS = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 FILE = types.ResourceTemplateReference(uri="ssh://{session}/{+path}")
 
 
-def client_of(app: App, mode: str = "auto", who: Caller | None = None, surface: Surface | None = None) -> Client:
-    return Client(build_server(app, REGISTRY, surface or Surface(), caller=who or caller()), mode=mode)
+def client_of(
+    app: App, mode: str = "auto", who: Caller | None = None, surface: ToolsetSelection | None = None
+) -> Client:
+    return Client(build_server(app, REGISTRY, surface or ToolsetSelection(), caller=who or caller()), mode=mode)
 
 
 async def content(client: Client, uri: str) -> Any:
@@ -131,7 +133,7 @@ async def test_paths_are_completed_on_the_machine_and_connect_to_nothing(app: Ap
 
 @pytest.mark.requirement("mcp.resources")
 async def test_an_endpoint_without_file_tools_offers_no_files(app: App) -> None:
-    async with client_of(app, surface=Surface(("hostkey",))) as client:
+    async with client_of(app, surface=ToolsetSelection(("hostkey",))) as client:
         assert (await client.list_resources()).resources == []
         assert (await client.list_resource_templates()).resource_templates == []
         with pytest.raises(MCPError, match="no such resource"):
@@ -150,7 +152,7 @@ async def test_who_types_is_asked_for_no_consent(mcp_home: Path, deb: Host, mode
 
     async with open_app(mcp_home, Config(security=SecurityConfig(confirm_tools=["file_list"]))) as app:
         session = await connected(app, deb, "dev", DirectCall(caller()))
-        server = build_server(app, REGISTRY, Surface(), caller=caller())
+        server = build_server(app, REGISTRY, ToolsetSelection(), caller=caller())
         async with Client(server, mode=mode, elicitation_callback=elicited) as client:
             given = await client.complete(FILE, {"name": "path", "value": "etc/"}, {"session": session})
     assert (given.completion.values, asked) == ([], [])

@@ -18,7 +18,7 @@ from mcp_ssh.params import Params, Result
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import AnyTool, Call, Caller, Registry, Risk, Role
 from mcp_ssh.tools import REGISTRY, connection, session
-from mcp_ssh.toolsets.meta_tools import TOOLS, Reach
+from mcp_ssh.toolsets.meta_tools import TOOLS, MetaToolContext
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall
 from tests.support.machine import trust
@@ -161,7 +161,7 @@ class Objects:
         return {"host": {"host": self.host.ip}, "login": self.login()}.get(kind, {})
 
 
-async def outcome(reach: Reach, tool: AnyTool, given: Mapping[str, Any], who: DirectCall, way: str) -> str:
+async def outcome(reach: MetaToolContext, tool: AnyTool, given: Mapping[str, Any], who: DirectCall, way: str) -> str:
     try:
         if way == "tool_call":
             inner = {"name": tool.name, "arguments": dict(given)}
@@ -184,7 +184,7 @@ async def wrong_outcomes(app: App, host: Host, way: str, tools: Iterable[AnyTool
         who = DirectCall(Caller("mine", case.role, hosts=hosts[case.scope]))
         given = {**arguments(tool), **await objects.named(tool, case)}
         reached.tools.clear()
-        came_to = await outcome(Reach(app, registry), registry[tool.name], given, who, way)
+        came_to = await outcome(MetaToolContext(app, registry), registry[tool.name], given, who, way)
         ran = [tool.name] if came_to == "reached" and not looks_itself(tool) else []
         if came_to != expected(tool, case) or reached.tools != ran:
             wrong.append(f"{tool.name} {case}: {came_to} {reached.tools}, expected {expected(tool, case)}")

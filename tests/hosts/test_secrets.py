@@ -14,7 +14,7 @@ from pydantic import BaseModel, SecretStr
 
 from mcp_ssh.app import App, open_app
 from mcp_ssh.config.models import Config
-from mcp_ssh.ssh.wire.become import Acting
+from mcp_ssh.ssh.wire.become import BecomeTarget
 from mcp_ssh.store.redaction import HIDDEN, redact
 from mcp_ssh.tool import AnyTool, Role
 from mcp_ssh.tools import REGISTRY
@@ -197,7 +197,7 @@ async def test_a_planted_secret_is_found(mcp_home: Path, tmp_path: Path, deb: Ho
             found |= await on_machine(deb, given.needles)
             await anyio.to_thread.run_sync(lambda: deb.console(["rm", "/var/log/leak"]))
         elif place == "repr":
-            leak = Acting(secret, "su")
+            leak = BecomeTarget(secret, "su")
             found |= in_texts(shown(ours()), given.needles)
             del leak
         assert {label for label, _ in found} == {"login"}

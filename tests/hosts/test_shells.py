@@ -11,9 +11,9 @@ from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, NotFound, Refused
 from mcp_ssh.mcp_server import build_server
 from mcp_ssh.sessions import shell_exec as dialogue
-from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.pty import shell as engine
-from mcp_ssh.ssh.wire.kill import Stopped
+from mcp_ssh.ssh.wire.kill import StopResult
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import REGISTRY, command, session, shell
 from mcp_ssh.toolsets import parse
@@ -213,14 +213,14 @@ async def test_closing_ends_all_that_was_started_in_it(app: App, host: Host) -> 
 async def test_the_twin_without_the_sweep_leaves_processes_behind(
     app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def nothing(*_: object, **__: object) -> Stopped:
-        return Stopped(ended=None)
+    async def nothing(*_: object, **__: object) -> StopResult:
+        return StopResult(ended=None)
 
     here = await room(app, deb)
     mark = number()
     await here(shell.send, command=f"setsid sleep {mark} &")
     await started(deb, mark)
-    monkeypatch.setattr(Link, "stop", nothing)
+    monkeypatch.setattr(Connection, "stop", nothing)
     assert (await here(shell.close))["stopped"] == "unknown"
     assert await processes(deb, mark)
     await outside(deb, f"pkill -f 'sleep {mark}'")

@@ -10,7 +10,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.tools import command, session
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall
@@ -143,6 +143,6 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
             await anyio.sleep(0.2)
 
 
-async def is_free(link: Link) -> bool:
+async def is_free(link: Connection) -> bool:
     """Whether nothing is left to end, and no more channels are open than spares wait on."""
     return not len(link.later) and all(strand.open <= len(link.spares) for strand in link._strands)

@@ -26,9 +26,9 @@ from tests.support.doors import DirectCall
 from tests.support.machine import connected, number, outside
 
 BUILT = """
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 from mcp_ssh.tools import REGISTRY
-listed = Surface().tools(REGISTRY).values()
+listed = ToolsetSelection().tools(REGISTRY).values()
 schemas = [(each.input_schema, each.output_schema) for each in listed]
 ours = {model for each in listed for model in (each.params, each.result)}
 rest = {model for each in REGISTRY.values() for model in (each.params, each.result)} - ours

@@ -16,8 +16,8 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.config.models import Config, SecurityConfig
 from mcp_ssh.linux.files import follow as probe
 from mcp_ssh.sessions import follow as following
-from mcp_ssh.ssh.connection.connection import Link
-from mcp_ssh.ssh.wire.kill import Stopped
+from mcp_ssh.ssh.connection.connection import Connection
+from mcp_ssh.ssh.wire.kill import StopResult
 from mcp_ssh.store.history import HistoryRow
 from mcp_ssh.tool import Role
 from rest_bridge.api import endpoint as binding
@@ -158,12 +158,12 @@ async def test_nothing_is_left_on_the_machine_when_the_client_goes_and_it_is_on_
 async def test_the_twin_that_ends_nothing_leaves_it_there(on: On, monkeypatch: pytest.MonkeyPatch) -> None:
     done = anyio.Event()
 
-    async def stop(*arguments: Any, **more: Any) -> Stopped:
+    async def stop(*arguments: Any, **more: Any) -> StopResult:
         done.set()
-        return Stopped(ended=True)
+        return StopResult(ended=True)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Link, "stop", stop)
+        patched.setattr(Connection, "stop", stop)
         async with on.stream() as reader:
             await reader.next()
         with anyio.fail_after(10):

@@ -12,7 +12,7 @@ from mcp_ssh.config.models import Config, SshConfig
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.params import Become
 from mcp_ssh.ssh.connection import warm_shells as spare
-from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.connection.warm_shells import only_looks
 from mcp_ssh.ssh.exec.capture import Capture
 from mcp_ssh.tools.file import transfer
@@ -142,8 +142,8 @@ async def test_without_that_room_the_machine_refuses_channels(
     app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The twin: shells that wait are channels, and sshd counts them."""
-    monkeypatch.setattr(Link, "may_spare", lambda _: True)
-    monkeypatch.setattr(spare.Spares, "leave", lambda *_: None)
+    monkeypatch.setattr(Connection, "may_spare", lambda _: True)
+    monkeypatch.setattr(spare.WarmShells, "leave", lambda *_: None)
     monkeypatch.setattr(spare, "MOST", 12)
     on = await warm(app, deb, "dev")
     with anyio.fail_after(30):

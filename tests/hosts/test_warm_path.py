@@ -14,7 +14,7 @@ from mcp_ssh.sessions.session import Session
 from mcp_ssh.ssh.connection import warm_shells as spare
 from mcp_ssh.ssh.exec.capture import Capture
 from mcp_ssh.ssh.wire import command as wire
-from mcp_ssh.ssh.wire.kill import Stopped
+from mcp_ssh.ssh.wire.kill import StopResult
 from mcp_ssh.tools import command, session, shell
 from mcp_ssh.tools.file import content
 from tests.fleet.hosts import Host
@@ -281,7 +281,7 @@ async def test_a_command_in_a_waiting_shell_is_ended_with_all_it_started(app: Ap
     out, err = Capture(1024), Capture(1024)
     text = f"echo early; setsid sleep {n} & trap '' TERM; (setsid sh -c 'sleep {m} & sleep {m}' &); sleep {n}"
     ended = await on.session.execute(text, timeout_s=0.4, stdout=out, stderr=err)
-    assert (ended.status, ended.stopped, out.whole()) == ("timed_out", Stopped(ended=True), b"early\n")
+    assert (ended.status, ended.stopped, out.whole()) == ("timed_out", StopResult(ended=True), b"early\n")
     assert await processes(host, n) == await processes(host, m) == []
     assert on.plain == before + 1  # for the look that ended it
 

@@ -12,7 +12,7 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, HostKeyUnconfirmed, InvalidInput, Refused, TimedOut, ToolError
-from mcp_ssh.ssh.auth.responder import Answers
+from mcp_ssh.ssh.auth.responder import AuthResponder
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command
 from tests.fleet.hosts import Host
@@ -81,7 +81,7 @@ async def test_a_wrong_password_reaches_the_machine_once(app: App, auth: Host, s
 
 
 async def test_the_twin_without_that_rule_sends_it_again(app: App, auth: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Answers, "password", lambda _: "not-it")
+    monkeypatch.setattr(AuthResponder, "password", lambda _: "not-it")
     begun = await mark(auth)
     with pytest.raises(AuthFailed):
         await opened(app, **on(auth, "limits", password="not-it"))

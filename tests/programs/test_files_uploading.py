@@ -10,7 +10,7 @@ import pytest
 
 from mcp_ssh.errors import ToolError
 from mcp_ssh.linux.files.transfer import Raced, ask_receive
-from mcp_ssh.linux.framing import Asked
+from mcp_ssh.linux.framing import PathQuery
 from tests.support.files_host import MIB, ShellHost, host, shadow, shell, user
 
 __all__ = ["host", "shell", "user"]
@@ -23,7 +23,7 @@ class Upload:
 
     def __init__(self, host: ShellHost, sha256: str) -> None:
         path = str(host.home / "f")
-        self.asked: Asked = ask_receive(path, SIZE, "source", permissions=None, usual=0o644, sha256=sha256)
+        self.asked: PathQuery = ask_receive(path, SIZE, "source", permissions=None, usual=0o644, sha256=sha256)
         command = host.argv(self.asked.command)
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **host.options()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_ssh.ssh.wire.kill import MOST_TOGETHER, Stopped, Target, parse, sweep
+from mcp_ssh.ssh.wire.kill import MOST_TOGETHER, KillTarget, StopResult, parse, sweep
 from tests.support.json_lines import ended
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -36,8 +36,8 @@ def running(*argv: str, cookie: str = "") -> Generator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def swept(shell: list[str], cookie: str, leader: int = 0, path: str = "/usr/bin:/bin") -> Stopped:
-    words = sweep(Target(cookie, leader, 0)).argv[1:]
+def swept(shell: list[str], cookie: str, leader: int = 0, path: str = "/usr/bin:/bin") -> StopResult:
+    words = sweep(KillTarget(cookie, leader, 0)).argv[1:]
     ran = subprocess.run([*shell, *words], env={"PATH": path}, capture_output=True, timeout=LIMIT_S, check=False)
     assert not ran.stderr, ran.stderr
     return parse(ran.stdout)[0]
@@ -81,14 +81,14 @@ def test_a_process_whose_name_holds_a_newline_is_ended_with_its_call(shell: list
     with running(program, "1000", cookie=cookie) as call, running("sh", "-c", child, cookie=cookie) as other:
         assert other.stdout
         hidden = int(other.stdout.readline())
-        assert swept(shell, cookie) == Stopped(ended=True)
+        assert swept(shell, cookie) == StopResult(ended=True)
         assert call.wait(LIMIT_S) != 0
         assert ended(hidden, LIMIT_S)
 
 
 @pytest.mark.requirement("fault.C9.lost_task")
 def test_where_nothing_was_found_the_sweep_says_so(shell: list[str]) -> None:
-    assert swept(shell, secrets.token_hex(16)) == Stopped(ended=True, found=False)
+    assert swept(shell, secrets.token_hex(16)) == StopResult(ended=True, found=False)
 
 
 @pytest.mark.requirement("fault.C5")
@@ -97,9 +97,9 @@ def test_one_sweep_ends_many_calls_and_tells_of_each(shell: list[str]) -> None:
     with contextlib.ExitStack() as stack:
         calls = [stack.enter_context(running("sleep", "1000", cookie=each)) for each in cookies]
         other = stack.enter_context(running("sleep", "1000"))
-        words = sweep(*(Target(each, None, 0) for each in cookies)).argv[1:]
+        words = sweep(*(KillTarget(each, None, 0) for each in cookies)).argv[1:]
         ran = subprocess.run([*shell, *words], capture_output=True, timeout=LIMIT_S, check=True)
-        assert parse(ran.stdout, len(calls)) == [Stopped(ended=True)] * len(calls)
+        assert parse(ran.stdout, len(calls)) == [StopResult(ended=True)] * len(calls)
         assert all(each.wait(LIMIT_S) for each in calls)
         assert other.poll() is None
 
@@ -110,14 +110,18 @@ def test_a_survivor_is_told_of_the_call_that_it_belongs_to(shell: list[str], tmp
     cookies = [secrets.token_hex(16) for _ in range(3)]
     with contextlib.ExitStack() as stack:
         calls = [stack.enter_context(running("sleep", "1000", cookie=each)) for each in cookies]
-        words = sweep(*(Target(each, None, 0) for each in cookies)).argv[1:]
+        words = sweep(*(KillTarget(each, None, 0) for each in cookies)).argv[1:]
         spares = f'kill() {{ [ "$3" = {calls[1].pid} ] || command kill "$@"; }}\n{words[1]}'
         ran = subprocess.run(
             [*shell, words[0], spares, *words[2:]],
             env={"PATH": "/usr/bin:/bin"}, capture_output=True, timeout=LIMIT_S, check=True,
         )  # fmt: skip
         told = parse(ran.stdout, 3)
-        assert told == [Stopped(ended=True), Stopped(ended=False, survivors=[calls[1].pid]), Stopped(ended=True)]
+        assert told == [
+            StopResult(ended=True),
+            StopResult(ended=False, survivors=[calls[1].pid]),
+            StopResult(ended=True),
+        ]
         assert [each.poll() is None for each in calls] == [False, True, False]
 
 
@@ -145,7 +149,7 @@ def test_who_ignores_term_is_killed_and_who_multiplies_too(shell: list[str]) -> 
 def test_a_leader_that_is_younger_than_the_call_is_another_process(shell: list[str]) -> None:
     with running("sleep", "1000") as other:
         ran = subprocess.run(
-            [*shell, *sweep(Target("0" * 32, other.pid, 3600)).argv[1:]],
+            [*shell, *sweep(KillTarget("0" * 32, other.pid, 3600)).argv[1:]],
             capture_output=True,
             timeout=LIMIT_S,
             check=True,
@@ -187,7 +191,7 @@ def test_what_is_marked_and_not_in_the_table_is_ended_too(shell: list[str], tmp_
     with running("sleep", "1000", cookie=cookie) as call:
         real = shutil.which("grep")
         hides = f'case " $* " in *" -HsoE "*) {real} "$@" | {real} -v "^{call.pid}/"; exit ;; esac'
-        assert swept(shell, cookie, path=with_grep(tmp_path, hides)) == Stopped(ended=True)
+        assert swept(shell, cookie, path=with_grep(tmp_path, hides)) == StopResult(ended=True)
         assert call.wait(LIMIT_S) != 0
 
 
@@ -207,7 +211,7 @@ def test_one_of_many_is_found_in_time(shell: list[str], tmp_path: Path, crowd: i
     """Reading a thousand of them in a shell took longer than a call waits; nobody else meets the crowd."""
     cookie = secrets.token_hex(16)
     alone = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SCENE, "sh"]
-    words = [*shell, *sweep(Target(cookie, 0, 0)).argv[1:]]
+    words = [*shell, *sweep(KillTarget(cookie, 0, 0)).argv[1:]]
     ran = subprocess.run(
         [*alone, str(crowd), cookie[:9], cookie[9:], with_grep(tmp_path, grep), *words],
         cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=True,

@@ -10,7 +10,7 @@ import pytest
 
 from mcp_ssh.errors import Conflict, NotFound
 from mcp_ssh.linux.tasks import requests as probe
-from mcp_ssh.linux.tasks.requests import Seen, Task
+from mcp_ssh.linux.tasks.requests import TaskRequest, TaskSnapshot
 from mcp_ssh.shell_command import script
 from tests.support.files_host import AS_ROOT, NOBODY, ShellHost, host, shell
 
@@ -26,20 +26,20 @@ LARGEST = 4 * 1024 * 1024
 def start(host: ShellHost, name: str, command: str, stdin: bytes = b"", **env: str) -> str:
     """Start a task and give its cookie."""
     cookie = secrets.token_hex(16)
-    task = Task(name, cookie, command, None, {**env, "MCP_SSH_CALL": cookie}, stdin)
+    task = TaskRequest(name, cookie, command, None, {**env, "MCP_SSH_CALL": cookie}, stdin)
     asked = probe.ask_start(task, KEEP, 7)
     said = host.run_now(asked.command, LARGEST)
     assert probe.parse_start(asked.answer(said.stdout, said.stderr)).at > 0
     return cookie
 
 
-def look(host: ShellHost, name: str, output: int = 0, error: int = 0, wait_s: float = 0.0) -> Seen:
+def look(host: ShellHost, name: str, output: int = 0, error: int = 0, wait_s: float = 0.0) -> TaskSnapshot:
     asked = probe.ask_look(name, output, error, 1 << 20, wait_s)
     said = host.run_now(asked.command, LARGEST)
     return probe.parse_look(name, asked.answer(said.stdout, said.stderr))
 
 
-def ended(host: ShellHost, name: str) -> Seen:
+def ended(host: ShellHost, name: str) -> TaskSnapshot:
     deadline = time.monotonic() + 30
     while look(host, name, wait_s=10, output=2**62, error=2**62).status == "running":
         assert time.monotonic() < deadline

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ToolError
-from mcp_ssh.tool import AnyTool, Caller, Door, Question, Role
+from mcp_ssh.tool import AnyTool, Caller, Question, Role, TransportName
 
 
 def caller(name: str = "stdio", role: Role = Role.ADMIN, *, owner: bool = True) -> Caller:
@@ -21,7 +21,7 @@ class DirectCall:
     """A call without a door: nobody to ask, nobody to tell."""
 
     caller: Caller
-    door: Door = "direct"
+    door: TransportName = "direct"
     confirms: bool = False
 
     async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:

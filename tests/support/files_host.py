@@ -89,16 +89,16 @@ class ShellHost:
         result: Result = await tool(cast("Session", self), params, DirectCall(caller(), door="rest"))
         return tool.result.model_validate(result.model_dump(mode="json", exclude_unset=True))
 
-    async def list(self, path: str = ".", **more: Any) -> file.Listed:
+    async def list(self, path: str = ".", **more: Any) -> file.FileListResult:
         return await self.call(file.list_folder, path=path, **more)
 
-    async def stat(self, path: str) -> file.Status:
+    async def stat(self, path: str) -> file.FileStatResult:
         return await self.call(file.stat, path=path)
 
-    async def read(self, path: str, **more: Any) -> file.Content:
+    async def read(self, path: str, **more: Any) -> file.FileReadResult:
         return await self.call(file.read, path=path, **more)
 
-    async def write(self, path: str, content: str, **more: Any) -> file.Written:
+    async def write(self, path: str, content: str, **more: Any) -> file.FileWriteResult:
         return await self.call(file.write, path=path, content=content, **more)
 
     def names(self, folder: str = ".") -> "list[str]":

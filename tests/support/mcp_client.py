@@ -18,7 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_ssh.app import App
 from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tools import REGISTRY
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 from tests.support.doors import caller
 from tests.support.servers import TOKEN, serve
 
@@ -80,7 +80,7 @@ async def client_of(transport: str, mode: str, home: Path, person: Person, logs:
 
 def beside(app: App, mode: str = "auto", person: Person | None = None) -> Client:
     """The official client in this process."""
-    server = build_server(app, REGISTRY, Surface(), caller=caller())
+    server = build_server(app, REGISTRY, ToolsetSelection(), caller=caller())
     return Client(server, mode=mode, elicitation_callback=person)
 
 

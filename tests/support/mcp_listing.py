@@ -10,12 +10,12 @@ from mcp_ssh.app import open_app
 from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import REGISTRY
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 
 OWNER = Caller(id="stdio", role=Role.ADMIN, owner=True)
 
 
-async def listed_by(folder: Path, surface: Surface) -> list[types.Tool]:
+async def listed_by(folder: Path, surface: ToolsetSelection) -> list[types.Tool]:
     async with open_app(folder) as app, Client(build_server(app, REGISTRY, surface, caller=OWNER)) as client:
         return (await client.list_tools()).tools
 

@@ -22,7 +22,7 @@ from mcp_ssh.config.models import Config
 from mcp_ssh.errors import ToolError
 from mcp_ssh.params import OnSession, Params, Result
 from mcp_ssh.tool import Call, Registry, Risk, Role, tool
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 from rest_bridge.api.route import Family, Route, Shape
 from rest_bridge.app import build
 from rest_bridge.errors import SSH_API, VIEWER
@@ -194,7 +194,7 @@ async def rest_server(
     async with open_app(home, config) as app:
         _, admin = await app.store.tokens.create("an-admin", Role.ADMIN)
         _, viewer = await app.store.tokens.create("a-viewer", Role.VIEWER)
-        http = build(app, registry, families, surface=Surface(("all",)))
+        http = build(app, registry, families, surface=ToolsetSelection(("all",)))
         async with http.router.lifespan_context(http):
             yield Rest(app, http, admin, viewer)
 
@@ -220,7 +220,7 @@ async def serving(home: Path, *, config: Config | None = None, **options: Any) -
         address.append(url)
         ready.set()
 
-    options = {"host": "127.0.0.1", "port": 0, "signals": False, "surface": Surface(("all",)), **options}
+    options = {"host": "127.0.0.1", "port": 0, "signals": False, "surface": ToolsetSelection(("all",)), **options}
     async with open_app(home, config or Config()) as app, anyio.create_task_group() as group:
         _, token = await app.store.tokens.create("test", Role.ADMIN)
         scope = anyio.CancelScope()

@@ -71,7 +71,7 @@ def agent(folder: Path, *keys: Path) -> Generator[str]:
 OWNER = DirectCall(caller())
 
 
-async def opened(app: App, who: DirectCall = OWNER, **arguments: object) -> session.Connected:
+async def opened(app: App, who: DirectCall = OWNER, **arguments: object) -> session.SessionConnectResult:
     """A session of the server's owner."""
     return await dispatch(app, session.connect, {"timeout": 20, **arguments}, who)
 

@@ -10,13 +10,13 @@ import anyio
 from mcp_ssh.app import open_app
 from mcp_ssh.mcp_server import serve_stdio, stdio
 from mcp_ssh.tool import tools_of
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 from tests.support import toys
 
 
 async def main(folder: Path) -> None:
     async with open_app(folder) as app:
-        await serve_stdio(app, tools_of(toys), Surface(("toys",)))
+        await serve_stdio(app, tools_of(toys), ToolsetSelection(("toys",)))
     (folder / "closed").touch()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.linux.tasks import requests as probe
-from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.tools import command, session
 from tests.fleet.hosts import Host
 from tests.support.doors import Direct, Way
@@ -94,12 +94,12 @@ def without(monkeypatch: pytest.MonkeyPatch, name: str, *mechanisms: tuple[str, 
 async def round_trips(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[list[str]]:
     """The channels that are opened meanwhile."""
     opened: list[str] = []
-    real = Link.open
+    real = Connection.open
 
-    async def counted(self: Link, text: str | None, **more: Any) -> Any:
+    async def counted(self: Connection, text: str | None, **more: Any) -> Any:
         opened.append(text or "")
         return await real(self, text, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Link, "open", counted)
+        patch.setattr(Connection, "open", counted)
         yield opened

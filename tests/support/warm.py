@@ -15,7 +15,7 @@ import anyio.to_thread
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.sessions.session import Session
-from mcp_ssh.ssh.connection.warm_shells import Spare
+from mcp_ssh.ssh.connection.warm_shells import WarmShell
 from mcp_ssh.ssh.exec.capture import Capture
 from mcp_ssh.tools import session as session_tools
 from tests.fleet.hosts import Host
@@ -70,7 +70,7 @@ class Warm:
         assert self.plain == before, f"took a channel of its own: {command!r}"
         return said
 
-    async def ready(self) -> Spare:
+    async def ready(self) -> WarmShell:
         """Wait until a shell waits."""
         spares = self.session.link.spares
         if not len(spares):

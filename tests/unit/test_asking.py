@@ -20,7 +20,7 @@ from mcp_ssh.mcp_server import build_server
 from mcp_ssh.mcp_server.elicitation import McpCall
 from mcp_ssh.tool import Caller, Question, Role
 from mcp_ssh.tools import REGISTRY
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 from tests.support import toys
 from tests.support.asking_host import AskingHost, asking_host
 from tests.support.doors import DirectCall
@@ -43,7 +43,7 @@ async def app(mcp_home: Path) -> AsyncIterator[App]:
 async def connect(
     app: App, host: AskingHost, mode: str, person: Person | None, *, caller: Caller = OWNER, **more: Any
 ) -> types.CallToolResult:
-    server = build_server(app, REGISTRY, Surface(), caller=caller)
+    server = build_server(app, REGISTRY, ToolsetSelection(), caller=caller)
     async with Client(server, mode=mode, elicitation_callback=person) as client:
         return await client.call_tool(
             "session_connect", {"host": "127.0.0.1", "port": host.port, "username": "ada", **more}

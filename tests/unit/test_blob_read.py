@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from mcp_ssh.app import App
 from mcp_ssh.errors import NotFound
 from mcp_ssh.store import Blobs
-from mcp_ssh.tool import Caller, Door, Question, Risk, Role
+from mcp_ssh.tool import Caller, Question, Risk, Role, TransportName
 from mcp_ssh.tools import blob
 
 ANNA = Caller("anna", Role.OPERATOR)
@@ -25,7 +25,7 @@ SOME_ID = "0" * 32
 class DirectCall:
     """A call from this test; blob_read reports no progress and asks nothing."""
 
-    door: Door = "direct"
+    door: TransportName = "direct"
     confirms = False
 
     def __init__(self, caller: Caller = ANNA) -> None:
@@ -50,7 +50,7 @@ async def make(blobs: Blobs, content: bytes) -> str:
 
 
 async def read(blobs: Blobs, blob_id: str, caller: Caller = ANNA, **given: Any) -> dict[str, Any]:
-    page = await blob.read(app_of(blobs), blob.Read(blob_id=blob_id, **given), DirectCall(caller))
+    page = await blob.read(app_of(blobs), blob.BlobReadParams(blob_id=blob_id, **given), DirectCall(caller))
     return page.model_dump(exclude_unset=True)
 
 
@@ -203,16 +203,16 @@ async def test_another_callers_blob_is_not_found(tmp_path: Path) -> None:
 )
 def test_arguments_out_of_bounds_or_of_two_modes_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        blob.Read.model_validate({"blob_id": SOME_ID, **given})
+        blob.BlobReadParams.model_validate({"blob_id": SOME_ID, **given})
 
 
 def test_arguments_that_spell_out_the_defaults_are_accepted() -> None:
     spelled = {"offset": 0, "length": 8192, "tail": None, "ignore_case": False, "context": 0, "max_matches": 50}
-    assert blob.Read.model_validate({"blob_id": SOME_ID, **spelled, "pattern": "x"}).pattern == "x"
-    assert blob.Read.model_validate({"blob_id": SOME_ID, **spelled, "pattern": None}).pattern is None
+    assert blob.BlobReadParams.model_validate({"blob_id": SOME_ID, **spelled, "pattern": "x"}).pattern == "x"
+    assert blob.BlobReadParams.model_validate({"blob_id": SOME_ID, **spelled, "pattern": None}).pattern is None
 
 
 def test_the_tool_only_reads_and_describes_every_field() -> None:
     assert (blob.read.name, blob.read.risk, blob.read.role) == ("blob_read", Risk.READ, Role.VIEWER)
-    for model in (blob.Read, blob.Page, blob.Match):
+    for model in (blob.BlobReadParams, blob.BlobReadResult, blob.BlobReadMatch):
         assert all(field.description for field in model.model_fields.values())

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from mcp_ssh.blobs import blobs as module
-from mcp_ssh.blobs.search import Match
+from mcp_ssh.blobs.search import BlobMatch
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.store import Blobs
 from tests.support.blob_kit import ANNA, make
@@ -16,11 +16,11 @@ from tests.support.blob_kit import ANNA, make
 async def test_a_search_gives_lines_with_their_numbers_offsets_and_neighbours(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path)
     made = await make(blobs, "eins\nzwei Ärger\ndrei\nVIER Fehler\nfünf fehler\n".encode())
-    assert (await blobs.grep(ANNA, made, "Fehler")).matches == (Match(4, 27, "VIER Fehler"),)
+    assert (await blobs.grep(ANNA, made, "Fehler")).matches == (BlobMatch(4, 27, "VIER Fehler"),)
     both = await blobs.grep(ANNA, made, "FEHLER", ignore_case=True, context=1)
     assert both.matches == (
-        Match(4, 27, "VIER Fehler", ("drei",), ("fünf fehler",)),
-        Match(5, 40, "fünf fehler", ("VIER Fehler",), ()),
+        BlobMatch(4, 27, "VIER Fehler", ("drei",), ("fünf fehler",)),
+        BlobMatch(5, 40, "fünf fehler", ("VIER Fehler",), ()),
     )
     assert both.next_offset is None
     with pytest.raises(InvalidInput):

@@ -12,11 +12,11 @@ from pydantic import SecretStr
 
 from mcp_ssh.errors import ConnectFailed, Unsupported
 from mcp_ssh.ssh.connection import connection as link_module
-from mcp_ssh.ssh.connection.connection import MOST_UNANSWERED, UNANSWERED_LIMIT, Link
+from mcp_ssh.ssh.connection.connection import MOST_UNANSWERED, UNANSWERED_LIMIT, Connection
 from mcp_ssh.ssh.exec import stop_later
 from mcp_ssh.ssh.exec.stop import close_channel
-from mcp_ssh.ssh.exec.stop_later import Unended
-from mcp_ssh.ssh.wire.become import Acting
+from mcp_ssh.ssh.exec.stop_later import UnfinishedCall
+from mcp_ssh.ssh.wire.become import BecomeTarget
 from mcp_ssh.ssh.wire.command import wire
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +56,7 @@ class _Channel(asyncssh.SSHServerSession[bytes]):
 
 
 @contextlib.asynccontextmanager
-async def linked(host: asyncssh.SSHServer) -> AsyncGenerator[Link]:
+async def linked(host: asyncssh.SSHServer) -> AsyncGenerator[Connection]:
     key = asyncssh.generate_private_key("ssh-ed25519")
     server = await asyncssh.listen("127.0.0.1", 0, server_factory=lambda: host, server_host_keys=[key])
     async with server:
@@ -66,7 +66,7 @@ async def linked(host: asyncssh.SSHServer) -> AsyncGenerator[Link]:
             return await asyncssh.connect("127.0.0.1", **at)
 
         async with await dial() as connection:
-            yield Link(connection, dial)
+            yield Connection(connection, dial)
 
 
 async def test_a_command_whose_channel_is_closed_unanswered_is_sent_again_and_runs_once() -> None:
@@ -142,7 +142,7 @@ async def test_what_is_ended_later_is_found_by_its_cookie_and_not_by_a_process_i
         call = wire("sleep 1", shell=link.shell)
         channel = await link.open("true")
         await close_channel(channel)
-        link.later.add(Unended(call, entered=True, channel=channel))
+        link.later.add(UnfinishedCall(call, entered=True, channel=channel))
         half = len(call.cookie) // 2
         with anyio.fail_after(10):
             while not (swept := [each for each in host.began if call.cookie[:half] in each]):
@@ -152,7 +152,7 @@ async def test_what_is_ended_later_is_found_by_its_cookie_and_not_by_a_process_i
         await link.close()
         assert len(link.later) == 0
         assert link.later._task is None
-        link.later.add(Unended(call, entered=True, channel=channel))
+        link.later.add(UnfinishedCall(call, entered=True, channel=channel))
         assert len(link.later) == 0
 
 
@@ -162,7 +162,7 @@ async def test_what_cannot_be_ended_is_given_up_after_a_while(monkeypatch: pytes
     monkeypatch.setattr(stop_later, "LIMIT_S", 0.2)
     async with linked(_Host(repr, 0)) as link:
         channel = await link.open("true")
-        link.later.add(Unended(wire("sleep 1", shell=link.shell), entered=True, channel=channel))
+        link.later.add(UnfinishedCall(wire("sleep 1", shell=link.shell), entered=True, channel=channel))
         with anyio.fail_after(20):
             while len(link.later):
                 await anyio.sleep(0.01)
@@ -175,7 +175,7 @@ async def test_what_is_ended_later_is_bounded_and_keeps_no_command() -> None:
         channel = await link.open("true")
         for number in range(stop_later.MOST + 3):
             call = wire(f"echo {number} {'x' * 1000}", shell=link.shell, env={"A": "b" * 1000})
-            link.later.add(Unended(call, entered=True, channel=channel))
+            link.later.add(UnfinishedCall(call, entered=True, channel=channel))
         kept = link.later._unended
         assert len(kept) == stop_later.MOST
         assert call.cookie == kept[-1].call.cookie  # the oldest gave way
@@ -189,14 +189,14 @@ async def test_what_is_left_now_does_not_wait_for_what_cannot_be_ended(monkeypat
     async with linked(host := _Host(repr, 0)) as link:
         channel = await link.open("true")
         await close_channel(channel)
-        old = Unended(wire("sleep 1", shell=link.shell), entered=True, channel=channel)
+        old = UnfinishedCall(wire("sleep 1", shell=link.shell), entered=True, channel=channel)
         link.later.add(old)
         with anyio.fail_after(10):
             while old.pause_s <= 0.01:
                 await anyio.sleep(0.01)
         old.due = anyio.current_time() + 600
         fresh = wire("sleep 2", shell=link.shell)
-        link.later.add(Unended(fresh, entered=True, channel=channel))
+        link.later.add(UnfinishedCall(fresh, entered=True, channel=channel))
         half = len(fresh.cookie) // 2
         with anyio.fail_after(10):
             while not [each for each in host.began if fresh.cookie[:half] in each]:
@@ -210,8 +210,8 @@ async def test_a_password_is_sent_once_to_end_a_call_later(monkeypatch: pytest.M
     async with linked(host := _Host(repr, 0)) as link:
         channel = await link.open("true")
         await close_channel(channel)
-        acting = Acting("root", "sudo", SecretStr("s3cret"))
-        unended = Unended(wire("sleep 1", shell=link.shell, acting=acting), entered=True, channel=channel)
+        acting = BecomeTarget("root", "sudo", SecretStr("s3cret"))
+        unended = UnfinishedCall(wire("sleep 1", shell=link.shell, acting=acting), entered=True, channel=channel)
         link.later.add(unended)
         with anyio.fail_after(20):
             while unended.pause_s < 0.1:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_ssh.ssh.dial import write_coalescing as coalesce
-from mcp_ssh.ssh.dial.write_coalescing import READ_BYTES, Joined, Way
+from mcp_ssh.ssh.dial.write_coalescing import READ_BYTES, Connector, Joined
 
 pytestmark = pytest.mark.requirement("speed.coalesce")
 
@@ -45,7 +45,7 @@ async def connected() -> AsyncGenerator[tuple[Near, asyncio.StreamReader, asynci
     come: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
     server = await asyncio.start_server(lambda reader, writer: come.put_nowait((reader, writer)), "127.0.0.1", 0)
     async with server:
-        _, protocol = await Way(addresses=["127.0.0.1"]).create_connection(Near, *server.sockets[0].getsockname())
+        _, protocol = await Connector(addresses=["127.0.0.1"]).create_connection(Near, *server.sockets[0].getsockname())
         assert isinstance(protocol, Near)
         reader, writer = await come.get()
         try:
@@ -153,7 +153,7 @@ async def test_an_address_where_nobody_listens_is_an_error_of_the_network() -> N
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(ConnectionRefusedError):
-            await Way(addresses=["127.0.0.1"]).create_connection(Near, *taken.getsockname())
+            await Connector(addresses=["127.0.0.1"]).create_connection(Near, *taken.getsockname())
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="the kernel does not tell")

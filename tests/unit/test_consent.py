@@ -9,11 +9,11 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.config.models import Config, SecurityConfig
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Refused
-from mcp_ssh.params import Planned, Result
+from mcp_ssh.params import DryRunParams, Result
 from mcp_ssh.policy import needs_confirmation
 from mcp_ssh.tool import Call, Registry, Risk, tool
 from mcp_ssh.tools import REGISTRY
-from mcp_ssh.toolsets.meta_tools import Reach, Several, call_many
+from mcp_ssh.toolsets.meta_tools import MetaToolContext, Several, call_many
 from tests.support.doors import DirectCall
 from tests.support.toy_kit import OWNER
 
@@ -26,7 +26,7 @@ class Dropped(Result):
 
 
 @tool(Risk.DESTROY, room="lamp", confirm=True)
-async def drop(app: App, params: Planned, call: Call) -> Dropped:
+async def drop(app: App, params: DryRunParams, call: Call) -> Dropped:
     """Drop a lamp."""
     return Dropped(shown=params.dry_run)
 
@@ -60,7 +60,7 @@ async def test_a_dry_run_on_many_machines_asks_nobody(app: App) -> None:
     async def many(**given: Any) -> int:
         arguments = {"path": "/srv/x", **given}
         params = Several(name="system_rmrf", sessions=["nosuch"], arguments=arguments)
-        return (await call_many(Reach(app, REGISTRY), params, ASKING)).failed
+        return (await call_many(MetaToolContext(app, REGISTRY), params, ASKING)).failed
 
     assert await many(dry_run=True) == 1
     with pytest.raises(Refused, match="consent"):

@@ -16,7 +16,7 @@ from mcp_ssh.cli.hints import OPTIONS, cli_hint
 from mcp_ssh.errors import HostKeyUnconfirmed, InvalidInput, NotFound, Refused, ToolError
 from mcp_ssh.tools import REGISTRY
 from mcp_ssh.toolsets import TOOLS
-from rest_bridge.errors import SSH_API, VIEWER, Dialect
+from rest_bridge.errors import SSH_API, VIEWER, ErrorFormat
 from rest_bridge.families.registry import FAMILIES, NOT_ON_REST
 from rest_bridge.hints import rest_hint
 from tests.support.cli_kit import run
@@ -149,7 +149,7 @@ def test_the_call_command_keeps_the_words_of_mcp() -> None:
 
 
 @pytest.mark.parametrize("dialect", [SSH_API, VIEWER])
-def test_an_unknown_host_key_is_named_as_the_body_has_it(dialect: Dialect) -> None:
+def test_an_unknown_host_key_is_named_as_the_body_has_it(dialect: ErrorFormat) -> None:
     hint = "compare it; if they agree, call hostkey_accept with the fields of details.host_key, and try again"
     error = HostKeyUnconfirmed("unknown", hint=hint, details={"host_key": {"host": "web1"}})
     body = dialect.body(error)

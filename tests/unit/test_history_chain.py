@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from mcp_ssh.store import HistoryRow, Kept, Store, Verdict, history
+from mcp_ssh.store import ChainCheck, HistoryRow, RetentionPolicy, Store, history
 from mcp_ssh.store import history_chain as chain_module
 from mcp_ssh.store.history_chain import COVERED, FILE
 from tests.support.cli_kit import run
@@ -32,7 +32,7 @@ def row(number: int) -> HistoryRow:
 
 
 @contextlib.asynccontextmanager
-async def opened(folder: Path, kept: Kept | None = None) -> AsyncGenerator[Store]:
+async def opened(folder: Path, kept: RetentionPolicy | None = None) -> AsyncGenerator[Store]:
     store = await Store.open(folder, kept)
     try:
         yield store
@@ -40,13 +40,13 @@ async def opened(folder: Path, kept: Kept | None = None) -> AsyncGenerator[Store
         await store.close()
 
 
-async def write(folder: Path, count: int, kept: Kept | None = None) -> None:
+async def write(folder: Path, count: int, kept: RetentionPolicy | None = None) -> None:
     async with opened(folder, kept) as store:
         for number in range(count):
             await store.history.record(row(number))
 
 
-async def verdict(folder: Path) -> Verdict:
+async def verdict(folder: Path) -> ChainCheck:
     async with opened(folder) as store:
         return await store.history.verify()
 
@@ -59,13 +59,13 @@ def tamper(folder: Path, *statements: str) -> None:
 
 @pytest.mark.requirement("history.verify")
 async def test_an_honest_history_verifies_over_restarts_and_processes(tmp_path: Path) -> None:
-    assert await verdict(tmp_path) == Verdict()
+    assert await verdict(tmp_path) == ChainCheck()
     for _ in range(3):
         await write(tmp_path, 5)
     async with opened(tmp_path) as one, opened(tmp_path) as other:
         for number in range(20):
             await (one, other)[number % 2].history.record(row(number))
-    assert await verdict(tmp_path) == Verdict(checked=35)
+    assert await verdict(tmp_path) == ChainCheck(checked=35)
 
 
 @pytest.mark.requirement("history.verify")
@@ -168,9 +168,9 @@ async def test_a_crash_between_rows_and_head_is_no_tampering(tmp_path: Path, mon
     with monkeypatch.context() as patched:
         patched.setattr(chain_module, "write_head", killed)
         await write(tmp_path, 4)
-    assert await verdict(tmp_path) == Verdict(checked=7, behind=4)
+    assert await verdict(tmp_path) == ChainCheck(checked=7, behind=4)
     await write(tmp_path, 1)
-    assert await verdict(tmp_path) == Verdict(checked=8)
+    assert await verdict(tmp_path) == ChainCheck(checked=8)
 
 
 @pytest.mark.requirement("history.trim")
@@ -179,14 +179,14 @@ async def test_rows_that_are_dropped_for_age_or_number_leave_a_chain_that_verifi
 ) -> None:
     monkeypatch.setattr(history, "TRIM_EVERY_ROWS", 5)
     for _ in range(6):
-        await write(tmp_path, 10, Kept(rows=15))
+        await write(tmp_path, 10, RetentionPolicy(rows=15))
     kept = await verdict(tmp_path)
     assert kept.problems == []
     assert 15 <= kept.checked <= 30
     tamper(tmp_path, "UPDATE history SET at = '2020-01-01T00:00:00.000Z'")
     assert (await verdict(tmp_path)).problems
     await write(tmp_path, 1)
-    assert await verdict(tmp_path) == Verdict(checked=1)
+    assert await verdict(tmp_path) == ChainCheck(checked=1)
 
 
 @pytest.mark.requirement("history.verify")
@@ -195,7 +195,7 @@ async def test_rows_from_before_there_were_seals_are_counted_apart(tmp_path: Pat
     tamper(tmp_path, "UPDATE history SET mac = NULL", "DELETE FROM history_start")
     (tmp_path / FILE).unlink()
     await write(tmp_path, 2)
-    assert await verdict(tmp_path) == Verdict(checked=2, unsealed=3)
+    assert await verdict(tmp_path) == ChainCheck(checked=2, unsealed=3)
 
 
 @pytest.mark.requirement("history.verify")
@@ -220,7 +220,7 @@ async def test_verifying_while_calls_are_made_and_rows_dropped_finds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "TRIM_EVERY_ROWS", 7)
-    async with opened(tmp_path, Kept(rows=20)) as writing, opened(tmp_path) as reading:
+    async with opened(tmp_path, RetentionPolicy(rows=20)) as writing, opened(tmp_path) as reading:
         done = anyio.Event()
 
         async def call() -> None:

@@ -12,7 +12,7 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.config.models import Config, SecurityConfig
 from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tools import REGISTRY
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 from tests.support.toy_kit import OWNER, history
 
 SAID = "hunter2"
@@ -25,7 +25,7 @@ async def app(tmp_path: Path) -> AsyncGenerator[App]:
 
 
 def client_of(app: App, mode: str) -> Any:
-    return Client(build_server(app, REGISTRY, Surface(("all",)), caller=OWNER), mode=mode)
+    return Client(build_server(app, REGISTRY, ToolsetSelection(("all",)), caller=OWNER), mode=mode)
 
 
 @pytest.mark.requirement("fault.S13.history")

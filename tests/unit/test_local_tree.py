@@ -7,7 +7,7 @@ import pytest
 
 from mcp_ssh.errors import Conflict
 from mcp_ssh.transfers import local_files as local
-from mcp_ssh.transfers.local_tree import Tally, archive
+from mcp_ssh.transfers.local_tree import TransferCounts, archive
 
 
 @pytest.mark.requirement("file.transfer.tree")
@@ -16,7 +16,7 @@ def test_a_file_that_is_removed_meanwhile_is_named_and_not_its_folder(tmp_path: 
         (tmp_path / name).write_text(name)
     root = local.enter(tmp_path)
     try:
-        pieces = archive(root, Tally())
+        pieces = archive(root, TransferCounts())
         next(pieces)
         next(pieces)  # the names of the folder were read
         (tmp_path / "b").unlink()

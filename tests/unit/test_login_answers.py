@@ -6,13 +6,13 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from mcp_ssh.ssh.auth.responder import Answers
+from mcp_ssh.ssh.auth.responder import AuthResponder
 
 PROMPT = [("(ops@host) Password: ", False)]
 
 
-def of(password: str | None = None, *answers: str) -> Answers:
-    return Answers(SecretStr(password) if password else None, [SecretStr(each) for each in answers])
+def of(password: str | None = None, *answers: str) -> AuthResponder:
+    return AuthResponder(SecretStr(password) if password else None, [SecretStr(each) for each in answers])
 
 
 @pytest.mark.requirement("ways_in.password_once")
@@ -117,5 +117,5 @@ def test_questions_of_a_strange_machine_are_shown_short_and_plain() -> None:
 def test_no_text_of_a_machine_takes_long_to_be_searched() -> None:
     """All of one that a packet can hold took two minutes, in which a server answered nobody."""
     began = time.process_time()
-    Answers(None, ()).reply("new " * 2**16, [("new " * 2**16, False)])
+    AuthResponder(None, ()).reply("new " * 2**16, [("new " * 2**16, False)])
     assert time.process_time() - began < 5

@@ -10,7 +10,7 @@ from mcp import types
 from mcp_ssh.mcp_server.handlers import INSTRUCTIONS
 from mcp_ssh.tool import Risk
 from mcp_ssh.tools import REGISTRY
-from mcp_ssh.toolsets import CORE, TOOLS, Surface
+from mcp_ssh.toolsets import CORE, TOOLS, ToolsetSelection
 from tests.support.mcp_listing import listed_by, schemas
 
 EVERY = {**REGISTRY, **TOOLS}
@@ -18,7 +18,7 @@ EVERY = {**REGISTRY, **TOOLS}
 
 @pytest.fixture
 async def listed(tmp_path: Path) -> list[types.Tool]:
-    return await listed_by(tmp_path, Surface(("all",)))
+    return await listed_by(tmp_path, ToolsetSelection(("all",)))
 
 
 async def test_names_are_short_and_start_with_their_room(listed: list[types.Tool]) -> None:
@@ -73,7 +73,7 @@ def bytes_of(tools: list[types.Tool]) -> int:
 
 @pytest.mark.requirement("mcp.core")
 async def test_core_stays_within_30_tools_and_32_kib_and_reaches_the_others(tmp_path: Path) -> None:
-    core = await listed_by(tmp_path, Surface())
+    core = await listed_by(tmp_path, ToolsetSelection())
     print(f"\ntools/list of core: {len(core)} tools, {bytes_of(core)} bytes, {bytes_of(core) // len(core)} a tool")
     assert {each.name for each in core} == CORE | set(TOOLS)
     assert set(TOOLS) == {"tool_search", "tool_call_readonly", "tool_call", "tool_call_many"}
@@ -87,7 +87,7 @@ async def test_the_twin_all_tools_together_do_not_fit_there(listed: list[types.T
 
 @pytest.mark.requirement("mcp.core")
 async def test_a_read_only_server_lists_no_tool_that_could_change_anything(tmp_path: Path) -> None:
-    shown = await listed_by(tmp_path, Surface(read_only=True))
+    shown = await listed_by(tmp_path, ToolsetSelection(read_only=True))
     assert {each.name for each in shown} >= {"tool_search", "tool_call_readonly", "file_read"}
     assert [each.name for each in shown if not (each.annotations and each.annotations.read_only_hint)] == []
 

@@ -13,7 +13,7 @@ from mcp_ssh.app import App
 from mcp_ssh.mcp_server import CALLER_KEY, build_server
 from mcp_ssh.mcp_server.elicitation import McpCall
 from mcp_ssh.tool import Caller, Question, Role
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 from tests.support import toys
 from tests.support.toy_kit import OWNER, REGISTRY, Person, error, history
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("seen")
 
 @pytest.fixture
 def server(app: App) -> Server[Any]:
-    return build_server(app, REGISTRY, Surface(("toys",)), caller=OWNER)
+    return build_server(app, REGISTRY, ToolsetSelection(("toys",)), caller=OWNER)
 
 
 async def test_a_person_who_agrees_is_asked_once_and_it_is_done(
@@ -156,7 +156,7 @@ async def test_an_answer_counts_only_for_the_caller_who_was_asked(app: App, seen
         ctx.request = Request({"type": "http", CALLER_KEY: callers[0]})
         return await call_next(ctx)
 
-    server = build_server(app, REGISTRY, Surface(("toys",)))
+    server = build_server(app, REGISTRY, ToolsetSelection(("toys",)))
     server.middleware.insert(0, gate)
     async with Client(server, elicitation_callback=Person()) as client:
         asked = await _ask(client, "toys_erase", {"path": "/x"})

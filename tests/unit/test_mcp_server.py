@@ -17,7 +17,7 @@ from mcp_ssh.config.models import Config, SecurityConfig
 from mcp_ssh.mcp_server import CALLER_KEY, build_server
 from mcp_ssh.mcp_server.handlers import INSTRUCTIONS
 from mcp_ssh.tool import Caller, Role
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 from tests.support import toys
 from tests.support.toy_kit import OWNER, REGISTRY, error, history, text
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("seen")
 
 @pytest.fixture
 def server(app: App) -> Server[Any]:
-    return build_server(app, REGISTRY, Surface(("toys",)), caller=OWNER)
+    return build_server(app, REGISTRY, ToolsetSelection(("toys",)), caller=OWNER)
 
 
 # What is listed
@@ -76,7 +76,7 @@ async def test_schemas_are_lean_and_keep_a_field_called_title(server: Server[Any
 
 
 async def test_a_read_only_surface_neither_lists_nor_calls_what_changes(app: App, mode: str) -> None:
-    server = build_server(app, REGISTRY, Surface(("toys",), read_only=True), caller=OWNER)
+    server = build_server(app, REGISTRY, ToolsetSelection(("toys",), read_only=True), caller=OWNER)
     async with Client(server, mode=mode) as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
         refused = error(await client.call_tool("toys_wait", {}))
@@ -87,7 +87,7 @@ async def test_a_read_only_surface_neither_lists_nor_calls_what_changes(app: App
 
 
 async def test_a_tool_outside_the_toolsets_is_refused_with_the_way_to_get_it(app: App) -> None:
-    server = build_server(app, REGISTRY, Surface(toolsets=("file",)), caller=OWNER)
+    server = build_server(app, REGISTRY, ToolsetSelection(toolsets=("file",)), caller=OWNER)
     async with Client(server) as client:
         assert (await client.list_tools()).tools == []
         refused = error(await client.call_tool("toys_echo", {"text": "x"}))
@@ -145,7 +145,7 @@ async def test_arguments_sent_as_json_text_are_understood_where_no_text_is_taken
 
 @pytest.mark.parametrize("wrong", ["[1,", '"text"', '["a"', "[" * 100_000, "\ud800"])
 async def test_text_that_is_no_fitting_json_is_a_wrong_argument(app: App, wrong: str) -> None:
-    async with Client(build_server(app, REGISTRY, Surface(("toys",)), caller=OWNER), mode="auto") as client:
+    async with Client(build_server(app, REGISTRY, ToolsetSelection(("toys",)), caller=OWNER), mode="auto") as client:
         refused = error(await client.call_tool("toys_echo", {"text": "x", "tags": wrong}))
     assert refused["code"] == "invalid_input"
     assert refused["message"].startswith("tags: ")
@@ -245,7 +245,7 @@ async def test_a_result_beyond_the_output_cap_is_short_in_the_text_and_says_wher
     config = Config(security=SecurityConfig(max_output_kb=1))
     async with (
         open_app(tmp_path / "short", config) as app,
-        Client(build_server(app, REGISTRY, Surface(("toys",)), caller=OWNER), mode=mode) as client,
+        Client(build_server(app, REGISTRY, ToolsetSelection(("toys",)), caller=OWNER), mode=mode) as client,
     ):
         result = await client.call_tool("toys_large", {"size": 300_000, "lines": 5000})
     assert result.structured_content is not None
@@ -336,7 +336,7 @@ class _Gate:
 
 
 async def test_over_http_the_caller_is_the_one_the_gate_named(app: App, mode: str) -> None:
-    server = build_server(app, REGISTRY, Surface(("toys",)))
+    server = build_server(app, REGISTRY, ToolsetSelection(("toys",)))
     server.middleware.insert(0, _Gate(Caller(id="t-1", role=Role.VIEWER)))
     async with Client(server, mode=mode) as client:
         assert (await client.list_tools()).tools
@@ -349,7 +349,7 @@ async def test_over_http_the_caller_is_the_one_the_gate_named(app: App, mode: st
 
 @pytest.mark.parametrize("gate", [True, False], ids=["gate names nobody", "no gate"])
 async def test_a_request_that_names_no_caller_is_refused(app: App, mode: str, gate: bool, seen: toys.Seen) -> None:
-    server = build_server(app, REGISTRY, Surface(("toys",)))
+    server = build_server(app, REGISTRY, ToolsetSelection(("toys",)))
     if gate:
         server.middleware.insert(0, _Gate(None))
     async with Client(server, mode=mode) as client:
@@ -362,7 +362,7 @@ async def test_a_request_that_names_no_caller_is_refused(app: App, mode: str, ga
 async def test_a_tool_that_the_config_wants_confirmed_lists_confirm(tmp_path: Path) -> None:
     config = Config(security=SecurityConfig(confirm_tools=["toys_echo"]))
     async with open_app(tmp_path, config) as app:
-        server = build_server(app, REGISTRY, Surface(("toys",)), caller=OWNER)
+        server = build_server(app, REGISTRY, ToolsetSelection(("toys",)), caller=OWNER)
         async with Client(server) as client:
             listed = {tool.name: tool for tool in (await client.list_tools()).tools}
             assert "confirm" in listed["toys_echo"].input_schema["properties"]

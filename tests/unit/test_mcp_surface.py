@@ -5,7 +5,7 @@ import pytest
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.tool import Registry, Risk, tools_of
 from mcp_ssh.tools import REGISTRY as REAL
-from mcp_ssh.toolsets import CORE, TOOLS, Surface, brought, parse, toolsets
+from mcp_ssh.toolsets import CORE, TOOLS, ToolsetSelection, brought, parse, toolsets
 from tests.support import toys
 
 REGISTRY = tools_of(toys)
@@ -23,7 +23,7 @@ def test_all_and_a_room_by_name_list_it() -> None:
 
 
 def test_a_room_that_is_not_named_is_hidden_and_out_of_reach() -> None:
-    surface = Surface(toolsets=("file",))
+    surface = ToolsetSelection(toolsets=("file",))
     assert len(surface.tools(REGISTRY)) == 0
     assert len(surface.reached(REGISTRY)) == 0
     assert len(brought(surface)) == 0
@@ -42,12 +42,12 @@ def test_read_only_shows_and_reaches_tools_that_read_and_no_others() -> None:
 
 
 def test_order_and_repetition_of_the_names_make_no_difference() -> None:
-    assert parse(" Toys, core,toys,", REGISTRY) == parse("core,toys", REGISTRY) == Surface(("core", "toys"))
+    assert parse(" Toys, core,toys,", REGISTRY) == parse("core,toys", REGISTRY) == ToolsetSelection(("core", "toys"))
 
 
 def test_the_list_does_not_depend_on_the_order_of_declaration() -> None:
     backwards = Registry(reversed(list(REGISTRY.values())))
-    assert list(Surface(("all",)).tools(backwards)) == list(Surface(("all",)).tools(REGISTRY))
+    assert list(ToolsetSelection(("all",)).tools(backwards)) == list(ToolsetSelection(("all",)).tools(REGISTRY))
 
 
 def test_an_unknown_toolset_is_refused_with_near_names() -> None:
@@ -64,4 +64,4 @@ def test_no_toolset_at_all_is_refused(text: str) -> None:
 
 def test_the_rooms_of_this_program_are_toolsets() -> None:
     assert {"all", "core", "session", "command"} <= set(toolsets())
-    assert parse("core") == Surface()
+    assert parse("core") == ToolsetSelection()

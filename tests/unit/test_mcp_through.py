@@ -13,7 +13,7 @@ from mcp_ssh.config.models import Config, SecurityConfig
 from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import REGISTRY as REAL
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 from mcp_ssh.toolsets.search import ranked
 from tests.support import toys
 from tests.support.toy_kit import OWNER, REGISTRY, Person, error
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("seen")
 @pytest.fixture
 def server(app: App) -> Server[Any]:
     """One that lists none of the toys, for they are not of the core."""
-    return build_server(app, REGISTRY, Surface(), caller=OWNER)
+    return build_server(app, REGISTRY, ToolsetSelection(), caller=OWNER)
 
 
 async def called(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -96,7 +96,7 @@ async def test_a_search_answers_what_it_takes_to_choose_and_full_schemas_on_requ
 
 @pytest.mark.requirement("mcp.search")
 async def test_the_answer_of_a_search_over_all_real_tools_is_small(app: App) -> None:
-    async with Client(build_server(app, REAL, Surface(), caller=OWNER)) as client:
+    async with Client(build_server(app, REAL, ToolsetSelection(), caller=OWNER)) as client:
         result = await client.call_tool("tool_search", {"query": "work on files of a machine"})
     assert len((result.structured_content or {})["tools"]) == 8
     assert len(json.dumps(result.structured_content).encode()) < 2500
@@ -151,7 +151,7 @@ async def test_a_person_is_asked_about_the_inner_tool(
 
 @pytest.mark.requirement("mcp.through")
 async def test_a_role_that_is_too_low_stays_so_through_another_tool(app: App, mode: str) -> None:
-    server = build_server(app, REGISTRY, Surface(), caller=Caller(id="viewer", role=Role.VIEWER))
+    server = build_server(app, REGISTRY, ToolsetSelection(), caller=Caller(id="viewer", role=Role.VIEWER))
     async with Client(server, mode=mode) as client:
         refused = error(await client.call_tool("tool_call", {"name": "toys_login", "arguments": {"user": "x"}}))
         assert "needs the role operator" in refused["message"]
@@ -160,7 +160,7 @@ async def test_a_role_that_is_too_low_stays_so_through_another_tool(app: App, mo
 
 @pytest.mark.requirement("mcp.through", "mcp.core")
 async def test_a_read_only_server_neither_lists_nor_finds_nor_calls_what_changes(app: App, mode: str) -> None:
-    server = build_server(app, REGISTRY, Surface(read_only=True), caller=OWNER)
+    server = build_server(app, REGISTRY, ToolsetSelection(read_only=True), caller=OWNER)
     async with Client(server, mode=mode) as client:
         assert [tool.name for tool in (await client.list_tools()).tools] == ["tool_call_readonly", "tool_search"]
         assert "toys_wait" not in (await called(client, "tool_search"))["names"]
@@ -175,7 +175,7 @@ async def test_consent_that_the_config_wants_is_wanted_through_another_tool_too(
     config = Config(security=SecurityConfig(confirm_tools=["toys_echo"]))
     async with (
         open_app(tmp_path, config) as app,
-        Client(build_server(app, REGISTRY, Surface(), caller=OWNER)) as client,
+        Client(build_server(app, REGISTRY, ToolsetSelection(), caller=OWNER)) as client,
     ):
         given = {"name": "toys_echo", "arguments": {"text": "x"}}
         assert error(await client.call_tool("tool_call_readonly", given))["code"] == "refused"

@@ -13,7 +13,7 @@ from mcp_ssh.mcp_server import build_server
 from mcp_ssh.messages.validation import without_nulls
 from mcp_ssh.tool import Registry
 from mcp_ssh.tools import REGISTRY as ALL
-from mcp_ssh.toolsets import TOOLS, Surface, argument_schema
+from mcp_ssh.toolsets import TOOLS, ToolsetSelection, argument_schema
 from tests.support.rest_kit import rest_server
 from tests.support.toy_kit import OWNER, REGISTRY, error
 
@@ -58,7 +58,7 @@ async def app(tmp_path: Path) -> Any:
 
 
 async def test_a_client_that_sends_every_property_can_call_a_tool(app: App, mode: str) -> None:
-    server = build_server(app, REGISTRY, Surface(("all",)), caller=OWNER)
+    server = build_server(app, REGISTRY, ToolsetSelection(("all",)), caller=OWNER)
     async with Client(server, mode=mode) as client:
         itself = await client.call_tool("toys_echo", {"text": "x", **UNSET})
         through = await client.call_tool("tool_call", {"name": "toys_echo", "arguments": {"text": "x", **UNSET}})
@@ -68,7 +68,7 @@ async def test_a_client_that_sends_every_property_can_call_a_tool(app: App, mode
 
 
 async def test_arguments_of_many_calls_may_be_null(app: App) -> None:
-    server = build_server(app, ALL, Surface(("all",)), caller=OWNER)
+    server = build_server(app, ALL, ToolsetSelection(("all",)), caller=OWNER)
     given = {"name": "command_exec", "sessions": ["nosuch"], "at_once": None, "arguments": {"command": "id"}}
     nulls = {"timeout": None, "cwd": None, "env": None, "become": None, "session_id": None, "exact": None}
     async with Client(server) as client:

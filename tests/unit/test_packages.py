@@ -4,7 +4,7 @@ import pytest
 
 from mcp_ssh.errors import Unsupported
 from mcp_ssh.linux.packages import MANAGERS, choose
-from mcp_ssh.linux.packages.base import Planned, Said, reason
+from mcp_ssh.linux.packages.base import ManagerOutput, PlannedChange, reason
 from mcp_ssh.linux.packages.debian_names import ESSENTIALS, LOCAL_NAMES, resolve
 from mcp_ssh.linux.system.platform import Platform
 from tests.support.platforms import told
@@ -73,9 +73,9 @@ Install  1 Package
 def test_long_rows_of_dnf_are_read_over_two_lines() -> None:
     dnf = MANAGERS["dnf"]
     assert dnf.planned(WIDE) == [
-        Planned("a-package-with-quite-a-long-name-indeed", "1:2.3.4-5.el9"),
-        Planned("glibc", "2.34-100.el9"),
-        Planned("gone", None),
+        PlannedChange("a-package-with-quite-a-long-name-indeed", "1:2.3.4-5.el9"),
+        PlannedChange("glibc", "2.34-100.el9"),
+        PlannedChange("gone", None),
     ]
     updates = (
         "\na-package-with-quite-a-long-name-indeed.x86_64\n           2.0-1   baseos\nglibc.x86_64  2.34-1  baseos\n"
@@ -105,12 +105,17 @@ def test_the_reason_of_a_failure_is_the_managers_line_of_error() -> None:
 
 def test_codes_of_zypper_from_a_hundred_on_are_no_failures_but_one() -> None:
     zypper = MANAGERS["zypper"]
-    assert [code for code in (0, 1, 4, 7, 8, 102, 103, 104, 106) if zypper.worked(Said(code, ""))] == [0, 102, 103, 106]
+    assert [code for code in (0, 1, 4, 7, 8, 102, 103, 104, 106) if zypper.worked(ManagerOutput(code, ""))] == [
+        0,
+        102,
+        103,
+        106,
+    ]
 
 
 def test_what_was_broken_before_is_no_failure_of_apks() -> None:
     count = "1 error; 67.8 MiB in 60 packages\n"
-    assert [MANAGERS["apk"].worked(Said(1, said)) for said in (count, "ERROR: no such\n" + count, "")] == [
+    assert [MANAGERS["apk"].worked(ManagerOutput(1, said)) for said in (count, "ERROR: no such\n" + count, "")] == [
         True, False, False,
     ]  # fmt: skip
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mcp_ssh.ssh.connection.limits import ASSUMED, CALLS, Strand, Turns
+from mcp_ssh.ssh.connection.limits import ASSUMED, CALLS, FifoLimiter, Transport
 
 
 class Queue:
@@ -17,7 +17,7 @@ class Queue:
     def __init__(self, *, at_once: bool) -> None:
         self.at_once = at_once
         self.capacity = 3
-        self.turns = Turns(lambda: self.capacity)
+        self.turns = FifoLimiter(lambda: self.capacity)
         self.waiting: list[asyncio.Task[None]] = []
         self.running = 0
         self.order: list[int] = []
@@ -103,7 +103,7 @@ def test_turns_come_in_order_and_never_stay_empty_while_somebody_waits(
 @pytest.mark.requirement("fault.C1")
 def test_a_caller_that_gives_up_as_another_leaves_takes_no_turn_with_it() -> None:
     async def play() -> None:
-        turns = Turns(lambda: 1)
+        turns = FifoLimiter(lambda: 1)
         await turns.enter()
         gives_up, waits = asyncio.ensure_future(turns.enter()), asyncio.ensure_future(turns.enter())
         await asyncio.sleep(0)
@@ -123,7 +123,7 @@ def test_a_caller_that_gives_up_as_another_leaves_takes_no_turn_with_it() -> Non
 @pytest.mark.requirement("fault.C1")
 def test_a_caller_that_gets_its_turn_and_gives_up_at_once_passes_it_on() -> None:
     async def play() -> None:
-        turns = Turns(lambda: 1)
+        turns = FifoLimiter(lambda: 1)
         await turns.enter()
         gives_up, waits = asyncio.ensure_future(turns.enter()), asyncio.ensure_future(turns.enter())
         await asyncio.sleep(0)
@@ -135,8 +135,8 @@ def test_a_caller_that_gets_its_turn_and_gives_up_at_once_passes_it_on() -> None
     asyncio.run(play())
 
 
-def strand() -> Strand:
-    return Strand(cast("Any", SimpleNamespace(is_closed=lambda: False)))
+def strand() -> Transport:
+    return Transport(cast("Any", SimpleNamespace(is_closed=lambda: False)))
 
 
 @pytest.mark.requirement("speed.limiter")

@@ -19,7 +19,7 @@ from mcp_ssh.mcp_server import build_server
 from mcp_ssh.prompts import Argument, Prompt
 from mcp_ssh.tool import Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
-from mcp_ssh.toolsets import Surface
+from mcp_ssh.toolsets import ToolsetSelection
 from rest_bridge.families.registry import FAMILIES
 from tests.support.cli_kit import ROOT, run
 from tests.support.rest_kit import serving
@@ -175,7 +175,7 @@ def test_a_mistyped_name_is_told_the_nearest() -> None:
 @pytest.mark.requirement("prompts.served")
 @ERAS
 async def test_the_files_are_what_clients_list_and_get(app: App, mode: str) -> None:
-    async with Client(build_server(app, REGISTRY, Surface(), caller=OWNER), mode=mode) as client:
+    async with Client(build_server(app, REGISTRY, ToolsetSelection(), caller=OWNER), mode=mode) as client:
         listed = (await client.list_prompts()).prompts
         assert [each.name for each in listed] == NAMES
         for shown in listed:
@@ -218,7 +218,7 @@ async def test_they_come_over_http_too(tmp_path: Path, mode: str) -> None:
 async def test_a_wrong_request_is_an_error_of_the_protocol(
     app: App, mode: str, asked: tuple[str, dict[str, str] | None], said: str, code: str
 ) -> None:
-    async with Client(build_server(app, REGISTRY, Surface(), caller=OWNER), mode=mode) as client:
+    async with Client(build_server(app, REGISTRY, ToolsetSelection(), caller=OWNER), mode=mode) as client:
         with pytest.raises(MCPError, match=said) as caught:
             await client.get_prompt(*asked)
     assert caught.value.error.code == types.INVALID_PARAMS
@@ -226,16 +226,16 @@ async def test_a_wrong_request_is_an_error_of_the_protocol(
 
 
 async def test_an_endpoint_lists_the_prompts_it_has_the_tools_for(app: App) -> None:
-    async def listed(surface: Surface) -> set[str]:
+    async def listed(surface: ToolsetSelection) -> set[str]:
         async with Client(build_server(app, REGISTRY, surface, caller=OWNER)) as client:
             return {each.name for each in (await client.list_prompts()).prompts}
 
     named = {name: [tool for tool in REGISTRY if f"`{tool}`" in prompts.load()[name].text] for name in NAMES}
     readers = {name for name, tools in named.items() if all(REGISTRY[tool].risk is Risk.READ for tool in tools)}
-    assert await listed(Surface(read_only=True)) == readers
+    assert await listed(ToolsetSelection(read_only=True)) == readers
     assert "hand-over-api" in readers
     assert "harden-ssh" not in readers
-    assert await listed(Surface(tuple(ROOMS - {"connection"}))) == {*NAMES} - {"set-up-mcp-ssh"}
+    assert await listed(ToolsetSelection(tuple(ROOMS - {"connection"}))) == {*NAMES} - {"set-up-mcp-ssh"}
 
 
 # Where people and packages find them

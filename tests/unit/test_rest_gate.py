@@ -14,7 +14,7 @@ from mcp_ssh.tools import REGISTRY
 from rest_bridge.api.route import Route
 from rest_bridge.families.registry import FAMILIES
 from rest_bridge.http.auth import identify_for
-from rest_bridge.http.middleware import Names
+from rest_bridge.http.middleware import HostOriginPolicy
 from tests.support.rest_kit import Rest, rest_server
 
 pytestmark = pytest.mark.requirement("http.refusals")
@@ -239,7 +239,7 @@ async def test_a_page_of_this_server_is_answered_without_cors(rest: Rest) -> Non
     bare(preflight)
 
 
-def judged(names: Names, host: str, origin: str | None = None) -> str:
+def judged(names: HostOriginPolicy, host: str, origin: str | None = None) -> str:
     headers = Headers({"host": host, **({"origin": origin} if origin else {})})
     try:
         names.check(headers)
@@ -249,7 +249,7 @@ def judged(names: Names, host: str, origin: str | None = None) -> str:
 
 
 def test_configured_hosts_and_origins_are_answered() -> None:
-    names = Names("10.0.0.5", ["ssh.example.org", "alt.example.org:8443"], ["https://ops.example.org/"])
+    names = HostOriginPolicy("10.0.0.5", ["ssh.example.org", "alt.example.org:8443"], ["https://ops.example.org/"])
     assert judged(names, "ssh.example.org") == "ok"
     assert judged(names, "SSH.example.org:443") == "ok"
     assert judged(names, "alt.example.org:8443") == "ok"
@@ -260,15 +260,15 @@ def test_configured_hosts_and_origins_are_answered() -> None:
 
 
 def test_a_wildcard_address_is_no_name_of_this_server() -> None:
-    assert judged(Names("0.0.0.0", [], []), "0.0.0.0:8754") == "misdirected"
-    assert judged(Names("::", [], []), "[::]:8754") == "misdirected"
-    assert judged(Names("::", [], []), "[::1]:8754") == "ok"
+    assert judged(HostOriginPolicy("0.0.0.0", [], []), "0.0.0.0:8754") == "misdirected"
+    assert judged(HostOriginPolicy("::", [], []), "[::]:8754") == "misdirected"
+    assert judged(HostOriginPolicy("::", [], []), "[::1]:8754") == "ok"
 
 
 def test_two_host_headers_are_refused() -> None:
     headers = Headers(raw=[(b"host", b"127.0.0.1"), (b"host", b"127.0.0.1")])
     with pytest.raises(ToolError, match="Host header"):
-        Names("127.0.0.1", [], []).check(headers)
+        HostOriginPolicy("127.0.0.1", [], []).check(headers)
 
 
 async def test_without_tokens_everyone_on_loopback_is_the_local_admin(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mcp_ssh.config.models import Config
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, Refused
 from mcp_ssh.store import Store, saved_names
-from mcp_ssh.store.connections import Account
+from mcp_ssh.store.connections import ConnectionTarget, SavedConnection
 from mcp_ssh.store.sqlite.database import SQLiteDatabase
 from mcp_ssh.store.sqlite.migrations import MIGRATIONS
 from mcp_ssh.tool import Caller, Role
@@ -38,8 +38,8 @@ async def stored(folder: Path) -> AsyncGenerator[Store]:
         await store.close()
 
 
-def account(name: str = "web1", **changes: object) -> Account:
-    return Account.model_validate({"name": name, "host": "192.0.2.7", "username": "ops", **changes})
+def account(name: str = "web1", **changes: object) -> ConnectionTarget:
+    return ConnectionTarget.model_validate({"name": name, "host": "192.0.2.7", "username": "ops", **changes})
 
 
 def new_key() -> str:
@@ -140,8 +140,13 @@ async def test_a_name_means_the_callers_own_connection_and_others_go_by_uuid_or_
             assert (await saved.resolve(ADMIN, "prod-db") or {})["host"] == "192.0.2.1"
             assert (await saved.resolve(ANNA, "prod-db") or {})["host"] == "192.0.2.66"
         assert await saved.own_names(ADMIN) == saved_names(tmp_path / "s") == ["prod-db"]
-        assert await saved.remove(ADMIN, "prod-db") == admins
-        assert await saved.query(ADMIN) == [annas]
+        # When each was used last is written a moment later.
+        assert _unused(await saved.remove(ADMIN, "prod-db")) == admins
+        assert [_unused(each) for each in await saved.query(ADMIN)] == [annas]
+
+
+def _unused(connection: SavedConnection) -> SavedConnection:
+    return connection.model_copy(update={"last_used_at": None})
 
 
 @pytest.mark.requirement("fault.S1")
@@ -344,7 +349,7 @@ async def test_signs_that_sql_reads_otherwise_are_plain_and_case_is_ignored_beyo
     store = await Store.open(tmp_path)
     names = ["a%b", "a_b", "a\\b", "axb", "Ärger", "ärgern", "a[b]", "İzmir", "ﬁle"]
     for each in names:
-        await store.connections.add(ADMIN, Account(name=each, host="h", username="u"), {})
+        await store.connections.add(ADMIN, ConnectionTarget(name=each, host="h", username="u"), {})
 
     async def fit(pattern: str) -> set[str]:
         return {each.name for each in await store.connections.query(ADMIN, pattern)}

@@ -12,9 +12,9 @@ import anyio
 import pytest
 
 from mcp_ssh.store import HistoryRow, Store, history
-from mcp_ssh.store.history import History, Kept
-from mcp_ssh.store.history_chain import Chain
-from mcp_ssh.store.sealing import Seal
+from mcp_ssh.store.history import History, RetentionPolicy
+from mcp_ssh.store.history_chain import HashChain
+from mcp_ssh.store.sealing import SecretBox
 from mcp_ssh.store.sqlite import database
 from mcp_ssh.store.sqlite.database import SQLiteDatabase
 
@@ -112,13 +112,13 @@ async def test_rows_that_come_one_after_the_other_are_one_commit_and_whoever_wai
 ) -> None:
     monkeypatch.setattr(database, "PAUSE_S", 3600)
     commits: list[int] = []
-    settle = Chain.settle
+    settle = HashChain.settle
 
-    async def counted(self: Chain) -> None:
+    async def counted(self: HashChain) -> None:
         commits.append(1)
         await settle(self)
 
-    monkeypatch.setattr(Chain, "settle", counted)
+    monkeypatch.setattr(HashChain, "settle", counted)
     store = await Store.open(tmp_path)
     for _ in range(50):
         await store.history.record(row())
@@ -173,7 +173,7 @@ async def test_rows_beyond_the_number_kept_are_trimmed_from_the_old_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "TRIM_EVERY_ROWS", 9)
-    store = await Store.open(tmp_path, Kept(rows=20))
+    store = await Store.open(tmp_path, RetentionPolicy(rows=20))
     for each in range(101):
         await store.history.record(row(id=str(each)))
     await store.history.flush()
@@ -184,13 +184,13 @@ async def test_rows_beyond_the_number_kept_are_trimmed_from_the_old_end(
 
 
 async def test_rows_older_than_ninety_days_are_trimmed_by_the_first_row_of_a_process(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path, Kept(days=36_500))
+    store = await Store.open(tmp_path, RetentionPolicy(days=36_500))
     today = datetime(2026, 11, 22, tzinfo=UTC)
     for days in (91, 89, 0):
         await store.history.record(row(id=str(days), at=(today - timedelta(days=days)).isoformat()))
     await store.close()
     opened = await SQLiteDatabase.open(tmp_path)
-    later = History(opened, Chain(tmp_path, opened, Seal(tmp_path, opened)), Kept(), lambda: today)
+    later = History(opened, HashChain(tmp_path, opened, SecretBox(tmp_path, opened)), RetentionPolicy(), lambda: today)
     await later.record(row(id="new", at=today.isoformat()))
     await opened.close()  # the row is written, and what is too old dropped
     store = await Store.open(tmp_path)
@@ -234,18 +234,18 @@ async def test_a_history_is_paged_by_number_and_bounded_by_an_end_time(tmp_path:
 async def test_a_history_far_over_its_bound_is_trimmed_in_small_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = await Store.open(tmp_path, Kept(rows=100_000))
+    store = await Store.open(tmp_path, RetentionPolicy(rows=100_000))
     for each in range(12_000):
         await store.history.record(row(id=str(each)))
     await store.close()
-    steps, drop = list[int](), Chain.drop
+    steps, drop = list[int](), HashChain.drop
 
-    async def counted(chain: Chain, connection: Any, up_to: int) -> Any:
+    async def counted(chain: HashChain, connection: Any, up_to: int) -> Any:
         steps.append(up_to)
         return await drop(chain, connection, up_to)
 
-    monkeypatch.setattr(Chain, "drop", counted)
-    store = await Store.open(tmp_path, Kept(rows=100))
+    monkeypatch.setattr(HashChain, "drop", counted)
+    store = await Store.open(tmp_path, RetentionPolicy(rows=100))
     batches = 0
     while len(await store.history.list(1000)) > 103:
         await store.history.record(row(id=f"new {batches}"))

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_ssh.blobs import search as module
-from mcp_ssh.blobs.search import MAX_TEXT_BYTES, SHOWN_BYTES, Found, Match, Query, search
+from mcp_ssh.blobs.search import MAX_TEXT_BYTES, SHOWN_BYTES, BlobMatch, BlobMatches, BlobQuery, search
 
 
-def run(content: bytes, needle: bytes, halted: Callable[[], bool] = lambda: False, **given: int | bool) -> Found:
-    query = Query(
+def run(content: bytes, needle: bytes, halted: Callable[[], bool] = lambda: False, **given: int | bool) -> BlobMatches:
+    query = BlobQuery(
         needle,
         ignore_case=bool(given.get("ignore_case")),
         start=int(given.get("start", 0)),
@@ -25,7 +25,7 @@ def run(content: bytes, needle: bytes, halted: Callable[[], bool] = lambda: Fals
         return search(file.fileno(), len(content), query, halted)
 
 
-def naive(content: bytes, needle: bytes, context: int, *, ignore_case: bool) -> Iterator[Match]:
+def naive(content: bytes, needle: bytes, context: int, *, ignore_case: bool) -> Iterator[BlobMatch]:
     lines = content.split(b"\n")
     shown = [each.removesuffix(b"\r").decode("utf-8", "replace") for each in lines]
     last = len(lines) - (lines[-1] == b"")
@@ -35,7 +35,7 @@ def naive(content: bytes, needle: bytes, context: int, *, ignore_case: bool) -> 
         if at >= 0:
             before = tuple(shown[max(0, number - context) : number])
             after = tuple(shown[number + 1 : min(last, number + 1 + context)])
-            yield Match(number + 1, offset + at, shown[number], before, after)
+            yield BlobMatch(number + 1, offset + at, shown[number], before, after)
         offset += len(line) + 1
 
 
@@ -58,7 +58,7 @@ def test_a_search_finds_what_a_naive_reader_finds(
         assert found.next_offset is None
 
         # One at a time, going on from next_offset, gives the same.
-        paged: list[Match] = []
+        paged: list[BlobMatch] = []
         start: int | None = 0
         while start is not None:
             page = run(content, needle, context=context, ignore_case=ignore_case, max_matches=1, start=start)

@@ -12,8 +12,8 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from mcp_ssh.errors import Conflict
-from mcp_ssh.store.connections import Account, Connections
-from mcp_ssh.store.sealing import FILE, Seal
+from mcp_ssh.store.connections import Connections, ConnectionTarget
+from mcp_ssh.store.sealing import FILE, SecretBox
 from mcp_ssh.store.sqlite.database import SQLiteDatabase
 from mcp_ssh.tool import Caller, Role
 
@@ -44,10 +44,10 @@ def delete_password(service, name):
 
 
 @asynccontextmanager
-async def opened(folder: Path) -> AsyncGenerator[Seal]:
+async def opened(folder: Path) -> AsyncGenerator[SecretBox]:
     database = await SQLiteDatabase.open(folder)
     try:
-        yield Seal(folder, database)
+        yield SecretBox(folder, database)
     finally:
         await database.close()
 
@@ -115,7 +115,9 @@ async def test_another_key_file_is_named_and_nothing_is_made_new(
     folder = tmp_path / "state"
     async with opened(folder) as seal:
         sealed = await seal.close_up(SECRET, "a")
-        await Connections(seal._database, seal).add(OWNER, Account(name="web1", host="h", username="u"), SECRET)
+        await Connections(seal._database, seal).add(
+            OWNER, ConnectionTarget(name="web1", host="h", username="u"), SECRET
+        )
     key = (folder / FILE).read_text()
     (folder / FILE).unlink()
     if content is not None:
@@ -135,14 +137,16 @@ async def test_another_key_file_is_named_and_nothing_is_made_new(
 async def test_a_lost_key_is_replaced_once_nothing_is_sealed_with_it(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     async with opened(folder) as seal:
-        await Connections(seal._database, seal).add(OWNER, Account(name="web1", host="h", username="u"), SECRET)
+        await Connections(seal._database, seal).add(
+            OWNER, ConnectionTarget(name="web1", host="h", username="u"), SECRET
+        )
     (folder / FILE).unlink()
     async with opened(folder) as seal:
         saved = Connections(seal._database, seal)
         with pytest.raises(Conflict):
             await saved.resolve(OWNER, "web1")
         await saved.remove(OWNER, "web1")
-        await saved.add(OWNER, Account(name="web1", host="h", username="u"), SECRET)
+        await saved.add(OWNER, ConnectionTarget(name="web1", host="h", username="u"), SECRET)
         given = await saved.resolve(OWNER, "web1")
         assert given is not None
         assert given["password"] == SECRET["password"]
@@ -164,13 +168,13 @@ async def test_processes_that_seal_their_first_secret_together_agree_on_one_key(
         sealed: list[bytes] = []
 
         async def first(database: SQLiteDatabase) -> None:
-            sealed.append(await Seal(folder, database).close_up(SECRET, "a"))
+            sealed.append(await SecretBox(folder, database).close_up(SECRET, "a"))
 
         async with anyio.create_task_group() as group:
             for database in seals:
                 group.start_soon(first, database)
         for each in sealed:
-            assert await Seal(folder, seals[0]).open(each, "a") == SECRET
+            assert await SecretBox(folder, seals[0]).open(each, "a") == SECRET
     finally:
         for database in seals:
             await database.close()

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_ssh.transfers import tar_stream
-from mcp_ssh.transfers.tar_stream import Content, Forward, entries, plain
+from mcp_ssh.transfers.tar_stream import ForwardReader, OffsetChunks, entries, plain
 
 Found = list[tuple[str, bytes, int, float, str, bytes]]
 
 
-def forward(data: bytes, piece: int = 1000) -> Forward:
+def forward(data: bytes, piece: int = 1000) -> ForwardReader:
     pieces = (data[start : start + piece] for start in itertools.count(0, piece))
-    return Forward(lambda: next(pieces))
+    return ForwardReader(lambda: next(pieces))
 
 
-def whole(entry: tarfile.TarInfo, content: Content) -> bytes:
+def whole(entry: tarfile.TarInfo, content: OffsetChunks) -> bytes:
     data = bytearray(entry.size)
     for offset, piece in content:
         data[offset : offset + len(piece)] = piece
@@ -139,7 +139,7 @@ def test_a_header_that_claims_to_be_huge_is_not_collected(kind: bytes, monkeypat
         nonlocal given_out
         given_out = 0
         with pytest.raises((tarfile.TarError, ValueError)):
-            for _ in entries(Forward(more)):
+            for _ in entries(ForwardReader(more)):
                 if given_out > info.size:
                     raise tarfile.TarError
         return given_out

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_ssh.errors import Unsupported
-from mcp_ssh.ssh.connection.connection import Link, Terminal
+from mcp_ssh.ssh.connection.connection import Connection, Terminal
 from mcp_ssh.ssh.demo.host import demo_host
 from mcp_ssh.ssh.pty.screen import Screen
 from mcp_ssh.ssh.pty.shell import Shells
-from mcp_ssh.ssh.pty.terminal import KEYS, Key, plain, prompt, unfinished
+from mcp_ssh.ssh.pty.terminal import KEYS, KeyName, plain, prompt, unfinished
 from mcp_ssh.ssh.wire.command import interactive
 from tests.support.demo import connect
 
@@ -29,7 +29,7 @@ PIECES = st.lists(
 
 
 def test_each_key_has_what_it_sends() -> None:
-    assert set(KEYS) == set(get_args(Key))
+    assert set(KEYS) == set(get_args(KeyName))
     assert len(KEYS) == 21
 
 
@@ -97,6 +97,6 @@ async def test_an_account_without_a_terminal_is_told_so() -> None:
         raise AssertionError("one connection is enough")
 
     async with demo_host() as host, connect(host) as connection:
-        link = Link(connection, dial)
+        link = Connection(connection, dial)
         with pytest.raises(Unsupported, match="no terminal"):
             await Shells(link).open("x", "default", interactive(shell="posix"), Terminal(80, 24), anew=True)  # noqa: S604

@@ -3,22 +3,22 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_ssh.tunnels.state import Close, Event, Life, LinkLost, Listening, Refused, after
+from mcp_ssh.tunnels.state import Close, LinkLost, ListenFailed, Listening, TunnelEvent, TunnelLife, after
 
-EVENTS = st.lists(st.sampled_from([Listening(), Refused("why"), LinkLost(), Close()]))
+EVENTS = st.lists(st.sampled_from([Listening(), ListenFailed("why"), LinkLost(), Close()]))
 
 
 def test_the_usual_life() -> None:
-    life = after(Life(), Listening())
-    assert life == Life("active")
-    assert after(life, LinkLost()) == Life("failed", "the connection to the machine is lost")
-    assert after(Life(), Refused("taken")) == Life("failed", "taken")
-    assert after(life, Close()) == Life("closed")
+    life = after(TunnelLife(), Listening())
+    assert life == TunnelLife("active")
+    assert after(life, LinkLost()) == TunnelLife("failed", "the connection to the machine is lost")
+    assert after(TunnelLife(), ListenFailed("taken")) == TunnelLife("failed", "taken")
+    assert after(life, Close()) == TunnelLife("closed")
 
 
 @given(EVENTS, EVENTS)
-def test_an_end_is_final(before: list[Event], later: list[Event]) -> None:
-    life = Life()
+def test_an_end_is_final(before: list[TunnelEvent], later: list[TunnelEvent]) -> None:
+    life = TunnelLife()
     for event in before:
         life = after(life, event)
     ended = life.state in {"failed", "closed"}

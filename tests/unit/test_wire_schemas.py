@@ -14,7 +14,7 @@ from mcp_ssh.mcp_server import build_server
 from mcp_ssh.mcp_server.tool_listing import CHECKED
 from mcp_ssh.params import LARGEST_NUMBER
 from mcp_ssh.tools import REGISTRY
-from mcp_ssh.toolsets import TOOLS, Surface
+from mcp_ssh.toolsets import TOOLS, ToolsetSelection
 from rest_bridge.docs.openapi import document
 from rest_bridge.families.registry import FAMILIES
 from tests.support.mcp_listing import listed_by, schemas
@@ -31,7 +31,7 @@ async def app(tmp_path: Path) -> Any:
 
 @pytest.fixture
 async def listed(tmp_path: Path) -> list[types.Tool]:
-    return await listed_by(tmp_path, Surface(("all",)))
+    return await listed_by(tmp_path, ToolsetSelection(("all",)))
 
 
 @pytest.mark.requirement("fault.N16")
@@ -76,7 +76,7 @@ async def test_no_schema_on_the_wire_says_what_the_server_checks(listed: list[ty
 async def test_the_server_still_refuses_what_the_schema_no_longer_rules_out(
     app: App, mode: str, arguments: dict[str, Any], rule: str
 ) -> None:
-    async with Client(build_server(app, REGISTRY, Surface(), caller=OWNER), mode=mode) as client:
+    async with Client(build_server(app, REGISTRY, ToolsetSelection(), caller=OWNER), mode=mode) as client:
         refused = error(await client.call_tool("command_exec", arguments))
         through = error(await client.call_tool("tool_call", {"name": "command_exec", "arguments": arguments}))
     assert refused["code"] == through["code"] == "invalid_input"

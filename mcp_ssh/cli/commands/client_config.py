@@ -15,24 +15,24 @@ from mcp_ssh.cli.terminal import print_table, say, usage
 NAME = "ssh"
 VARIABLE = "MCP_SSH_TOKEN"
 
-Entry = dict[str, Any]
+ServerEntry = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Start:
+class ServerStart:
     """How a client starts this server."""
 
     command: str
     args: tuple[str, ...]
     env: Mapping[str, str]
 
-    def entry(self) -> Entry:
+    def entry(self) -> ServerEntry:
         """As nearly all clients write it."""
         return {"command": self.command, "args": list(self.args), **({"env": dict(self.env)} if self.env else {})}
 
 
 @dataclass(frozen=True)
-class Known:
+class ClientFormat:
     """A client: what it is called, the file it reads, and the words it uses there.
 
     Attributes:
@@ -48,8 +48,8 @@ class Known:
     title: str
     file: str
     key: str = "mcpServers"
-    start: Callable[[Start], Entry] = Start.entry
-    remote: Callable[[str, str], Entry] | None = None
+    start: Callable[[ServerStart], ServerEntry] = ServerStart.entry
+    remote: Callable[[str, str], ServerEntry] | None = None
     token: str = f"${{{VARIABLE}}}"
     more: Mapping[str, Any] | None = None
     toml: bool = False
@@ -59,11 +59,11 @@ def _bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def _typed(name: str, *, address: str = "url") -> Callable[[str, str], Entry]:
+def _typed(name: str, *, address: str = "url") -> Callable[[str, str], ServerEntry]:
     return lambda url, token: {"type": name, address: url, "headers": _bearer(token)}
 
 
-def _plain(address: str) -> Callable[[str, str], Entry]:
+def _plain(address: str) -> Callable[[str, str], ServerEntry]:
     return lambda url, token: {address: url, "headers": _bearer(token)}
 
 
@@ -72,34 +72,34 @@ ASKED = {
     "inputs": [{"type": "promptString", "id": "mcp-ssh-token", "description": "Token of mcp-ssh", "password": True}]
 }
 # Each as its makers describe it, looked up in November 2026.
-CLIENTS: Mapping[str, Known] = {
+CLIENTS: Mapping[str, ClientFormat] = {
     # https://modelcontextprotocol.io/docs/develop/connect-local-servers
-    "claude-desktop": Known("Claude Desktop", "claude_desktop_config.json (Settings, Developer, Edit Config)"),
+    "claude-desktop": ClientFormat("Claude Desktop", "claude_desktop_config.json (Settings, Developer, Edit Config)"),
     # https://code.claude.com/docs/en/mcp
-    "claude-code": Known("Claude Code", ".mcp.json in the project", remote=_typed("http")),
+    "claude-code": ClientFormat("Claude Code", ".mcp.json in the project", remote=_typed("http")),
     # https://developers.openai.com/codex/mcp
-    "codex": Known(
+    "codex": ClientFormat(
         "Codex", "~/.codex/config.toml", key="mcp_servers", toml=True,
         remote=lambda url, token: {"url": url, "bearer_token_env_var": token}, token=VARIABLE,
     ),
     # https://cursor.com/docs/mcp
-    "cursor": Known("Cursor", "~/.cursor/mcp.json", remote=_plain("url"), token=f"${{env:{VARIABLE}}}"),
+    "cursor": ClientFormat("Cursor", "~/.cursor/mcp.json", remote=_plain("url"), token=f"${{env:{VARIABLE}}}"),
     # https://code.visualstudio.com/docs/copilot/reference/mcp-configuration
-    "vscode": Known(
+    "vscode": ClientFormat(
         "VS Code", ".vscode/mcp.json in the workspace", key="servers",
         start=lambda start: {"type": "stdio", **start.entry()},
         remote=_typed("http"), token="${input:mcp-ssh-token}", more=ASKED,  # noqa: S106 a place for one
     ),
     # https://docs.windsurf.com/windsurf/cascade/mcp
-    "windsurf": Known(
+    "windsurf": ClientFormat(
         "Windsurf", "~/.codeium/windsurf/mcp_config.json", remote=_plain("serverUrl"), token=f"${{env:{VARIABLE}}}"
     ),
     # https://zed.dev/docs/ai/mcp
-    "zed": Known("Zed", "~/.config/zed/settings.json", key="context_servers", remote=_plain("url"), token=PASTE),
+    "zed": ClientFormat("Zed", "~/.config/zed/settings.json", key="context_servers", remote=_plain("url"), token=PASTE),
     # https://geminicli.com/docs/tools/mcp-server/
-    "gemini-cli": Known("Gemini CLI", "~/.gemini/settings.json", remote=_plain("httpUrl"), token=f"${VARIABLE}"),
+    "gemini-cli": ClientFormat("Gemini CLI", "~/.gemini/settings.json", remote=_plain("httpUrl"), token=f"${VARIABLE}"),
     # https://docs.cline.bot/mcp/mcp-overview; without a type it takes an address for one of the older SSE kind.
-    "cline": Known(
+    "cline": ClientFormat(
         "Cline", "cline_mcp_settings.json (MCP Servers, Configure)", remote=_typed("streamableHttp"), token=PASTE
     ),
 }  # fmt: skip
@@ -131,13 +131,13 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _written(known: Known, whole: Mapping[str, Any]) -> str:
+def _written(known: ClientFormat, whole: Mapping[str, Any]) -> str:
     """What belongs into the client's file."""
     import json
 
     if not known.toml:
         return json.dumps(whole, indent=2)
-    entry: Entry = dict(whole[known.key][NAME])
+    entry: ServerEntry = dict(whole[known.key][NAME])
     tables = {f"{known.key}.{NAME}": entry}
     if "env" in entry:
         tables[f"{known.key}.{NAME}.env"] = entry.pop("env")
@@ -153,7 +153,7 @@ def _written(known: Known, whole: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def configuration(known: Known, url: str | None, *, read_only: bool = False) -> dict[str, Any]:
+def configuration(known: ClientFormat, url: str | None, *, read_only: bool = False) -> dict[str, Any]:
     """The whole object that a client reads.
 
     Raises:
@@ -167,13 +167,13 @@ def configuration(known: Known, url: str | None, *, read_only: bool = False) -> 
     return {**(known.more or {}), known.key: {NAME: entry}}
 
 
-def start_of_this(*, read_only: bool = False) -> Start:
+def start_of_this(*, read_only: bool = False) -> ServerStart:
     """This very installation: clients with windows do not have the PATH of a shell."""
     program = shutil.which("mcp-ssh", path=str(Path(sys.executable).parent)) or shutil.which("mcp-ssh")
     words = [program] if program else [sys.executable, "-m", "mcp_ssh"]
     home = os.environ.get("MCP_SSH_HOME")
     env = {"MCP_SSH_HOME": str(Path(home).expanduser().absolute())} if home else {}
-    return Start(words[0], (*words[1:], "stdio", *(["--read-only"] if read_only else [])), env)
+    return ServerStart(words[0], (*words[1:], "stdio", *(["--read-only"] if read_only else [])), env)
 
 
 def _endpoint(url: str, *, read_only: bool) -> str:

@@ -15,7 +15,7 @@ from mcp_ssh.cli import event_loop as start
 from mcp_ssh.cli import logging_setup as logs
 from mcp_ssh.cli.commands.client_config import start_of_this
 from mcp_ssh.cli.commands.serve import TOKEN_VARIABLE, listen
-from mcp_ssh.cli.terminal import Page
+from mcp_ssh.cli.terminal import Printer
 from mcp_ssh.cli.values import port
 from mcp_ssh.shell_command import quote
 
@@ -54,7 +54,7 @@ class Demo:
 
     def __init__(self, parsed: argparse.Namespace) -> None:
         self._parsed = parsed
-        self._page = Page()
+        self._page = Printer()
         self.serves = False
 
     async def run(self) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_ssh.cli import mcp_client as remote
 from mcp_ssh.cli.local_call import KEY_FIELDS
-from mcp_ssh.cli.terminal import Failure, Page, visible
+from mcp_ssh.cli.terminal import Failure, Printer, visible
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -21,7 +21,7 @@ SHOWN_CHARS = 100
 Body = dict[str, Any]
 
 
-async def walk(page: Page, host: "DemoHost", address: str, token: str) -> None:
+async def walk(page: Printer, host: "DemoHost", address: str, token: str) -> None:
     """Show the session.
 
     Raises:
@@ -78,7 +78,7 @@ def _fingerprint(refusal: Body) -> str:
 class _Shown:
     """Calls that are printed with their answers."""
 
-    def __init__(self, page: Page, client: "Client") -> None:
+    def __init__(self, page: Printer, client: "Client") -> None:
         self._page = page
         self._client = client
 

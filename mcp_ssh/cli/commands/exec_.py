@@ -15,7 +15,7 @@ from mcp_ssh.shell_command import command
 if TYPE_CHECKING:
     from mcp_ssh.sessions.session import Session
     from mcp_ssh.tool import Call
-    from mcp_ssh.tools.command import Exec, Executed
+    from mcp_ssh.tools.command import CommandExecParams, CommandExecResult
 
 NOT_RUN = 255
 """Exit code where the command could not be run, as ssh has it: no command's own code is mistaken for ours."""
@@ -133,10 +133,10 @@ class _Job:
                 raise usage("with --json, standard input must be UTF-8 text", "leave --json out") from None
         return given
 
-    async def _as_it_comes(self, host: "Session", params: "Exec", call: "Call") -> "Executed":
+    async def _as_it_comes(self, host: "Session", params: "CommandExecParams", call: "Call") -> "CommandExecResult":
         """What `command_exec` does, each chunk of output passed on at once."""
         from mcp_ssh.cli.streams import Passing, standard_input
-        from mcp_ssh.tools.command import Executed
+        from mcp_ssh.tools.command import CommandExecResult
 
         del call
         out, err = (Passing(each, in_folder=params.cwd is not None) for each in (1, 2))
@@ -150,10 +150,10 @@ class _Job:
         except BrokenPipeError:
             # Whoever read our output has enough; what ran has been ended.
             self.reader_left = True
-            return Executed(
+            return CommandExecResult(
                 status="completed", command=params.command, stdout="", stderr="", exit_code=141, duration_ms=0
             )
-        shown = Executed(
+        shown = CommandExecResult(
             status=ended.status,
             command=params.command,
             stdout="",

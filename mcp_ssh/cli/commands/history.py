@@ -10,7 +10,7 @@ from mcp_ssh.cli.terminal import Failure, Parser, print_json, print_table, say, 
 from mcp_ssh.cli.values import number
 
 if TYPE_CHECKING:
-    from mcp_ssh.store import HistoryRow, Store, Verdict
+    from mcp_ssh.store import ChainCheck, HistoryRow, Store
 
 MAX_LISTED = 1000
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -87,7 +87,7 @@ def _shown(row: "HistoryRow") -> list[str]:
     return [visible(each) for each in cells]
 
 
-def _told(verdict: "Verdict", *, as_json: bool) -> int:
+def _told(verdict: "ChainCheck", *, as_json: bool) -> int:
     if as_json:
         print_json({"ok": not verdict.problems, **vars(verdict)})
     else:

@@ -17,7 +17,7 @@ from mcp_ssh.cli.values import port
 if TYPE_CHECKING:
     from mcp_ssh.app import App
     from mcp_ssh.config.models import Config
-    from mcp_ssh.toolsets import Surface
+    from mcp_ssh.toolsets import ToolsetSelection
     from rest_bridge.server import Tls
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ async def listen(
     app: "App",
     on_ready: Callable[[str], None],
     *,
-    shown: "Surface | None" = None,
+    shown: "ToolsetSelection | None" = None,
     tls: "Tls | None" = None,
     on_bound: Callable[[], Awaitable[None]] | None = None,
     signals: bool = True,

@@ -12,7 +12,7 @@ from mcp_ssh.errors import Conflict, InvalidInput, PermissionDenied, Refused, Re
 from mcp_ssh.linux.files.protected_paths import GUARD
 from mcp_ssh.linux.files.staging import CLEAN, PLACE_TREE, STAGE, SWEEP
 from mcp_ssh.linux.files.write import PLACE, TARGET, WRITE_WORDS
-from mcp_ssh.linux.framing import BEGIN, Answer, Asked, Words, ask, failure, named, packed
+from mcp_ssh.linux.framing import BEGIN, ErrorMapping, PathQuery, ScriptAnswer, ask, failure, named, packed
 from mcp_ssh.messages.printable import said_details
 
 Format = Literal["tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip"]
@@ -279,7 +279,7 @@ begin ok; echo $count; end
 _CLEAR = packed(BEGIN + GUARD + _WHERE + CLEAN + "clean\nbegin ok; end\n")
 
 
-def ask_archive(destination: str, source: str, kind: Format, *, look: bool) -> Asked:
+def ask_archive(destination: str, source: str, kind: Format, *, look: bool) -> PathQuery:
     """Make an archive; `parse_write` reads the answer, whose trailer says what changed meanwhile.
 
     Args:
@@ -293,7 +293,7 @@ def ask_archive(destination: str, source: str, kind: Format, *, look: bool) -> A
     return ask(_ARCHIVE, destination, arguments, words=_WORDS)
 
 
-def ask_extract(destination: str, archive: str, name: str, *, look: bool) -> Asked:
+def ask_extract(destination: str, archive: str, name: str, *, look: bool) -> PathQuery:
     """Unpack an archive; the answer's body is how many files it had.
 
     Args:
@@ -305,29 +305,29 @@ def ask_extract(destination: str, archive: str, name: str, *, look: bool) -> Ask
     return ask(_EXTRACT, destination, [name, archive, "1" if look else "0"], words=_WORDS)
 
 
-def ask_clear(destination: str, name: str) -> Asked:
+def ask_clear(destination: str, name: str) -> PathQuery:
     """Remove the stage that a call left that had to be ended."""
     return ask(_CLEAR, destination, [name], words=_WORDS)
 
 
-def parse_list(answer: Answer) -> tuple[str, list[str]]:
+def parse_list(answer: ScriptAnswer) -> tuple[str, list[str]]:
     """What undoes the compression, and the names in an archive, as many as fit an answer."""
     opens, *names = answer.text.removesuffix("\n").split("\n")
     return opens, names
 
 
-class Broke(RemoteFailed):
+class ArchiveFailed(RemoteFailed):
     """A program failed at its work; nothing was changed."""
 
 
-def _broke(answer: Answer) -> ToolError:
+def _broke(answer: ScriptAnswer) -> ToolError:
     lines = answer.text.strip().splitlines() or ["the machine gave no reason"]
     errors = (failure(answer.path, line.encode()) for line in lines)
     known = next((error for error in errors if error.hint and isinstance(error, RemoteFailed)), None)
-    return Broke(known.message if known else "; ".join(lines[:3])[:600])
+    return ArchiveFailed(known.message if known else "; ".join(lines[:3])[:600])
 
 
-def _unread(answer: Answer) -> ToolError:
+def _unread(answer: ScriptAnswer) -> ToolError:
     lines = answer.text.strip().splitlines()
     denied = [line for line in lines if isinstance(failure(answer.path, line.encode()), PermissionDenied)]
     if not denied:
@@ -339,43 +339,43 @@ def _unread(answer: Answer) -> ToolError:
     )
 
 
-def _other(answer: Answer) -> ToolError:
+def _other(answer: ScriptAnswer) -> ToolError:
     return failure(answer.trailer.decode("utf-8", "replace"), answer.body)
 
 
-def _unfit(answer: Answer) -> ToolError:
+def _unfit(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"{_trailer(answer)} is not a file that this can read",
         hint="a source is a file or folder, an archive a file; see with file_stat",
     )
 
 
-def _lacks(answer: Answer) -> ToolError:
+def _lacks(answer: ScriptAnswer) -> ToolError:
     package = _PACKAGES.get(answer.text)
     hint = f'install it with setup_requirements: packages ["{package}"]' if package else "install it there"
     return Unsupported(f"the machine has no `{answer.text}`, which this format needs", hint=hint)
 
 
-def _inside(answer: Answer) -> ToolError:
+def _inside(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"{named(answer.path)} lies in {_trailer(answer)}, which is to go into it",
         hint="choose a destination outside of it, such as one in /tmp",
     )
 
 
-def _leaves(answer: Answer) -> ToolError:
+def _leaves(answer: ScriptAnswer) -> ToolError:
     return _refused(answer, "an entry would be written outside of its folder")
 
 
-def _through(answer: Answer) -> ToolError:
+def _through(answer: ScriptAnswer) -> ToolError:
     return _refused(answer, "an entry would be written through another one, which may be a link")
 
 
-def _device(answer: Answer) -> ToolError:
+def _device(answer: ScriptAnswer) -> ToolError:
     return _refused(answer, "an entry is a device")
 
 
-def _outside(answer: Answer) -> ToolError:
+def _outside(answer: ScriptAnswer) -> ToolError:
     return Refused(
         f"{named(answer.text)} is a link that leads out of the destination; nothing was changed",
         hint="remove the link, or choose another destination",
@@ -383,7 +383,7 @@ def _outside(answer: Answer) -> ToolError:
     )
 
 
-def _refused(answer: Answer, why: str) -> ToolError:
+def _refused(answer: ScriptAnswer, why: str) -> ToolError:
     which = f": {named(answer.text)}" if answer.body else ""
     return Refused(
         f"{_trailer(answer)} was not unpacked: {why}{which}; nothing was changed",
@@ -392,7 +392,7 @@ def _refused(answer: Answer, why: str) -> ToolError:
     )
 
 
-def _occupied(answer: Answer) -> ToolError:
+def _occupied(answer: ScriptAnswer) -> ToolError:
     return Conflict(
         f"{named(answer.text)} is a folder where the archive has none, or the other way round; nothing was changed",
         hint="choose another destination, or move what is there",
@@ -400,7 +400,7 @@ def _occupied(answer: Answer) -> ToolError:
     )
 
 
-def _denied(answer: Answer) -> ToolError:
+def _denied(answer: ScriptAnswer) -> ToolError:
     return PermissionDenied(
         f"permission denied: {named(answer.text or answer.path)}; nothing was changed",
         hint="give `become`, or log in as an account that may",
@@ -408,13 +408,13 @@ def _denied(answer: Answer) -> ToolError:
     )
 
 
-def _dotted(answer: Answer) -> ToolError:
+def _dotted(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"{named(answer.path)} goes through `..` of a folder that does not exist", hint="name the path without `..`"
     )
 
 
-def _torn(answer: Answer) -> ToolError:
+def _torn(answer: ScriptAnswer) -> ToolError:
     return RemoteFailed(
         f"not all of it could be moved into {named(answer.path)}; some files are there, each whole",
         hint="see with file_list what is there",
@@ -422,11 +422,11 @@ def _torn(answer: Answer) -> ToolError:
     )
 
 
-def _trailer(answer: Answer) -> str:
+def _trailer(answer: ScriptAnswer) -> str:
     return named(answer.trailer.decode("utf-8", "replace"))
 
 
-_WORDS: Words = {
+_WORDS: ErrorMapping = {
     **WRITE_WORDS,
     "broke": _broke,
     "unread": _unread,

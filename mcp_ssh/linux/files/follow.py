@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mcp_ssh.errors import RemoteFailed
-from mcp_ssh.linux.framing import BEGIN, WORDS, Asked, ask, packed
+from mcp_ssh.linux.framing import BEGIN, WORDS, PathQuery, ask, packed
 
 Reason = Literal["moved", "truncated", "replaced"]
 
@@ -89,7 +89,7 @@ class Over:
     """The script's end, at its time."""
 
 
-def ask_follow(path: str, lines: int, seconds: int, since: tuple[str, int] | None = None) -> Asked:
+def ask_follow(path: str, lines: int, seconds: int, since: tuple[str, int] | None = None) -> PathQuery:
     """What are a file's last lines, and what is added to it within a time?
 
     Args:
@@ -102,7 +102,7 @@ def ask_follow(path: str, lines: int, seconds: int, since: tuple[str, int] | Non
     return ask(_FOLLOW, path, [str(lines), str(seconds), file, str(offset), str(BEAT_S)], words=WORDS)
 
 
-class Followed:
+class FollowParser:
     """Takes apart what the script sends after its answer."""
 
     def __init__(self, mark: bytes) -> None:

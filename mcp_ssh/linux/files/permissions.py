@@ -2,7 +2,7 @@
 
 from mcp_ssh.errors import InvalidInput, PermissionDenied, ToolError
 from mcp_ssh.linux.files.protected_paths import GUARD, refused
-from mcp_ssh.linux.framing import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
+from mcp_ssh.linux.framing import BEGIN, WORDS, ErrorMapping, PathQuery, ScriptAnswer, ask, failure, named, packed
 
 # Leaves the real path in `$r`. Nothing is changed before everything that is meant may be changed: with `-R` the first
 # file that is not the account's own says that root has to do it.
@@ -68,35 +68,35 @@ begin ok; stat -c %U:%G "$r"; end
 )
 
 
-def ask_chmod(path: str, mode: str, *, recursive: bool, look: bool = False) -> Asked:
+def ask_chmod(path: str, mode: str, *, recursive: bool, look: bool = False) -> PathQuery:
     """Change permissions, or only look whether that may be; the answer's body is what the path has, in octal digits."""
     return ask(_CHMOD, path, ["-R" if recursive else "", mode, "look" if look else ""], words=_WORDS)
 
 
-def ask_chown(path: str, owner: str, *, recursive: bool, look: bool = False) -> Asked:
+def ask_chown(path: str, owner: str, *, recursive: bool, look: bool = False) -> PathQuery:
     """Change owner and group, or only look; the answer's body is what the path itself has, as `user:group`."""
     return ask(_CHOWN, path, ["-R" if recursive else "", owner, "look" if look else ""], words=_WORDS)
 
 
-class Foreign(PermissionDenied):
+class RootRequired(PermissionDenied):
     """Only root may do it; nothing was changed."""
 
 
-def _foreign(answer: Answer) -> ToolError:
-    return Foreign(
+def _foreign(answer: ScriptAnswer) -> ToolError:
+    return RootRequired(
         f"{named(answer.path)} is for root to change, in part at least; nothing was changed",
         hint="give `become`, or log in as root",
         details={"path": answer.path},
     )
 
 
-def _partly(answer: Answer) -> ToolError:
+def _partly(answer: ScriptAnswer) -> ToolError:
     error = failure(answer.path, answer.body)
     error.message += "; some of what is in it may have been changed before"
     return error
 
 
-def _guarded(answer: Answer) -> ToolError:
+def _guarded(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"{named(answer.path)} is {answer.text}, a folder of the system; nothing was changed",
         hint="recursive changes begin at a folder further down",
@@ -104,15 +104,15 @@ def _guarded(answer: Answer) -> ToolError:
     )
 
 
-def _unknown_user(answer: Answer) -> ToolError:
+def _unknown_user(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(f"owner: the machine has no account {answer.text!r}", hint="system_users lists them")
 
 
-def _unknown_group(_answer: Answer) -> ToolError:
+def _unknown_group(_answer: ScriptAnswer) -> ToolError:
     return InvalidInput("group: the machine has no such group", hint="see /etc/group with file_read")
 
 
-_WORDS: Words = {
+_WORDS: ErrorMapping = {
     **WORDS,
     "protected": refused,
     "foreign": _foreign,

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from mcp_ssh.errors import Refused, ToolError
 from mcp_ssh.host_patterns import pattern_matches
-from mcp_ssh.linux.framing import Answer, named
+from mcp_ssh.linux.framing import ScriptAnswer, named
 from mcp_ssh.shell_command import Command, quote
 
 OPEN = "protected() { return 1; }\ncovers() { return 1; }\nlands() { return 1; }"
@@ -56,7 +56,7 @@ def refusal(path: str) -> ToolError:
     )
 
 
-def refused(answer: Answer) -> ToolError:
+def refused(answer: ScriptAnswer) -> ToolError:
     """What the word `protected` means."""
     return refusal(answer.text or answer.path)
 

@@ -7,7 +7,7 @@ from itertools import islice
 
 from mcp_ssh.errors import InvalidInput, ToolError
 from mcp_ssh.linux.files.grep_patterns import portable
-from mcp_ssh.linux.framing import BEGIN, WORDS, Answer, Asked, ask, packed
+from mcp_ssh.linux.framing import BEGIN, WORDS, PathQuery, ScriptAnswer, ask, packed
 from mcp_ssh.linux.lines import LINE_LIMIT, ROW_LIMIT, number
 
 ANSWER_BYTES = 2 * 1024 * 1024
@@ -101,7 +101,7 @@ end "$count"
 )
 
 
-def ask_lines(path: str, program: str, lines: int, limit: int) -> Asked:
+def ask_lines(path: str, program: str, lines: int, limit: int) -> PathQuery:
     """What are a file's last (`tail`) or first (`head`) lines? One byte over the limit says that there were more."""
     return ask(_LINES, path, [program, str(lines), str(limit + 1)], words=WORDS)
 
@@ -124,7 +124,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Grepped:
+class GrepOutcome:
     """What grep found. `whole` is false where there was more than fits an answer."""
 
     lines: list[Line]
@@ -135,7 +135,7 @@ class Grepped:
 
 def ask_grep(
     path: str, pattern: str, *, recursive: bool, ignore_case: bool, fixed: bool, context: int, most: int
-) -> Asked:
+) -> PathQuery:
     """Where in a file, or in a folder's files, does a pattern occur? Extended regular expressions, unless fixed.
 
     Raises:
@@ -149,7 +149,7 @@ def ask_grep(
     return ask(_GREP, path, [pattern, str(ANSWER_BYTES), *options], words={**WORDS, "pattern": _pattern})
 
 
-def _pattern(answer: Answer) -> ToolError:
+def _pattern(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"pattern: grep cannot read it: {answer.text.removeprefix('grep: ')[:200]}",
         hint="it is an extended regular expression; set `fixed: true` to search for the text itself",
@@ -210,7 +210,7 @@ ROWS = 50_000
 """Lines of grep that are looked at: 1,000 matches with 20 lines around each, and what else it says."""
 
 
-def parse_grep(answer: Answer) -> Grepped:
+def parse_grep(answer: ScriptAnswer) -> GrepOutcome:
     """What grep said."""
     whole = len(answer.body) < ANSWER_BYTES
     text = answer.body.decode("utf-8", "replace")
@@ -228,15 +228,15 @@ def parse_grep(answer: Answer) -> Grepped:
     binary += [name for name in map(_binary, said) if name]
     about_no_file = sum(1 for line in said if _binary(line) or _is_warning(line))
     whole = whole and len(found) + len(binary) < ROWS
-    return Grepped(found, binary, max(number(count) - about_no_file, 0), whole)
+    return GrepOutcome(found, binary, max(number(count) - about_no_file, 0), whole)
 
 
-def ask_find(path: str, tests: Sequence[str]) -> Asked:
+def ask_find(path: str, tests: Sequence[str]) -> PathQuery:
     """Which paths below this one pass find's tests?"""
     return ask(_FIND, path, [str(ANSWER_BYTES), *tests], words=WORDS)
 
 
-def parse_find(answer: Answer) -> tuple[list[str], int, bool]:
+def parse_find(answer: ScriptAnswer) -> tuple[list[str], int, bool]:
     """The paths, how many folders could not be looked into, and whether that is all."""
     *paths, rest = answer.body.split(b"\0", ROW_LIMIT)
     whole = len(answer.body) < ANSWER_BYTES and len(paths) < ROW_LIMIT

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mcp_ssh.errors import NotFound, ToolError
-from mcp_ssh.linux.framing import BEGIN, WORDS, Answer, Asked, ask, failure, named, packed
+from mcp_ssh.linux.framing import BEGIN, WORDS, PathQuery, ScriptAnswer, ask, failure, named, packed
 
 # A name holds no `/` and find's names start with `./`, so `/` marks the records off whatever the names are.
 _LIST = packed(
@@ -59,17 +59,17 @@ why=$({ [ "$1" = 0 ] || dd bs=1 skip="$1" count=0 2>/dev/null; head -c "$2" >&3;
 )
 
 
-def ask_list(path: str) -> Asked:
+def ask_list(path: str) -> PathQuery:
     """What is in a folder? `parse_list` reads the answer's body."""
     return ask(_LIST, path, words=WORDS)
 
 
-def ask_stat(path: str) -> Asked:
+def ask_stat(path: str) -> PathQuery:
     """What is this path? `parse_stat` reads the answer."""
     return ask(_STAT, path, words={**WORDS, "1": _failed})
 
 
-def ask_read(path: str, offset: int, length: int) -> Asked:
+def ask_read(path: str, offset: int, length: int) -> PathQuery:
     """What does a file hold, from a byte on? `parse_read` reads the answer."""
     return ask(_READ, path, [str(offset), str(length)], words=WORDS)
 
@@ -93,7 +93,7 @@ def type_of(mode: int) -> FileType:
 
 
 @dataclass(frozen=True)
-class Entry:
+class DirectoryEntry:
     """One name in a folder, a link not followed."""
 
     name: bytes
@@ -117,15 +117,15 @@ def parse_list(body: bytes) -> list[bytes]:
     return found
 
 
-def parse_entry(record: bytes) -> Entry:
+def parse_entry(record: bytes) -> DirectoryEntry:
     """The entry that a record is about."""
     name, _, facts = record.partition(b"\0")
     mode, size, mtime, uid, gid, _dot = facts.split(b" ")
-    return Entry(name, int(mode, 16), int(size), int(mtime), int(uid), int(gid))
+    return DirectoryEntry(name, int(mode, 16), int(size), int(mtime), int(uid), int(gid))
 
 
 @dataclass(frozen=True)
-class Facts:
+class FileFacts:
     """What stat says of a path, links followed; `link` is what the path's own link says, if it is one."""
 
     mode: int
@@ -139,11 +139,11 @@ class Facts:
     link: str | None
 
 
-def parse_stat(answer: Answer) -> Facts:
+def parse_stat(answer: ScriptAnswer) -> FileFacts:
     """The facts of a path."""
     numbers, user, group = answer.body.decode("utf-8", "replace").split("\n")
     mode, size, uid, gid, atime, mtime = numbers.split(" ")
-    return Facts(
+    return FileFacts(
         int(mode, 16), int(size), int(uid), int(gid), int(atime), int(mtime), _known(user), _known(group), _link(answer)
     )
 
@@ -152,21 +152,21 @@ def _known(name: str) -> str | None:
     return None if name == "UNKNOWN" else name
 
 
-def _link(answer: Answer) -> str | None:
+def _link(answer: ScriptAnswer) -> str | None:
     if not answer.trailer.startswith(b"link "):
         return None
     return answer.trailer.removeprefix(b"link ").decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
-class Page:
+class FilePage:
     """Bytes of a file, and the size that stat said it has; files in /proc say 0."""
 
     content: bytes
     size: int
 
 
-def parse_read(answer: Answer) -> Page:
+def parse_read(answer: ScriptAnswer) -> FilePage:
     """The bytes read.
 
     Raises:
@@ -175,10 +175,10 @@ def parse_read(answer: Answer) -> Page:
     if answer.trailer:
         raise failure(answer.path, answer.trailer)
     facts, _, content = answer.body.partition(b"\n")
-    return Page(content, int(facts.split(b" ")[1]))
+    return FilePage(content, int(facts.split(b" ")[1]))
 
 
-def _failed(answer: Answer) -> ToolError:
+def _failed(answer: ScriptAnswer) -> ToolError:
     error = failure(answer.path, answer.body)
     link = _link(answer)
     if link is None or not isinstance(error, NotFound):

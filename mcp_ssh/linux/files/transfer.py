@@ -13,7 +13,7 @@ from mcp_ssh.errors import Conflict, ToolError, Unsupported
 from mcp_ssh.linux.files.protected_paths import GUARD
 from mcp_ssh.linux.files.staging import PLACE_TREE, STAGE, SWEEP
 from mcp_ssh.linux.files.write import PLACE, TARGET, WRITE_WORDS
-from mcp_ssh.linux.framing import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
+from mcp_ssh.linux.framing import BEGIN, WORDS, ErrorMapping, PathQuery, ScriptAnswer, ask, failure, named, packed
 
 BLOCK = 256 * 1024
 """Resumed uploads start at a multiple of this: dd counts in blocks."""
@@ -163,7 +163,7 @@ end "${hex%% *}"
 
 def ask_receive(
     path: str, size: int, source: str, *, permissions: str | None, usual: int, sha256: str | None = None
-) -> Asked:
+) -> PathQuery:
     """Take in a file. The first answer is read by `parse_have`, the last by `parse_write`.
 
     Where the SHA-256 is not given, an answer between them says that all bytes are there, and the machine then waits for
@@ -180,7 +180,10 @@ def ask_receive(
     suffix = partial_name(path, size, source)
     arguments = ["overwrite", str(size), str(ANY_SIZE), permissions or "", "any", suffix, f"{usual:03o}", sha256 or ""]
     return ask(
-        _RECEIVE, path, arguments, words={**WRITE_WORDS, "foreign": _foreign, "damaged": Damaged, "raced": Raced}
+        _RECEIVE,
+        path,
+        arguments,
+        words={**WRITE_WORDS, "foreign": _foreign, "damaged": CorruptTransfer, "raced": Raced},
     )
 
 
@@ -189,12 +192,12 @@ def partial_name(*source: object) -> str:
     return hashlib.sha256("\0".join(map(str, source)).encode()).hexdigest()[:24]
 
 
-def parse_have(answer: Answer) -> int:
+def parse_have(answer: ScriptAnswer) -> int:
     """How many bytes are there already."""
     return int(answer.body.split(b" ")[1])
 
 
-def ask_send(path: str, maximum: int = ANY_SIZE, *, at_once: bool = False) -> Asked:
+def ask_send(path: str, maximum: int = ANY_SIZE, *, at_once: bool = False) -> PathQuery:
     """Give out a file; `parse_offer` reads the answer. Told an offset in a line of its own, it sends the rest.
 
     For a folder any line has it answer once more, and send a tar stream.
@@ -204,7 +207,7 @@ def ask_send(path: str, maximum: int = ANY_SIZE, *, at_once: bool = False) -> As
         maximum: The most bytes it may have.
         at_once: It need not be told, and sends all.
     """
-    words: Words = {
+    words: ErrorMapping = {
         **WORDS,
         "large": lambda answer: Larger(answer.path, int(answer.body)),
         "lacks": lambda answer: _lacks_tar(answer) if answer.body == b"tar" else WORDS["lacks"](answer),
@@ -227,7 +230,7 @@ class Offer:
     version: str | None
 
 
-def parse_offer(answer: Answer) -> Offer | None:
+def parse_offer(answer: ScriptAnswer) -> Offer | None:
     """What the machine has at the path; None for a folder."""
     kind, *facts = answer.body.decode("ascii").split(" ")
     if kind == "dir":
@@ -236,7 +239,7 @@ def parse_offer(answer: Answer) -> Offer | None:
     return Offer(int(size), int(mode, 8), None if version == "-" else version)
 
 
-class Summed:
+class ChecksummedFile:
     """What comes after an offer: the file's bytes, and behind them its SHA-256 between marks.
 
     Args:
@@ -244,7 +247,7 @@ class Summed:
         offer: Its answer.
     """
 
-    def __init__(self, asked: Asked, offer: Offer) -> None:
+    def __init__(self, asked: PathQuery, offer: Offer) -> None:
         self._mark = asked.mark
         self._held = b""
         self._trailer = 2 * len(asked.mark) + 64 if offer.version else 0
@@ -266,10 +269,10 @@ class Summed:
         return held[len(mark) : -len(mark)].decode("ascii", "replace")
 
 
-class Damaged(Conflict):
+class CorruptTransfer(Conflict):
     """What arrived is not what was to be sent; `offset` is where this try began."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ScriptAnswer) -> None:
         super().__init__(
             f"what arrived for {named(answer.path)} is not what was read here; what was there is unchanged",
             hint="the source changed while it was being read, or a partial file was damaged: try again",
@@ -281,7 +284,7 @@ class Damaged(Conflict):
 class Raced(Conflict):
     """Another upload of the same file ended first."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ScriptAnswer) -> None:
         super().__init__(
             f"another upload of the same file to {named(answer.path)} ended first; its file is there, whole",
             hint="compare the file there with the source, and try again if it differs",
@@ -297,7 +300,7 @@ class Larger(ToolError):
         self.size = size
 
 
-def _foreign(answer: Answer) -> ToolError:
+def _foreign(answer: ScriptAnswer) -> ToolError:
     return Conflict(
         f"{named(answer.text)} is in the way: it is not a partial upload of this account",
         hint="look at it, and remove it with file_remove",
@@ -356,7 +359,7 @@ begin ok; echo $count $hex; end
 )
 
 
-def ask_receive_tree(path: str, name: str) -> Asked:
+def ask_receive_tree(path: str, name: str) -> PathQuery:
     """Take in a tree as a tar stream. The first answer says that it may come; `parse_grown` reads the second.
 
     Args:
@@ -366,7 +369,7 @@ def ask_receive_tree(path: str, name: str) -> Asked:
     return ask(_RECEIVE_TREE, path, [name], words=_GROWING_WORDS)
 
 
-def parse_grown(answer: Answer) -> tuple[int, str | None]:
+def parse_grown(answer: ScriptAnswer) -> tuple[int, str | None]:
     """How many files a tree has, and the SHA-256 of all their content, where the machine could compare it."""
     count, *sha256 = answer.body.decode("ascii").split()
     return int(count), sha256[0] if sha256 else None
@@ -376,16 +379,16 @@ class NoTar(Unsupported):
     """The machine has no tar, so folders go file by file where they can."""
 
 
-def _lacks_tar(answer: Answer) -> ToolError:
+def _lacks_tar(answer: ScriptAnswer) -> ToolError:
     error = WORDS["lacks"](answer)
     return NoTar(error.message, hint="install it there; where the account has SFTP, too, folders go file by file")
 
 
-def tar_failure(answer: Answer) -> ToolError:
+def tar_failure(answer: ScriptAnswer) -> ToolError:
     """What went wrong, from all that tar said: the first line whose cause is known, else the first."""
     lines = answer.body.splitlines() or [b""]
     known = (error for error in (failure(answer.path, line) for line in lines) if error.hint)
     return next(known, failure(answer.path, lines[0]))
 
 
-_GROWING_WORDS: Words = {**WRITE_WORDS, "tar": tar_failure, "lacks": _lacks_tar, "damaged": Damaged}
+_GROWING_WORDS: ErrorMapping = {**WRITE_WORDS, "tar": tar_failure, "lacks": _lacks_tar, "damaged": CorruptTransfer}

@@ -2,7 +2,18 @@
 
 from mcp_ssh.errors import Conflict, InvalidInput, RemoteFailed, ToolError
 from mcp_ssh.linux.files.protected_paths import GUARD, refused
-from mcp_ssh.linux.framing import BEGIN, WORDS, Answer, Asked, Words, ask, blames_file_system, failure, named, packed
+from mcp_ssh.linux.framing import (
+    BEGIN,
+    WORDS,
+    ErrorMapping,
+    PathQuery,
+    ScriptAnswer,
+    ask,
+    blames_file_system,
+    failure,
+    named,
+    packed,
+)
 
 _COMMON = (
     GUARD
@@ -297,33 +308,33 @@ begin ok; echo 0; printf %s "$qshown"; end
 )
 
 
-def ask_mkdir(path: str, *, parents: bool) -> Asked:
+def ask_mkdir(path: str, *, parents: bool) -> PathQuery:
     """Make a folder; the answer's body is its permissions."""
     return ask(_MKDIR, path, ["1" if parents else "0"], words=_TREE_WORDS)
 
 
-def ask_remove(path: str) -> Asked:
+def ask_remove(path: str) -> PathQuery:
     """Remove a file or link."""
     return ask(_REMOVE, path, words=_TREE_WORDS)
 
 
-def ask_rmdir(path: str) -> Asked:
+def ask_rmdir(path: str) -> PathQuery:
     """Remove a folder with all it holds; `parse_count` reads the answer."""
     return ask(_RMDIR, path, words=_TREE_WORDS)
 
 
-def ask_rmrf(path: str, *, look: bool) -> Asked:
+def ask_rmrf(path: str, *, look: bool) -> PathQuery:
     """Remove whatever is at a path, or only look what that would be; `parse_rmrf` reads the answer."""
     return ask(_RMRF, path, ["1" if look else "0"], words=_TREE_WORDS)
 
 
-def parse_rmrf(answer: Answer) -> tuple[int, list[str]]:
+def parse_rmrf(answer: ScriptAnswer) -> tuple[int, list[str]]:
     """How many files there were, and when it was only looked at, the paths, as far as they fit an answer."""
     count, *paths = answer.body.split(b"\0")
     return int(count), [path.decode("utf-8", "replace") for path in paths[:-1]]
 
 
-def ask_copy(source: str, destination: str, name: str) -> Asked:
+def ask_copy(source: str, destination: str, name: str) -> PathQuery:
     """Copy a file or folder; `parse_count` reads the answer.
 
     Args:
@@ -334,7 +345,7 @@ def ask_copy(source: str, destination: str, name: str) -> Asked:
     return ask(_COPY, source, [destination, name], words=_TREE_WORDS)
 
 
-def ask_move(source: str, destination: str, name: str, *, overwrite: bool) -> Asked:
+def ask_move(source: str, destination: str, name: str, *, overwrite: bool) -> PathQuery:
     """Rename a file or folder, or copy it to another file system and remove it; `parse_count` reads the answer.
 
     Args:
@@ -346,13 +357,13 @@ def ask_move(source: str, destination: str, name: str, *, overwrite: bool) -> As
     return ask(_MOVE, source, [destination, "1" if overwrite else "0", name], words=_TREE_WORDS)
 
 
-def parse_count(answer: Answer) -> tuple[int, str]:
+def parse_count(answer: ScriptAnswer) -> tuple[int, str]:
     """How many files there were, and the second path with its `~` expanded."""
     count, _, shown = answer.body.partition(b"\n")
     return int(count), shown.decode("utf-8", "replace")
 
 
-def _guarded(answer: Answer) -> ToolError:
+def _guarded(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"{named(answer.path)} is protected: {answer.text}; nothing was changed",
         hint="name a folder further down; to empty a protected one, remove what is in it one by one",
@@ -360,13 +371,13 @@ def _guarded(answer: Answer) -> ToolError:
     )
 
 
-def _dotted(answer: Answer) -> ToolError:
+def _dotted(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"{named(answer.path)} goes through `..` of a folder that does not exist", hint="name the path without `..`"
     )
 
 
-def _link(answer: Answer) -> ToolError:
+def _link(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"{named(answer.path)} is a link; nothing was changed",
         hint="remove the link itself with file_remove, or name the folder that it leads to",
@@ -374,13 +385,13 @@ def _link(answer: Answer) -> ToolError:
     )
 
 
-def _exists(answer: Answer) -> ToolError:
+def _exists(answer: ScriptAnswer) -> ToolError:
     return Conflict(
         f"{named(answer.path)} exists already", hint="look at it with file_stat", details={"path": answer.path}
     )
 
 
-def _occupied(answer: Answer) -> ToolError:
+def _occupied(answer: ScriptAnswer) -> ToolError:
     return Conflict(
         f"{named(answer.text)} is there already, and is not replaced",
         hint="choose another destination, add the name the copy is to have, or remove what is there first",
@@ -388,26 +399,26 @@ def _occupied(answer: Answer) -> ToolError:
     )
 
 
-def _inside(answer: Answer) -> ToolError:
+def _inside(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"{named(answer.text)} lies in {named(answer.path)} itself", hint="choose a destination outside of it"
     )
 
 
-def _same(answer: Answer) -> ToolError:
+def _same(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
         f"{named(answer.path)} and {named(answer.text)} are the same", hint="choose another destination"
     )
 
 
-def _copying(answer: Answer) -> ToolError:
+def _copying(answer: ScriptAnswer) -> ToolError:
     """A copy that failed: at the destination where that is full, read-only or closed, else at the source."""
     goal, said = answer.trailer.decode("utf-8", "replace"), answer.text
     at_goal = blames_file_system(answer.body) or ".mcp-ssh-" in said or goal in said
     return failure(goal if at_goal else answer.path, answer.body)
 
 
-def _moving(answer: Answer) -> ToolError:
+def _moving(answer: ScriptAnswer) -> ToolError:
     return Conflict(
         f"{named(answer.path)} changed while it was being copied to another file system; nothing was moved",
         hint="try again when nothing writes to it, or copy it with file_copy",
@@ -415,7 +426,7 @@ def _moving(answer: Answer) -> ToolError:
     )
 
 
-def _doubled(answer: Answer) -> ToolError:
+def _doubled(answer: ScriptAnswer) -> ToolError:
     goal = answer.trailer.decode("utf-8", "replace")
     error = failure(answer.path, answer.body)
     return RemoteFailed(
@@ -425,7 +436,7 @@ def _doubled(answer: Answer) -> ToolError:
     )
 
 
-def _unreachable(answer: Answer) -> ToolError:
+def _unreachable(answer: ScriptAnswer) -> ToolError:
     reason = answer.text.rpartition(": ")[2].strip()
     error = type(failure(answer.path, answer.body))
     return error(
@@ -435,7 +446,7 @@ def _unreachable(answer: Answer) -> ToolError:
     )
 
 
-_TREE_WORDS: Words = {
+_TREE_WORDS: ErrorMapping = {
     **WORDS,
     "guarded": _guarded,
     "protected": refused,

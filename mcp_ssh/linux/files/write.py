@@ -11,7 +11,7 @@ from typing import Literal
 
 from mcp_ssh.errors import Conflict, NotFound, RemoteFailed, TooLarge, ToolError
 from mcp_ssh.linux.files.protected_paths import GUARD, refused
-from mcp_ssh.linux.framing import BEGIN, WORDS, Answer, Asked, Words, ask, failure, named, packed
+from mcp_ssh.linux.framing import BEGIN, WORDS, ErrorMapping, PathQuery, ScriptAnswer, ask, failure, named, packed
 
 TARGET = (
     GUARD
@@ -248,7 +248,7 @@ def ask_write(
     maximum: int,
     permissions: str | None = None,
     expected: str | None = None,
-) -> Asked:
+) -> PathQuery:
     """Write a file. `parse_write` reads the answer's body.
 
     Args:
@@ -265,7 +265,7 @@ def ask_write(
 
 
 @dataclass(frozen=True)
-class Outcome:
+class WriteOutcome:
     """What a write left: whether readers saw only old or new content, the file's size, permissions, maybe SHA-256."""
 
     atomic: bool
@@ -274,20 +274,20 @@ class Outcome:
     sha256: str | None
 
 
-def parse_write(body: bytes) -> Outcome:
+def parse_write(body: bytes) -> WriteOutcome:
     """The outcome of a write."""
     atomic, size, permissions, sha256 = body.decode("ascii").split(" ")
-    return Outcome(atomic == "1", int(size), permissions.zfill(4), sha256 or None)
+    return WriteOutcome(atomic == "1", int(size), permissions.zfill(4), sha256 or None)
 
 
-def _failed(answer: Answer) -> ToolError:
+def _failed(answer: ScriptAnswer) -> ToolError:
     error = failure(answer.path, answer.body)
     if not isinstance(error, RemoteFailed):
         return error
     return RemoteFailed(f"{error.message}; nothing was changed", hint=error.hint, details=error.details)
 
 
-def _unreachable(answer: Answer) -> ToolError:
+def _unreachable(answer: ScriptAnswer) -> ToolError:
     error = failure(answer.path, answer.body)
     if not isinstance(error, NotFound):
         return error
@@ -298,7 +298,7 @@ def _unreachable(answer: Answer) -> ToolError:
     )
 
 
-def _broken(answer: Answer) -> ToolError:
+def _broken(answer: ScriptAnswer) -> ToolError:
     error = failure(answer.path, answer.body)
     kept = answer.trailer.decode("utf-8", "replace")
     where = f"; its old content is in {named(kept)}" if kept else ""
@@ -309,7 +309,7 @@ def _broken(answer: Answer) -> ToolError:
     )
 
 
-def _short(answer: Answer) -> ToolError:
+def _short(answer: ScriptAnswer) -> ToolError:
     return RemoteFailed(
         f"only a part of the content arrived; {named(answer.path)} is unchanged",
         hint="try again",
@@ -317,7 +317,7 @@ def _short(answer: Answer) -> ToolError:
     )
 
 
-def _large(answer: Answer) -> ToolError:
+def _large(answer: ScriptAnswer) -> ToolError:
     return TooLarge(
         f"{named(answer.path)} would grow to {answer.text} bytes, more than this server may write",
         hint="the limit is sftp.max_file_size_mb; `cat >>` through command_exec appends to a file of any size",
@@ -325,7 +325,7 @@ def _large(answer: Answer) -> ToolError:
     )
 
 
-def _changed(answer: Answer) -> ToolError:
+def _changed(answer: ScriptAnswer) -> ToolError:
     return Conflict(
         f"{named(answer.path)} kept changing while it was being written; it was left as it is",
         hint="try again; `cat >>` through command_exec appends to a file that others write to",
@@ -333,7 +333,7 @@ def _changed(answer: Answer) -> ToolError:
     )
 
 
-def _unexpected(answer: Answer) -> ToolError:
+def _unexpected(answer: ScriptAnswer) -> ToolError:
     found = {
         "exists": "exists already",
         "absent": "does not exist",
@@ -346,7 +346,7 @@ def _unexpected(answer: Answer) -> ToolError:
     )
 
 
-WRITE_WORDS: Words = {
+WRITE_WORDS: ErrorMapping = {
     **WORDS,
     "protected": refused,
     "failed": _failed,

@@ -219,7 +219,7 @@ tell
 
 
 @dataclass(frozen=True)
-class Change:
+class FirewallChange:
     """A change that a machine makes by itself.
 
     Attributes:

@@ -146,7 +146,7 @@ _SERVICE_NAMES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Kept:
+class PersistenceMethod:
     """How a machine keeps its rules: the way, the file of each family it has, and which of them are there."""
 
     way: str
@@ -159,14 +159,16 @@ def ask_kept() -> PartsAsked:
     return ask_parts(_FIND)
 
 
-def parse_kept(parts: Mapping[str, str]) -> Kept:
+def parse_kept(parts: Mapping[str, str]) -> PersistenceMethod:
     """The way that the machine told of."""
     families: list[Family] = [family for family in PROGRAMS if family != "ipv6" or "no_ipv6" not in parts]
     files: dict[Family, str] = {family: parts[f"{family}_file"].strip() for family in families}
-    return Kept(parts["way"].strip(), files, tuple(family for family in families if f"{family}_there" in parts))
+    return PersistenceMethod(
+        parts["way"].strip(), files, tuple(family for family in families if f"{family}_there" in parts)
+    )
 
 
-def save(kept: Kept) -> list[tuple[Family, Command]]:
+def save(kept: PersistenceMethod) -> list[tuple[Family, Command]]:
     """Keep the rules as they are now, and have them put back at boot.
 
     Raises:
@@ -188,7 +190,7 @@ def save(kept: Kept) -> list[tuple[Family, Command]]:
     return [*steps, ("ipv4", script(_ENABLE_AND_CHECK, [named, *(command(*each).line() for each in lines)]))]
 
 
-def restore(kept: Kept) -> list[tuple[Family, Command]]:
+def restore(kept: PersistenceMethod) -> list[tuple[Family, Command]]:
     """Put the kept rules in the place of those that are.
 
     Raises:

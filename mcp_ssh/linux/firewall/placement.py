@@ -16,7 +16,7 @@ _OTHERS = ("source_ports", "in_interface", "out_interface", "states")
 
 
 @dataclass(frozen=True)
-class Place:
+class RulePosition:
     """Where a rule goes: `number` in its chain, or 0 for its end; `standing` where it is there and takes effect.
 
     `before` is the rule that has that number now.
@@ -27,7 +27,7 @@ class Place:
     before: FilterRule | None = field(default=None, compare=False)
 
 
-def place_of(wanted: FilterRule, table: Table) -> Place:
+def place_of(wanted: FilterRule, table: Table) -> RulePosition:
     """The place of a rule. A rule that jumps to another chain may decide anything.
 
     The machine's traffic with itself stays out of it: a rule that blocks goes behind one that accepts that alone.
@@ -36,10 +36,10 @@ def place_of(wanted: FilterRule, table: Table) -> Place:
         if rule.chain != wanted.chain:
             continue
         if all(getattr(rule, each) == getattr(wanted, each) for each in _EQUAL) and not _narrower(rule):
-            return Place(standing=True)
+            return RulePosition(standing=True)
         if rule.target not in _AGREEING[wanted.target] and not _apart(rule, wanted) and not _with_itself(rule, wanted):
-            return Place(rule.number, before=rule)
-    return Place()
+            return RulePosition(rule.number, before=rule)
+    return RulePosition()
 
 
 def overruling(wanted: FilterRule, table: Table) -> FilterRule | None:

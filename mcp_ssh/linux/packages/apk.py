@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from mcp_ssh.linux.lines import lines_of
-from mcp_ssh.linux.packages.base import Action, Found, Inventory, Planned, Said, english
+from mcp_ssh.linux.packages.base import Inventory, ManagerOutput, PackageAction, PackageMatch, PlannedChange, english
 from mcp_ssh.shell_command import Command
 
 _PLANNED = re.compile(r"^\(\d+/\d+\) (\w+) (\S+) \((?:\S+ -> )?([^)\s]+)\)")
@@ -29,7 +29,7 @@ class Apk:
         """By apk update."""
         return english("apk", "update")
 
-    def change(self, action: Action, names: Sequence[str]) -> Command:
+    def change(self, action: PackageAction, names: Sequence[str]) -> Command:
         """By apk add, del or upgrade; del takes what nobody needs any more with it."""
         return english("apk", "--no-progress", *_WORDS[action], *_operands(names))
 
@@ -37,16 +37,16 @@ class Apk:
         """By apk del --rdepends."""
         return english("apk", "--no-progress", "del", "--rdepends", *_operands(names))
 
-    def plan(self, action: Action, names: Sequence[str]) -> Command:
+    def plan(self, action: PackageAction, names: Sequence[str]) -> Command:
         """By apk --simulate."""
         return english("apk", "--no-progress", *_WORDS[action], "--simulate", *_operands(names))
 
-    def planned(self, output: str) -> list[Planned]:
+    def planned(self, output: str) -> list[PlannedChange]:
         """Its numbered lines."""
         steps = filter(None, map(_PLANNED.match, lines_of(output)))
-        return [Planned(step[2], None if step[1] == "Purging" else step[3]) for step in steps]
+        return [PlannedChange(step[2], None if step[1] == "Purging" else step[3]) for step in steps]
 
-    def worked(self, said: Said) -> bool:
+    def worked(self, said: ManagerOutput) -> bool:
         """Exit code 0; or nothing but the count of packages that were broken before, which is an error of each call."""
         return said.exit_code == 0 or (any(map(_COUNT.match, lines_of(said.output))) and "ERROR:" not in said.output)
 
@@ -90,10 +90,10 @@ class Apk:
         """By apk search, in descriptions too."""
         return english("apk", "search", "-v", "-d", "--", word)
 
-    def found(self, output: str) -> list[Found]:
+    def found(self, output: str) -> list[PackageMatch]:
         """Lines of name-version, a dash and a summary; each version has one."""
         rows = [row for row in map(_FOUND.match, lines_of(output)) if row]
-        return list({row[1]: Found(row[1], row[2]) for row in rows}.values())
+        return list({row[1]: PackageMatch(row[1], row[2]) for row in rows}.values())
 
     def locked(self, output: str) -> bool:
         """It cannot lock its database."""

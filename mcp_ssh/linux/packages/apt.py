@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from mcp_ssh.linux.lines import lines_of
 from mcp_ssh.linux.packages.base import (
-    Action,
-    Found,
     Inventory,
-    Planned,
-    Said,
+    ManagerOutput,
+    PackageAction,
+    PackageMatch,
+    PlannedChange,
     english,
     escape_word,
     others_removed,
@@ -40,7 +40,7 @@ class Apt:
         """By apt-get update."""
         return english("apt-get", "-q", "update")
 
-    def change(self, action: Action, names: Sequence[str]) -> Command:
+    def change(self, action: PackageAction, names: Sequence[str]) -> Command:
         """By apt-get install, remove or upgrade."""
         return english("DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", *_KEEP_CONFIG, *_words(action, names))
 
@@ -48,15 +48,15 @@ class Apt:
         """A removal always takes them."""
         return self.change("remove", names)
 
-    def plan(self, action: Action, names: Sequence[str]) -> Command:
+    def plan(self, action: PackageAction, names: Sequence[str]) -> Command:
         """By apt-get --simulate."""
         return english("apt-get", "-q", "-s", *_words(action, names))
 
-    def planned(self, output: str) -> list[Planned]:
+    def planned(self, output: str) -> list[PlannedChange]:
         """The lines that begin with Inst and Remv."""
-        return [Planned(name, new if word == "Inst" else None) for word, name, _, new in _simulated(output)]
+        return [PlannedChange(name, new if word == "Inst" else None) for word, name, _, new in _simulated(output)]
 
-    def worked(self, said: Said) -> bool:
+    def worked(self, said: ManagerOutput) -> bool:
         """Exit code 0."""
         return said.exit_code == 0
 
@@ -99,10 +99,10 @@ class Apt:
         """By apt-cache search, which takes an extended regular expression."""
         return english("apt-cache", "search", "--", escape_word(word))
 
-    def found(self, output: str) -> list[Found]:
+    def found(self, output: str) -> list[PackageMatch]:
         """Lines of a name, a dash and a summary."""
         pairs = [line.partition(" - ") for line in lines_of(output)]
-        return [Found(name, summary) for name, dash, summary in pairs if dash]
+        return [PackageMatch(name, summary) for name, dash, summary in pairs if dash]
 
     def locked(self, output: str) -> bool:
         """It names the lock."""
@@ -123,7 +123,7 @@ def _simulated(output: str) -> Iterator[tuple[str, str, str, str]]:
         yield word, name, old, rest[1:].split(" ", 1)[0].rstrip(")") if rest.startswith("(") else ""
 
 
-def _words(action: Action, names: Sequence[str]) -> tuple[str, ...]:
+def _words(action: PackageAction, names: Sequence[str]) -> tuple[str, ...]:
     if action == "remove":
         return (*_EXACT, "remove", "--", *names)
     if action == "install":

@@ -10,11 +10,11 @@ from typing import Literal, Protocol
 from mcp_ssh.linux.lines import lines_of
 from mcp_ssh.shell_command import Command, command
 
-Action = Literal["install", "remove", "update"]
+PackageAction = Literal["install", "remove", "update"]
 
 
 @dataclass(frozen=True)
-class Said:
+class ManagerOutput:
     """What the manager answered, both streams in one."""
 
     exit_code: int
@@ -43,7 +43,7 @@ class Inventory:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedChange:
     """A change that a simulated transaction names; `to_version` is None for a package that goes."""
 
     name: str
@@ -51,7 +51,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Found:
+class PackageMatch:
     """A package that a search named."""
 
     name: str
@@ -80,7 +80,7 @@ class PackageManager(Protocol):
         """Read anew which packages there are."""
         ...
 
-    def change(self, action: Action, names: Sequence[str]) -> Command:
+    def change(self, action: PackageAction, names: Sequence[str]) -> Command:
         """One transaction. An update without names is of everything."""
         ...
 
@@ -88,15 +88,15 @@ class PackageManager(Protocol):
         """Remove packages, and those that need them."""
         ...
 
-    def plan(self, action: Action, names: Sequence[str]) -> Command:
+    def plan(self, action: PackageAction, names: Sequence[str]) -> Command:
         """The same, simulated."""
         ...
 
-    def planned(self, output: str) -> list[Planned]:
+    def planned(self, output: str) -> list[PlannedChange]:
         """What the simulation would do."""
         ...
 
-    def worked(self, said: Said) -> bool:
+    def worked(self, said: ManagerOutput) -> bool:
         """Whether a transaction, or a simulation of one, came to its end."""
         ...
 
@@ -124,7 +124,7 @@ class PackageManager(Protocol):
         """Look for a word in names and summaries."""
         ...
 
-    def found(self, output: str) -> list[Found]:
+    def found(self, output: str) -> list[PackageMatch]:
         """What it named."""
         ...
 
@@ -180,7 +180,7 @@ _RPM_ARCHITECTURES = (
 )
 
 
-def others_removed(planned: Sequence[Planned], names: Sequence[str]) -> list[str]:
+def others_removed(planned: Sequence[PlannedChange], names: Sequence[str]) -> list[str]:
     """Packages that go though nobody named them. What is planned may lack the architecture that a name has."""
     named = {*names, *(name.rpartition(".")[0] for name in names if name.endswith(_RPM_ARCHITECTURES))}
     return [each.name for each in planned if each.to_version is None and each.name not in named]
@@ -200,7 +200,7 @@ def unread_repositories(output: str) -> list[str]:
     return list(dict.fromkeys(lines))[:20]
 
 
-def has_failed(said: Said) -> bool:
+def has_failed(said: ManagerOutput) -> bool:
     """Whether an answer holds a line of error: exit codes alone also say that nothing was found."""
     lines = (line.strip().lower() for line in said.output.splitlines())
     errors = ("e: ", "error", "fatal", '<message type="error"')

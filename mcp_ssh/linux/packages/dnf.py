@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from mcp_ssh.linux.lines import lines_of
 from mcp_ssh.linux.packages.base import (
-    Action,
-    Found,
     Inventory,
-    Planned,
-    Said,
+    ManagerOutput,
+    PackageAction,
+    PackageMatch,
+    PlannedChange,
     english,
     inventory_of_rpms,
     others_removed,
@@ -39,7 +39,7 @@ class Dnf:
         """By dnf makecache --refresh; yum's makecache has always read anew, and knows no such option."""
         return self._dnf("makecache", *(["--refresh"] if self.name == "dnf" else []))
 
-    def change(self, action: Action, names: Sequence[str]) -> Command:
+    def change(self, action: PackageAction, names: Sequence[str]) -> Command:
         """By dnf install, remove or upgrade; a removal takes nothing but the dependents."""
         return self._dnf("-y", "--setopt=clean_requirements_on_remove=False", _VERBS[action], *_operands(names))
 
@@ -47,15 +47,17 @@ class Dnf:
         """A removal always takes them."""
         return self.change("remove", names)
 
-    def plan(self, action: Action, names: Sequence[str]) -> Command:
+    def plan(self, action: PackageAction, names: Sequence[str]) -> Command:
         """The same, answered with no."""
         return self._dnf("--assumeno", "--setopt=clean_requirements_on_remove=False", _VERBS[action], *_operands(names))
 
-    def planned(self, output: str) -> list[Planned]:
+    def planned(self, output: str) -> list[PlannedChange]:
         """The rows of the table."""
-        return [Planned(row[0], None if section.startswith("Removing") else row[2]) for section, row in _table(output)]
+        return [
+            PlannedChange(row[0], None if section.startswith("Removing") else row[2]) for section, row in _table(output)
+        ]
 
-    def worked(self, said: Said) -> bool:
+    def worked(self, said: ManagerOutput) -> bool:
         """Exit code 0; 1 where the answer was no."""
         return said.exit_code == 0 or "Operation aborted" in said.output or "Exiting on user command" in said.output
 
@@ -89,14 +91,14 @@ class Dnf:
         """By dnf search."""
         return self._dnf("-q", "search", "--", word)
 
-    def found(self, output: str) -> list[Found]:
+    def found(self, output: str) -> list[PackageMatch]:
         """Lines of name.architecture and summary."""
-        found: dict[str, Found] = {}
+        found: dict[str, PackageMatch] = {}
         for line in lines_of(output):
             package, mark, summary = line.partition("\t" if "\t" in line else " : ")
             name, dot, architecture = package.strip().rpartition(".")
             if mark and dot and name and " " not in name and _is_architecture(architecture) and summary.strip():
-                found[name] = Found(name, summary.strip())
+                found[name] = PackageMatch(name, summary.strip())
         return list(found.values())
 
     def locked(self, output: str) -> bool:

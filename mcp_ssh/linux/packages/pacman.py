@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from mcp_ssh.linux.lines import lines_of
 from mcp_ssh.linux.packages.base import (
-    Action,
-    Found,
     Inventory,
-    Planned,
-    Said,
+    ManagerOutput,
+    PackageAction,
+    PackageMatch,
+    PlannedChange,
     english,
     escape_word,
     inventory_of_lines,
@@ -29,7 +29,7 @@ class Pacman:
         """By pacman -Sy."""
         return english("pacman", "--noconfirm", "-Sy")
 
-    def change(self, action: Action, names: Sequence[str]) -> Command:
+    def change(self, action: PackageAction, names: Sequence[str]) -> Command:
         """By pacman -S, -R or -Su."""
         return english("pacman", "--noconfirm", "--noprogressbar", *_words(action, names))
 
@@ -37,19 +37,21 @@ class Pacman:
         """By pacman -Rc."""
         return english("pacman", "--noconfirm", "--noprogressbar", "-Rc", "--", *names)
 
-    def plan(self, action: Action, names: Sequence[str]) -> Command:
+    def plan(self, action: PackageAction, names: Sequence[str]) -> Command:
         """By pacman --print, which needs no rights."""
         shown = "- %n" if action == "remove" else "%n %v"
         return english("pacman", "--print", "--print-format", shown, *_words(action, names))
 
-    def planned(self, output: str) -> list[Planned]:
+    def planned(self, output: str) -> list[PlannedChange]:
         """A line each."""
         rows = [line.split(" ") for line in lines_of(output)]
         pairs = [row for row in rows if len(row) == 2]
-        come = [Planned(name, version) for name, version in pairs if _is_name(name) and any(map(str.isdigit, version))]
-        return [*come, *(Planned(name, None) for dash, name in pairs if dash == "-" and _is_name(name))]
+        come = [
+            PlannedChange(name, version) for name, version in pairs if _is_name(name) and any(map(str.isdigit, version))
+        ]
+        return [*come, *(PlannedChange(name, None) for dash, name in pairs if dash == "-" and _is_name(name))]
 
-    def worked(self, said: Said) -> bool:
+    def worked(self, said: ManagerOutput) -> bool:
         """Exit code 0."""
         return said.exit_code == 0
 
@@ -80,13 +82,13 @@ class Pacman:
         """By pacman -Ss, which takes an extended regular expression."""
         return english("pacman", "-Ss", "--", escape_word(word))
 
-    def found(self, output: str) -> list[Found]:
+    def found(self, output: str) -> list[PackageMatch]:
         """Two lines each: repository/name with the version, and the summary."""
-        found: list[Found] = []
+        found: list[PackageMatch] = []
         name = ""
         for line in lines_of(output):
             if name and line[:1].isspace() and line.strip():
-                found.append(Found(name, line.strip()))
+                found.append(PackageMatch(name, line.strip()))
             # A repository and a name, then the version: a line of a summary begins with blanks.
             words = line.split(" ") if line[:1].strip() else []
             name = words[0].partition("/")[2] if len(words) > 1 else ""
@@ -101,7 +103,7 @@ def _is_name(word: str) -> bool:
     return len(word) > 0 and all(each.isalnum() or each in "_@.+-" for each in word) and word != "-"
 
 
-def _words(action: Action, names: Sequence[str]) -> tuple[str, ...]:
+def _words(action: PackageAction, names: Sequence[str]) -> tuple[str, ...]:
     if action == "remove":
         return ("-R", "--", *names)
     return ("-S", "--needed", "--", *names) if names else ("-Su",)

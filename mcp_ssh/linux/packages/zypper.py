@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from mcp_ssh.linux.lines import LINE_LIMIT
 from mcp_ssh.linux.packages.base import (
-    Action,
-    Found,
     Inventory,
-    Planned,
-    Said,
+    ManagerOutput,
+    PackageAction,
+    PackageMatch,
+    PlannedChange,
     english,
     inventory_of_rpms,
     others_removed,
@@ -33,7 +33,7 @@ class Zypper:
         """By zypper refresh."""
         return english("zypper", "--non-interactive", "refresh")
 
-    def change(self, action: Action, names: Sequence[str]) -> Command:
+    def change(self, action: PackageAction, names: Sequence[str]) -> Command:
         """By zypper install, remove or update."""
         return english("zypper", "--non-interactive", *_words(action), *_operands(names))
 
@@ -41,20 +41,20 @@ class Zypper:
         """A removal always takes them."""
         return self.change("remove", names)
 
-    def plan(self, action: Action, names: Sequence[str]) -> Command:
+    def plan(self, action: PackageAction, names: Sequence[str]) -> Command:
         """By zypper --dry-run."""
         return english("zypper", "--non-interactive", "--xmlout", *_words(action), "--dry-run", *_operands(names))
 
-    def planned(self, output: str) -> list[Planned]:
+    def planned(self, output: str) -> list[PlannedChange]:
         """The solvables of the summary."""
-        found: list[Planned] = []
+        found: list[PlannedChange] = []
         for section, body in _sections(output):
             gone = section == "remove"
             packages = [each for each in _tags("solvable", body) if each.get("type") == "package"]
-            found += [Planned(each.get("name", ""), None if gone else each.get("edition")) for each in packages]
+            found += [PlannedChange(each.get("name", ""), None if gone else each.get("edition")) for each in packages]
         return found
 
-    def worked(self, said: Said) -> bool:
+    def worked(self, said: ManagerOutput) -> bool:
         """Some codes of 100 and more are no failures."""
         return said.exit_code in _DONE
 
@@ -86,16 +86,16 @@ class Zypper:
             "--", word,
         )  # fmt: skip
 
-    def found(self, output: str) -> list[Found]:
+    def found(self, output: str) -> list[PackageMatch]:
         """The solvables."""
-        return [Found(each.get("name", ""), each.get("summary", "")) for each in _tags("solvable", output)]
+        return [PackageMatch(each.get("name", ""), each.get("summary", "")) for each in _tags("solvable", output)]
 
     def locked(self, output: str) -> bool:
         """It tells who holds the lock."""
         return "is locked by the application" in output
 
 
-def _words(action: Action) -> tuple[str, ...]:
+def _words(action: PackageAction) -> tuple[str, ...]:
     return ("remove",) if action == "remove" else (action, "--auto-agree-with-licenses")
 
 

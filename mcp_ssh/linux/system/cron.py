@@ -86,7 +86,7 @@ def ask_cron(does: str, line: str = "", user: str | None = None) -> PartsAsked:
     return ask_parts(_CRON, [does, line, user or ""])
 
 
-class Foreign(PermissionDenied):
+class ForeignCrontab(PermissionDenied):
     """The table is another account's; nothing was changed."""
 
 
@@ -115,7 +115,7 @@ def _nobody(user: str | None, _said: str) -> ToolError:
 
 
 def _denied(user: str | None, _said: str) -> ToolError:
-    return Foreign(
+    return ForeignCrontab(
         f"user: only root may work on the crontab of {user}", hint="give `become`, or log in as that account"
     )
 

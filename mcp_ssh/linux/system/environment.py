@@ -5,7 +5,7 @@ The block stands at the top of the file, since many an rc file returns early for
 
 from mcp_ssh.errors import ToolError, Unsupported
 from mcp_ssh.linux.files.protected_paths import GUARD, refused
-from mcp_ssh.linux.framing import BEGIN, WORDS, Answer, Asked, Words, ask, packed
+from mcp_ssh.linux.framing import BEGIN, WORDS, ErrorMapping, PathQuery, ScriptAnswer, ask, packed
 from mcp_ssh.linux.parts import Parts, PartsAsked, ask_parts
 from mcp_ssh.shell_command import quote, unquoted
 
@@ -79,14 +79,14 @@ begin ok; printf %s "$done"; end
 )
 
 
-def _unread(answer: Answer) -> ToolError:
+def _unread(answer: ScriptAnswer) -> ToolError:
     return Unsupported(
         f"persist: the account's shell, {answer.text}, does not read what POSIX shells read at login",
         hint="leave `persist` out, or add a line in that shell's own language to its rc file with file_write",
     )
 
 
-_WORDS: Words = {**WORDS, "protected": refused, "unread": _unread}
+_WORDS: ErrorMapping = {**WORDS, "protected": refused, "unread": _unread}
 
 
 def ask_get(name: str) -> PartsAsked:
@@ -100,7 +100,7 @@ def parse_get(parts: Parts, name: str) -> tuple[str | None, str | None]:
     return parts.get("value"), unquoted(saved.removeprefix(f"export {name}=")) if saved else None
 
 
-def ask_save(name: str, value: str | None) -> Asked:
+def ask_save(name: str, value: str | None) -> PathQuery:
     """Set a variable for later shells of the account, or no longer; the answer's body are the files, a line each."""
     line = f"export {name}={quote(value)}" if value is not None else ""
     return ask(_SAVE, "~", [name, line, FIRST, LAST], words=_WORDS)

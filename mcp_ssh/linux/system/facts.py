@@ -309,7 +309,7 @@ def ask_network() -> PartsAsked:
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkInfo:
     """The interfaces, whether more were left out, and what may be missing of them."""
 
     interfaces: list[Interface]
@@ -317,7 +317,7 @@ class Network:
     note: str | None
 
 
-def parse_network(parts: Parts) -> Network:
+def parse_network(parts: Parts) -> NetworkInfo:
     """What /sys/class/net says, and `ip -o addr`, `ifconfig -a` or /proc/net."""
     found: dict[str, Interface] = {}
     for line in lines_of(parts["interfaces"]):
@@ -340,7 +340,7 @@ def parse_network(parts: Parts) -> Network:
         "the machine has neither ip nor ifconfig: addresses are those of /proc/net, and an IPv4 address that no route"
         " leads to is left out"
     )
-    return Network(
+    return NetworkInfo(
         list(found.values())[:ROW_LIMIT],
         len(text.encode()) >= NETWORK_BYTES - LINE_LIMIT,
         note if without_program else None,

@@ -16,7 +16,7 @@ from mcp_ssh.linux.lines import lines_of, number
 from mcp_ssh.linux.parts import PartsAsked, ask_parts
 from mcp_ssh.linux.system.platform import Platform
 
-Action = Literal["start", "stop", "restart", "reload", "status", "enable", "disable"]
+ServiceCommand = Literal["start", "stop", "restart", "reload", "status", "enable", "disable"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ServiceManager(Protocol):
         """What people call it."""
         ...
 
-    def ask(self, service: str, action: Action) -> PartsAsked:
+    def ask(self, service: str, action: ServiceCommand) -> PartsAsked:
         """The script that does the action and tells the state."""
         ...
 
@@ -69,7 +69,7 @@ class ServiceManager(Protocol):
         ...
 
 
-def find_problem(action: Action, state: ServiceState) -> str | None:
+def find_problem(action: ServiceCommand, state: ServiceState) -> str | None:
     """Explain why the service is not as the action asks, or return None where it is.
 
     The state decides, not the exit code: many init scripts and `update-rc.d` exit with an error after they did the
@@ -92,7 +92,7 @@ def find_problem(action: Action, state: ServiceState) -> str | None:
             return _running_problem(state) or _exit_problem(state, counts=not seen)
 
 
-def _enabling_problem(action: Action, state: ServiceState) -> str | None:
+def _enabling_problem(action: ServiceCommand, state: ServiceState) -> str | None:
     if state.enabled is None:
         static = action == "enable" and state.static
         return "it has no [Install] section, so it cannot be enabled" if static else _exit_problem(state)
@@ -289,7 +289,7 @@ class Systemd:
 
     name: str = "systemd"
 
-    def ask(self, service: str, action: Action) -> PartsAsked:
+    def ask(self, service: str, action: ServiceCommand) -> PartsAsked:
         """The script for an action."""
         return ask_parts(_SYSTEMD, [service, action, str(_LOG_BYTES)])
 
@@ -356,7 +356,7 @@ class InitScripts:
     text: str
     states: Mapping[str, str]
 
-    def ask(self, service: str, action: Action) -> PartsAsked:
+    def ask(self, service: str, action: ServiceCommand) -> PartsAsked:
         """The script for an action."""
         return ask_parts(self.text, [service, action, str(_LOG_BYTES)])
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mcp_ssh.errors import Conflict, NotFound, RemoteFailed, ToolError, Unsupported
-from mcp_ssh.linux.framing import WORDS, Answer, Asked, Words, ask, failure
+from mcp_ssh.linux.framing import WORDS, ErrorMapping, PathQuery, ScriptAnswer, ask, failure
 from mcp_ssh.linux.tasks.scripts import CANCEL, KEEPER, LIST, LOOK, START
 from mcp_ssh.shell_command import Command, quote
 
@@ -13,7 +13,7 @@ TaskStatus = Literal["running", "completed", "cancelled", "lost"]
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskRequest:
     """What is to run. `cookie` stands in `env` too, so that each of its processes bears it."""
 
     id: str
@@ -25,7 +25,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Began:
+class TaskStart:
     """A task that has begun, by the machine's clock in seconds since 1970."""
 
     at: float
@@ -33,7 +33,7 @@ class Began:
 
 
 @dataclass(frozen=True)
-class Piece:
+class StreamPart:
     """Some bytes of a stream: from which offset on, and how many the stream has had in all."""
 
     start: int
@@ -47,7 +47,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TaskSnapshot:
     """A task as its folder on the machine shows it.
 
     Attributes:
@@ -70,30 +70,30 @@ class Seen:
     open: bool
     cut: bool
     restarted: bool
-    output: Piece
-    error: Piece
+    output: StreamPart
+    error: StreamPart
 
 
-def _exists(_: Answer) -> ToolError:
+def _exists(_: ScriptAnswer) -> ToolError:
     return Conflict(
         "task_name: the account has a task of this name, which runs or whose end nobody has asked for",
         hint="look at it with command_task; once it has ended the name is free",
     )
 
 
-def missing(_: Answer | None = None) -> NotFound:
+def missing(_: ScriptAnswer | None = None) -> NotFound:
     """There is no such task."""
     return NotFound("Task not found", hint="command_tasks lists this account's tasks; another account's need `become`")
 
 
-def _elsewhere(answer: Answer) -> ToolError:
+def _elsewhere(answer: ScriptAnswer) -> ToolError:
     return Conflict(
         f"the task was started on {answer.path}, which shares this home folder",
         hint="look at it on a session of that machine",
     )
 
 
-def _unsafe(answer: Answer) -> ToolError:
+def _unsafe(answer: ScriptAnswer) -> ToolError:
     return Unsupported(
         "there is no folder for tasks: the home folder cannot be written, and"
         f" /var/tmp/mcp-ssh-{answer.path} is not a folder of this account alone",
@@ -101,7 +101,7 @@ def _unsafe(answer: Answer) -> ToolError:
     )
 
 
-_WORDS: Words = {
+_WORDS: ErrorMapping = {
     **WORDS,
     "lacks": lambda answer: Unsupported(
         f"the machine has no `{answer.path}`, which tasks need", hint="install it there"
@@ -115,7 +115,7 @@ _WORDS: Words = {
 }
 
 
-def ask_start(task: Task, keep_bytes: int, keep_days: int) -> Asked:
+def ask_start(task: TaskRequest, keep_bytes: int, keep_days: int) -> PathQuery:
     """Start it. `parse_start` reads the answer."""
     settings = "".join(f"export {name}={quote(value)}\n" for name, value in task.env.items()).encode()
     command = task.command.encode()
@@ -125,10 +125,10 @@ def ask_start(task: Task, keep_bytes: int, keep_days: int) -> Asked:
     return ask(START, task.id, words, words=_WORDS, stdin=settings + command + task.stdin)
 
 
-def parse_start(answer: Answer) -> Began:
+def parse_start(answer: ScriptAnswer) -> TaskStart:
     """When it began."""
     at, *notes = answer.path.split()
-    return Began(float(at), "ends_with_login" in notes)
+    return TaskStart(float(at), "ends_with_login" in notes)
 
 
 def ask_look(
@@ -140,7 +140,7 @@ def ask_look(
     *,
     others: Sequence[str] = (),
     until_end: bool = False,
-) -> Asked:
+) -> PathQuery:
     """How is it, and what has it said from these offsets on? Negative ones count from the end.
 
     The machine waits for news, or with `until_end` for the end, at most `wait_s`.
@@ -152,17 +152,17 @@ def ask_look(
     return ask(LOOK, task_id, words, words=_WORDS)
 
 
-def parse_look(task_id: str, answer: Answer) -> Seen:
+def parse_look(task_id: str, answer: ScriptAnswer) -> TaskSnapshot:
     """The task and what it said."""
     return _seen(task_id, answer.path, answer.body, answer.trailer)
 
 
-def ask_list() -> Asked:
+def ask_list() -> PathQuery:
     """Which tasks does the account have? `parse_list` reads the answer."""
     return ask(LIST, "", words=_WORDS)
 
 
-def parse_list(answer: Answer) -> list[Seen]:
+def parse_list(answer: ScriptAnswer) -> list[TaskSnapshot]:
     """The tasks, the latest first."""
     told = [each.partition("\n") for each in answer.text.split("\0")[:-1]]
     seen = [_seen(task_id, facts) for task_id, _, facts in told]
@@ -175,7 +175,7 @@ def ask_cancel(task_id: str, cookie: str, sweep: Command) -> Command:
     return Command(asked.command.argv, f"{cookie}\n".encode())
 
 
-def _seen(task_id: str, facts: str, output: bytes = b"", error: bytes = b"") -> Seen:
+def _seen(task_id: str, facts: str, output: bytes = b"", error: bytes = b"") -> TaskSnapshot:
     try:
         numbers, run, end, flags, cookie, command = facts.split("\n", 5)
         word, *offsets = numbers.split()
@@ -185,7 +185,7 @@ def _seen(task_id: str, facts: str, output: bytes = b"", error: bytes = b"") -> 
     except ValueError as error_:
         raise RemoteFailed("the task's folder on the machine holds something else than a task") from error_
     said = flags.split()
-    return Seen(
+    return TaskSnapshot(
         id=task_id,
         cookie=cookie,
         command=command,
@@ -197,8 +197,8 @@ def _seen(task_id: str, facts: str, output: bytes = b"", error: bytes = b"") -> 
         open=any(each.endswith(".open") for each in said),
         cut=any(each.endswith(".cut") for each in said),
         restarted="restarted" in said,
-        output=Piece(out_start, out_total, output),
-        error=Piece(err_start, err_total, error),
+        output=StreamPart(out_start, out_total, output),
+        error=StreamPart(err_start, err_total, error),
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from mcp_ssh.host_patterns import Machine
-from mcp_ssh.ssh.auth.private_keys import Offered
+from mcp_ssh.ssh.auth.private_keys import KeyCandidate
 from mcp_ssh.ssh.dial.algorithms import Algorithms
 from mcp_ssh.ssh.hostkeys.store import HostKeys
 from mcp_ssh.tool import Caller
@@ -62,7 +62,7 @@ class Login:
     through: str | None = None
     password: SecretStr | None = None
     answers: tuple[SecretStr, ...] = ()
-    keys: tuple[Offered, ...] = field(default=(), repr=False)
+    keys: tuple[KeyCandidate, ...] = field(default=(), repr=False)
     agent: Agent | None = None
     refused_methods: frozenset[str] = frozenset()
     host_key_alias: str | None = None

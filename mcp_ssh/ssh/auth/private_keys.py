@@ -26,7 +26,7 @@ READ_S = 20.0
 
 T = TypeVar("T")
 
-Offered = Union["asyncssh.SSHKey", tuple["asyncssh.SSHKey", "asyncssh.SSHCertificate"]]
+KeyCandidate = Union["asyncssh.SSHKey", tuple["asyncssh.SSHKey", "asyncssh.SSHCertificate"]]
 """What asyncssh takes as a key: alone, or with a certificate, when it offers both."""
 
 _read: "OrderedDict[tuple[str, int, int, int], asyncssh.SSHKey]" = OrderedDict()
@@ -165,13 +165,13 @@ class Identities:
         problem: Why the first key that could not be read could not.
     """
 
-    keys: tuple[Offered, ...] = field(default=(), repr=False)
+    keys: tuple[KeyCandidate, ...] = field(default=(), repr=False)
     public: frozenset[bytes] = field(default=frozenset(), repr=False)
     certificates: tuple["asyncssh.SSHCertificate", ...] = field(default=(), repr=False)
     problem: InvalidInput | None = None
 
 
-async def with_certificate(path: str, key: "asyncssh.SSHKey") -> Offered:
+async def with_certificate(path: str, key: "asyncssh.SSHKey") -> KeyCandidate:
     """A key with the certificate beside its file, where there is a fitting one."""
     fitting = await _within_deadline(
         lambda: _certificates([Path(f"{Path(path).expanduser()}-cert.pub")]), unreadable_key
@@ -188,7 +188,7 @@ def _identities(files: Sequence[Path], certificates: Sequence[Path], passphrase:
     named = _certificates(certificates)
     beside = _certificates([Path(f"{file}-cert.pub") for file in files])
     known = [*named, *beside]
-    keys: list[Offered] = []
+    keys: list[KeyCandidate] = []
     public: set[bytes] = set()
     problem: InvalidInput | None = None
     for file in files:

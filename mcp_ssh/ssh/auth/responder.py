@@ -24,7 +24,7 @@ _CHANGE = re.compile(
 )
 
 
-class Answers:
+class AuthResponder:
     """The answers of one attempt to log in.
 
     The password is used once, whichever way it is asked for: a refused one that is tried a second time through another

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from mcp_ssh.ssh.wire.command import Shell
+from mcp_ssh.ssh.wire.command import ShellKind
 
 
 @dataclass(frozen=True)
-class Account:
+class RemoteAccount:
     """What the machine said of the account at login."""
 
-    shell: Shell
+    shell: ShellKind
     features: tuple[str, ...]

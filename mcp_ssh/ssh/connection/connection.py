@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from mcp_ssh.errors import AuthFailed, ConnectFailed, TimedOut, ToolError
-from mcp_ssh.ssh.connection.limits import Strand, Turns
-from mcp_ssh.ssh.connection.warm_shells import Spares
+from mcp_ssh.ssh.connection.limits import FifoLimiter, Transport
+from mcp_ssh.ssh.connection.warm_shells import WarmShells
 from mcp_ssh.ssh.errors import lost, no_commands, no_terminal
 from mcp_ssh.ssh.exec.stop import CLOSE_LIMIT_S, NoRoom, Stopper, close_channel
 from mcp_ssh.ssh.exec.stop_later import LaterStops
-from mcp_ssh.ssh.wire.command import Shell, Wire, expect_fits
-from mcp_ssh.ssh.wire.kill import Stopped
+from mcp_ssh.ssh.wire.command import CommandEnvelope, ShellKind, expect_fits
+from mcp_ssh.ssh.wire.kill import StopResult
 
 if TYPE_CHECKING:
     import asyncssh
@@ -73,7 +73,7 @@ class Terminal:
     kind: str = "linux"
 
 
-class Link:
+class Connection:
     """The way to an account on a machine: a connection, more of them where many calls wait, and the channels on them.
 
     Calls take places, in the order they came, and no more at once than the machine gives channels. Ending a call takes
@@ -107,14 +107,14 @@ class Link:
         self.asks_nobody = widens
         self.users = 0
         self.ended: Callable[[], None] = lambda: None
-        self.shell: Shell = "posix"
-        self._strands = [Strand(connection)]
-        self._turns = Turns(self._capacity)
+        self.shell: ShellKind = "posix"
+        self._strands = [Transport(connection)]
+        self._turns = FifoLimiter(self._capacity)
         self._stopper = Stopper(self)
         self.later = LaterStops(self)
         self._channel_gone = anyio.Event()
         self._cleanups: set[asyncio.Future[Channel]] = set()
-        self.spares = Spares(self._spare_channel, self.may_spare)
+        self.spares = WarmShells(self._spare_channel, self.may_spare)
         self._asking: asyncio.Future[bool] | None = None
         self._widening: asyncio.Future[None] | None = None
         self._widens_after = -math.inf
@@ -136,13 +136,13 @@ class Link:
         self.users += 1
         return True
 
-    async def anew(self) -> "Link":
+    async def anew(self) -> "Connection":
         """The same way once more, over a connection that nothing shares; whoever has it aborts that.
 
         Raises:
             ToolError: As connecting does.
         """
-        link = Link(await self._dial(), self._dial)
+        link = Connection(await self._dial(), self._dial)
         link.shell = self.shell
         return link
 
@@ -221,7 +221,7 @@ class Link:
         try:
             with anyio.fail_after(WIDEN_LIMIT_S):
                 connection = await self._dial()
-            self._strands.append(Strand(connection))
+            self._strands.append(Transport(connection))
         except (ToolError, TimeoutError, OSError) as error:
             # A machine that refuses one login more is not asked again; one that did not answer is, after a while.
             silent = isinstance(error, ConnectFailed | TimedOut | TimeoutError | OSError)
@@ -302,7 +302,7 @@ class Link:
         """
         expect_fits(text, self.connection.get_extra_info("server_version", ""))
 
-    def _roomiest(self) -> Strand:
+    def _roomiest(self) -> Transport:
         if not self.alive:
             raise lost()
         chosen = max((each for each in self._strands if each.alive), key=lambda each: each.room)
@@ -313,7 +313,7 @@ class Link:
 
     async def _on(
         self,
-        strand: Strand,
+        strand: Transport,
         text: str | None,
         subsystem: str | None = None,
         terminal: Terminal | None = None,
@@ -329,7 +329,7 @@ class Link:
                 self.close_when_open(opening)
             raise
 
-    def _try_later(self, strand: Strand, refusal: "asyncssh.ChannelOpenError") -> None:
+    def _try_later(self, strand: Transport, refusal: "asyncssh.ChannelOpenError") -> None:
         """Return where a channel was refused for now; raise where it always will be."""
         if refusal.code not in FULL:
             raise (no_terminal() if refusal.code == NO_TERMINAL else no_commands()) from refusal
@@ -348,7 +348,7 @@ class Link:
             return None
 
     async def _answered(
-        self, strand: Strand, text: str | None, subsystem: str | None, terminal: Terminal | None
+        self, strand: Transport, text: str | None, subsystem: str | None, terminal: Terminal | None
     ) -> "Channel":
         from mcp_ssh.ssh.connection.channel import Unanswered
 
@@ -358,7 +358,7 @@ class Link:
         return await self._opened(strand, text, subsystem, terminal)
 
     async def _opened(
-        self, strand: Strand, text: str | None, subsystem: str | None, terminal: Terminal | None
+        self, strand: Transport, text: str | None, subsystem: str | None, terminal: Terminal | None
     ) -> "Channel":
         import asyncssh
 
@@ -409,7 +409,9 @@ class Link:
         self._cleanups.add(opening)
         opening.add_done_callback(close)
 
-    async def stop(self, call: Wire, pid: int | None, elapsed_s: float, *, entered: bool = True) -> Stopped:
+    async def stop(
+        self, call: CommandEnvelope, pid: int | None, elapsed_s: float, *, entered: bool = True
+    ) -> StopResult:
         """End every process of a call, wherever it stands; never raises, and ends within bounds.
 
         Args:

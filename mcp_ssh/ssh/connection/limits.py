@@ -16,7 +16,7 @@ CALLS = 8
 """Calls at once on one connection: more gain nothing, since starting a shell is what takes a machine its time."""
 
 
-class Strand:
+class Transport:
     """One SSH connection of a link, and the channels on it.
 
     One channel is kept for ending what runs on the others, so calls get one less than the machine gives.
@@ -75,7 +75,7 @@ class Strand:
             self.limit = max(1, self.open)
 
 
-class Turns:
+class FifoLimiter:
     """Who may run, in the order they came.
 
     Args:

@@ -8,20 +8,20 @@ from functools import partial
 import anyio
 
 from mcp_ssh.ssh.auth.login import Login
-from mcp_ssh.ssh.connection.account import Account
-from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.connection.account import RemoteAccount
+from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.hostkeys.known_hosts import Trust
 
-Key = tuple[str, Login]
+ConnectionKey = tuple[str, Login]
 """Whose it is, and all that decides where a login leads and as whom: account, machine, way, secrets, trust."""
 
 
 @dataclass(frozen=True)
-class Standing:
+class SharedConnection:
     """A link, what the account can do, and the known host keys when it was made."""
 
-    link: Link
-    account: Account
+    link: Connection
+    account: RemoteAccount
     trust: Trust
 
 
@@ -29,10 +29,12 @@ class Links:
     """Links by caller and login. None is ever another caller's."""
 
     def __init__(self) -> None:
-        self._standing: dict[Key, Standing] = {}
-        self._turns: dict[Key, anyio.Lock] = {}
+        self._standing: dict[ConnectionKey, SharedConnection] = {}
+        self._turns: dict[ConnectionKey, anyio.Lock] = {}
 
-    async def take(self, caller_id: str, login: Login, make: Callable[[], Awaitable[Standing]]) -> Standing:
+    async def take(
+        self, caller_id: str, login: Login, make: Callable[[], Awaitable[SharedConnection]]
+    ) -> SharedConnection:
         """A link for one session more, which leaves it in the end: one that stands, or a new one.
 
         Whoever connects while the same link is being made waits for it. One that stands is shared only if its machine
@@ -53,12 +55,12 @@ class Links:
             self._standing[key] = made
             return made
 
-    def _forget(self, key: Key, ended: Standing) -> None:
+    def _forget(self, key: ConnectionKey, ended: SharedConnection) -> None:
         if self._standing.get(key) is ended:
             del self._standing[key]
 
     @contextlib.asynccontextmanager
-    async def _turn(self, key: Key) -> AsyncGenerator[None]:
+    async def _turn(self, key: ConnectionKey) -> AsyncGenerator[None]:
         lock = self._turns.setdefault(key, anyio.Lock())
         try:
             async with lock:
@@ -68,7 +70,7 @@ class Links:
                 self._turns.pop(key, None)
 
 
-async def _shared(found: Standing, login: Login) -> bool:
+async def _shared(found: SharedConnection, login: Login) -> bool:
     """Whether one session more goes over a link now."""
     shared = False
     if not found.link.join():
@@ -82,7 +84,7 @@ async def _shared(found: Standing, login: Login) -> bool:
     return shared
 
 
-async def _trusted(found: Standing, login: Login) -> bool:
+async def _trusted(found: SharedConnection, login: Login) -> bool:
     """Whether the machine's key is believed now; where a way leads through others, whether nothing changed at all."""
     trust = await login.host_keys.load()
     if trust is found.trust:

@@ -48,7 +48,7 @@ def only_looks(command: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Spare:
+class WarmShell:
     """A shell that waits.
 
     Attributes:
@@ -62,7 +62,7 @@ class Spare:
     pid: int
 
 
-class Spares:
+class WarmShells:
     """The spares of one connection.
 
     None is started before the first call's answer was given, nor while there is no room for one. All are dropped when
@@ -77,7 +77,7 @@ class Spares:
     def __init__(self, opened: Callable[[str], Awaitable["Channel | None"]], room: Callable[[], bool]) -> None:
         self._opened = opened
         self._room = room
-        self.ready: list[Spare] = []
+        self.ready: list[WarmShell] = []
         self._starting: set[asyncio.Task[None]] = set()
         self._wanted = 1
         self._steady = False
@@ -89,7 +89,7 @@ class Spares:
     def __len__(self) -> int:
         return len(self.ready) + len(self._starting)
 
-    def take(self) -> Spare | None:
+    def take(self) -> WarmShell | None:
         """The oldest spare, for a call that begins now; None where the call needs a channel of its own."""
         if self._wanted == 1 and self._refill is not None:
             self._plan(AFTER_BEGIN_S)
@@ -166,7 +166,7 @@ class Spares:
     async def _started(self) -> None:
         cookie = secrets.token_hex(16)
         channel: Channel | None = None
-        spare: Spare | None = None
+        spare: WarmShell | None = None
         try:
             with anyio.move_on_after(START_LIMIT_S):
                 channel = await self._opened(waiting(cookie))
@@ -182,7 +182,7 @@ class Spares:
             self.ready.append(spare)
 
 
-async def _waiting(channel: "Channel", cookie: str) -> Spare | None:
+async def _waiting(channel: "Channel", cookie: str) -> WarmShell | None:
     """The spare on a channel, once it waits; None where anything else than its start line came."""
     from mcp_ssh.ssh.connection.channel import STDERR
 
@@ -192,4 +192,4 @@ async def _waiting(channel: "Channel", cookie: str) -> Spare | None:
         other = line.feed(chunk)
     if line.pid is None or other or not channel.silent:
         return None
-    return Spare(channel, cookie, line.pid)
+    return WarmShell(channel, cookie, line.pid)

@@ -5,11 +5,11 @@ from typing import Protocol
 
 import asyncssh
 
-from mcp_ssh.ssh.auth.responder import Answers
+from mcp_ssh.ssh.auth.responder import AuthResponder
 from mcp_ssh.ssh.hostkeys.verify import HostKeyCheck
 
 
-class Watcher(Protocol):
+class ConnectionObserver(Protocol):
     """Who wants to know what becomes of the connection."""
 
     def made(self, connection: asyncssh.SSHClientConnection) -> None:
@@ -24,7 +24,7 @@ class Watcher(Protocol):
 class Client(asyncssh.SSHClient):
     """Answers asyncssh's questions: about the host key from a check, about the login from the answers."""
 
-    def __init__(self, check: HostKeyCheck, answers: Answers, watcher: Watcher) -> None:
+    def __init__(self, check: HostKeyCheck, answers: AuthResponder, watcher: ConnectionObserver) -> None:
         self._check = check
         self._answers = answers
         self._watcher = watcher

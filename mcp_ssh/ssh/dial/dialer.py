@@ -13,10 +13,10 @@ import anyio
 from mcp_ssh.errors import AuthFailed, ConnectFailed, InvalidInput, ToolError
 from mcp_ssh.messages.printable import said_details
 from mcp_ssh.ssh.auth.login import Agent, Login
-from mcp_ssh.ssh.auth.responder import Answers
+from mcp_ssh.ssh.auth.responder import AuthResponder
 from mcp_ssh.ssh.dial.algorithms import mismatch
 from mcp_ssh.ssh.dial.proxy_command import Proxy
-from mcp_ssh.ssh.dial.write_coalescing import Way
+from mcp_ssh.ssh.dial.write_coalescing import Connector
 from mcp_ssh.ssh.errors import MALFORMED, NetworkFailed, malformed
 from mcp_ssh.ssh.hostkeys.store import HostKeyCheck
 
@@ -149,9 +149,9 @@ class Attempt:
         self.tunnel = tunnel
         self.proxy: Proxy | None = None
         self._options = options
-        self._answers = Answers(login.password, login.answers)
+        self._answers = AuthResponder(login.password, login.answers)
         self._seen: list[asyncssh.SSHClientConnection] = []
-        self._way: Way | None = None
+        self._way: Connector | None = None
         self._standing = False
 
     def made(self, connection: "asyncssh.SSHClientConnection") -> None:
@@ -223,7 +223,7 @@ class Attempt:
         options = check.options() | {"client_factory": lambda: Client(check, self._answers, self)}
         if self.tunnel is None:
             given = None if self.proxy is None else self.proxy.socket
-            self._way = Way(given, login.machine.addresses, login.bind_address if given is None else None)
+            self._way = Connector(given, login.machine.addresses, login.bind_address if given is None else None)
         options["tunnel"] = self.tunnel or self._way
         return await asyncssh.connect(
             login.through or login.host,

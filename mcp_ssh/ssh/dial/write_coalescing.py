@@ -24,7 +24,7 @@ FIRST_BYTES = 40_000
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux alone has it
 
 
-class Way:
+class Connector:
     """Makes one connection, for asyncssh to speak on; what it is given goes to asyncio's `create_connection`.
 
     Args:

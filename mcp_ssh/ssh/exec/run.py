@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Literal, cast
 import anyio
 
 from mcp_ssh.errors import NotFound
-from mcp_ssh.ssh.connection.connection import Link
+from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.errors import lost, unknown_whether_run
 from mcp_ssh.ssh.exec.capture import Capture
-from mcp_ssh.ssh.exec.stream import BLOCK, Started, on_channel
-from mcp_ssh.ssh.wire.command import Wire
-from mcp_ssh.ssh.wire.kill import Stopped
+from mcp_ssh.ssh.exec.stream import BLOCK, SentCommand, on_channel
+from mcp_ssh.ssh.wire.command import CommandEnvelope
+from mcp_ssh.ssh.wire.kill import StopResult
 
 if TYPE_CHECKING:
     from mcp_ssh.ssh.connection.channel import Channel
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """How a command ended.
 
     Attributes:
@@ -36,7 +36,7 @@ class Ended:
     exit_code: int | None
     signal: str | None
     duration_s: float
-    stopped: Stopped | None
+    stopped: StopResult | None
     sent: bool = True
 
 
@@ -44,17 +44,17 @@ Stdin = bytes | AsyncIterable[bytes] | None
 """What a command gets for standard input: all of it, or what comes while the command runs."""
 
 
-class Running:
+class CommandRun:
     """One command on its channel."""
 
-    def __init__(self, link: Link, call: Wire, stdout: Capture, stderr: Capture) -> None:
+    def __init__(self, link: Connection, call: CommandEnvelope, stdout: Capture, stderr: Capture) -> None:
         self._link = link
         self._call = call
         self._stdout = stdout
         self._stderr = stderr
-        self._started = Started(call)
+        self._started = SentCommand(call)
 
-    async def run(self, stdin: Stdin, timeout_s: float) -> Ended:
+    async def run(self, stdin: Stdin, timeout_s: float) -> CommandResult:
         """Open, run, read, and where the deadline or a cancellation comes first, end what runs.
 
         Raises:
@@ -84,13 +84,13 @@ class Running:
         """Hand the command to a spare where there is one; else, or where that ended first, on a channel of its own."""
         self._link.expect_fits(self._call.text)  # a spare takes longer ones, but there is not always one
         if self._call.line is not None and (spare := self._link.spares.take()) is not None:
-            self._started = Started(self._call, spare)
+            self._started = SentCommand(self._call, spare)
             await self._on_channel(stdin, began)
             if not self._started.never_ran:
                 return
             await self._stdout.restart()
             await self._stderr.restart()
-            self._started = Started(self._call)
+            self._started = SentCommand(self._call)
         await self._on_channel(stdin, began)
 
     async def _on_channel(self, stdin: Stdin, began: float) -> None:
@@ -143,17 +143,17 @@ class Running:
         await self._stdout.finish()
         await self._stderr.finish()
 
-    def _timed_out(self, duration_s: float) -> Ended:
+    def _timed_out(self, duration_s: float) -> CommandResult:
         started = self._started
         if started.channel is not None and not started.entry.began:
             raise started.entry.too_late(duration_s, started.stopped.shown())
-        return Ended("timed_out", None, None, duration_s, started.stopped, started.sent)
+        return CommandResult("timed_out", None, None, duration_s, started.stopped, started.sent)
 
     def _says_no_folder(self) -> bool:
         """Whether the working folder could not be entered: on standard output where an rc file sent errors there."""
         return any(self._started.call.no_folder in each.whole() for each in (self._stderr, self._stdout))
 
-    def _completed(self, duration_s: float) -> Ended:
+    def _completed(self, duration_s: float) -> CommandResult:
         channel = self._started.channel
         assert channel is not None  # noqa: S101 a completed command had a channel
         if not channel.exited:
@@ -163,8 +163,10 @@ class Running:
         if channel.exit_status == 1 and self._says_no_folder():
             raise NotFound("the working folder does not exist or may not be entered", hint="check `cwd` with file_stat")
         if channel.exit_signal is not None:
-            return Ended("completed", 128 + _signal_number(channel.exit_signal), channel.exit_signal, duration_s, None)
-        return Ended("completed", channel.exit_status, None, duration_s, None)
+            return CommandResult(
+                "completed", 128 + _signal_number(channel.exit_signal), channel.exit_signal, duration_s, None
+            )
+        return CommandResult("completed", channel.exit_status, None, duration_s, None)
 
 
 async def _write_blocks(channel: "Channel", data: bytes) -> None:

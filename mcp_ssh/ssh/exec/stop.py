@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import anyio
 
 from mcp_ssh.shell_command import Command
-from mcp_ssh.ssh.wire.become import Acting, Entry
-from mcp_ssh.ssh.wire.command import Wire, wire
-from mcp_ssh.ssh.wire.kill import MOST_TOGETHER, Stopped, Target, look, parse, sweep
+from mcp_ssh.ssh.wire.become import BecomeHandshake, BecomeTarget
+from mcp_ssh.ssh.wire.command import CommandEnvelope, wire
+from mcp_ssh.ssh.wire.kill import MOST_TOGETHER, KillTarget, StopResult, look, parse, sweep
 
 if TYPE_CHECKING:
     from mcp_ssh.ssh.connection.channel import Channel
-    from mcp_ssh.ssh.connection.connection import Link
+    from mcp_ssh.ssh.connection.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ class NoRoom(Exception):
 class _Ending:
     """A call that is to end, and what became of it."""
 
-    target: Target
-    acting: Acting | None
-    stopped: Stopped = field(default_factory=lambda: Stopped(ended=None))
+    target: KillTarget
+    acting: BecomeTarget | None
+    stopped: StopResult = field(default_factory=lambda: StopResult(ended=None))
     done: anyio.Event = field(default_factory=anyio.Event)
 
 
@@ -55,16 +55,16 @@ class Stopper:
         link: The link.
     """
 
-    def __init__(self, link: "Link") -> None:
+    def __init__(self, link: "Connection") -> None:
         self._link = link
         self._slots = anyio.Semaphore(2)
         self._waiting: list[_Ending] = []
 
-    async def stop(self, call: Wire, pid: int | None, elapsed_s: float, *, entered: bool) -> Stopped:
-        """End every process of a call: see `Link.stop`."""
+    async def stop(self, call: CommandEnvelope, pid: int | None, elapsed_s: float, *, entered: bool) -> StopResult:
+        """End every process of a call: see `Connection.stop`."""
         if not call.marked or not self._link.alive:  # nothing would be found, which proves nothing
-            return Stopped(ended=None)
-        ending = _Ending(Target(call.cookie, pid, elapsed_s), call.acting if entered else None)
+            return StopResult(ended=None)
+        ending = _Ending(KillTarget(call.cookie, pid, elapsed_s), call.acting if entered else None)
         self._waiting.append(ending)
         with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_LIMIT_S):
             async with self._slots:
@@ -75,7 +75,7 @@ class Stopper:
             self._waiting.remove(ending)
         return ending.stopped
 
-    def _take(self, acting: Acting | None) -> list[_Ending]:
+    def _take(self, acting: BecomeTarget | None) -> list[_Ending]:
         taken = [each for each in self._waiting if each.acting == acting][:MOST_TOGETHER]
         self._waiting = [each for each in self._waiting if each not in taken]
         return taken
@@ -92,13 +92,13 @@ class Stopper:
             for ending in endings:
                 ending.done.set()
 
-    async def _swept(self, endings: Sequence[_Ending]) -> list[Stopped]:
+    async def _swept(self, endings: Sequence[_Ending]) -> list[StopResult]:
         """Sweep over this link; where it has no channel for that (MaxSessions 1), over a connection of its own."""
         targets, acting = [each.target for each in endings], endings[0].acting
         with anyio.move_on_after(SWEEP_LIMIT_S / 2), contextlib.suppress(NoRoom):
             return await _sweep_as(self._link, targets, acting)
         if not self._link.alive:  # nobody is logged in again after a link was closed
-            return [Stopped(ended=None)] * len(endings)
+            return [StopResult(ended=None)] * len(endings)
         aside = await self._link.anew()
         try:
             return await _sweep_as(aside, targets, acting)
@@ -106,7 +106,7 @@ class Stopper:
             aside.connection.abort()
 
 
-async def _sweep_as(link: "Link", targets: Sequence[Target], acting: Acting | None) -> list[Stopped]:
+async def _sweep_as(link: "Connection", targets: Sequence[KillTarget], acting: BecomeTarget | None) -> list[StopResult]:
     first = await _run(link, sweep(*targets), acting, len(targets))
     left = [index for index, each in enumerate(first) if not each.ended]
     if acting is None or not left:
@@ -124,9 +124,9 @@ async def _sweep_as(link: "Link", targets: Sequence[Target], acting: Acting | No
     return told
 
 
-async def _run(link: "Link", command: Command, acting: Acting | None, calls: int) -> list[Stopped]:
+async def _run(link: "Connection", command: Command, acting: BecomeTarget | None, calls: int) -> list[StopResult]:
     prepared = wire(command.line(), shell=link.shell, acting=acting, ours=True)
-    entry = Entry(acting, prepared.cookie)
+    entry = BecomeHandshake(acting, prepared.cookie)
     channel = await link.open(prepared.text, at_once=True)
     try:
         said = b""
@@ -141,14 +141,14 @@ async def _run(link: "Link", command: Command, acting: Acting | None, calls: int
         await close_channel(channel)
 
 
-async def _let_in(channel: "Channel", entry: Entry) -> None:
+async def _let_in(channel: "Channel", entry: BecomeHandshake) -> None:
     # That the other side took no more is seen in what it did not say.
     with contextlib.suppress(OSError):
         if await entry.admitted(channel):
             channel.write_eof()
 
 
-async def _hear(channel: "Channel", entry: Entry) -> None:
+async def _hear(channel: "Channel", entry: BecomeHandshake) -> None:
     from mcp_ssh.ssh.connection.channel import STDERR
 
     while chunk := await channel.read(STDERR):

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import anyio
 
 from mcp_ssh.ssh.exec.stop import close_channel
-from mcp_ssh.ssh.wire.command import Wire
+from mcp_ssh.ssh.wire.command import CommandEnvelope
 
 if TYPE_CHECKING:
     from mcp_ssh.ssh.connection.channel import Channel
-    from mcp_ssh.ssh.connection.connection import Link
+    from mcp_ssh.ssh.connection.connection import Connection
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
@@ -29,7 +29,7 @@ MOST = 64
 
 
 @dataclass(eq=False)
-class Unended:
+class UnfinishedCall:
     """A call whose end nobody saw.
 
     It is found by its cookie alone: the process id of its shell may be another process's by the time it is ended.
@@ -42,7 +42,7 @@ class Unended:
         due: When it is ended again.
     """
 
-    call: Wire = field(repr=False)
+    call: CommandEnvelope = field(repr=False)
     entered: bool
     channel: "Channel | asyncio.Future[Channel]"
     since: float = field(default_factory=anyio.current_time)
@@ -77,9 +77,9 @@ class LaterStops:
         link: The link.
     """
 
-    def __init__(self, link: "Link") -> None:
+    def __init__(self, link: "Connection") -> None:
         self._link = link
-        self._unended: list[Unended] = []
+        self._unended: list[UnfinishedCall] = []
         self._added = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -87,7 +87,7 @@ class LaterStops:
     def __len__(self) -> int:
         return len(self._unended)
 
-    def add(self, unended: Unended) -> None:
+    def add(self, unended: UnfinishedCall) -> None:
         """Have a call ended later, where its link stands and it carries a cookie to find it by."""
         if self._closed or not self._link.alive or not unended.call.marked:
             return
@@ -139,14 +139,14 @@ class LaterStops:
         with anyio.move_on_after(max(wait_s, 0)):
             await self._added.wait()
 
-    async def _end(self, due: Sequence[Unended]) -> None:
+    async def _end(self, due: Sequence[UnfinishedCall]) -> None:
         """End calls at once, so that they share sweeps and the calls' own sweeps have room."""
         async with anyio.create_task_group() as group:
             for each in due:
                 if not each.opening:
                     group.start_soon(self._end_one, each)
 
-    async def _end_one(self, unended: Unended) -> None:
+    async def _end_one(self, unended: UnfinishedCall) -> None:
         channel = unended.channel
         if isinstance(channel, asyncio.Future):
             if channel.cancelled() or channel.exception() is not None:  # refused: it never ran
@@ -162,6 +162,6 @@ class LaterStops:
         elif not gone:
             await close_channel(channel)
 
-    def _forget(self, unended: Unended) -> None:
+    def _forget(self, unended: UnfinishedCall) -> None:
         with contextlib.suppress(ValueError):
             self._unended.remove(unended)

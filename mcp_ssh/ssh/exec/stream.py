@@ -11,18 +11,18 @@ import anyio
 
 from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.shell_command import Command
-from mcp_ssh.ssh.connection.connection import Link
-from mcp_ssh.ssh.connection.warm_shells import Spare
+from mcp_ssh.ssh.connection.connection import Connection
+from mcp_ssh.ssh.connection.warm_shells import WarmShell
 from mcp_ssh.ssh.errors import lost
 from mcp_ssh.ssh.exec.stop import close_channel
-from mcp_ssh.ssh.exec.stop_later import Unended
+from mcp_ssh.ssh.exec.stop_later import UnfinishedCall
 from mcp_ssh.ssh.running_calls import record
-from mcp_ssh.ssh.wire.become import Acting, Entry
-from mcp_ssh.ssh.wire.command import StartLine, Wire, wire
-from mcp_ssh.ssh.wire.kill import Stopped
+from mcp_ssh.ssh.wire.become import BecomeHandshake, BecomeTarget
+from mcp_ssh.ssh.wire.command import CommandEnvelope, StartLine, wire
+from mcp_ssh.ssh.wire.kill import StopResult
 
 if TYPE_CHECKING:
-    from mcp_ssh.linux.framing import Answer, Asked
+    from mcp_ssh.linux.framing import PathQuery, ScriptAnswer
     from mcp_ssh.ssh.connection.channel import Channel
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ STDERR_LIMIT = 64 * 1024
 ANSWER_LIMIT = 1024 * 1024
 
 
-class Started:
+class SentCommand:
     """A command that was sent.
 
     `finished` is set by whoever saw its end; `stopped` says what became of one that had to be ended.
@@ -46,14 +46,14 @@ class Started:
         spare: The shell that waits for it, where one does.
     """
 
-    def __init__(self, call: Wire, spare: Spare | None = None) -> None:
+    def __init__(self, call: CommandEnvelope, spare: WarmShell | None = None) -> None:
         self.call = call if spare is None else call.handed_to(spare.cookie)
         self.start_line = StartLine(self.call.started, expected=self.call.marked)
-        self.entry = Entry(call.acting, self.call.cookie)
+        self.entry = BecomeHandshake(call.acting, self.call.cookie)
         self.spare = spare
         self.channel: Channel | None = spare.channel if spare else None
         self.finished = False
-        self.stopped = Stopped(ended=True)
+        self.stopped = StopResult(ended=True)
         self.begun = anyio.Event()
         """Set once the shell said which process it is, or nothing more can come."""
         self._opening: asyncio.Future[Channel] | None = None
@@ -68,7 +68,7 @@ class Started:
         """Whether the machine was sent the command, so that it may run."""
         return self.channel is not None or self._opening is not None
 
-    async def open(self, link: Link) -> "Channel":
+    async def open(self, link: Connection) -> "Channel":
         """Send the command on a channel of its own."""
         self.channel = await link.open(self.call.text, begun=self._has_begun)
         self._opening = None
@@ -86,13 +86,13 @@ class Started:
             self.channel = self._opening.result()
         self._opening = None
 
-    def leave(self, link: Link) -> None:
+    def leave(self, link: Connection) -> None:
         """Have its processes ended as soon as they can be, where nobody saw their end."""
         channel = self._opening or self.channel
         if self._opening is not None:
             link.close_when_open(self._opening)
         if channel is not None:
-            link.later.add(Unended(self.call, self.entry.began, channel))
+            link.later.add(UnfinishedCall(self.call, self.entry.began, channel))
 
     @property
     def never_ran(self) -> bool:
@@ -120,7 +120,7 @@ class Started:
 
 @contextlib.asynccontextmanager
 async def on_channel(
-    link: Link, started: Started, drain: Callable[["Channel"], Awaitable[None]], began: float
+    link: Connection, started: SentCommand, drain: Callable[["Channel"], Awaitable[None]], began: float
 ) -> AsyncGenerator["Channel"]:
     """A command's channel: its spare's, or a new one. Unless its end was seen, its processes are ended on the way out.
 
@@ -146,20 +146,20 @@ async def on_channel(
 
 
 async def _end(
-    link: Link, started: Started, drain: Callable[["Channel"], Awaitable[None]], elapsed_s: float
-) -> Stopped:
+    link: Connection, started: SentCommand, drain: Callable[["Channel"], Awaitable[None]], elapsed_s: float
+) -> StopResult:
     """End the command's processes, and take in the output they still had."""
     if not started.sent:
-        return Stopped(ended=True)
+        return StopResult(ended=True)
     if not link.alive:
-        return Stopped(ended=None)
+        return StopResult(ended=None)
     seen = False
     with anyio.CancelScope(shield=True):
         with anyio.move_on_after(BEGIN_S):
             await started.arrive()
         if started.channel is None:
             # Without a channel the command can still begin once the machine answers, unless it refused.
-            return Stopped(ended=None) if started.sent else Stopped(ended=True)
+            return StopResult(ended=None) if started.sent else StopResult(ended=True)
         if not started.entry.began:
             # Neither the login account nor root can be sure to end a sudo that waits for a password: the end of input
             # does.
@@ -168,13 +168,13 @@ async def _end(
         seen = await _end_begun(link, started, drain, elapsed_s)
     if started.stopped.ended and not seen:
         # A shell that never showed itself can still begin: that the sweep saw nothing proves nothing.
-        started.stopped = Stopped(ended=None)
+        started.stopped = StopResult(ended=None)
     log.info("a command was ended before its time; its processes ended: %s", started.stopped.shown())
     return started.stopped
 
 
 async def _end_begun(
-    link: Link, started: Started, drain: Callable[["Channel"], Awaitable[None]], elapsed_s: float
+    link: Connection, started: SentCommand, drain: Callable[["Channel"], Awaitable[None]], elapsed_s: float
 ) -> bool:
     """End the processes of a command that has a channel.
 
@@ -196,7 +196,7 @@ async def _end_begun(
     return seen or started.channel.exited
 
 
-async def _drained(drain: Callable[["Channel"], Awaitable[None]], started: Started) -> None:
+async def _drained(drain: Callable[["Channel"], Awaitable[None]], started: SentCommand) -> None:
     try:
         with contextlib.suppress(Exception):
             assert started.channel is not None  # noqa: S101 the caller saw it
@@ -205,10 +205,10 @@ async def _drained(drain: Callable[["Channel"], Awaitable[None]], started: Start
         started.begun.set()
 
 
-class Stream:
+class RemoteProcess:
     """A command of our own, as the one who speaks with it sees it."""
 
-    def __init__(self, channel: "Channel", started: Started) -> None:
+    def __init__(self, channel: "Channel", started: SentCommand) -> None:
         self._channel = channel
         self._started = started
         self._ahead = bytearray()
@@ -263,7 +263,7 @@ class Stream:
         with contextlib.suppress(OSError):
             self._channel.write_eof()
 
-    async def answer(self, asked: "Asked") -> "Answer":
+    async def answer(self, asked: "PathQuery") -> "ScriptAnswer":
         """The script's next answer; what follows it is read later.
 
         Raises:
@@ -314,11 +314,13 @@ class Stream:
 
 
 @contextlib.asynccontextmanager
-async def streaming(link: Link, command: Command, acting: Acting | None = None) -> AsyncGenerator[Stream]:
+async def streaming(
+    link: Connection, command: Command, acting: BecomeTarget | None = None
+) -> AsyncGenerator[RemoteProcess]:
     """Start a command of our own, to be spoken with while it runs.
 
-    Left before `Stream.finish`, by an error, a cancellation or a deadline of the caller's, it is ended with all its
-    processes.
+    Left before `RemoteProcess.finish`, by an error, a cancellation or a deadline of the caller's, it is ended with all
+    its processes.
 
     Args:
         link: The connection.
@@ -333,10 +335,10 @@ async def streaming(link: Link, command: Command, acting: Acting | None = None) 
     if not link.alive:
         raise lost()
     began = anyio.current_time()
-    started = Started(wire(command.line(), shell=link.shell, acting=acting, ours=True))
+    started = SentCommand(wire(command.line(), shell=link.shell, acting=acting, ours=True))
     try:
         async with link.place(), on_channel(link, started, partial(_drop, started), began) as channel:
-            stream = Stream(channel, started)
+            stream = RemoteProcess(channel, started)
             async with anyio.create_task_group() as group:
                 group.start_soon(stream.take_errors)
                 await stream.enter()
@@ -348,7 +350,7 @@ async def streaming(link: Link, command: Command, acting: Acting | None = None) 
         raise errors.exceptions[0] from errors
 
 
-async def _drop(started: Started, channel: "Channel") -> None:
+async def _drop(started: SentCommand, channel: "Channel") -> None:
     """Read what comes, for the start line alone."""
     async with anyio.create_task_group() as group:
         group.start_soon(_drop_errors, started, channel)
@@ -356,7 +358,7 @@ async def _drop(started: Started, channel: "Channel") -> None:
             pass
 
 
-async def _drop_errors(started: Started, channel: "Channel") -> None:
+async def _drop_errors(started: SentCommand, channel: "Channel") -> None:
     from mcp_ssh.ssh.connection.channel import STDERR
 
     while chunk := await channel.read(STDERR):

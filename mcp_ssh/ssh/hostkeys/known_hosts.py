@@ -25,7 +25,7 @@ from mcp_ssh.host_patterns import pattern_matches
 from mcp_ssh.ssh.local_read import read_file
 
 Marker = Literal["", "@cert-authority", "@revoked"]
-Verdict = Literal["trusted", "unknown", "changed", "revoked"]
+KeyTrust = Literal["trusted", "unknown", "changed", "revoked"]
 
 MAX_FILE_BYTES = 16 * 2**20
 _MARKERS: dict[str, Marker] = {"@cert-authority": "@cert-authority", "@revoked": "@revoked"}
@@ -58,7 +58,7 @@ def key_blob(key_type: str, key_base64: str) -> bytes | None:
 
 
 @dataclass(frozen=True)
-class Entry:
+class KnownHostsEntry:
     """One well-formed line.
 
     Attributes:
@@ -156,13 +156,13 @@ def _fields(raw: bytes) -> tuple[Marker, str, str, str, bytes, str] | None:
     return (marker, words[0], words[1], words[2], blob, words[3] if len(words) > 3 else "") if blob else None
 
 
-def parse(data: bytes, source: str, *, managed: bool) -> list[Entry]:
+def parse(data: bytes, source: str, *, managed: bool) -> list[KnownHostsEntry]:
     """The entries of a file, in order; lines that are not entries are passed over."""
-    found: list[Entry] = []
+    found: list[KnownHostsEntry] = []
     for number, raw in enumerate(_lines(data), 1):
         fields = _fields(raw)
         if fields:
-            found.append(Entry(source, managed, number, *fields))
+            found.append(KnownHostsEntry(source, managed, number, *fields))
     return found
 
 
@@ -179,7 +179,7 @@ class KnownHost:
     accepted_by: str | None = None
 
 
-def rows(entries: Iterable[Entry]) -> Iterator[KnownHost]:
+def rows(entries: Iterable[KnownHostsEntry]) -> Iterator[KnownHost]:
     """A row for every name that a host key stands under; negations and marked lines are no machine's key."""
     for entry in entries:
         for token in entry.tokens():
@@ -197,7 +197,7 @@ def rows(entries: Iterable[Entry]) -> Iterator[KnownHost]:
 class Trust:
     """What is known of all machines at one moment; immutable."""
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[KnownHostsEntry]) -> None:
         self.entries = tuple(entries)
         self._exact: dict[str, list[int]] = {}
         self._patterns: list[tuple[int, str]] = []
@@ -212,7 +212,7 @@ class Trust:
                 for name in set(entry.names.lower().split(",")):
                     self._exact.setdefault(name, []).append(index)
 
-    def find(self, name: str) -> list[Entry]:
+    def find(self, name: str) -> list[KnownHostsEntry]:
         """The entries that speak of a machine, given its `lookup_name`, in the order of the files."""
         encoded = _encoded(name)
         found = [index for index, salted in self._hashed if _hash_matches(salted, encoded)]
@@ -234,19 +234,19 @@ class HostTrust:
             different key there is no change: other ports may lead to other machines.
     """
 
-    own: list[Entry]
-    portless: list[Entry]
+    own: list[KnownHostsEntry]
+    portless: list[KnownHostsEntry]
 
-    def marked(self, marker: Marker) -> list[Entry]:
+    def marked(self, marker: Marker) -> list[KnownHostsEntry]:
         """Entries with a marker, the closer ones first."""
         return [entry for entry in (*self.own, *self.portless) if entry.marker == marker]
 
     @cached_property
-    def own_keys(self) -> list[Entry]:
+    def own_keys(self) -> list[KnownHostsEntry]:
         """Host keys under its own name and port."""
         return [entry for entry in self.own if not entry.marker]
 
-    def judge(self, key_type: str, blob: bytes) -> tuple[Verdict, list[Entry]]:
+    def judge(self, key_type: str, blob: bytes) -> tuple[KeyTrust, list[KnownHostsEntry]]:
         """What a key that the machine shows is to us, and the entries that say so.
 
         For `unknown` these are its known keys of other types, if there are any.
@@ -266,7 +266,7 @@ class HostTrust:
         )
         return ("trusted", portless) if portless else ("unknown", self.own_keys)
 
-    def fixed(self, key_type: str, blob: bytes) -> list[Entry]:
+    def fixed(self, key_type: str, blob: bytes) -> list[KnownHostsEntry]:
         """Keys that a new one of this type would have to replace, on lines that are not ours to change.
 
         Those are lines of the user's files, and lines of ours whose patterns speak of other machines too.
@@ -282,7 +282,7 @@ def with_key(data: bytes, name: str, key_type: str, key_base64: str, comment: st
     return ended + f"{name} {key_type} {key_base64} {comment}".rstrip().encode() + b"\n"
 
 
-def named(entries: Iterable[Entry], names: Collection[str], key_type: str) -> list[Entry]:
+def named(entries: Iterable[KnownHostsEntry], names: Collection[str], key_type: str) -> list[KnownHostsEntry]:
     """The entries that `without` would change."""
     return [
         each
@@ -321,10 +321,10 @@ def _without_names(raw: bytes, field: str, names: Collection[str]) -> bytes:
     return raw.replace(_encoded(field), _encoded(",".join(left)), 1)
 
 
-Signature = tuple[int, int, int]
+FileVersion = tuple[int, int, int]
 
 
-def signature(path: Path, source: str) -> Signature | None:
+def signature(path: Path, source: str) -> FileVersion | None:
     """What tells two states of a file apart; `None` where there is no regular file (`/dev/null` is an empty one).
 
     Raises:

@@ -3,7 +3,14 @@
 from collections.abc import Iterable
 
 from mcp_ssh.errors import Conflict, InvalidInput, Refused, TooLarge, TooMany
-from mcp_ssh.ssh.hostkeys.known_hosts import ACCEPTED_BY, CALLER_ID, MAX_FILE_BYTES, Entry, HostTrust, fingerprint
+from mcp_ssh.ssh.hostkeys.known_hosts import (
+    ACCEPTED_BY,
+    CALLER_ID,
+    MAX_FILE_BYTES,
+    HostTrust,
+    KnownHostsEntry,
+    fingerprint,
+)
 from mcp_ssh.tool import Caller
 
 SHARE_BYTES = 1024 * 1024
@@ -17,7 +24,7 @@ def comment_of(caller: Caller | None) -> str:
     return f"{ACCEPTED_BY}{caller.id}" if caller is not None and CALLER_ID.fullmatch(caller.id) else ""
 
 
-def expect_rights(caller: Caller | None, entries: Iterable[Entry], what: str) -> None:
+def expect_rights(caller: Caller | None, entries: Iterable[KnownHostsEntry], what: str) -> None:
     """See that a caller may change what others trust.
 
     Args:
@@ -67,7 +74,7 @@ def expect_replacement(trust: HostTrust, name: str, blob: bytes, replaces: str |
         )
 
 
-def expect_room(caller: Caller | None, entries: Iterable[Entry], data: bytes) -> None:
+def expect_room(caller: Caller | None, entries: Iterable[KnownHostsEntry], data: bytes) -> None:
     """See that a changed file stays within its bounds, before it is written.
 
     Args:

@@ -31,12 +31,12 @@ import anyio.to_thread
 
 from mcp_ssh.errors import Conflict, ConnectFailed, Internal, InvalidInput, Refused, TimedOut
 from mcp_ssh.ssh.dial.algorithms import HOST_KEYS
-from mcp_ssh.ssh.dial.write_coalescing import Way
+from mcp_ssh.ssh.dial.write_coalescing import Connector
 from mcp_ssh.ssh.errors import MALFORMED, malformed
 from mcp_ssh.ssh.hostkeys import known_hosts
 from mcp_ssh.ssh.hostkeys import rights as hostkey_rights
 from mcp_ssh.ssh.hostkeys import verify as hostkey_check
-from mcp_ssh.ssh.hostkeys.known_hosts import Entry, KnownHost, Trust, fingerprint, lookup_name
+from mcp_ssh.ssh.hostkeys.known_hosts import KnownHost, KnownHostsEntry, Trust, fingerprint, lookup_name
 from mcp_ssh.ssh.hostkeys.verify import ALGORITHMS, HostKeyCheck, OfferedKey
 from mcp_ssh.tool import Caller
 
@@ -55,7 +55,7 @@ _NOT_IN_HOST = frozenset(" ,*?!|#@[]\"'`\\/<>")
 class _Files(NamedTuple):
     """What the files said when they were last read; replaced as one, since threads may meet here."""
 
-    parsed: dict[Path, tuple[known_hosts.Signature | None, list[Entry]]]
+    parsed: dict[Path, tuple[known_hosts.FileVersion | None, list[KnownHostsEntry]]]
     trust: Trust
 
 
@@ -123,8 +123,8 @@ class HostKeys:
         return self._files
 
     def _parsed(
-        self, path: Path, before: tuple[known_hosts.Signature | None, list[Entry]] | None
-    ) -> tuple[known_hosts.Signature | None, list[Entry]]:
+        self, path: Path, before: tuple[known_hosts.FileVersion | None, list[KnownHostsEntry]] | None
+    ) -> tuple[known_hosts.FileVersion | None, list[KnownHostsEntry]]:
         source = self._sources[path]
         # Taken before reading: a file that changes in between is seen as changed again by the next load.
         signature = known_hosts.signature(path, source)
@@ -364,7 +364,7 @@ async def _shown(
     options = await anyio.to_thread.run_sync(
         partial(asyncssh.SSHClientConnectionOptions, config=None, client_keys=None, agent_path=None, known_hosts=None)
     )
-    way: Any = Way(addresses=addresses)
+    way: Any = Connector(addresses=addresses)
     try:
         return await asyncssh.get_server_host_key(
             host,

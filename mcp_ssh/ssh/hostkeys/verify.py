@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mcp_ssh.errors import Conflict, HostKeyUnconfirmed, Refused, ToolError
 from mcp_ssh.shell_command import quote
 from mcp_ssh.ssh.dial.algorithms import HOST_KEYS
-from mcp_ssh.ssh.hostkeys.known_hosts import Entry, HostTrust, Verdict, fingerprint, lookup_name
+from mcp_ssh.ssh.hostkeys.known_hosts import HostTrust, KeyTrust, KnownHostsEntry, fingerprint, lookup_name
 from mcp_ssh.tool import Caller
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ class OfferedKey:
     port: int
     key_type: str
     blob: bytes = field(repr=False)
-    known: Verdict
+    known: KeyTrust
 
     @classmethod
-    def of(cls, host: str, port: int, key: "asyncssh.SSHKey", trust: HostTrust) -> tuple["OfferedKey", list[Entry]]:
+    def of(
+        cls, host: str, port: int, key: "asyncssh.SSHKey", trust: HostTrust
+    ) -> tuple["OfferedKey", list[KnownHostsEntry]]:
         """The key judged, and the entries that say so."""
         key_type, blob = key.get_algorithm(), key.public_data
         verdict, evidence = trust.judge(key_type, blob)
@@ -89,7 +91,7 @@ class HostKeyCheck:
     certificate_refusal: str = ""
     caller: Caller | None = None
     offered: OfferedKey | None = field(default=None, init=False)
-    evidence: list[Entry] = field(default_factory=list[Entry], init=False)
+    evidence: list[KnownHostsEntry] = field(default_factory=list[KnownHostsEntry], init=False)
 
     @property
     def name(self) -> str:
@@ -163,7 +165,7 @@ class HostKeyCheck:
         return False
 
 
-def _keys(entries: Sequence[Entry]) -> list["asyncssh.SSHKey"]:
+def _keys(entries: Sequence[KnownHostsEntry]) -> list["asyncssh.SSHKey"]:
     import asyncssh
 
     keys: list[asyncssh.SSHKey] = []
@@ -175,13 +177,13 @@ def _keys(entries: Sequence[Entry]) -> list["asyncssh.SSHKey"]:
     return keys
 
 
-def places(entries: Sequence[Entry]) -> str:
+def places(entries: Sequence[KnownHostsEntry]) -> str:
     """Files and lines, for a sentence."""
     shown = " and ".join(entry.place for entry in entries[:3])
     return f"{shown} and more" if len(entries) > 3 else shown
 
 
-def payload(offered: OfferedKey, evidence: Sequence[Entry]) -> dict[str, Any]:
+def payload(offered: OfferedKey, evidence: Sequence[KnownHostsEntry]) -> dict[str, Any]:
     """The documented body of the 409; `expected_*` where a key is known."""
     shown: dict[str, Any] = {
         "host": offered.host,
@@ -242,7 +244,7 @@ def _way_out(check: HostKeyCheck, offered: OfferedKey) -> str:
     return f"ask the machine's owner whether its key was replaced; only if it was, {first} {accept}"
 
 
-def _removal(name: str, fixed: Sequence[Entry]) -> str:
+def _removal(name: str, fixed: Sequence[KnownHostsEntry]) -> str:
     ours = [entry for entry in fixed if entry.managed]
     theirs = sorted({entry.source for entry in fixed if not entry.managed})
     ways = [f"remove the old key from {source} (`ssh-keygen -R {quote(name)} -f {source}`)" for source in theirs]
@@ -251,7 +253,7 @@ def _removal(name: str, fixed: Sequence[Entry]) -> str:
     return " and ".join(ways)
 
 
-def revoked(what: str, evidence: Sequence[Entry]) -> Refused:
+def revoked(what: str, evidence: Sequence[KnownHostsEntry]) -> Refused:
     """The error for a revoked key; nothing can accept it."""
     return Refused(
         f"{what} is revoked by {places(evidence)}",
@@ -259,7 +261,7 @@ def revoked(what: str, evidence: Sequence[Entry]) -> Refused:
     )
 
 
-def cannot_replace(name: str, fixed: Sequence[Entry]) -> Conflict:
+def cannot_replace(name: str, fixed: Sequence[KnownHostsEntry]) -> Conflict:
     """The error for accepting a key while an old one stands where we do not write."""
     return Conflict(
         f"another key of {name} stands in {places(fixed)}, which this server does not change",

@@ -72,7 +72,7 @@ _PIECE = re.compile(
 
 
 @dataclass(frozen=True)
-class Question:
+class MatchTarget:
     """Whose options are wanted.
 
     Attributes:
@@ -87,11 +87,11 @@ class Question:
     target: str
     local_user: str
     final: bool
-    run: Callable[[str, "Found", str], bool]
+    run: Callable[[str, "ParsedOptions", str], bool]
 
 
 @dataclass
-class Found:
+class ParsedOptions:
     """What the lines that apply say; the first word on an option counts.
 
     Attributes:
@@ -111,9 +111,9 @@ class Found:
 
 
 class Reader:
-    """Reads files in order into one `Found`."""
+    """Reads files in order into one `ParsedOptions`."""
 
-    def __init__(self, question: Question, found: Found) -> None:
+    def __init__(self, question: MatchTarget, found: ParsedOptions) -> None:
         self._question = question
         self._found = found
         self._place = ""

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mcp_ssh.errors import InvalidInput, Refused
-from mcp_ssh.ssh.openssh_config.parser import ALGORITHM_OPTIONS, Found, Question, Reader, expand, port_number
+from mcp_ssh.ssh.openssh_config.parser import ALGORITHM_OPTIONS, MatchTarget, ParsedOptions, Reader, expand, port_number
 
 DEFAULT_IDENTITIES = tuple(
     f"~/.ssh/id_{kind}" for kind in ("rsa", "ecdsa", "ecdsa_sk", "ed25519", "ed25519_sk", "xmss", "dsa")
@@ -80,7 +80,7 @@ class Settings:
     host: str
     hostname: str
     named: bool = False
-    found: Found = field(default_factory=Found, repr=False)
+    found: ParsedOptions = field(default_factory=ParsedOptions, repr=False)
 
     def _one(self, option: str) -> str | None:
         value = self.found.first.get(option)
@@ -266,12 +266,12 @@ def settings(
     """
     sources = files or [(Path.home() / ".ssh/config", True), (Path("/etc/ssh/ssh_config"), False)]
     given = {"user": username, "port": str(port) if port else None, "proxycommand": "none" if without_proxy else None}
-    found = Found({option: value for option, value in given.items() if value is not None})
+    found = ParsedOptions({option: value for option, value in given.items() if value is not None})
     runner = _Runner(host, may_exec=may_exec)
     user = local_user()
 
     def read(target: str, *, final: bool) -> None:
-        question = Question(host, target, user, final, runner.succeeds)
+        question = MatchTarget(host, target, user, final, runner.succeeds)
         for path, own in sources:
             Reader(question, found).read(path, user=own, checked=own and files is None)
 
@@ -313,7 +313,7 @@ def check_plain(command: str, tokens: dict[str, str]) -> None:
             )
 
 
-def _hostname(found: Found, host: str) -> str:
+def _hostname(found: ParsedOptions, host: str) -> str:
     named = found.first.get("hostname")
     hostname = host if named is None else expand(named, {"h": host, "%": "%"})
     return hostname if _is_address(hostname) else hostname.lower()
@@ -357,7 +357,7 @@ class _Runner:
         self._may_exec = may_exec
         self._known: dict[str, bool] = {}
 
-    def succeeds(self, command: str, found: Found, hostname: str) -> bool:
+    def succeeds(self, command: str, found: ParsedOptions, hostname: str) -> bool:
         """Whether a command exits with 0; one that takes too long is ended and did not.
 
         Raises:

@@ -15,15 +15,15 @@ import anyio
 import anyio.to_thread
 
 from mcp_ssh.errors import Conflict, ConnectFailed, NotFound, RemoteFailed, TimedOut, ToolError, TooMany
-from mcp_ssh.ssh.connection.connection import Link, Terminal
+from mcp_ssh.ssh.connection.connection import Connection, Terminal
 from mcp_ssh.ssh.errors import lost
 from mcp_ssh.ssh.exec.stop import close_channel
-from mcp_ssh.ssh.exec.stop_later import Unended
+from mcp_ssh.ssh.exec.stop_later import UnfinishedCall
 from mcp_ssh.ssh.pty.screen import FEED_LIMIT, Screen
 from mcp_ssh.ssh.pty.scrollback import Scrollback
-from mcp_ssh.ssh.pty.terminal import Prompt, plain, prompt, unfinished
-from mcp_ssh.ssh.wire.command import BARE_SHELLS, StartLine, Wire
-from mcp_ssh.ssh.wire.kill import Stopped
+from mcp_ssh.ssh.pty.terminal import ShellPrompt, plain, prompt, unfinished
+from mcp_ssh.ssh.wire.command import BARE_SHELLS, CommandEnvelope, StartLine
+from mcp_ssh.ssh.wire.kill import StopResult
 
 if TYPE_CHECKING:
     from mcp_ssh.ssh.connection.channel import Channel
@@ -42,11 +42,11 @@ QUIET_S = 0.35
 LOST_BYTES = 64 * 1024
 """Bytes that are kept of what one printed that was lost with its connection."""
 
-State = Literal["open", "ended", "lost"]
+ShellState = Literal["open", "ended", "lost"]
 
 
 @dataclass(frozen=True)
-class Piece:
+class ShellOutput:
     """A part of what a shell printed.
 
     Attributes:
@@ -79,10 +79,10 @@ class Shell:
         reader: The program that read that line, where that is known.
     """
 
-    def __init__(self, name: str, link: Link, call: Wire, terminal: Terminal) -> None:
+    def __init__(self, name: str, link: Connection, call: CommandEnvelope, terminal: Terminal) -> None:
         self.name = name
         self.terminal = terminal
-        self.state: State = "open"
+        self.state: ShellState = "open"
         self.exit_code: int | None = None
         self.scrollback = Scrollback()
         self.cursor = 0
@@ -197,26 +197,26 @@ class Shell:
             hint="look at the account's rc files, or use command_exec",
         )
 
-    async def close(self) -> Stopped:
+    async def close(self) -> StopResult:
         """End it, and all that was started in it, unless the link is gone; what became of that.
 
         Of a shell that never said which process it is, nobody can say that it ended: it may still begin.
         """
-        stopped = Stopped(ended=True)
+        stopped = StopResult(ended=True)
         with anyio.CancelScope(shield=True):
             if self._channel is not None:
                 stopped = await self._swept()
                 await close_channel(self._channel)
                 if stopped.ended and self._call.marked and self._start_line.pid is None and not self._channel.exited:
-                    stopped = Stopped(ended=None)
+                    stopped = StopResult(ended=None)
                 if not stopped.ended:
-                    self._link.later.add(Unended(self._call, entered=True, channel=self._channel))
+                    self._link.later.add(UnfinishedCall(self._call, entered=True, channel=self._channel))
             if self._life is not None:
                 self._life.cancel()
                 await asyncio.wait([self._life])
         return stopped
 
-    async def _swept(self) -> Stopped:
+    async def _swept(self) -> StopResult:
         pid = self._start_line.pid if self.state == "open" else None
         return await self._link.stop(self._call, pid, anyio.current_time() - self._began)
 
@@ -303,18 +303,18 @@ class Shell:
         said = self.scrollback.slice(self._completed_at)
         return bool(said.strip()) and b"\n" not in said
 
-    async def asking(self) -> Prompt | None:
+    async def asking(self) -> ShellPrompt | None:
         """What it waits for, as far as the line with the cursor tells."""
         if self.state != "open":
             return None
         screen = await self.screen()
         return prompt(screen.line, shell_prompt=self.prompt_line, pager=screen.shows_status_line)
 
-    async def waiting(self, quiet_s: float = QUIET_S) -> Prompt | None:
+    async def waiting(self, quiet_s: float = QUIET_S) -> ShellPrompt | None:
         """The same once that line has stood for a moment, so that it is no part of a longer one."""
         return await self.asking() if self.quiet_s() >= quiet_s else None
 
-    async def read(self, offset: int | None, limit: int, wait_s: float) -> Piece:
+    async def read(self, offset: int | None, limit: int, wait_s: float) -> ShellOutput:
         """What it printed from an offset on, and wait for some if there is none yet.
 
         The answer comes when the output pauses, the limit is reached, or something is waited at.
@@ -351,20 +351,20 @@ class Shell:
             return QUIET_S - quiet_s
         return 0 if said else math.inf
 
-    def _piece(self, start: int, limit: int) -> Piece:
+    def _piece(self, start: int, limit: int) -> ShellOutput:
         start = min(max(start, self.scrollback.start), self.scrollback.total)
         content = self.scrollback.slice(start, start + limit)
         cut = unfinished(content) if self.state == "open" or start + len(content) < self.scrollback.total else 0
         # What is nothing but a beginning is never finished where it stays so: then it is shown as it is.
         if cut and (cut < len(content) or self.quiet_s() < 1.0):
             content = content[:-cut]
-        return Piece(start, content, self.scrollback.total)
+        return ShellOutput(start, content, self.scrollback.total)
 
 
 class Shells:
     """The shells of one session, each its caller's."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connection) -> None:
         self._link = link
         self._shells: dict[tuple[str, str], Shell] = {}
         self._opening = anyio.Lock()
@@ -386,7 +386,7 @@ class Shells:
             raise NotFound(f"there is no shell {name!r}", hint=f"open it with shell_open; your shells: {known}")
         return shell
 
-    async def open(self, caller_id: str, name: str, call: Wire, terminal: Terminal, *, anew: bool) -> Shell:
+    async def open(self, caller_id: str, name: str, call: CommandEnvelope, terminal: Terminal, *, anew: bool) -> Shell:
         """Start a shell. One of that name that has ended gives way; an open one is it, unless `anew`.
 
         Raises:
@@ -430,19 +430,19 @@ class Shells:
         times = [each.scrollback.last_at for each in self._shells.values() if each.state == "open"]
         return max(times, default=0.0)
 
-    async def close(self, shell: Shell, caller_id: str) -> Stopped:
+    async def close(self, shell: Shell, caller_id: str) -> StopResult:
         """End a shell with all that was started in it, and forget it; what became of that."""
         stopped = await shell.close()
         if self._shells.get((caller_id, shell.name)) is shell:
             del self._shells[caller_id, shell.name]
         return stopped
 
-    async def close_all(self) -> list[Stopped]:
+    async def close_all(self) -> list[StopResult]:
         """End those that are open, side by side; what became of each."""
         self._closed = True
         shells = [each for each in self._shells.values() if each.state == "open"]
         self._shells.clear()
-        stops: list[Stopped] = []
+        stops: list[StopResult] = []
 
         async def close(shell: Shell) -> None:
             stops.append(await shell.close())

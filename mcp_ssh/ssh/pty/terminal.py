@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Key = Literal[
+KeyName = Literal[
     "ctrl+c", "ctrl+d", "ctrl+z", "ctrl+a", "ctrl+e", "ctrl+k", "ctrl+l", "ctrl+u", "ctrl+w", "enter", "tab", "escape",
     "backspace", "up", "down", "left", "right", "home", "end", "pageup", "pagedown",
 ]  # fmt: skip
 
-KEYS: Mapping[Key, bytes] = {
+KEYS: Mapping[KeyName, bytes] = {
     "ctrl+c": b"\x03",
     "ctrl+d": b"\x04",
     "ctrl+z": b"\x1a",
@@ -95,7 +95,7 @@ Kind = Literal["password", "confirm", "pager", "shell", "question"]
 
 
 @dataclass(frozen=True)
-class Prompt:
+class ShellPrompt:
     """What a program waits for, as the line with the cursor tells."""
 
     kind: Kind
@@ -127,7 +127,7 @@ _LONGEST_PROMPT = 4096
 _NO_SHELL = re.compile(r"(?:^|[\s\[(])\d[\d.,]{0,20}\s?%\s\Z|<[^<>\s]{1,80}>\s\Z")
 
 
-def prompt(line: str, *, shell_prompt: str | None = None, pager: bool = False) -> Prompt | None:
+def prompt(line: str, *, shell_prompt: str | None = None, pager: bool = False) -> ShellPrompt | None:
     """What the line up to the cursor asks for; `None` for a line that asks for nothing that is known.
 
     Args:
@@ -140,12 +140,12 @@ def prompt(line: str, *, shell_prompt: str | None = None, pager: bool = False) -
     if not text:
         return None
     if line == shell_prompt:
-        return Prompt("shell", text)
+        return ShellPrompt("shell", text)
     if pager:
-        return Prompt("pager", text)
+        return ShellPrompt("pager", text)
     for kind, pattern in _PROMPTS:
         if pattern.search(text if kind == "pager" else line) and not (kind == "shell" and _NO_SHELL.search(line)):
-            return Prompt(kind, text)
+            return ShellPrompt(kind, text)
     return None
 
 
@@ -156,7 +156,7 @@ LONGEST_LINE = 1000
 
 
 @dataclass(frozen=True)
-class Typed:
+class TypedCommand:
     """A command line for a shell on a terminal, which prints a mark before it runs and one, with the exit code, after.
 
     The marks are printed in two parts, so that the echo of what is typed holds neither.
@@ -167,7 +167,7 @@ class Typed:
     end: re.Pattern[bytes]
 
 
-def with_exit_code(command: str, nonce: str, *, fish: bool) -> Typed:
+def with_exit_code(command: str, nonce: str, *, fish: bool) -> TypedCommand:
     """What to type for a command to run in a shell's own state.
 
     The command is evaluated from digits: nothing of it can complete a file name, end a line early or recall history.
@@ -185,7 +185,7 @@ def with_exit_code(command: str, nonce: str, *, fish: bool) -> Typed:
         f" printf '%s%s\\n' {first} {second};eval {evaluated};printf '\\n[%s%s exit %s]\\n' {first} {second} {code}\r"
     )
     end = re.compile(rb"\r?\n\[" + nonce.encode() + rb" exit (\d*)\]\r?\n")
-    return Typed(line.encode(), nonce.encode(), end)
+    return TypedCommand(line.encode(), nonce.encode(), end)
 
 
 def _digits(text: str) -> str:

@@ -45,7 +45,7 @@ def asks_for_password(said: bytes) -> bool:
 
 
 @dataclass(frozen=True)
-class Acting:
+class BecomeTarget:
     """The account to act as, the program that makes it so, and the password that program may ask for."""
 
     user: str
@@ -63,7 +63,7 @@ class Acting:
         return ["sudo", *asking, "-H", "-u", self.user, "--", "sh", "-c"]
 
 
-def acting_as(become: Become, login_password: SecretStr | None, kept: SecretStr | None = None) -> Acting:
+def acting_as(become: Become, login_password: SecretStr | None, kept: SecretStr | None = None) -> BecomeTarget:
     """What a caller asked for, with the password it means; where it means none, the one that was kept.
 
     Raises:
@@ -79,7 +79,7 @@ def acting_as(become: Become, login_password: SecretStr | None, kept: SecretStr 
         password = login_password
     elif password is None:
         password = kept
-    return Acting(become.user, become.method, password)
+    return BecomeTarget(become.user, become.method, password)
 
 
 def prompt(cookie: str) -> str:
@@ -106,7 +106,7 @@ _THEIRS = 'exec "$6" -c "$5"\n'
 _OURS = 'exec sh -c "$5"\n'
 
 
-def entering(acting: Acting, cookie: str, steps: Sequence[str], command: str, *, ours: bool) -> str:
+def entering(acting: BecomeTarget, cookie: str, steps: Sequence[str], command: str, *, ours: bool) -> str:
     """The end of the preamble for a POSIX login shell: it becomes the program, and that the command.
 
     Args:
@@ -126,13 +126,13 @@ def entering(acting: Acting, cookie: str, steps: Sequence[str], command: str, *,
     return f"{known}; exec env LC_ALL=C {' '.join(words)} {quote(acting.user)} {quote(command)}"
 
 
-class Entry:
+class BecomeHandshake:
     """One command's way into the other account: holds the streams back until it began, and answers the one question.
 
     A command that stays with the login account (`acting` is None) has begun from the start.
     """
 
-    def __init__(self, acting: Acting | None, cookie: str) -> None:
+    def __init__(self, acting: BecomeTarget | None, cookie: str) -> None:
         self._acting = acting
         self._cookie = cookie
         self._mark = f"{cookie} begin\n".encode()
@@ -206,7 +206,7 @@ class Entry:
         channel.write_eof()
         return False
 
-    async def _let_in(self, channel: "Channel", acting: Acting) -> bool:
+    async def _let_in(self, channel: "Channel", acting: BecomeTarget) -> bool:
         while not self.began:
             if self._over:
                 return False
@@ -256,14 +256,14 @@ class Entry:
             details={"stopped": stopped},
         )
 
-    def _said(self, acting: Acting) -> str:
+    def _said(self, acting: BecomeTarget) -> str:
         talk = (self._talk["out"] + self._talk["err"]).decode("utf-8", "replace").replace(self._cookie, "")
         if acting.password is not None:
             talk = talk.replace(acting.password.get_secret_value(), "***")
         return talk.strip()
 
 
-def _wrong_password(acting: Acting) -> ToolError:
+def _wrong_password(acting: BecomeTarget) -> ToolError:
     whose = f"{acting.user}'s" if acting.method == "su" else "the login account's"
     if acting.password is None:
         return PermissionDenied(
@@ -277,7 +277,7 @@ def _wrong_password(acting: Acting) -> ToolError:
     )
 
 
-def _needs_password(acting: Acting) -> ToolError:
+def _needs_password(acting: BecomeTarget) -> ToolError:
     return PermissionDenied(
         f"becoming {acting.user} with {acting.method} needs a password here: `sudo -n` was tried and refused",
         hint="give `become.password`, or have an administrator allow it without one (NOPASSWD in sudoers)",
@@ -285,10 +285,10 @@ def _needs_password(acting: Acting) -> ToolError:
     )
 
 
-def _refused(kind: type[ToolError], message: str, hint: str) -> Callable[[Acting], ToolError]:
+def _refused(kind: type[ToolError], message: str, hint: str) -> Callable[[BecomeTarget], ToolError]:
     """An error about an account and the way to it, which both texts may name."""
 
-    def said(acting: Acting) -> ToolError:
+    def said(acting: BecomeTarget) -> ToolError:
         others = " or ".join(each for each in ("sudo", "su", "doas") if each != acting.method)
         words = {"user": acting.user, "method": acting.method, "others": others}
         return kind(message.format(**words), hint=hint.format(**words))
@@ -296,7 +296,7 @@ def _refused(kind: type[ToolError], message: str, hint: str) -> Callable[[Acting
     return said
 
 
-_REFUSALS: tuple[tuple[tuple[str, ...], Callable[[Acting], ToolError]], ...] = (
+_REFUSALS: tuple[tuple[tuple[str, ...], Callable[[BecomeTarget], ToolError]], ...] = (
     (
         ("no such program",),
         _refused(Unsupported, "{method} is not installed on this machine", "use become.method {others}"),

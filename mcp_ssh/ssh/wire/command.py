@@ -16,7 +16,7 @@ from typing import Literal
 
 from mcp_ssh.errors import InvalidInput, Unsupported
 from mcp_ssh.shell_command import quote
-from mcp_ssh.ssh.wire.become import Acting, entering
+from mcp_ssh.ssh.wire.become import BecomeTarget, entering
 
 COOKIE_VARIABLE = "MCP_SSH_CALL"
 
@@ -32,16 +32,16 @@ LONGEST_TEXT_FOR_DROPBEAR = 9000
 
 POSIX_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "ksh93", "mksh", "lksh", "zsh", "yash", "busybox"})
 
-Shell = Literal["posix", "fish", "other", "restricted", "forced"]
+ShellKind = Literal["posix", "fish", "other", "restricted", "forced"]
 """What reads the text: a POSIX shell; fish; another shell (csh); a restricted POSIX shell (rbash), which gets the
 command behind a mark and nothing else of ours; a forced command or menu, which gets it as it is."""
 
-BARE_SHELLS = frozenset[Shell]({"restricted", "forced"})
+BARE_SHELLS = frozenset[ShellKind]({"restricted", "forced"})
 """What takes no working folder, no environment and no other account."""
 
 
 @dataclass(frozen=True)
-class Wire:
+class CommandEnvelope:
     """One command, ready to be sent.
 
     Attributes:
@@ -49,7 +49,7 @@ class Wire:
         cookie: Value of `MCP_SSH_CALL` in every process of the call.
         stdin: What is written to standard input before the caller's own bytes: the environment, which must not appear
             in a process list.
-        acting: The account it runs as, where that is not the login account; `Entry` lets it in.
+        acting: The account it runs as, where that is not the login account; `BecomeHandshake` lets it in.
         line: What a waiting shell is told instead; None where the command needs a channel of its own.
         marked: Whether the processes of the call carry its cookie. Of one that has none nobody can say that it ended.
     """
@@ -57,11 +57,11 @@ class Wire:
     text: str
     cookie: str
     stdin: bytes = field(default=b"", repr=False)
-    acting: Acting | None = None
+    acting: BecomeTarget | None = None
     line: bytes | None = field(default=None, repr=False)
     marked: bool = True
 
-    def handed_to(self, cookie: str) -> "Wire":
+    def handed_to(self, cookie: str) -> "CommandEnvelope":
         """The same command for the waiting shell with this cookie."""
         assert self.line is not None  # noqa: S101 without a line nobody looks for a waiting shell
         return replace(self, text="", cookie=cookie, stdin=self.line, line=None)
@@ -80,13 +80,13 @@ class Wire:
 def wire(
     command: str,
     *,
-    shell: Shell,
+    shell: ShellKind,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
-    acting: Acting | None = None,
+    acting: BecomeTarget | None = None,
     ours: bool = False,
     exact: bool = False,
-) -> Wire:
+) -> CommandEnvelope:
     """The text to send for a command.
 
     Args:
@@ -113,8 +113,8 @@ def wire(
                 hint="leave them out",
             )
         if shell == "forced":
-            return Wire(command, cookie, marked=False)
-        return Wire(f"{'; '.join(start)}\n{command}", cookie)
+            return CommandEnvelope(command, cookie, marked=False)
+        return CommandEnvelope(f"{'; '.join(start)}\n{command}", cookie)
     exports = [f"export {name}={quote(value)}" for name, value in (env or {}).items()]
     settings = "".join(f"{each}\n" for each in exports).encode()
     steps: list[str] = []
@@ -125,13 +125,13 @@ def wire(
     steps += folder
     if acting is not None:
         text = "; ".join([*start, entering(acting, cookie, steps, command, ours=ours)])
-        return Wire(text if shell == "posix" else _through_sh(text), cookie, settings, acting)
+        return CommandEnvelope(text if shell == "posix" else _through_sh(text), cookie, settings, acting)
     preamble = "; ".join([*start, *steps])
     if shell == "posix":
         line = None if exact else _line([*exports, *folder], command)
-        return Wire(f"{preamble}\n{command}", cookie, settings, line=line)
+        return CommandEnvelope(f"{preamble}\n{command}", cookie, settings, line=line)
     body = f"{preamble}\n{command}" if ours else f'{preamble}; exec "${{SHELL:-sh}}" -c {quote(command)}'
-    return Wire(_through_sh(body), cookie, settings)
+    return CommandEnvelope(_through_sh(body), cookie, settings)
 
 
 def _enter(cwd: str) -> str:
@@ -181,7 +181,7 @@ def _through_sh(script: str) -> str:
     return f"""exec sh -c 'eval "$(printf %b "$@")"' sh {" ".join(f"'{word}'" for word in words)}"""
 
 
-def interactive(*, shell: Shell, cwd: str | None = None, env: Mapping[str, str] | None = None) -> Wire:
+def interactive(*, shell: ShellKind, cwd: str | None = None, env: Mapping[str, str] | None = None) -> CommandEnvelope:
     """The text that starts an interactive login shell on a terminal, with the same cookie and start line.
 
     The variables travel on standard input here, too; the terminal passes them on as they are, and does not echo them.

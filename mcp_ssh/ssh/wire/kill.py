@@ -22,7 +22,7 @@ MOST_TOGETHER = 24
 
 
 @dataclass(frozen=True)
-class Stopped:
+class StopResult:
     """What became of a call's processes.
 
     Attributes:
@@ -40,16 +40,16 @@ class Stopped:
         return "unknown" if self.ended is None else self.ended
 
 
-def combine(stops: Iterable[Stopped]) -> Stopped:
+def combine(stops: Iterable[StopResult]) -> StopResult:
     """What became of the processes of several calls together; all have ended where there were none."""
     known = list(stops)
     if survivors := sorted({pid for each in known for pid in each.survivors}):
-        return Stopped(ended=False, survivors=survivors)
-    return Stopped(ended=None if any(not each.ended for each in known) else True)
+        return StopResult(ended=False, survivors=survivors)
+    return StopResult(ended=None if any(not each.ended for each in known) else True)
 
 
 @dataclass(frozen=True)
-class Target:
+class KillTarget:
     """A call whose processes are to end.
 
     Attributes:
@@ -68,7 +68,7 @@ class Target:
         return [self.cookie[:half], self.cookie[half:], str(self.pid or 0), str(int(self.elapsed_s))]
 
 
-# $1: milliseconds between TERM and KILL. $2: a word of no meaning. Then four words a call: see `Target.words`.
+# $1: milliseconds between TERM and KILL. $2: a word of no meaning. Then four words a call: see `KillTarget.words`.
 # Built-ins only, but for grep and sleep. A shell reads byte by byte, so grep looks through the machine's processes.
 _SWEEP = packed(
     r"""
@@ -227,7 +227,7 @@ else say_each "$@"; fi
 )
 
 
-def sweep(*targets: Target) -> Command:
+def sweep(*targets: KillTarget) -> Command:
     """The command that ends the processes of calls; `parse` reads the last lines of its output.
 
     Args:
@@ -251,22 +251,22 @@ def look(pids: Sequence[int]) -> Command:
     return script(_LOOK, [str(pid) for pid in pids])
 
 
-def parse(output: bytes, calls: int = 1) -> list[Stopped]:
+def parse(output: bytes, calls: int = 1) -> list[StopResult]:
     """What became of each of so many calls, from the standard output of the sweep or of `look`."""
     lines = output.decode("utf-8", "replace").split("\n")
     told = [each for each in map(_told, lines) if each is not None][-calls:]
-    return told if len(told) == calls else [Stopped(ended=None)] * calls
+    return told if len(told) == calls else [StopResult(ended=None)] * calls
 
 
-def _told(line: str) -> Stopped | None:
+def _told(line: str) -> StopResult | None:
     word, _, rest = line.partition(" ")
     if word == "left":
-        return Stopped(ended=False, survivors=[int(pid) for pid in rest.split() if pid.isdigit()])
+        return StopResult(ended=False, survivors=[int(pid) for pid in rest.split() if pid.isdigit()])
     return _WORDS.get(line)
 
 
 _WORDS = {
-    "ended": Stopped(ended=True),
-    "none": Stopped(ended=True, found=False),
-    "unknown": Stopped(ended=None),
+    "ended": StopResult(ended=True),
+    "none": StopResult(ended=True, found=False),
+    "unknown": StopResult(ended=None),
 }

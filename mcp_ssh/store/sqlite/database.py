@@ -15,7 +15,7 @@ import anyio
 
 from mcp_ssh.errors import Internal, ShuttingDown, TimedOut, Unsupported
 from mcp_ssh.private_files import private_file, private_folder
-from mcp_ssh.store.database import AlreadyExists, Row, Sealing, Statement
+from mcp_ssh.store.database import AlreadyExists, Row, Statement, WriteHook
 from mcp_ssh.store.sqlite.migrations import MIGRATIONS
 from mcp_ssh.tool import OWNER_ID
 
@@ -250,7 +250,7 @@ class SQLiteDatabase:
                 return
         log.error("state.db: %d changes are lost", len(batch))
 
-    async def _settle(self, sealing: Iterable[Sealing]) -> None:
+    async def _settle(self, sealing: Iterable[WriteHook]) -> None:
         for each in sealing:
             try:
                 await each.settle()

@@ -1,6 +1,15 @@
 """Commands, one room in several modules: run one and wait for it, or have it run in the background."""
 
-from mcp_ssh.tools.command.run import Exec, Executed, run_command
-from mcp_ssh.tools.command.task import Polled, background, task, task_cancel, tasks
+from mcp_ssh.tools.command.run import CommandExecParams, CommandExecResult, run_command
+from mcp_ssh.tools.command.task import CommandTaskResult, background, task, task_cancel, tasks
 
-__all__ = ["Exec", "Executed", "Polled", "background", "run_command", "task", "task_cancel", "tasks"]
+__all__ = [
+    "CommandExecParams",
+    "CommandExecResult",
+    "CommandTaskResult",
+    "background",
+    "run_command",
+    "task",
+    "task_cancel",
+    "tasks",
+]

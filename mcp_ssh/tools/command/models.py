@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from mcp_ssh.meanings import Meaning
-from mcp_ssh.params import VARIABLE_NAME, Folder, ShellText
+from mcp_ssh.params import VARIABLE_NAME, FolderPath, ShellText
 
 
 def _not_ours(name: str) -> str:
@@ -16,12 +16,12 @@ def _not_ours(name: str) -> str:
 
 
 VariableName = Annotated[str, Field(pattern=VARIABLE_NAME, max_length=256), AfterValidator(_not_ours)]
-Stdin = Annotated[
+StdinText = Annotated[
     str | None,
     Field(max_length=4_194_304, repr=False, description="Text for standard input, which is closed without it."),
 ]
 WorkingFolder = Annotated[
-    Folder | None, Field(min_length=1, max_length=4096, description="Folder to run in; `~` is the account's home.")
+    FolderPath | None, Field(min_length=1, max_length=4096, description="Folder to run in; `~` is the account's home.")
 ]
 Environment = Annotated[
     dict[VariableName, ShellText] | None,

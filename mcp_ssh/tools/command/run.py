@@ -5,16 +5,16 @@ from typing import Literal
 from pydantic import Field
 
 from mcp_ssh.audit import of_a_command
-from mcp_ssh.params import Becoming, CommandLine, Result, output_limit
+from mcp_ssh.params import BecomeParams, CommandLine, Result, output_limit
 from mcp_ssh.sessions.blob_capture import BlobCapture
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.ssh.exec.capture import Capture
-from mcp_ssh.ssh.exec.run import Ended
+from mcp_ssh.ssh.exec.run import CommandResult
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.command.models import (
     Encoding,
     Environment,
-    Stdin,
+    StdinText,
     WorkingFolder,
     in_words,
     is_utf8,
@@ -23,7 +23,7 @@ from mcp_ssh.tools.command.models import (
 from mcp_ssh.tools.heartbeat import elapsing
 
 
-class Exec(Becoming):
+class CommandExecParams(BecomeParams):
     command: CommandLine = Field(
         min_length=1, max_length=131_071, description="Command line, in the language of the account's login shell."
     )
@@ -31,7 +31,7 @@ class Exec(Becoming):
         default=30.0, ge=0.1, le=3600, description="Seconds until the command is ended, with all it started."
     )
     get_exit_code: bool = Field(default=True, description="False: exit_code is null.")
-    stdin: Stdin = None
+    stdin: StdinText = None
     cwd: WorkingFolder = None
     env: Environment = None
     encoding: Encoding = Field(
@@ -49,7 +49,7 @@ class Exec(Becoming):
         return self.timeout + 15.0
 
 
-class Executed(Result):
+class CommandExecResult(Result):
     status: Literal["completed", "timed_out"] = Field(
         description="completed: the command ended by itself, whatever its exit code."
     )
@@ -84,7 +84,7 @@ class Executed(Result):
 
 
 @tool(Risk.DESTROY, room="command", name="exec", open_world=True, audit=of_a_command("ran", "{command}"))
-async def run_command(host: Session, params: Exec, call: Call) -> Executed:
+async def run_command(host: Session, params: CommandExecParams, call: Call) -> CommandExecResult:
     """Run a shell command on the machine and wait for its output and exit code.
 
     A non-zero exit code is a result, not an error. Standard input is closed unless stdin is given, so nothing waits
@@ -108,9 +108,9 @@ async def run_command(host: Session, params: Exec, call: Call) -> Executed:
     return _result(params, ended, out, err)
 
 
-def _result(params: Exec, ended: Ended, out: BlobCapture, err: BlobCapture) -> Executed:
+def _result(params: CommandExecParams, ended: CommandResult, out: BlobCapture, err: BlobCapture) -> CommandExecResult:
     exit_code = ended.exit_code if params.get_exit_code else None
-    result = Executed(
+    result = CommandExecResult(
         status=ended.status,
         command=params.command,
         stdout=_shown(out, params.encoding),
@@ -134,7 +134,7 @@ def _result(params: Exec, ended: Ended, out: BlobCapture, err: BlobCapture) -> E
     return result
 
 
-def _say_cut(result: Executed, out: BlobCapture, err: BlobCapture) -> None:
+def _say_cut(result: CommandExecResult, out: BlobCapture, err: BlobCapture) -> None:
     if out.truncated:
         result.truncated, result.stdout_bytes = True, out.total
         if out.blob:

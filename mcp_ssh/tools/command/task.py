@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from mcp_ssh.audit import always, may_still_run
-from mcp_ssh.linux.tasks.requests import Piece, Seen, TaskStatus
+from mcp_ssh.linux.tasks.requests import StreamPart, TaskSnapshot, TaskStatus
 from mcp_ssh.messages.validation import worded
-from mcp_ssh.params import LARGEST_NUMBER, MODEL_DOORS, Becoming, CommandLine, Result, output_limit
+from mcp_ssh.params import LARGEST_NUMBER, MODEL_DOORS, BecomeParams, CommandLine, Result, output_limit
 from mcp_ssh.sessions import background as engine
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.store.tasks import LastLook
@@ -16,7 +16,7 @@ from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.command.models import (
     Encoding,
     Environment,
-    Stdin,
+    StdinText,
     WorkingFolder,
     in_words,
     is_utf8,
@@ -39,14 +39,14 @@ TaskId = Annotated[str, Field(pattern=TASK_NAME, description="Id of the task, or
 # ---- command_background ------------------------------------------------------------------------------------------
 
 
-class Background(Becoming):
+class CommandBackgroundParams(BecomeParams):
     command: CommandLine = Field(
         min_length=1, max_length=32_000, description="Command line, in the language of the account's login shell."
     )
     task_name: str | None = Field(
         default=None, pattern=TASK_NAME, description="Name to be its id. Free again once its end was told."
     )
-    stdin: Stdin = None
+    stdin: StdinText = None
     cwd: WorkingFolder = None
     env: Environment = None
 
@@ -55,7 +55,7 @@ class Background(Becoming):
         return 45.0 + len(self.stdin or "") / 50_000
 
 
-class Begun(Result):
+class CommandBackgroundResult(Result):
     task_id: str = Field(description="Id for command_task.")
     status: Literal["started"] = Field(description="Always `started`: the command runs.")
     start_time: float = Field(description="When, by the machine's clock, in seconds since 1970.")
@@ -63,7 +63,7 @@ class Begun(Result):
 
 
 @tool(Risk.DESTROY, room="command", open_world=True, audit="started in the background: {command}")
-async def background(host: Session, params: Background, call: Call) -> Begun:
+async def background(host: Session, params: CommandBackgroundParams, call: Call) -> CommandBackgroundResult:
     """Start a command in the background and return at once; it runs on when the session, link or server ends.
 
     Follow it with command_task. It has no time limit; command_task_cancel ends it. Where this call fails without an
@@ -80,7 +80,7 @@ async def background(host: Session, params: Background, call: Call) -> Begun:
         timeout_s=params.time_limit_s() - 15.0,
     )
     host.renew_spares()
-    begun = Begun(task_id=started.id, status="started", start_time=started.began.at)
+    begun = CommandBackgroundResult(task_id=started.id, status="started", start_time=started.began.at)
     if started.began.ends_with_login:
         begun.warning = (
             "this machine ends what an account runs when its last login ends (KillUserProcesses in logind.conf), unless"
@@ -92,7 +92,7 @@ async def background(host: Session, params: Background, call: Call) -> Begun:
 # ---- command_task ------------------------------------------------------------------------------------------------
 
 
-class Poll(Becoming):
+class CommandTaskParams(BecomeParams):
     task_id: TaskId
     output_offset: int | None = Field(
         default=None,
@@ -125,7 +125,7 @@ class Poll(Becoming):
         return (UNTIL_END_S if self.until == "end" else 0.0) if self.wait_s is None else self.wait_s
 
 
-class Polled(Result):
+class CommandTaskResult(Result):
     task_id: str = Field(description="The task.")
     command: str = Field(description="What it runs; the first 2000 bytes.")
     status: TaskStatus = Field(
@@ -147,7 +147,7 @@ class Polled(Result):
 
 
 @tool(Risk.READ, room="command", idempotent=False)
-async def task(host: Session, params: Poll, call: Call) -> Polled:
+async def task(host: Session, params: CommandTaskParams, call: Call) -> CommandTaskResult:
     """Look at a background task: whether it runs, its exit code, and what it said since your last look.
 
     Without offsets each look goes on where the last one ended; output_offset 0 gives all of it again. With wait_s the
@@ -161,7 +161,7 @@ async def task(host: Session, params: Poll, call: Call) -> Polled:
         host.renew_spares()
     output, output_next = _said(seen, seen.output, params.encoding)
     error, error_next = _said(seen, seen.error, params.encoding)
-    polled = Polled(
+    polled = CommandTaskResult(
         task_id=seen.id,
         command=seen.command,
         status=seen.status,
@@ -179,7 +179,7 @@ async def task(host: Session, params: Poll, call: Call) -> Polled:
     return polled
 
 
-async def _seen(host: Session, params: Poll, call: Call) -> tuple[Seen, int, int]:
+async def _seen(host: Session, params: CommandTaskParams, call: Call) -> tuple[TaskSnapshot, int, int]:
     """Look once, and once more where the last look was at another task of the same name."""
     last = host.tasks.looks.find(call.caller.id, _name(host, params.task_id)) if call.door in MODEL_DOORS else None
     while True:
@@ -204,12 +204,12 @@ def _name(host: Session, task_id: str) -> tuple[str, ...]:
     return host.name, host.acting.user if host.acting else "", task_id
 
 
-def _add_end(result: "Polled | Known | Cancelled", seen: Seen) -> None:
+def _add_end(result: "CommandTaskResult | TaskSummary | CommandTaskCancelResult", seen: TaskSnapshot) -> None:
     if seen.ended_at is not None:
         result.end_time, result.exit_code = seen.ended_at, seen.exit_code
 
 
-def _add_marks(polled: Polled, seen: Seen, encoding: Encoding, asked: tuple[int, int]) -> None:
+def _add_marks(polled: CommandTaskResult, seen: TaskSnapshot, encoding: Encoding, asked: tuple[int, int]) -> None:
     if polled.output_next < seen.output.total or polled.error_next < seen.error.total:
         polled.more = True
     if seen.output.start != asked[0]:
@@ -226,7 +226,7 @@ def _add_marks(polled: Polled, seen: Seen, encoding: Encoding, asked: tuple[int,
         polled.invalid_utf8 = True
 
 
-def _said(seen: Seen, piece: Piece, encoding: Encoding) -> tuple[str, int]:
+def _said(seen: TaskSnapshot, piece: StreamPart, encoding: Encoding) -> tuple[str, int]:
     """What a stream said, and the offset behind it. A character cut at the end is left for the next look."""
     content = piece.content
     if encoding == "utf-8" and (seen.status == "running" or piece.end < piece.total):
@@ -240,11 +240,11 @@ def _said(seen: Seen, piece: Piece, encoding: Encoding) -> tuple[str, int]:
 # ---- command_tasks -----------------------------------------------------------------------------------------------
 
 
-class Which(Becoming):
+class CommandTasksParams(BecomeParams):
     all_on_host: bool = Field(default=False, description="True: also tasks this server did not start or has forgotten.")
 
 
-class Known(BaseModel):
+class TaskSummary(BaseModel):
     task_id: str = Field(description="The task.")
     command: str = Field(description="What it runs; the first 200 bytes.")
     status: TaskStatus = Field(description="As command_task says.")
@@ -255,23 +255,23 @@ class Known(BaseModel):
     error_bytes: int = Field(description="Bytes of error so far.")
 
 
-class Tasks(Result):
-    tasks: list[Known] = Field(description="The latest first, at most 200.")
+class CommandTasksResult(Result):
+    tasks: list[TaskSummary] = Field(description="The latest first, at most 200.")
     count: int = Field(description="How many there are.")
 
 
 @tool(Risk.READ, room="command")
-async def tasks(host: Session, params: Which, call: Call) -> Tasks:
+async def tasks(host: Session, params: CommandTasksParams, call: Call) -> CommandTasksResult:
     """List the background tasks of the session's account on this machine, running and ended.
 
     Tasks of another account, such as root's, need become. What has ended is kept for some days.
     """
     seen = await engine.listed(host, call.caller, all_on_host=params.all_on_host)
-    return Tasks(tasks=[_known(each) for each in seen[:SHOWN]], count=len(seen))
+    return CommandTasksResult(tasks=[_known(each) for each in seen[:SHOWN]], count=len(seen))
 
 
-def _known(seen: Seen) -> Known:
-    known = Known(
+def _known(seen: TaskSnapshot) -> TaskSummary:
+    known = TaskSummary(
         task_id=seen.id,
         command=seen.command,
         status=seen.status,
@@ -286,7 +286,7 @@ def _known(seen: Seen) -> Known:
 # ---- command_task_cancel -----------------------------------------------------------------------------------------
 
 
-class Cancel(Becoming):
+class CommandTaskCancelParams(BecomeParams):
     task_id: TaskId
 
     def time_limit_s(self) -> float:
@@ -294,7 +294,7 @@ class Cancel(Becoming):
         return 90.0
 
 
-class Cancelled(Result):
+class CommandTaskCancelResult(Result):
     task_id: str = Field(description="The task.")
     status: TaskStatus = Field(description="cancelled; completed where it had ended before.")
     stopped: bool | Literal["unknown"] = Field(description="Whether every process of the task has ended.")
@@ -313,14 +313,14 @@ class Cancelled(Result):
         (always, "nothing to change: the task {task_id} had ended"),
     ),
 )
-async def task_cancel(host: Session, params: Cancel, call: Call) -> Cancelled:
+async def task_cancel(host: Session, params: CommandTaskCancelParams, call: Call) -> CommandTaskCancelResult:
     """End a background task with every process it started.
 
     They get TERM, and KILL shortly after. What they said before stays readable with command_task.
     """
     stopped, seen = await engine.cancel(host, call.caller, params.task_id)
     host.renew_spares()
-    cancelled = Cancelled(task_id=seen.id, status=seen.status, stopped=stopped.shown())
+    cancelled = CommandTaskCancelResult(task_id=seen.id, status=seen.status, stopped=stopped.shown())
     if stopped.survivors:
         cancelled.survivors = stopped.survivors
     _add_end(cancelled, seen)

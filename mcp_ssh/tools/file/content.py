@@ -10,10 +10,10 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from mcp_ssh.errors import InvalidInput, TooLarge
 from mcp_ssh.linux.files.stat import (
-    Entry,
-    Facts,
+    DirectoryEntry,
+    FileFacts,
+    FilePage,
     FileType,
-    Page,
     ask_list,
     ask_read,
     ask_stat,
@@ -23,9 +23,9 @@ from mcp_ssh.linux.files.stat import (
     parse_stat,
     type_of,
 )
-from mcp_ssh.linux.files.write import Outcome, ask_write, parse_write
+from mcp_ssh.linux.files.write import WriteOutcome, ask_write, parse_write
 from mcp_ssh.messages.validation import worded
-from mcp_ssh.params import LARGEST_NUMBER, Becoming, OnSession, RemotePath, Result
+from mcp_ssh.params import LARGEST_NUMBER, BecomeParams, OnSession, RemotePath, Result
 from mcp_ssh.sessions.query import ask
 from mcp_ssh.sessions.session import ANSWER_LIMIT, AnswerTooLong, Output, Session
 from mcp_ssh.tool import Call, Risk, tool
@@ -44,7 +44,7 @@ CLOSING_S = 5.0
 # ---- file_list ---------------------------------------------------------------------------------------------------
 
 
-class Listing(OnSession):
+class FileListParams(OnSession):
     path: RemotePath = Field(default=".", description="Folder; `~` is the account's home.")
     limit: int = Field(default=1000, ge=1, le=10_000, description="The most entries to return.")
     offset: int = Field(default=0, ge=0, description="Entries to skip, in the order of their names.")
@@ -62,7 +62,7 @@ class Item(BaseModel):
     name_base64: str | None = Field(default=None, description="The name's exact bytes, where it is not UTF-8.")
 
 
-class Listed(Result):
+class FileListResult(Result):
     path: str = Field(description="The folder, with `~` expanded.")
     items: list[Item] = Field(description="The entries, hidden ones included, sorted by name.")
     count: int = Field(description="Number of items here.")
@@ -72,7 +72,7 @@ class Listed(Result):
 
 
 @tool(Risk.READ, room="file", name="list")
-async def list_folder(host: Session, params: Listing, call: Call) -> Listed:
+async def list_folder(host: Session, params: FileListParams, call: Call) -> FileListResult:
     """List a folder: names, sizes, permissions, owners and times of what is in it.
 
     Links are shown as links; file_stat follows them. A folder with more entries than `limit` is returned in parts, all
@@ -91,7 +91,7 @@ async def list_folder(host: Session, params: Listing, call: Call) -> Listed:
     return await anyio.to_thread.run_sync(_listed, params, path, part, len(records))
 
 
-async def _records(host: Session, params: Listing) -> tuple[str, list[bytes]]:
+async def _records(host: Session, params: FileListParams) -> tuple[str, list[bytes]]:
     asked = ask_list(params.path)
 
     def parse(said: Output) -> tuple[str, list[bytes]]:
@@ -107,14 +107,14 @@ async def _records(host: Session, params: Listing) -> tuple[str, list[bytes]]:
         ) from error
 
 
-def _listed(params: Listing, path: str, part: list[Entry], total: int) -> Listed:
-    listed = Listed(path=path, items=[_item(entry) for entry in part], count=len(part), total=total)
+def _listed(params: FileListParams, path: str, part: list[DirectoryEntry], total: int) -> FileListResult:
+    listed = FileListResult(path=path, items=[_item(entry) for entry in part], count=len(part), total=total)
     if part and (following := params.offset + len(part)) < total:
         listed.truncated, listed.next_offset = True, following
     return listed
 
 
-def _item(entry: Entry) -> Item:
+def _item(entry: DirectoryEntry) -> Item:
     kind = type_of(entry.mode)
     item = Item(
         name=entry.name.decode("utf-8", "replace"),
@@ -134,11 +134,11 @@ def _item(entry: Entry) -> Item:
 # ---- file_stat ---------------------------------------------------------------------------------------------------
 
 
-class Stat(OnSession):
+class FileStatParams(OnSession):
     path: RemotePath = Field(description="File or folder; `~` is the account's home.")
 
 
-class Status(Result):
+class FileStatResult(Result):
     path: str = Field(description="The path, with `~` expanded.")
     size: int = Field(description="Size in bytes.")
     mode: int = Field(description="Type and permissions, the whole st_mode number.")
@@ -155,7 +155,7 @@ class Status(Result):
 
 
 @tool(Risk.READ, room="file")
-async def stat(host: Session, params: Stat, call: Call) -> Status:
+async def stat(host: Session, params: FileStatParams, call: Call) -> FileStatResult:
     """Look at one path: type, size, permissions, owner and times of a file or folder.
 
     Links are followed; `link_target` says that the path is one.
@@ -163,7 +163,7 @@ async def stat(host: Session, params: Stat, call: Call) -> Status:
     path, facts = await _facts(host, params) if host.has_shell else await sftp.facts(host, params.path)
     kind = type_of(facts.mode)
     names = {"user": facts.user, "group": facts.group, "link_target": facts.link}
-    return Status(
+    return FileStatResult(
         path=path,
         size=facts.size,
         mode=facts.mode,
@@ -178,7 +178,7 @@ async def stat(host: Session, params: Stat, call: Call) -> Status:
     )
 
 
-async def _facts(host: Session, params: Stat) -> tuple[str, Facts]:
+async def _facts(host: Session, params: FileStatParams) -> tuple[str, FileFacts]:
     asked = ask_stat(params.path)
     said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
     answer = asked.answer(said.stdout, said.stderr)
@@ -188,7 +188,7 @@ async def _facts(host: Session, params: Stat) -> tuple[str, Facts]:
 # ---- file_read ---------------------------------------------------------------------------------------------------
 
 
-class Read(OnSession):
+class FileReadParams(OnSession):
     path: RemotePath = Field(description="File; `~` is the account's home.")
     offset: int = Field(default=0, ge=0, le=LARGEST_NUMBER, description="First byte to return, counted from 0.")
     length: int | None = Field(
@@ -199,7 +199,7 @@ class Read(OnSession):
     )
 
 
-class Content(Result):
+class FileReadResult(Result):
     path: str = Field(description="The file, with `~` expanded.")
     content: str = Field(repr=False, description="The bytes asked for, in `encoding`.")
     size_bytes: int = Field(description="Size of the whole file.")
@@ -216,7 +216,7 @@ class Content(Result):
 
 
 @tool(Risk.READ, room="file")
-async def read(host: Session, params: Read, call: Call) -> Content:
+async def read(host: Session, params: FileReadParams, call: Call) -> FileReadResult:
     """Read a file as text, or as base64.
 
     A long file comes in parts: call again with `offset` set to `next_offset`. Files in /proc and /sys can be read, too;
@@ -230,7 +230,7 @@ async def read(host: Session, params: Read, call: Call) -> Content:
         return await anyio.to_thread.run_sync(_content, params, length, *read_over)
     asked = ask_read(params.path, params.offset, wanted)
 
-    def content(said: Output) -> Content:
+    def content(said: Output) -> FileReadResult:
         answer = asked.answer(said.stdout, said.stderr)
         return _content(params, length, answer.path, parse_read(answer))
 
@@ -238,12 +238,12 @@ async def read(host: Session, params: Read, call: Call) -> Content:
     return await ask(host, asked.command, content, timeout_s=limit_s, limit=wanted + ANSWER_LIMIT)
 
 
-def _content(params: Read, length: int, path: str, page: Page) -> Content:
+def _content(params: FileReadParams, length: int, path: str, page: FilePage) -> FileReadResult:
     data, ends = page.content[:length], len(page.content) <= length
     if not ends and params.encoding == "utf-8":
         data = _whole_characters(page.content, length)
     reached = params.offset + len(data)
-    content = Content(
+    content = FileReadResult(
         path=path,
         content="",
         size_bytes=max(page.size, reached if data else 0),
@@ -293,7 +293,7 @@ OctalDigits = Annotated[
 ]
 
 
-class Write(Becoming):
+class FileWriteParams(BecomeParams):
     path: RemotePath = Field(description="File; `~` is the account's home. Links are followed.")
     content: str = Field(repr=False, description="What to write, in `encoding`; may be empty.")
     mode: Literal["overwrite", "append", "prepend"] = Field(
@@ -322,7 +322,7 @@ class Write(Becoming):
         return 120.0 + len(self.content) / 100_000
 
 
-class Written(Result):
+class FileWriteResult(Result):
     status: Literal["written"] = Field(default="written", description="Always `written`; a failure is an error.")
     path: str = Field(description="The file, with `~` expanded.")
     size: int = Field(description="Bytes that were written: the size of the content given.")
@@ -337,7 +337,7 @@ class Written(Result):
 
 
 @tool(Risk.CHANGE, room="file", audit="wrote {path}[ ({mode})]")
-async def write(host: Session, params: Write, call: Call) -> Written:
+async def write(host: Session, params: FileWriteParams, call: Call) -> FileWriteResult:
     """Write text, or any bytes in base64, to a file: replace its content, append to it or prepend to it.
 
     The file is the old one until it is the new one: a full disk or a lost link leaves it as it was. Owner, permissions
@@ -351,7 +351,7 @@ async def write(host: Session, params: Write, call: Call) -> Written:
         )
     expected = params.expected_sha256.lower() if params.expected_sha256 is not None else None
     path, outcome = await _written(host, params, content, expected)
-    written = Written(
+    written = FileWriteResult(
         status="written",
         path=path,
         size=len(content),
@@ -368,7 +368,9 @@ async def write(host: Session, params: Write, call: Call) -> Written:
     return written
 
 
-async def _written(host: Session, params: Write, content: bytes, expected: str | None) -> tuple[str, Outcome]:
+async def _written(
+    host: Session, params: FileWriteParams, content: bytes, expected: str | None
+) -> tuple[str, WriteOutcome]:
     wish: _Wish = {"maximum": host.limits.file_bytes, "permissions": params.permissions, "expected": expected}
     if not host.has_shell:
         return await sftp.write(host, params.path, content, params.mode, **wish)
@@ -384,7 +386,7 @@ class _Wish(TypedDict):
     expected: str | None
 
 
-def _bytes(params: Write) -> bytes:
+def _bytes(params: FileWriteParams) -> bytes:
     try:
         if params.encoding == "base64":
             return base64.b64decode("".join(params.content.split()), validate=True)

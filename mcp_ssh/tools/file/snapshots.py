@@ -15,7 +15,7 @@ KEPT_BYTES = 32 * 1024 * 1024
 RECORD_BYTES = 48
 """What a record takes beside its text."""
 
-Key = tuple[str, str]
+SnapshotKey = tuple[str, str]
 """A session's id and the path as the caller gave it."""
 
 
@@ -29,10 +29,10 @@ class Snapshot:
     used: float
 
 
-_kept: RunVar["OrderedDict[Key, Snapshot]"] = RunVar("listings")
+_kept: RunVar["OrderedDict[SnapshotKey, Snapshot]"] = RunVar("listings")
 
 
-def _all() -> "OrderedDict[Key, Snapshot]":
+def _all() -> "OrderedDict[SnapshotKey, Snapshot]":
     try:
         kept = _kept.get()
     except LookupError:
@@ -42,7 +42,7 @@ def _all() -> "OrderedDict[Key, Snapshot]":
     return kept
 
 
-def keep(key: Key, path: str, records: list[bytes]) -> None:
+def keep(key: SnapshotKey, path: str, records: list[bytes]) -> None:
     """Keep a listing for its later pages."""
     kept = _all()
     kept.pop(key, None)
@@ -52,7 +52,7 @@ def keep(key: Key, path: str, records: list[bytes]) -> None:
         kept.popitem(last=False)
 
 
-def find(key: Key) -> Snapshot | None:
+def find(key: SnapshotKey) -> Snapshot | None:
     """The listing that is kept, if there is one."""
     kept = _all()
     if (found := kept.get(key)) is not None:

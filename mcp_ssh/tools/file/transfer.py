@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from mcp_ssh.errors import ConnectFailed, InvalidInput, TimedOut, TooLarge
 from mcp_ssh.linux.files.transfer import Larger, NoTar
-from mcp_ssh.params import Becoming, LocalPath, RemotePath, Result
+from mcp_ssh.params import BecomeParams, LocalPath, RemotePath, Result
 from mcp_ssh.policy import LocalPlace, local_place
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
@@ -24,10 +24,10 @@ from mcp_ssh.tools.file.content import OctalDigits
 from mcp_ssh.transfers import file as transfer
 from mcp_ssh.transfers import local_files as local
 from mcp_ssh.transfers import sftp_transfer, tree
-from mcp_ssh.transfers.file import Goal, Progress, Transferred, Wish, in_thread
+from mcp_ssh.transfers.file import DownloadTarget, TransferProgress, TransferResult, UploadTarget, in_thread
 from mcp_ssh.transfers.local_files import Source
 from mcp_ssh.transfers.local_quota import folder_quota
-from mcp_ssh.transfers.tree import Grown
+from mcp_ssh.transfers.tree import TreeResult
 
 LARGEST_CONTENT = 16 * 1024 * 1024
 CLOSING_S = 15.0
@@ -39,7 +39,7 @@ LOCAL = "on this server's machine. Callers over HTTP: a relative path, which sta
 # ---- file_upload -------------------------------------------------------------------------------------------------
 
 
-class Transfer(Becoming):
+class Transfer(BecomeParams):
     remote_path: RemotePath = Field(
         description="File or folder on the machine; `~` is the account's home. A file is uploaded into a path that ends"
         " in `/`."
@@ -53,7 +53,7 @@ class Transfer(Becoming):
         return self.timeout + CLOSING_S
 
 
-class Upload(Transfer):
+class FileUploadParams(Transfer):
     local_path: LocalPath | None = Field(
         default=None, min_length=1, max_length=4096, description=f"File or folder {LOCAL}"
     )
@@ -68,7 +68,7 @@ class Upload(Transfer):
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> "Upload":
+    def _one_source(self) -> "FileUploadParams":
         given = [each for each in (self.local_path, self.raw_content, self.content) if each is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of local_path, raw_content and content; {len(given)} were given")
@@ -98,7 +98,7 @@ class Moved(Result):
     skipped: list[str] | None = Field(default=None, description="The first 20 of them.")
 
 
-class Uploaded(Moved):
+class FileUploadResult(Moved):
     status: Literal["uploaded"] = Field(default="uploaded", description="Always `uploaded`; a failure is an error.")
     content: None = Field(default=None, description="Always null.")
     permissions: str | None = Field(default=None, description='Permissions of the file now, such as "0644".')
@@ -108,49 +108,53 @@ class Uploaded(Moved):
 
 
 @tool(Risk.CHANGE, room="file", idempotent=True, audit="uploaded [{result.local_path} ]to {remote_path}")
-async def upload(host: Session, params: Upload, call: Call) -> Uploaded:
+async def upload(host: Session, params: FileUploadParams, call: Call) -> FileUploadResult:
     """Upload a file or a whole folder to the machine, from this server's machine or from content in the call.
 
     Of any size, in constant memory. A file is the old one until it is the new one, with the same SHA-256 on both sides;
     after a cut or a timeout the same call goes on where the last one ended. A folder's content is put into the folder
     `remote_path`, which is made; other files there stay.
     """
-    progress = Progress(call, "uploading")
+    progress = TransferProgress(call, "uploading")
     with _bounded(params, progress):
         place = None if params.local_path is None else (await _place(host, params.local_path, call)).path
         source = await _source(params, place)
         if source is None:
             return await _upload_tree(host, params, cast("Path", place), progress)
         try:
-            wish = Wish(_file_path(params), params.permissions, source.mode)
+            wish = UploadTarget(_file_path(params), params.permissions, source.mode)
             done = await _single(host).upload(host, wish, source, progress)
         finally:
             source.close()
-    uploaded = Uploaded(status="uploaded", path=done.path, size=done.size, content=None, sha256=done.sha256)
+    uploaded = FileUploadResult(status="uploaded", path=done.path, size=done.size, content=None, sha256=done.sha256)
     uploaded.permissions, uploaded.atomic = done.permissions, done.atomic
     if place is not None:
         uploaded.local_path = str(place)
     return _resumed(uploaded, done)
 
 
-def _file_path(params: Upload) -> str:
+def _file_path(params: FileUploadParams) -> str:
     """The remote path of a file: in the folder `remote_path` where that ends in a slash."""
     name = posixpath.basename((params.local_path or "").rstrip("/"))
     into = params.remote_path.endswith("/") and name not in _NO_NAMES
     return params.remote_path + name if into else params.remote_path
 
 
-async def _upload_tree(host: Session, params: Upload, place: Path, progress: Progress) -> Uploaded:
+async def _upload_tree(
+    host: Session, params: FileUploadParams, place: Path, progress: TransferProgress
+) -> FileUploadResult:
     if params.permissions is not None:
         raise InvalidInput("permissions: are for a file, and local_path is a folder", hint="leave them out")
     grown = await _sent_tree(host, params.remote_path, place, str(params.local_path), progress)
-    uploaded = Uploaded(status="uploaded", path=grown.path, local_path=str(place), size=grown.tally.size, content=None)
+    uploaded = FileUploadResult(
+        status="uploaded", path=grown.path, local_path=str(place), size=grown.tally.size, content=None
+    )
     if grown.sha256 is not None:
         uploaded.sha256 = grown.sha256
     return _grown(uploaded, grown)
 
 
-async def _sent_tree(host: Session, path: str, place: Path, shown: str, progress: Progress) -> Grown:
+async def _sent_tree(host: Session, path: str, place: Path, shown: str, progress: TransferProgress) -> TreeResult:
     if host.has_shell:
         try:
             return await tree.upload(host, path, place, shown, progress)
@@ -160,13 +164,13 @@ async def _sent_tree(host: Session, path: str, place: Path, shown: str, progress
     return await sftp_transfer.upload_tree(host, path, place, shown, progress)
 
 
-async def _source(params: Upload, place: Path | None) -> Source | None:
+async def _source(params: FileUploadParams, place: Path | None) -> Source | None:
     if place is not None:
         return await in_thread(functools.partial(local.source, place), str(params.local_path))
     return await anyio.to_thread.run_sync(lambda: Source(None, _bytes(params), 0o666))
 
 
-def _bytes(params: Upload) -> bytes:
+def _bytes(params: FileUploadParams) -> bytes:
     if params.raw_content is not None:
         try:
             return params.raw_content.encode("utf-8")
@@ -184,7 +188,7 @@ def _bytes(params: Upload) -> bytes:
 # ---- file_download -----------------------------------------------------------------------------------------------
 
 
-class Download(Transfer):
+class FileDownloadParams(Transfer):
     local_path: LocalPath | None = Field(
         default=None,
         min_length=1,
@@ -194,63 +198,65 @@ class Download(Transfer):
     return_content: bool = Field(default=False, description="Return the content as base64; a file of up to 16 MiB.")
 
     @model_validator(mode="after")
-    def _some_goal(self) -> "Download":
+    def _some_goal(self) -> "FileDownloadParams":
         if self.local_path is None and not self.return_content:
             raise ValueError("give local_path, or return_content: true, or both")
         return self
 
 
-class Downloaded(Moved):
+class FileDownloadResult(Moved):
     status: Literal["downloaded"] = Field(default="downloaded", description="Always `downloaded`.")
     content: str | None = Field(default=None, description="The content as base64, where it was asked for.")
 
 
 @tool(Risk.CHANGE, room="file", idempotent=True, audit="downloaded {remote_path}[ to {result.local_path}]")
-async def download(host: Session, params: Download, call: Call) -> Downloaded:
+async def download(host: Session, params: FileDownloadParams, call: Call) -> FileDownloadResult:
     """Download a file or a whole folder from the machine, to this server's machine or as content.
 
     Of any size, in constant memory. A local file is the old one until it is the new one, with the same SHA-256 on both
     sides; after a cut or a timeout the same call goes on where the last one ended. A folder's content is put into the
     folder `local_path`, which is made; other files there stay.
     """
-    progress = Progress(call, "downloading")
+    progress = TransferProgress(call, "downloading")
     with _bounded(params, progress):
         async with contextlib.AsyncExitStack() as held:
             goal = None if params.local_path is None else await held.enter_async_context(_goal(host, params, call))
             if params.return_content:
                 return await _content(host, params, goal)
-            done = await _received(host, params, cast("Goal", goal), call, progress)
-    if isinstance(done, Grown):
-        grown = Downloaded(status="downloaded", path=done.path, size=done.tally.size)
-        grown.local_path = str(cast("Goal", goal).place)
+            done = await _received(host, params, cast("DownloadTarget", goal), call, progress)
+    if isinstance(done, TreeResult):
+        grown = FileDownloadResult(status="downloaded", path=done.path, size=done.tally.size)
+        grown.local_path = str(cast("DownloadTarget", goal).place)
         return _grown(grown, done)
-    downloaded = Downloaded(status="downloaded", path=done.path, size=done.size, sha256=done.sha256)
-    downloaded.local_path = str(_file_goal(params, cast("Goal", goal)).place)
+    downloaded = FileDownloadResult(status="downloaded", path=done.path, size=done.size, sha256=done.sha256)
+    downloaded.local_path = str(_file_goal(params, cast("DownloadTarget", goal)).place)
     return _resumed(downloaded, done)
 
 
 @contextlib.asynccontextmanager
-async def _goal(host: Session, params: Download, call: Call) -> AsyncGenerator[Goal]:
+async def _goal(host: Session, params: FileDownloadParams, call: Call) -> AsyncGenerator[DownloadTarget]:
     shown = str(params.local_path)
     place = await _place(host, shown, call)
     if place.quota_folder is None:
-        yield Goal(place.path, shown)
+        yield DownloadTarget(place.path, shown)
         return
     quota = folder_quota(place.quota_folder, host.limits.local_folders.quota_bytes)
     opened = await in_thread(quota.__enter__, shown)
     try:
-        yield Goal(place.path, shown, opened)
+        yield DownloadTarget(place.path, shown, opened)
     finally:
         quota.__exit__(None, None, None)
 
 
-def _file_goal(params: Download, goal: Goal) -> Goal:
+def _file_goal(params: FileDownloadParams, goal: DownloadTarget) -> DownloadTarget:
     """Where a single file goes: into the folder `local_path` where that ends in a slash."""
     name = posixpath.basename(params.remote_path)
     return goal.named(name) if goal.shown.endswith("/") and name not in _NO_NAMES else goal
 
 
-async def _received(host: Session, params: Download, goal: Goal, call: Call, progress: Progress) -> Transferred | Grown:
+async def _received(
+    host: Session, params: FileDownloadParams, goal: DownloadTarget, call: Call, progress: TransferProgress
+) -> TransferResult | TreeResult:
     path, single = params.remote_path, _file_goal(params, goal)
     if host.has_shell:
         grow = functools.partial(tree.download, goal=goal, progress=progress, links_inside=not call.caller.owner)
@@ -264,7 +270,7 @@ async def _received(host: Session, params: Download, goal: Goal, call: Call, pro
     return done or await sftp_transfer.download_tree(host, path, goal, progress)
 
 
-async def _content(host: Session, params: Download, goal: Goal | None) -> Downloaded:
+async def _content(host: Session, params: FileDownloadParams, goal: DownloadTarget | None) -> FileDownloadResult:
     try:
         path, data = await _single(host).fetch(host, params.remote_path, LARGEST_CONTENT)
     except Larger as error:
@@ -279,7 +285,7 @@ async def _content(host: Session, params: Download, goal: Goal | None) -> Downlo
         )
     sha256 = await anyio.to_thread.run_sync(lambda: hashlib.sha256(data).hexdigest())
     encoded = await anyio.to_thread.run_sync(lambda: base64.b64encode(data).decode("ascii"))
-    downloaded = Downloaded(status="downloaded", path=path, size=len(data), content=encoded, sha256=sha256)
+    downloaded = FileDownloadResult(status="downloaded", path=path, size=len(data), content=encoded, sha256=sha256)
     if goal is not None:
         single = _file_goal(params, goal)
         await in_thread(functools.partial(local.keep, single.place, data, sha256, single.quota), single.shown)
@@ -302,13 +308,13 @@ def _may_use_sftp(host: Session) -> bool:
 M = TypeVar("M", bound=Moved)
 
 
-def _resumed(moved: M, done: Transferred) -> M:
+def _resumed(moved: M, done: TransferResult) -> M:
     if done.resumed:
         moved.resumed_bytes = done.resumed
     return moved
 
 
-def _grown(moved: M, grown: Grown) -> M:
+def _grown(moved: M, grown: TreeResult) -> M:
     moved.count = grown.tally.count
     if grown.tally.left:
         moved.skipped_count, moved.skipped = grown.tally.left, grown.tally.skipped
@@ -330,7 +336,7 @@ async def _place(host: Session, path: str, call: Call) -> LocalPlace:
 
 
 @contextlib.contextmanager
-def _bounded(params: Transfer, progress: Progress) -> Generator[None]:
+def _bounded(params: Transfer, progress: TransferProgress) -> Generator[None]:
     """The call's deadline, and errors that say what an interrupted transfer left and how it goes on."""
     again = "make the same call again: "
     try:
@@ -350,9 +356,9 @@ def _bounded(params: Transfer, progress: Progress) -> Generator[None]:
         ) from error
 
 
-def _goes_on(progress: Progress) -> str:
+def _goes_on(progress: TransferProgress) -> str:
     return "it goes on where this one ended" if progress.resumes else "it starts anew"
 
 
-def _told(progress: Progress) -> dict[str, int]:
+def _told(progress: TransferProgress) -> dict[str, int]:
     return {"done_bytes": progress.done} | ({} if progress.total is None else {"total_bytes": progress.total})

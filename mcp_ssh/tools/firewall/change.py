@@ -8,25 +8,25 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from mcp_ssh.errors import Conflict, InvalidInput, PermissionDenied, RemoteFailed
-from mcp_ssh.linux.firewall.backend import Change, Firewall, choose
+from mcp_ssh.linux.firewall.backend import Firewall, FirewallChange, choose
 from mcp_ssh.linux.firewall.model import Family, FilterRule, Table
 from mcp_ssh.linux.firewall.other_rule_sets import RuleSet, find_other_rule_sets
 from mcp_ssh.linux.parts import Parts
-from mcp_ssh.params import Planned, Result
+from mcp_ssh.params import DryRunParams, Result
 from mcp_ssh.sessions.query import parts_of
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.shell_command import Command
 from mcp_ssh.tools.firewall.rules import (
     FAMILIES,
     TABLES_BYTES,
-    Heard,
+    BackendOutput,
     IpVersion,
     code_in,
     drop_absent_family,
     heard_of,
     overruled,
 )
-from mcp_ssh.tools.firewall.safe_apply import Said, made
+from mcp_ssh.tools.firewall.safe_apply import ReportFields, made
 
 
 def _network(text: str) -> str:
@@ -36,11 +36,11 @@ def _network(text: str) -> str:
         raise ValueError("must be an IPv4 or IPv6 address, or a network such as 10.0.0.0/8") from error
 
 
-Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
+NetworkAddress = Annotated[str, Field(max_length=64), AfterValidator(_network)]
 """An address or a network, written as iptables writes it."""
 
 
-class Changing(Planned):
+class FirewallChangeParams(DryRunParams):
     rollback_s: int = Field(
         default=30,
         ge=1,
@@ -53,7 +53,7 @@ class Changing(Planned):
         return 120.0 + 2 * self.rollback_s
 
 
-class Changed(Result):
+class FirewallChangeResult(Result):
     backend: str = Field(description="iptables or firewalld.")
     success: bool = Field(
         description="Whether all commands were done, or none was needed; of a dry run, whether it could be planned."
@@ -61,8 +61,8 @@ class Changed(Result):
     changed: bool = Field(description="False where it was so already, where the old rules came back, and of a dry run.")
     rolled_back: bool = Field(description="Whether the change shut us out, so that the old rules came back.")
     commands: list[str] = Field(description="What was run, or would be.")
-    ipv4: Heard | None = Field(description="What IPv4's program said; null where it was not run.")
-    ipv6: Heard | None = Field(description="What IPv6's program said; null where it was not run.")
+    ipv4: BackendOutput | None = Field(description="What IPv4's program said; null where it was not run.")
+    ipv6: BackendOutput | None = Field(description="What IPv6's program said; null where it was not run.")
     error: str | None = Field(description="Why it failed, else null.")
     warning: str | None = Field(
         default=None,
@@ -72,7 +72,7 @@ class Changed(Result):
 
 
 @dataclass(frozen=True)
-class Step:
+class ChangeStep:
     """One command of a change. `safe` where it can shut nobody out."""
 
     family: Family
@@ -95,7 +95,7 @@ _AFTER_FAILURE = {
     "torn": "a part of the change could not be taken back: read the rules with firewall_rules",
 }
 
-Planner = Callable[[Firewall, Mapping[Family, Table]], Sequence[Step]]
+Planner = Callable[[Firewall, Mapping[Family, Table]], Sequence[ChangeStep]]
 
 
 def families_of(ip_version: IpVersion, addresses: Mapping[str, str | None]) -> tuple[Family, ...]:
@@ -127,7 +127,7 @@ class _State:
         absent: The note on a family that the machine does not have.
     """
 
-    heard: dict[Family, Heard]
+    heard: dict[Family, BackendOutput]
     tables: dict[Family, Table]
     sums: dict[Family, str]
     others: list[RuleSet]
@@ -136,13 +136,13 @@ class _State:
 
 async def change(
     host: Session,
-    params: Changing,
+    params: FirewallChangeParams,
     families: tuple[Family, ...],
     chain: str | None,
     plan: Planner,
     *,
     rule: FilterRule | None = None,
-) -> Changed:
+) -> FirewallChangeResult:
     """Read a chain, or all, plan with it, and make the change unless nothing is left to do.
 
     Args:
@@ -165,7 +165,7 @@ async def change(
 
     def parse(parts: Parts) -> _State:
         present, absent = drop_absent_family(parts, families)
-        heard: dict[Family, Heard] = {family: heard_of(parts, family) for family in present}
+        heard: dict[Family, BackendOutput] = {family: heard_of(parts, family) for family in present}
         readable: list[Family] = [family for family in present if not heard[family].exit_code]
         return _State(
             heard=heard,
@@ -177,15 +177,15 @@ async def change(
 
     state = await parts_of(acting, asked, parse, limit=TABLES_BYTES)
     heard, tables = state.heard, state.tables
-    failed: dict[Family, Heard] = {family: each for family, each in heard.items() if each.exit_code}
-    steps: Sequence[Step] = plan(firewall, tables) if tables else ()
+    failed: dict[Family, BackendOutput] = {family: each for family, each in heard.items() if each.exit_code}
+    steps: Sequence[ChangeStep] = plan(firewall, tables) if tables else ()
     for each in steps:
         acting.guarded(each.command)
-    said: Said = {}
+    said: ReportFields = {}
     if steps and not params.dry_run:
         said = await made(
             acting,
-            Change(
+            FirewallChange(
                 firewall,
                 [(each.family, each.command) for each in steps],
                 chain,
@@ -198,12 +198,14 @@ async def change(
     return told.model_copy(update={**overruled(tables, state.others, chain, rule), **state.absent})
 
 
-def _told(firewall: Firewall, steps: Sequence[Step], failed: Mapping[Family, Heard], said: Said) -> Changed:
+def _told(
+    firewall: Firewall, steps: Sequence[ChangeStep], failed: Mapping[Family, BackendOutput], said: ReportFields
+) -> FirewallChangeResult:
     heard = {**failed, **{family: heard_after(said, family) for family in FAMILIES["both"] if f"{family}_code" in said}}
     rolled_back = is_rolled_back(said)
     wrong = [each.error or "" for each in heard.values() if each.exit_code]
     done = any(not each.exit_code for each in heard.values()) and "withdrawn" not in said
-    return Changed(
+    return FirewallChangeResult(
         backend=firewall.name,
         success=not wrong and "fired" not in said,
         changed=not rolled_back and (done or "torn" in said or "fired" in said),
@@ -215,12 +217,12 @@ def _told(firewall: Firewall, steps: Sequence[Step], failed: Mapping[Family, Hea
     )
 
 
-def is_rolled_back(said: Said) -> bool:
+def is_rolled_back(said: ReportFields) -> bool:
     """Whether the machine put its old rules back, as far as it said so itself."""
     return "fired" in said and "undone" in said and "unrestored" not in said
 
 
-def error_of(wrong: Sequence[str], said: Said) -> str | None:
+def error_of(wrong: Sequence[str], said: ReportFields) -> str | None:
     """What the commands complained of, and what that left behind."""
     if "fired" in said:
         return SHUT_OUT if is_rolled_back(said) else NOT_BACK if "undone" in said else COMING_BACK
@@ -228,13 +230,13 @@ def error_of(wrong: Sequence[str], said: Said) -> str | None:
     return "; ".join([*wrong, *after]) or None
 
 
-def heard_after(said: Said, family: Family) -> Heard:
+def heard_after(said: ReportFields, family: Family) -> BackendOutput:
     """What a family's commands said."""
     code, text = code_in(said, family), said[f"{family}_text"].strip()
-    return Heard(exit_code=code, output=text, error=(text or f"exit code {code}") if code else None)
+    return BackendOutput(exit_code=code, output=text, error=(text or f"exit code {code}") if code else None)
 
 
-def expect_done(said: Said) -> None:
+def expect_done(said: ReportFields) -> None:
     """Refuse what the machine did not begin with.
 
     Raises:

@@ -2,16 +2,16 @@
 
 from pydantic import Field
 
-from mcp_ssh.linux.firewall.backend import Change, choose
-from mcp_ssh.params import Planned, Result
+from mcp_ssh.linux.firewall.backend import FirewallChange, choose
+from mcp_ssh.params import DryRunParams, Result
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
-from mcp_ssh.tools.firewall.change import Changing, error_of, expect_done, heard_after, is_rolled_back
+from mcp_ssh.tools.firewall.change import FirewallChangeParams, error_of, expect_done, heard_after, is_rolled_back
 from mcp_ssh.tools.firewall.rules import FAMILIES
-from mcp_ssh.tools.firewall.safe_apply import Said, made
+from mcp_ssh.tools.firewall.safe_apply import ReportFields, made
 
 
-class Kept(Result):
+class FirewallPersistenceResult(Result):
     backend: str = Field(description="iptables or firewalld.")
     success: bool = Field(description="Whether all of it was done; of a dry run, whether it could be planned.")
     rolled_back: bool = Field(description="Whether the rules shut us out, so that those before came back.")
@@ -24,7 +24,7 @@ class Kept(Result):
 
 
 @tool(Risk.CHANGE, room="firewall", idempotent=True, audit="saved the firewall rules")
-async def save(host: Session, params: Planned, call: Call) -> Kept:
+async def save(host: Session, params: DryRunParams, call: Call) -> FirewallPersistenceResult:
     """Keep the firewall's running rules, so that they are there after a reboot.
 
     In the files that the machine's own packages read at boot; where there are none, a small service is set up for it.
@@ -34,11 +34,13 @@ async def save(host: Session, params: Planned, call: Call) -> Kept:
     acting = await host.privileged()
     asked = firewall.ask_kept()
     parts = asked.parts((await acting.run(asked.command)).stdout)
-    return await _done(acting, params, Change(firewall, firewall.save(parts), None, {}, 0), firewall.kept_files(parts))
+    return await _done(
+        acting, params, FirewallChange(firewall, firewall.save(parts), None, {}, 0), firewall.kept_files(parts)
+    )
 
 
 @tool(Risk.DESTROY, room="firewall", idempotent=True, audit="restored the saved firewall rules")
-async def restore(host: Session, params: Changing, call: Call) -> Kept:
+async def restore(host: Session, params: FirewallChangeParams, call: Call) -> FirewallPersistenceResult:
     """Have the firewall's rules as they were last saved, in the place of those that run.
 
     Where they shut us out the machine goes back (rolled_back). Needs root; sudo -n is tried.
@@ -47,19 +49,21 @@ async def restore(host: Session, params: Changing, call: Call) -> Kept:
     acting = await host.privileged()
     asked = firewall.ask_kept()
     parts = asked.parts((await acting.run(asked.command)).stdout)
-    change = Change(firewall, firewall.restore(parts), None, {}, params.rollback_s)
+    change = FirewallChange(firewall, firewall.restore(parts), None, {}, params.rollback_s)
     return await _done(acting, params, change, firewall.kept_files(parts))
 
 
-async def _done(acting: Session, params: Planned, change: Change, files: list[str]) -> Kept:
+async def _done(
+    acting: Session, params: DryRunParams, change: FirewallChange, files: list[str]
+) -> FirewallPersistenceResult:
     for _, each in change.steps:
         acting.guarded(each)
-    said: Said = {}
+    said: ReportFields = {}
     if not params.dry_run:
         expect_done(said := await made(acting, change))
     heard = [heard_after(said, family) for family in FAMILIES["both"] if f"{family}_code" in said]
     wrong = error_of([each.error or "" for each in heard if each.exit_code], said)
-    kept = Kept(
+    kept = FirewallPersistenceResult(
         backend=change.firewall.name,
         success=not wrong,
         rolled_back=is_rolled_back(said),

@@ -11,13 +11,13 @@ from mcp_ssh.linux.firewall.model import Family, FilterRule, Table
 from mcp_ssh.params import ShellText
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
-from mcp_ssh.tools.firewall.change import Changed, Changing, Step, change
+from mcp_ssh.tools.firewall.change import ChangeStep, FirewallChangeParams, FirewallChangeResult, change
 from mcp_ssh.tools.firewall.rules import FAMILIES, Chain, IpVersion
 
 # ---- firewall_rule_delete ----------------------------------------------------------------------------------------
 
 
-class DeleteRule(Changing):
+class FirewallRuleDeleteParams(FirewallChangeParams):
     chain: Chain = Field(description="Which chain.")
     rule_num: int = Field(ge=1, le=1_000_000, description="Its number in the chain, as firewall_rules tells it.")
     ip_version: IpVersion = Field(default="both", description="Which family; with both, those that have this rule.")
@@ -29,7 +29,7 @@ class DeleteRule(Changing):
     )
 
 
-class RuleDeleted(Changed):
+class FirewallRuleDeleteResult(FirewallChangeResult):
     rule: str | None = Field(default=None, description="The rule's text, as it was.")
 
 
@@ -38,7 +38,7 @@ class RuleDeleted(Changed):
     room="firewall",
     audit="removed rule {rule_num} of {chain}[ in the zone {zone}][ ({ip_version})][: {result.rule}]",
 )
-async def rule_delete(host: Session, params: DeleteRule, call: Call) -> RuleDeleted:
+async def rule_delete(host: Session, params: FirewallRuleDeleteParams, call: Call) -> FirewallRuleDeleteResult:
     """Delete a firewall rule by its number; give expected_rule, since numbers shift with every change.
 
     Of firewalld in its zone alone: give the zone too, since rules of two zones can have one text.
@@ -47,18 +47,18 @@ async def rule_delete(host: Session, params: DeleteRule, call: Call) -> RuleDele
     """
     meant: list[FilterRule] = []
 
-    def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[Step]:
+    def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[ChangeStep]:
         meant[:] = _meant(params, tables)
-        return [Step(each.family, firewall.delete(each)) for each in meant]
+        return [ChangeStep(each.family, firewall.delete(each)) for each in meant]
 
     changed = await change(host, params, FAMILIES[params.ip_version], params.chain, plan)
-    deleted = RuleDeleted.model_validate(changed.model_dump(exclude_unset=True))
+    deleted = FirewallRuleDeleteResult.model_validate(changed.model_dump(exclude_unset=True))
     if meant:
         deleted.rule = meant[0].text
     return deleted
 
 
-def _meant(params: DeleteRule, tables: Mapping[Family, Table]) -> list[FilterRule]:
+def _meant(params: FirewallRuleDeleteParams, tables: Mapping[Family, Table]) -> list[FilterRule]:
     where = {"chain": params.chain, "number": params.rule_num}
     found = [
         rule
@@ -88,7 +88,7 @@ def _meant(params: DeleteRule, tables: Mapping[Family, Table]) -> list[FilterRul
     return found
 
 
-def _as_expected(params: DeleteRule, rule: FilterRule) -> bool:
+def _as_expected(params: FirewallRuleDeleteParams, rule: FilterRule) -> bool:
     text_is = params.expected_rule is None or rule.text.split() == params.expected_rule.split()
     return text_is and params.zone in {None, rule.zone}
 
@@ -96,7 +96,7 @@ def _as_expected(params: DeleteRule, rule: FilterRule) -> bool:
 # ---- firewall_flush ----------------------------------------------------------------------------------------------
 
 
-class Flush(Changing):
+class FirewallFlushParams(FirewallChangeParams):
     chain: Chain | None = Field(default=None, description="One chain only; omitted: all rules of the filter table.")
     ip_version: IpVersion = Field(default="both", description="Which family.")
 
@@ -107,7 +107,7 @@ class Flush(Changing):
     idempotent=True,
     audit="removed the firewall rules of [{chain}|all chains][ ({ip_version})]",
 )
-async def flush(host: Session, params: Flush, call: Call) -> Changed:
+async def flush(host: Session, params: FirewallFlushParams, call: Call) -> FirewallChangeResult:
     """Delete all firewall rules, of one chain or of all; policies stay as they are.
 
     Of firewalld also services and ports of all zones in use, which go for both families. Where that shuts us out, as
@@ -115,9 +115,9 @@ async def flush(host: Session, params: Flush, call: Call) -> Changed:
     sudo -n is tried.
     """
 
-    def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[Step]:
+    def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[ChangeStep]:
         return [
-            Step(family, each)
+            ChangeStep(family, each)
             for family, table in tables.items()
             if any(params.chain in {None, rule.chain} for rule in table.rules)
             for each in firewall.flush(family, params.chain, table)
@@ -129,23 +129,23 @@ async def flush(host: Session, params: Flush, call: Call) -> Changed:
 # ---- firewall_policy ---------------------------------------------------------------------------------------------
 
 
-class Policy(Changing):
+class FirewallPolicyParams(FirewallChangeParams):
     chain: Chain = Field(description="Which chain.")
     target: Literal["ACCEPT", "DROP"] = Field(description="ACCEPT or DROP.")
     ip_version: IpVersion = Field(default="both", description="Which family.")
 
 
 @tool(Risk.CHANGE, room="firewall", idempotent=True, audit="set the policy of {chain} to {target}[ ({ip_version})]")
-async def policy(host: Session, params: Policy, call: Call) -> Changed:
+async def policy(host: Session, params: FirewallPolicyParams, call: Call) -> FirewallChangeResult:
     """Set what becomes of packets that no rule of a chain decides.
 
     Of firewalld's INPUT in every zone in use. Where DROP shuts us out the machine undoes it (rolled_back): let your
     address in first. Running rules only: firewall_save keeps them. Needs root; sudo -n is tried.
     """
 
-    def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[Step]:
+    def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[ChangeStep]:
         return [
-            Step(family, each, safe=params.target == "ACCEPT")
+            ChangeStep(family, each, safe=params.target == "ACCEPT")
             for family, table in tables.items()
             for each in firewall.policy(family, params.chain, params.target, table)
         ]

@@ -15,7 +15,7 @@ from mcp_ssh.linux.firewall.other_rule_sets import describe, explain_overruling,
 from mcp_ssh.linux.firewall.placement import overruling
 from mcp_ssh.linux.lines import ROW_LIMIT
 from mcp_ssh.linux.parts import Parts
-from mcp_ssh.params import Becoming, OnSession, Result
+from mcp_ssh.params import BecomeParams, OnSession, Result
 from mcp_ssh.sessions.query import parts_of
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
@@ -39,15 +39,15 @@ class Backend(Result):
     service_manager: str | None = Field(description="systemd, openrc, sysvinit or null.")
 
 
-class BackendTold(Result):
+class FirewallBackendResult(Result):
     firewall: Backend = Field(description="What filters packets there.")
 
 
 @tool(Risk.READ, room="firewall")
-async def backend(host: Session, params: OnSession, call: Call) -> BackendTold:
+async def backend(host: Session, params: OnSession, call: Call) -> FirewallBackendResult:
     """Tell which firewall the machine has: firewalld where it runs, else iptables or nftables."""
     machine = await host.platform()
-    return BackendTold(
+    return FirewallBackendResult(
         firewall=Backend(
             backend=machine.firewall_backend,
             platform=machine.pretty_name,
@@ -60,7 +60,7 @@ async def backend(host: Session, params: OnSession, call: Call) -> BackendTold:
 # ---- firewall_rules ----------------------------------------------------------------------------------------------
 
 
-class Listing(Becoming):
+class FirewallRulesParams(BecomeParams):
     chain: Chain | None = Field(default=None, description="One chain only.")
     ip_version: IpVersion = Field(default="both", description="Which family.")
 
@@ -92,7 +92,7 @@ class ZoneInUse(Result):
     policies: dict[str, str] = Field(description="What becomes of packets that none of its rules decides, by family.")
 
 
-class Heard(Result):
+class BackendOutput(Result):
     exit_code: int = Field(description="Of the family's program.")
     output: str = Field(description="What it said.")
     error: str | None = Field(description="The same where it failed, else null.")
@@ -108,11 +108,11 @@ class OtherRules(Result):
     count: int = Field(description="How many there are.")
 
 
-class Listed(Result):
+class FirewallRulesResult(Result):
     backend: str = Field(description="iptables or firewalld.")
     success: bool = Field(description="Whether all that was asked could be read.")
-    ipv4: Heard | None = Field(description="Rules as people read them.")
-    ipv6: Heard | None = Field(description="Rules as people read them.")
+    ipv4: BackendOutput | None = Field(description="Rules as people read them.")
+    ipv6: BackendOutput | None = Field(description="Rules as people read them.")
     rules: list[Rule] = Field(description="The same rules in fields, in order.")
     truncated: bool | None = Field(default=None, description="True where there are more rules than are listed.")
     policies: dict[str, dict[str, str]] = Field(
@@ -131,7 +131,7 @@ class Listed(Result):
 
 
 @tool(Risk.READ, room="firewall")
-async def rules(host: Session, params: Listing, call: Call) -> Listed:
+async def rules(host: Session, params: FirewallRulesParams, call: Call) -> FirewallRulesResult:
     """List the firewall's rules and policies, numbered, as fields and as text.
 
     The filter table of iptables; of firewalld, direct rules, the default zone, and zones with interfaces or sources.
@@ -141,9 +141,9 @@ async def rules(host: Session, params: Listing, call: Call) -> Listed:
     families = FAMILIES[params.ip_version]
     asked = firewall.ask(params.chain, families)
 
-    def parse(parts: Parts) -> tuple[dict[Family, Heard], dict[Family, Table], list[RuleSet], dict[str, str]]:
+    def parse(parts: Parts) -> tuple[dict[Family, BackendOutput], dict[Family, Table], list[RuleSet], dict[str, str]]:
         present, absent = drop_absent_family(parts, families)
-        heard: dict[Family, Heard] = {family: heard_of(parts, family) for family in present}
+        heard: dict[Family, BackendOutput] = {family: heard_of(parts, family) for family in present}
         tables: dict[Family, Table] = {family: firewall.table(parts, family) for family in present}
         others = [each for family in present for each in find_other_rule_sets(parts, family, firewall.name)]
         return heard, tables, others, absent
@@ -151,7 +151,7 @@ async def rules(host: Session, params: Listing, call: Call) -> Listed:
     heard, tables, others, absent = await parts_of(await host.privileged(), asked, parse, limit=TABLES_BYTES)
     found = [rule for table in tables.values() for rule in table.rules]
     cut = len(found) > ROW_LIMIT
-    listed = Listed(
+    listed = FirewallRulesResult(
         backend=firewall.name,
         success=all(each.exit_code == 0 for each in heard.values()),
         ipv4=heard.get("ipv4"),
@@ -240,7 +240,7 @@ def _shown(rule: FilterRule) -> Rule:
     return Rule(**{name: value for name, value in asdict(rule).items() if value is not None and value is not False})
 
 
-def heard_of(parts: Mapping[str, str], family: Family) -> Heard:
+def heard_of(parts: Mapping[str, str], family: Family) -> BackendOutput:
     """What a family's program said when its rules were read.
 
     Raises:
@@ -248,11 +248,11 @@ def heard_of(parts: Mapping[str, str], family: Family) -> Heard:
     """
     if f"{family}_lacks" in parts:
         error = f"{PROGRAMS[family]} is not installed"
-        return Heard(exit_code=127, output="", error=error)
+        return BackendOutput(exit_code=127, output="", error=error)
     code, text = code_in(parts, family), parts[f"{family}_text"].strip()
     if code and re.search("denied|authorization failed", text.lower()):
         raise PermissionDenied("only root may read the firewall's rules", hint="give `become`, or log in as root")
-    return Heard(exit_code=code, output=text, error=(text or f"exit code {code}") if code else None)
+    return BackendOutput(exit_code=code, output=text, error=(text or f"exit code {code}") if code else None)
 
 
 def code_in(parts: Mapping[str, str], family: Family) -> int:
@@ -264,11 +264,11 @@ def code_in(parts: Mapping[str, str], family: Family) -> int:
 # ---- firewall_raw ------------------------------------------------------------------------------------------------
 
 
-class Raw(Becoming):
+class FirewallRawParams(BecomeParams):
     ip_version: IpVersion = Field(default="both", description="Which family.")
 
 
-class RawTold(Result):
+class FirewallRawResult(Result):
     backend: str = Field(description="iptables or firewalld.")
     ipv4: str | None = Field(
         description="The filter table as iptables-restore takes it, or firewalld's lists; else null."
@@ -277,7 +277,7 @@ class RawTold(Result):
 
 
 @tool(Risk.READ, room="firewall")
-async def raw(host: Session, params: Raw, call: Call) -> RawTold:
+async def raw(host: Session, params: FirewallRawParams, call: Call) -> FirewallRawResult:
     """Give the firewall's filter table in the form that iptables-restore takes, for a backup.
 
     Of firewalld, all zones and direct rules as it lists them. Needs root: without become, sudo -n is tried.
@@ -290,4 +290,4 @@ async def raw(host: Session, params: Raw, call: Call) -> RawTold:
         return {family: parts[family].strip() + "\n" if code_in(parts, family) == 0 else None for family in families}
 
     texts = await parts_of(await host.privileged(), asked, parse, limit=TABLES_BYTES)
-    return RawTold(backend=firewall.name, ipv4=texts.get("ipv4"), ipv6=texts.get("ipv6"))
+    return FirewallRawResult(backend=firewall.name, ipv4=texts.get("ipv4"), ipv6=texts.get("ipv6"))

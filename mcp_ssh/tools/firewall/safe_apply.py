@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import anyio
 
 from mcp_ssh.errors import AuthFailed, ConnectFailed, RemoteFailed, ToolError
-from mcp_ssh.linux.firewall.backend import Change
+from mcp_ssh.linux.firewall.backend import FirewallChange
 from mcp_ssh.linux.parts import PartsAsked
 from mcp_ssh.sessions.session import Session
 
@@ -19,13 +19,13 @@ BACK_S = 30.0
 LOOK_S = 5.0
 PAUSE_S = 0.3
 
-Said = Mapping[str, str]
-"""What the machine said of a change, in the words of `Change.ask`."""
+ReportFields = Mapping[str, str]
+"""What the machine said of a change, in the words of `FirewallChange.ask`."""
 UNDER_WAY = frozenset({"starting", "armed"})
 """Of these words, those that are not the last."""
 
 
-async def made(acting: Session, change: Change) -> Said:
+async def made(acting: Session, change: FirewallChange) -> ReportFields:
     """Make the change. What can shut us out is made over a connection of its own, and proved by another one.
 
     A session that was open before proves nothing: packet filters let what is established pass. Where the call is
@@ -45,7 +45,7 @@ async def made(acting: Session, change: Change) -> Said:
     return said if said is not None else await _ended(acting, change, until)
 
 
-async def _begun(acting: Session, change: Change) -> tuple[Said | None, float]:
+async def _begun(acting: Session, change: FirewallChange) -> tuple[ReportFields | None, float]:
     """What the machine said, None where its answer did not come, and when its old rules come back."""
     async with contextlib.AsyncExitStack() as stack:
         try:
@@ -64,7 +64,7 @@ async def _begun(acting: Session, change: Change) -> tuple[Said | None, float]:
         return asked.parts(output.stdout), until
 
 
-async def _proved(acting: Session, change: Change, until: float, *, whole: bool) -> Said | None:
+async def _proved(acting: Session, change: FirewallChange, until: float, *, whole: bool) -> ReportFields | None:
     """Have the change stay, over a connection that was made after it was whole; None where none came in time."""
     while (left_s := until - anyio.current_time()) > 0:
         asked = change.ask_disarm() if whole else change.ask_end()
@@ -83,9 +83,9 @@ async def _proved(acting: Session, change: Change, until: float, *, whole: bool)
     return None
 
 
-async def _ended(acting: Session, change: Change, until: float) -> Said:
+async def _ended(acting: Session, change: FirewallChange, until: float) -> ReportFields:
     """What became of it in the end. What has not begun in time is called off."""
-    said: Said = {}
+    said: ReportFields = {}
     begin_by, refused = until - change.rollback_s + BEGIN_S, False
     with anyio.move_on_after(BACK_S) as wait:
         while True:
@@ -117,7 +117,7 @@ async def _ended(acting: Session, change: Change, until: float) -> Said:
     )
 
 
-async def _looked(acting: Session, asked: PartsAsked, *, anew: bool) -> Said:
+async def _looked(acting: Session, asked: PartsAsked, *, anew: bool) -> ReportFields:
     async with contextlib.AsyncExitStack() as stack:
         by = await _new(stack, acting, LOOK_S) if anew else acting
         return asked.parts((await by.run(asked.command, timeout_s=LOOK_S + MARGIN_S)).stdout)

@@ -9,20 +9,20 @@ from pydantic import Field
 from mcp_ssh.audit import always
 from mcp_ssh.errors import Conflict
 from mcp_ssh.linux.packages import choose
-from mcp_ssh.linux.packages.base import Action, Inventory, Said, reason, unread_repositories
+from mcp_ssh.linux.packages.base import Inventory, ManagerOutput, PackageAction, reason, unread_repositories
 from mcp_ssh.linux.packages.debian_names import ESSENTIALS, resolve
 from mcp_ssh.linux.system.platform import Platform
-from mcp_ssh.params import Planned, Result
+from mcp_ssh.params import DryRunParams, Result
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.shell_command import Command
 from mcp_ssh.tool import AuditCase, Call, Risk, tool
-from mcp_ssh.tools.setup.models import LOCK_WAIT, UNREAD, Change, PackageName, changes
-from mcp_ssh.tools.setup.runner import Work
+from mcp_ssh.tools.setup.models import LOCK_WAIT, UNREAD, PackageChange, PackageName, changes
+from mcp_ssh.tools.setup.runner import ManagerRun
 
-Status = Literal["completed", "partial", "failed", "planned"]
+PackageChangeStatus = Literal["completed", "partial", "failed", "planned"]
 
 
-class Changing(Planned):
+class PackageChangeParams(DryRunParams):
     lock_wait_s: float = LOCK_WAIT
     timeout: float = Field(default=900, ge=1, le=7200, description="Seconds the package manager may take in all.")
 
@@ -31,14 +31,14 @@ class Changing(Planned):
         return self.timeout + self.lock_wait_s + 30
 
 
-class Job:
+class PackageJob:
     """One call that changes packages: what it did so far, and the lines that tell of it."""
 
-    def __init__(self, host: Session, platform: Platform, call: Call, params: Changing) -> None:
+    def __init__(self, host: Session, platform: Platform, call: Call, params: PackageChangeParams) -> None:
         self.host = host
         self.manager = choose(platform)
         self.lines = [f"[PLATFORM] {platform.pretty_name}", f"[PACKAGE_MANAGER] {self.manager.name}"]
-        self._work = Work(
+        self._work = ManagerRun(
             host, self.manager, call, timeout_s=params.timeout, lock_wait_s=params.lock_wait_s
         )  # fmt: skip
         self.index_read = True
@@ -64,11 +64,13 @@ class Job:
         self.lines.append(f"[UPDATE] exit={said.exit_code}{failed}")
         self.lines += [f"[WARN] {line}" for line in self.unread if self.index_read]
 
-    async def simulate(self, action: Action, names: Sequence[str]) -> Said:
+    async def simulate(self, action: PackageAction, names: Sequence[str]) -> ManagerOutput:
         """What it would do."""
         return (await self._work.ask(self.manager.plan(action, names)))[0]
 
-    async def transact(self, action: Action, names: Sequence[str], *, dependents: bool = False) -> dict[str, str]:
+    async def transact(
+        self, action: PackageAction, names: Sequence[str], *, dependents: bool = False
+    ) -> dict[str, str]:
         """One transaction of all; where it fails, one for each. Gives the reason of each that failed.
 
         A name that no package has, such as one that another provides, is done where the manager says so.
@@ -82,7 +84,7 @@ class Job:
         ordered = {name: reasons[name] for name in names or ("",) if name in reasons}
         return self._unless_done(action, ordered)
 
-    async def _one_by_one(self, action: Action, names: Sequence[str], *, dependents: bool) -> dict[str, str]:
+    async def _one_by_one(self, action: PackageAction, names: Sequence[str], *, dependents: bool) -> dict[str, str]:
         reasons: dict[str, str] = {}
         for name in names:
             if not self._done(action, name):
@@ -91,24 +93,24 @@ class Job:
                     reasons[name] = reason(said.output)
         return reasons
 
-    async def _attempt(self, action: Action, names: Sequence[str], *, dependents: bool) -> Said:
+    async def _attempt(self, action: PackageAction, names: Sequence[str], *, dependents: bool) -> ManagerOutput:
         command = self.manager.with_dependents(names) if dependents else self.manager.change(action, names)
         shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else "everything"
         said = await self._work.change(command, f"{action} {shown}")
         self.after = await self._work.inventory()
         return said
 
-    def _unless_done(self, action: Action, reasons: dict[str, str]) -> dict[str, str]:
+    def _unless_done(self, action: PackageAction, reasons: dict[str, str]) -> dict[str, str]:
         """The reasons, without those of packages that were seen done: a manager fails for others' sake, too."""
         return {name: why for name, why in reasons.items() if not self._done(action, name)}
 
-    def _done(self, action: Action, name: str) -> bool:
+    def _done(self, action: PackageAction, name: str) -> bool:
         now, then = self.after.versions.get(name), self.before.versions.get(name)
         if action == "update":
             return now is not None and now != then
         return (now is None and name not in self.after.broken) if action == "remove" else now is not None
 
-    async def changes(self) -> list[Change]:
+    async def changes(self) -> list[PackageChange]:
         """What differs from before. Where something does, the machine may have other programs than it had."""
         found = changes(self.before, self.after)
         if found:
@@ -116,7 +118,7 @@ class Job:
         return found
 
 
-def _changed_no_package(_params: Changing, said: Mapping[str, Any]) -> bool:
+def _changed_no_package(_params: PackageChangeParams, said: Mapping[str, Any]) -> bool:
     return said.get("status") == "completed" and said.get("changes") == []
 
 
@@ -128,11 +130,11 @@ def _audit(what: str) -> tuple[AuditCase, ...]:
     )
 
 
-def _status(done: Sequence[str], failed: Sequence[str]) -> Status:
+def _status(done: Sequence[str], failed: Sequence[str]) -> PackageChangeStatus:
     return "completed" if not failed else "partial" if done else "failed"
 
 
-def _more(job: Job, params: Changing, commands: Sequence[Command]) -> dict[str, list[str]]:
+def _more(job: PackageJob, params: PackageChangeParams, commands: Sequence[Command]) -> dict[str, list[str]]:
     """The fields that are left out where there is nothing to say."""
     return {
         **({"commands": _lines(commands)} if params.dry_run else {}),
@@ -147,7 +149,7 @@ def _lines(commands: Sequence[Command]) -> list[str]:
 # ---- setup_requirements ------------------------------------------------------------------------------------------
 
 
-class Requirements(Changing):
+class SetupRequirementsParams(PackageChangeParams):
     packages: list[PackageName] = Field(
         default=[], max_length=200, description="Packages; Debian's names will do. None: an essentials set."
     )
@@ -161,15 +163,15 @@ class OfPlatform(Result):
     version_id: str = Field(description="Its version.")
 
 
-class Installed(Result):
-    status: Status = Field(description="completed, partial, failed; planned with dry_run.")
+class SetupRequirementsResult(Result):
+    status: PackageChangeStatus = Field(description="completed, partial, failed; planned with dry_run.")
     installed: list[str] = Field(description="Packages that are there now.")
     failed: list[str] = Field(description="Packages that are not.")
     output: str = Field(description="A line a step and package.")
     package_manager: str = Field(description="Who did it.")
     platform: OfPlatform = Field(description="What the machine is.")
     resolved_packages: list[str] = Field(description="Names as the machine has them.")
-    changes: list[Change] = Field(description="All that changed, dependencies too.")
+    changes: list[PackageChange] = Field(description="All that changed, dependencies too.")
     unread: list[str] | None = UNREAD
     commands: list[str] | None = Field(default=None, description="With dry_run: the commands.")
 
@@ -180,14 +182,14 @@ class Installed(Result):
     idempotent=True,
     audit=_audit("the installation of [{packages}|the default set: {result.resolved_packages}]"),
 )
-async def requirements(host: Session, params: Requirements, call: Call) -> Installed:
+async def requirements(host: Session, params: SetupRequirementsParams, call: Call) -> SetupRequirementsResult:
     """Install packages with the machine's own package manager: apt-get, dnf, yum, zypper, apk or pacman.
 
     What is installed already stays as it is. Debian's names are translated. All go in one transaction; where it fails,
     each is tried alone. Needs root: without become, sudo -n is tried.
     """
     platform = await host.platform()
-    job = Job(host, platform, call, params)
+    job = PackageJob(host, platform, call, params)
     manager = job.manager
     resolved = resolve(manager.name, params.packages or ESSENTIALS[manager.name])
     names = await job.look(resolved.names)
@@ -204,7 +206,7 @@ async def requirements(host: Session, params: Requirements, call: Call) -> Insta
     installed = [name for name in names if name not in reasons] if not params.dry_run else []
     if not params.dry_run:
         job.lines += [f"[FAIL] {name}: {reasons[name]}" if name in reasons else f"[OK] {name}" for name in names]
-    result = Installed(
+    result = SetupRequirementsResult(
         status="planned" if params.dry_run else _status(installed, list(reasons)),
         installed=installed,
         failed=list(reasons),
@@ -220,16 +222,16 @@ async def requirements(host: Session, params: Requirements, call: Call) -> Insta
 # ---- setup_remove ------------------------------------------------------------------------------------------------
 
 
-class Remove(Changing):
+class SetupRemoveParams(PackageChangeParams):
     packages: list[PackageName] = Field(min_length=1, max_length=200, description="Packages; Debian's names will do.")
     dependents: bool = Field(default=False, description="Remove packages that need these, too.")
 
 
-class Changed(Result):
-    status: Status = Field(
+class PackageChangeResult(Result):
+    status: PackageChangeStatus = Field(
         description="completed, partial, failed; planned with dry_run. Without all repositories it is not completed."
     )
-    changes: list[Change] = Field(description="All that changed.")
+    changes: list[PackageChange] = Field(description="All that changed.")
     failed: list[str] = Field(description="Packages that were not changed.")
     output: str = Field(description="A line a step and package.")
     package_manager: str = Field(description="Who did it.")
@@ -238,12 +240,12 @@ class Changed(Result):
 
 
 @tool(Risk.DESTROY, room="setup", idempotent=True, audit=_audit("the removal of {packages}"))
-async def remove(host: Session, params: Remove, call: Call) -> Changed:
+async def remove(host: Session, params: SetupRemoveParams, call: Call) -> PackageChangeResult:
     """Remove packages with the machine's own package manager; config files stay where it keeps them.
 
     Refused where other packages need them, unless dependents is true. Needs root: without become, sudo -n is tried.
     """
-    job = Job(host, await host.platform(), call, params)
+    job = PackageJob(host, await host.platform(), call, params)
     manager = job.manager
     resolved = resolve(manager.name, params.packages)
     names = await job.look(resolved.names)
@@ -263,7 +265,7 @@ async def remove(host: Session, params: Remove, call: Call) -> Changed:
     return await _changed(job, params, commands, present, reasons)
 
 
-async def _refuse_dependents(job: Job, names: list[str]) -> None:
+async def _refuse_dependents(job: PackageJob, names: list[str]) -> None:
     """Nothing goes that nobody named.
 
     Raises:
@@ -281,7 +283,7 @@ async def _refuse_dependents(job: Job, names: list[str]) -> None:
 # ---- setup_update ------------------------------------------------------------------------------------------------
 
 
-class Update(Changing):
+class SetupUpdateParams(PackageChangeParams):
     packages: list[PackageName] = Field(
         default=[], max_length=200, description="Packages; Debian's names will do. None: all of the machine."
     )
@@ -298,12 +300,12 @@ class Update(Changing):
         *_audit("an update of [{packages}|all packages]"),
     ),
 )
-async def update(host: Session, params: Update, call: Call) -> Changed:
+async def update(host: Session, params: SetupUpdateParams, call: Call) -> PackageChangeResult:
     """Bring packages of the machine to their newest version with its own package manager: all, or the named ones.
 
     Nothing is installed that was not there, but for new dependencies. Needs root: without become, sudo -n is tried.
     """
-    job = Job(host, await host.platform(), call, params)
+    job = PackageJob(host, await host.platform(), call, params)
     manager = job.manager
     resolved = resolve(manager.name, params.packages)
     names = await job.look(resolved.names)
@@ -325,12 +327,12 @@ async def update(host: Session, params: Update, call: Call) -> Changed:
 
 
 async def _changed(
-    job: Job, params: Changing, commands: list[Command], names: Sequence[str], reasons: dict[str, str]
-) -> Changed:
+    job: PackageJob, params: PackageChangeParams, commands: list[Command], names: Sequence[str], reasons: dict[str, str]
+) -> PackageChangeResult:
     found = await job.changes()
     done = [name for name in names if name not in reasons] or [each.name for each in found]
     if params.dry_run:
-        return Changed(
+        return PackageChangeResult(
             status="planned", changes=[], failed=[], output="\n".join(job.lines), package_manager=job.manager.name,
             commands=_lines(commands),
         )  # fmt: skip
@@ -340,7 +342,7 @@ async def _changed(
         status = "partial" if job.index_read or commands[1:] else "failed"
     job.lines += [f"[OK] {name}" for name in done]
     job.lines += [f"[FAIL] {name or 'all'}: {why}" for name, why in reasons.items()]
-    changed = Changed(
+    changed = PackageChangeResult(
         status=status,
         changes=found,
         failed=[name for name in reasons if name],

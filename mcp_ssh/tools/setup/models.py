@@ -30,21 +30,21 @@ UNREAD: Any = Field(
 )
 
 
-class Change(Result):
+class PackageChange(Result):
     name: str = Field(description="Package.")
     action: Literal["install", "upgrade", "remove"] = Field(description="What happens to it.")
     from_version: str | None = Field(description="Version before, null where there is none.")
     to_version: str | None = Field(description="Version after, null where it goes.")
 
 
-def change_of(name: str, inventory: Inventory, to_version: str | None) -> Change:
+def change_of(name: str, inventory: Inventory, to_version: str | None) -> PackageChange:
     """The change of a package from what the machine has."""
     before = inventory.versions.get(name)
     action = "remove" if to_version is None else "install" if before is None else "upgrade"
-    return Change(name=name, action=action, from_version=before, to_version=to_version)
+    return PackageChange(name=name, action=action, from_version=before, to_version=to_version)
 
 
-def changes(before: Inventory, after: Inventory) -> list[Change]:
+def changes(before: Inventory, after: Inventory) -> list[PackageChange]:
     """All that differs between two inventories."""
     names = sorted(before.versions.keys() | after.versions.keys())
     differing = [name for name in names if before.versions.get(name) != after.versions.get(name)]

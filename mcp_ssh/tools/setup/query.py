@@ -5,19 +5,19 @@ from pydantic import Field
 from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.linux.lines import ROW_LIMIT
 from mcp_ssh.linux.packages import PackageManager, choose
-from mcp_ssh.linux.packages.base import Action, Said, has_failed, reason, unread_repositories
+from mcp_ssh.linux.packages.base import ManagerOutput, PackageAction, has_failed, reason, unread_repositories
 from mcp_ssh.linux.packages.debian_names import resolve
 from mcp_ssh.messages.printable import said_details
-from mcp_ssh.params import Becoming, Result
+from mcp_ssh.params import BecomeParams, Result
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
-from mcp_ssh.tools.setup.models import LOCK_WAIT, UNREAD, Change, PackageName, change_of
-from mcp_ssh.tools.setup.runner import Work
+from mcp_ssh.tools.setup.models import LOCK_WAIT, UNREAD, PackageChange, PackageName, change_of
+from mcp_ssh.tools.setup.runner import ManagerRun
 
 # ---- setup_search ------------------------------------------------------------------------------------------------
 
 
-class Looking(Becoming):
+class SetupUpgradableParams(BecomeParams):
     lock_wait_s: float = LOCK_WAIT
 
     def time_limit_s(self) -> float:
@@ -25,7 +25,7 @@ class Looking(Becoming):
         return 120.0 + self.lock_wait_s
 
 
-class Search(Looking):
+class SetupSearchParams(SetupUpgradableParams):
     query: PackageName = Field(description="Part of a name or summary.")
     max_results: int = Field(default=100, ge=1, le=1000, description="How many at most.")
 
@@ -36,7 +36,7 @@ class FoundPackage(Result):
     installed_version: str | None = Field(description="Version on the machine, or null.")
 
 
-class FoundPackages(Result):
+class SetupSearchResult(Result):
     packages: list[FoundPackage] = Field(description="Packages, those with the word in the name first.")
     count: int = Field(description="How many are listed.")
     truncated: bool = Field(description="Whether there are more.")
@@ -45,7 +45,7 @@ class FoundPackages(Result):
 
 
 @tool(Risk.READ, room="setup")
-async def search(host: Session, params: Search, call: Call) -> FoundPackages:
+async def search(host: Session, params: SetupSearchParams, call: Call) -> SetupSearchResult:
     """Search the packages that the machine's package manager can install, by a part of name or summary.
 
     It knows what it last read of its repositories; setup_update reads them anew.
@@ -62,7 +62,7 @@ async def search(host: Session, params: Search, call: Call) -> FoundPackages:
         FoundPackage(name=each.name, summary=each.summary, installed_version=inventory.versions.get(each.name))
         for each in found[: params.max_results]
     ]
-    told = FoundPackages(
+    told = SetupSearchResult(
         packages=packages, count=len(packages), truncated=len(found) > len(packages), package_manager=manager.name
     )
     return told.model_copy(update=_unread(said))
@@ -71,8 +71,8 @@ async def search(host: Session, params: Search, call: Call) -> FoundPackages:
 # ---- setup_upgradable --------------------------------------------------------------------------------------------
 
 
-class Upgradable(Result):
-    packages: list[Change] = Field(description="Packages with a newer version.")
+class SetupUpgradableResult(Result):
+    packages: list[PackageChange] = Field(description="Packages with a newer version.")
     count: int = Field(description="How many there are.")
     truncated: bool | None = Field(default=None, description="True where there are more than are listed.")
     package_manager: str = Field(description="Who was asked.")
@@ -80,7 +80,7 @@ class Upgradable(Result):
 
 
 @tool(Risk.READ, room="setup")
-async def upgradable(host: Session, params: Looking, call: Call) -> Upgradable:
+async def upgradable(host: Session, params: SetupUpgradableParams, call: Call) -> SetupUpgradableResult:
     """List the packages of the machine for which its package manager knows a newer version.
 
     It knows what it last read of its repositories; setup_update reads them anew.
@@ -91,12 +91,12 @@ async def upgradable(host: Session, params: Looking, call: Call) -> Upgradable:
     if not newer:
         _refuse_failure(manager, said)
     changes = [change_of(name, inventory, version) for name, version in sorted(newer.items())]
-    result = Upgradable(packages=changes[:ROW_LIMIT], count=len(changes), package_manager=manager.name)
+    result = SetupUpgradableResult(packages=changes[:ROW_LIMIT], count=len(changes), package_manager=manager.name)
     cut = {"truncated": True} if len(changes) > ROW_LIMIT else {}
     return result.model_copy(update={**_unread(said), **cut})
 
 
-def _refuse_failure(manager: PackageManager, said: Said) -> None:
+def _refuse_failure(manager: PackageManager, said: ManagerOutput) -> None:
     """Raise where the manager failed: then that it named nothing does not mean that there is nothing.
 
     Raises:
@@ -110,7 +110,7 @@ def _refuse_failure(manager: PackageManager, said: Said) -> None:
         )
 
 
-def _unread(said: Said) -> dict[str, list[str]]:
+def _unread(said: ManagerOutput) -> dict[str, list[str]]:
     lines = unread_repositories(said.output)
     return {"unread": lines} if lines else {}
 
@@ -118,14 +118,16 @@ def _unread(said: Said) -> dict[str, list[str]]:
 # ---- setup_check -------------------------------------------------------------------------------------------------
 
 
-class Check(Looking):
-    action: Action = Field(default="install", description="What would be done; update without packages is of all.")
+class SetupCheckParams(SetupUpgradableParams):
+    action: PackageAction = Field(
+        default="install", description="What would be done; update without packages is of all."
+    )
     packages: list[PackageName] = Field(default=[], max_length=200, description="Packages; Debian's names will do.")
 
 
-class Checked(Result):
+class SetupCheckResult(Result):
     success: bool = Field(description="Whether it could be done.")
-    changes: list[Change] = Field(description="All that would change, dependencies too.")
+    changes: list[PackageChange] = Field(description="All that would change, dependencies too.")
     dependents: list[str] = Field(description="Of remove: packages that need the named ones.")
     truncated: bool | None = Field(default=None, description="True where there are more than are listed.")
     skipped: list[str] = Field(description="Names that this distribution has no package for.")
@@ -134,7 +136,7 @@ class Checked(Result):
 
 
 @tool(Risk.READ, room="setup")
-async def check(host: Session, params: Check, call: Call) -> Checked:
+async def check(host: Session, params: SetupCheckParams, call: Call) -> SetupCheckResult:
     """Tell what installing, removing or updating packages would change, dependencies included. Changes nothing.
 
     dnf, yum and zypper tell root only: without become, sudo -n is tried.
@@ -142,7 +144,7 @@ async def check(host: Session, params: Check, call: Call) -> Checked:
     manager = choose(await host.platform())
     resolved = resolve(manager.name, params.packages)
     if not resolved.names and (params.packages or params.action != "update"):
-        return Checked(
+        return SetupCheckResult(
             success=True, changes=[], dependents=[], skipped=list(resolved.skipped), error=None,
             package_manager=manager.name,
         )  # fmt: skip
@@ -152,7 +154,7 @@ async def check(host: Session, params: Check, call: Call) -> Checked:
     dependents = manager.dependents(said.output, resolved.names) if params.action == "remove" else []
     worked = manager.worked(said) or bool(dependents)
     planned = manager.planned(said.output)
-    result = Checked(
+    result = SetupCheckResult(
         success=worked,
         changes=[change_of(each.name, inventory, each.to_version) for each in planned[:ROW_LIMIT]],
         dependents=dependents[:ROW_LIMIT],
@@ -165,5 +167,5 @@ async def check(host: Session, params: Check, call: Call) -> Checked:
     return result
 
 
-def _work(host: Session, manager: PackageManager, call: Call, params: Looking) -> Work:
-    return Work(host, manager, call, timeout_s=110.0, lock_wait_s=params.lock_wait_s)
+def _work(host: Session, manager: PackageManager, call: Call, params: SetupUpgradableParams) -> ManagerRun:
+    return ManagerRun(host, manager, call, timeout_s=110.0, lock_wait_s=params.lock_wait_s)

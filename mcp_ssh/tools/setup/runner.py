@@ -12,7 +12,7 @@ from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
 from mcp_ssh.linux.framing import packed
 from mcp_ssh.linux.lines import number
 from mcp_ssh.linux.packages import PackageManager
-from mcp_ssh.linux.packages.base import Inventory, Said
+from mcp_ssh.linux.packages.base import Inventory, ManagerOutput
 from mcp_ssh.linux.parts import ask_parts
 from mcp_ssh.sessions.query import ask as read
 from mcp_ssh.sessions.session import Output, Session
@@ -79,7 +79,7 @@ done
 _NAMED = re.compile(r"\b(?:process|pid|locked by|lock: PID) (\d+)")
 
 
-class Work:
+class ManagerRun:
     """One call's work with the manager of a machine.
 
     Attributes:
@@ -99,7 +99,7 @@ class Work:
         self._deadline = self._began + timeout_s
         self._doing = ""
 
-    async def change(self, command: Command, step: str) -> Said:
+    async def change(self, command: Command, step: str) -> ManagerOutput:
         """Run a command that may take long; the caller hears its lines.
 
         Args:
@@ -113,7 +113,7 @@ class Work:
         async with self._telling(step):
             return await self._unlocked(command, self._followed)
 
-    async def ask(self, command: Command) -> tuple[Said, Inventory]:
+    async def ask(self, command: Command) -> tuple[ManagerOutput, Inventory]:
         """Run a question, and ask for all packages, in one round trip.
 
         Raises:
@@ -121,14 +121,14 @@ class Work:
         """
         inventory = Inventory({})
 
-        async def asked(question: Command) -> Said:
+        async def asked(question: Command) -> ManagerOutput:
             nonlocal inventory
             parts = ask_parts(_ASKED, [question.line(), self.manager.installed().line()])
 
-            def parse(output: Output) -> tuple[Said, Inventory]:
+            def parse(output: Output) -> tuple[ManagerOutput, Inventory]:
                 answer = parts.parts(output.stdout)
                 listed = self._listed(number(answer["listed"].strip(), 1), answer["installed"], answer["complaint"])
-                return Said(number(answer["code"].strip(), 1), answer["said"]), listed
+                return ManagerOutput(number(answer["code"].strip(), 1), answer["said"]), listed
 
             said, inventory = await read(
                 self.host, parts.command, parse, timeout_s=self._left_s(), limit=INVENTORY_BYTES
@@ -165,7 +165,7 @@ class Work:
     def _left_s(self) -> float:
         return max(self._deadline - anyio.current_time(), 1.0)
 
-    async def _unlocked(self, command: Command, run: Callable[[Command], Awaitable[Said]]) -> Said:
+    async def _unlocked(self, command: Command, run: Callable[[Command], Awaitable[ManagerOutput]]) -> ManagerOutput:
         """Run it again until no other manager holds the lock."""
         give_up = anyio.current_time() + self.lock_wait_s
         while self.manager.locked((said := await run(command)).output):
@@ -176,7 +176,7 @@ class Work:
             await anyio.sleep(min(LOCK_POLL_S, max(give_up - anyio.current_time(), 0)))
         return said
 
-    async def _followed(self, command: Command) -> Said:
+    async def _followed(self, command: Command) -> ManagerOutput:
         mark = secrets.token_hex(8)
         kept = Capture(OUTPUT_LIMIT)
         try:
@@ -195,15 +195,15 @@ class Work:
                 " command_exec), then call again with a larger `timeout`",
             ) from error
         output = b"\n".join(kept.ends()) if kept.truncated else kept.whole()
-        return Said(1 if exit_code is None else exit_code, output.decode("utf-8", "replace"))
+        return ManagerOutput(1 if exit_code is None else exit_code, output.decode("utf-8", "replace"))
 
-    async def _holder(self, output: str) -> "Holder":
+    async def _holder(self, output: str) -> "LockHolder":
         named = _NAMED.search(output)
         question = script(packed(_HOLDER), [named[1] if named else "", *self.manager.locks])
         word, _, rest = (await self.host.run(question)).stdout.decode("utf-8", "replace").partition(" ")
         if word.isdigit():
-            return Holder(int(word), rest.strip(), None)
-        return Holder(None, None, rest.strip() or None)
+            return LockHolder(int(word), rest.strip(), None)
+        return LockHolder(None, None, rest.strip() or None)
 
     @asynccontextmanager
     async def _telling(self, step: str) -> AsyncGenerator[None]:
@@ -227,7 +227,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Holder:
+class LockHolder:
     """Who holds the lock: a process with its command line, or nobody, and then the file that was left."""
 
     pid: int | None
@@ -240,7 +240,7 @@ class Holder:
         return f"process {self.pid} ({self.command})" if self.pid else "another package manager"
 
 
-def _locked(manager: str, holder: Holder, waited_s: float) -> Conflict:
+def _locked(manager: str, holder: LockHolder, waited_s: float) -> Conflict:
     details = {"holder": {"pid": holder.pid, "command": holder.command}}
     if holder.pid is None and holder.left is not None:
         return Conflict(

@@ -8,25 +8,25 @@ from mcp_ssh.errors import InvalidInput, Refused
 from mcp_ssh.params import LARGEST_NUMBER, CommandLine, OneLine, Result, output_limit
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.sessions.shell_exec import asks_secretly
-from mcp_ssh.ssh.pty.shell import Shell, State
-from mcp_ssh.ssh.pty.terminal import KEYS, Key, Prompt, typed
+from mcp_ssh.ssh.pty.shell import Shell, ShellState
+from mcp_ssh.ssh.pty.terminal import KEYS, KeyName, ShellPrompt, typed
 from mcp_ssh.tool import Call, Question, Risk, tool
 from mcp_ssh.tools.shell.models import OnShell, Waiting, as_text, hide_at_password_prompt, to_type_in, waiting_for
 
 
-class Send(OnShell):
+class ShellSendParams(OnShell):
     command: CommandLine = Field(max_length=65_536, description="Text to type, such as a command line or an answer.")
     enter: bool = Field(default=True, description="Press Enter after it.")
 
 
-class TextSent(Result):
+class ShellSendResult(Result):
     status: Literal["sent"] = Field(description="Always `sent`.")
     command: str = Field(description="The text.")
     offset: int = Field(description="Offset for shell_read of the output that follows.")
 
 
 @tool(Risk.DESTROY, room="shell", open_world=True, audit="typed in the shell {shell}: {command}")
-async def send(host: Session, params: Send, call: Call) -> TextSent:
+async def send(host: Session, params: ShellSendParams, call: Call) -> ShellSendResult:
     """Type text into an interactive shell, then Enter; see what comes of it with shell_read.
 
     The default shell opens on first use. Never type a password: shell_secret has the user asked.
@@ -35,31 +35,31 @@ async def send(host: Session, params: Send, call: Call) -> TextSent:
     await hide_at_password_prompt(host, shell, "command")
     offset = await shell.type(typed(params.command) + (KEYS["enter"] if params.enter else b""))
     host.renew_spares()
-    return TextSent(status="sent", command=params.command, offset=offset)
+    return ShellSendResult(status="sent", command=params.command, offset=offset)
 
 
-class PressKey(OnShell):
-    key: Annotated[Key, BeforeValidator(lambda key: key.lower() if isinstance(key, str) else key)] = Field(
+class ShellKeyParams(OnShell):
+    key: Annotated[KeyName, BeforeValidator(lambda key: key.lower() if isinstance(key, str) else key)] = Field(
         description="Name of the key."
     )
 
 
-class KeySent(Result):
+class ShellKeyResult(Result):
     status: Literal["sent"] = Field(description="Always `sent`.")
     key: str = Field(description="The key.")
     offset: int = Field(description="Offset for shell_read of the output that follows.")
 
 
 @tool(Risk.DESTROY, room="shell", open_world=True, audit="pressed {key} in the shell {shell}")
-async def key(host: Session, params: PressKey, call: Call) -> KeySent:
+async def key(host: Session, params: ShellKeyParams, call: Call) -> ShellKeyResult:
     """Press a key in an interactive shell, such as ctrl+c to end a program, tab, or an arrow."""
     shell = await to_type_in(host, call, params.shell)
     offset = await shell.type(KEYS[params.key])
     host.renew_spares()
-    return KeySent(status="sent", key=params.key, offset=offset)
+    return ShellKeyResult(status="sent", key=params.key, offset=offset)
 
 
-class ReadShell(OnShell):
+class ShellReadParams(OnShell):
     offset: int | None = Field(
         default=None,
         ge=-LARGEST_NUMBER,
@@ -77,12 +77,12 @@ class ReadShell(OnShell):
         return self.wait_s + 30.0
 
 
-class ShellRead(Result):
+class ShellReadResult(Result):
     output: str = Field(description="What it printed, prompts included.")
     lines: int = Field(description="Lines that have ended in it.")
     offset: int = Field(description="Where output starts.")
     next_offset: int = Field(description="Where the next read goes on.")
-    status: State = Field(description="open; ended: by itself; lost: with the connection.")
+    status: ShellState = Field(description="open; ended: by itself; lost: with the connection.")
     exit_code: int | None = Field(default=None, description="Of a shell that ended.")
     more: bool | None = Field(default=None, description="True where more is there already.")
     dropped: int | None = Field(default=None, description="Bytes that are no longer kept: the last 2 MiB are.")
@@ -90,7 +90,7 @@ class ShellRead(Result):
 
 
 @tool(Risk.READ, room="shell", idempotent=False)
-async def read(host: Session, params: ReadShell, call: Call) -> ShellRead:
+async def read(host: Session, params: ShellReadParams, call: Call) -> ShellReadResult:
     """Read what an interactive shell printed, since the last read or from an offset.
 
     Nothing is lost between calls, and by offset it can be read again. The answer comes as soon as output pauses;
@@ -103,7 +103,7 @@ async def read(host: Session, params: ReadShell, call: Call) -> ShellRead:
     if piece.content:  # what ran since may have changed what the next login finds
         host.renew_spares()
     text = piece.content.decode("utf-8", "replace") if params.raw else await as_text(piece.content)
-    result = ShellRead(
+    result = ShellReadResult(
         output=text, lines=text.count("\n"), offset=piece.start, next_offset=piece.end, status=shell.state
     )
     if piece.end < piece.total:
@@ -114,31 +114,31 @@ async def read(host: Session, params: ReadShell, call: Call) -> ShellRead:
     return result
 
 
-async def _add_state(result: "ShellRead | ShellScreen", shell: Shell) -> None:
+async def _add_state(result: "ShellReadResult | ShellScreenResult", shell: Shell) -> None:
     if shell.state == "ended":
         result.exit_code = shell.exit_code
     if (asked := await shell.waiting()) is not None:
         result.waiting_input = waiting_for(asked)
 
 
-class ShellScreen(Result):
+class ShellScreenResult(Result):
     screen: str = Field(description="Its rows from the top, blank ones at the end left out.")
     cursor_row: int = Field(description="Row of the cursor, from 1.")
     cursor_column: int = Field(description="Column of the cursor, from 1.")
     columns: int = Field(description="Width of the terminal in characters.")
     rows: int = Field(description="Height in lines.")
-    status: State = Field(description="open; ended: by itself; lost: with the connection.")
+    status: ShellState = Field(description="open; ended: by itself; lost: with the connection.")
     exit_code: int | None = Field(default=None, description="Of a shell that ended.")
     waiting_input: Waiting | None = Field(default=None, description="What the shell or program in it waits for.")
 
 
 @tool(Risk.READ, room="shell")
-async def screen(host: Session, params: OnShell, call: Call) -> ShellScreen:
+async def screen(host: Session, params: OnShell, call: Call) -> ShellScreenResult:
     """Show the screen of an interactive shell as a person would see it, for programs such as vim, top and less."""
     shell = host.shells.find(call.caller.id, params.shell)
     drawn = await shell.screen()
     row, column = drawn.cursor
-    result = ShellScreen(
+    result = ShellScreenResult(
         screen="\n".join(drawn.rows).rstrip("\n"),
         cursor_row=row,
         cursor_column=column,
@@ -150,18 +150,18 @@ async def screen(host: Session, params: OnShell, call: Call) -> ShellScreen:
     return result
 
 
-class TypeSecret(OnShell):
+class ShellSecretParams(OnShell):
     secret: OneLine | None = Field(default=None, description="Omitted: the user is asked. Models leave it out.")
 
 
-class SecretSent(Result):
+class ShellSecretResult(Result):
     status: Literal["sent"] = Field(description="Always `sent`.")
     prompt: str = Field(description="The prompt that was answered.")
     offset: int = Field(description="Offset for shell_read of the output that follows.")
 
 
 @tool(Risk.DESTROY, room="shell", open_world=True, audit="typed a secret in the shell {shell}")
-async def secret(host: Session, params: TypeSecret, call: Call) -> SecretSent:
+async def secret(host: Session, params: ShellSecretParams, call: Call) -> ShellSecretResult:
     """Answer a password prompt in an interactive shell with a secret that the user is asked for; you do not see it.
 
     Only where waiting_input says password and the terminal does not show what is typed.
@@ -173,13 +173,13 @@ async def secret(host: Session, params: TypeSecret, call: Call) -> SecretSent:
         raise Refused("the prompt has changed meanwhile", hint="look with shell_read, and call again")
     offset = await shell.type(given.get_secret_value().encode() + KEYS["enter"])
     host.renew_spares()
-    return SecretSent(status="sent", prompt=asked.text, offset=offset)
+    return ShellSecretResult(status="sent", prompt=asked.text, offset=offset)
 
 
 _ONE_LINE: TypeAdapter[OneLine] = TypeAdapter(OneLine)
 
 
-async def _answer(host: Session, shell: Shell, asked: Prompt, call: Call) -> OneLine:
+async def _answer(host: Session, shell: Shell, asked: ShellPrompt, call: Call) -> OneLine:
     question = Question(
         "shell_secret",
         f"A program in the shell {shell.name!r} on {host.name} asks: {asked.text!r}. Your answer goes to the machine;"

@@ -14,7 +14,7 @@ from mcp_ssh.sessions.session import Session
 from mcp_ssh.sessions.shell_exec import shows_typing
 from mcp_ssh.ssh.connection.connection import Terminal
 from mcp_ssh.ssh.pty.shell import Shell
-from mcp_ssh.ssh.pty.terminal import Kind, Prompt, plain, prompt
+from mcp_ssh.ssh.pty.terminal import Kind, ShellPrompt, plain, prompt
 from mcp_ssh.ssh.wire.command import interactive
 from mcp_ssh.tool import Call
 
@@ -52,7 +52,7 @@ _NEXT: dict[Kind, str] = {
 }
 
 
-def waiting_for(asked: Prompt) -> Waiting:
+def waiting_for(asked: ShellPrompt) -> Waiting:
     """What a shell waits for, as answers tell it."""
     return Waiting(kind=asked.kind, prompt=asked.text, next=_NEXT[asked.kind])
 

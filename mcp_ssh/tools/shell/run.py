@@ -5,12 +5,12 @@ from pydantic import Field
 from mcp_ssh.audit import always
 from mcp_ssh.params import CommandLine, Result, output_limit
 from mcp_ssh.sessions.session import Session
-from mcp_ssh.sessions.shell_exec import Status, execute
+from mcp_ssh.sessions.shell_exec import ShellExecStatus, execute
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.shell.models import OnShell, Waiting, as_text, hide_at_password_prompt, to_type_in, waiting_for
 
 
-class ExecInShell(OnShell):
+class ShellExecParams(OnShell):
     command: CommandLine = Field(min_length=1, max_length=4096, description="Command line in the shell's language.")
     timeout: float = Field(
         default=30.0, ge=0.1, le=3600, description="Seconds to wait. Afterwards the command goes on."
@@ -21,8 +21,8 @@ class ExecInShell(OnShell):
         return self.timeout + 45.0
 
 
-class ExecutedInShell(Result):
-    status: Status = Field(
+class ShellExecResult(Result):
+    status: ShellExecStatus = Field(
         description="completed; running: the time is over; waiting_input; interrupted: the shell is at its prompt again"
         " and the end was not seen (ctrl+c, a syntax error, exit of an inner shell); ended: the shell is."
     )
@@ -46,7 +46,7 @@ class ExecutedInShell(Result):
         (always, "typed in the shell {shell}: {command}"),
     ),
 )
-async def run_in_shell(host: Session, params: ExecInShell, call: Call) -> ExecutedInShell:
+async def run_in_shell(host: Session, params: ShellExecParams, call: Call) -> ShellExecResult:
     """Run a command in an interactive shell, with its folder, variables and account, and get output and exit code.
 
     Works in whatever POSIX shell has the prompt, such as one of `sudo -i` or of `ssh` to another machine, and in an
@@ -58,7 +58,7 @@ async def run_in_shell(host: Session, params: ExecInShell, call: Call) -> Execut
     outcome = await execute(host, shell, params.command, timeout_s=params.timeout)
     host.renew_spares()
     shown = outcome.output[-output_limit(None, call.door, host.limits.output_bytes) :]
-    result = ExecutedInShell(
+    result = ShellExecResult(
         status=outcome.status,
         command=params.command,
         output=await as_text(shown),

@@ -7,10 +7,10 @@ import anyio
 from pydantic import Field
 
 from mcp_ssh.errors import TimedOut, ToolError
-from mcp_ssh.linux.files.archives import PRESSES, Broke, Format, ask_archive, ask_clear, ask_extract, parse_list
+from mcp_ssh.linux.files.archives import PRESSES, ArchiveFailed, Format, ask_archive, ask_clear, ask_extract, parse_list
 from mcp_ssh.linux.files.write import parse_write
-from mcp_ssh.linux.framing import Answer, Asked
-from mcp_ssh.params import Planned, RemotePath, Result
+from mcp_ssh.linux.framing import PathQuery, ScriptAnswer
+from mcp_ssh.params import DryRunParams, RemotePath, Result
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.shell_command import command
 from mcp_ssh.tool import Call, Risk, tool
@@ -21,7 +21,7 @@ LIST_BYTES = 512 * 1024
 """The most that programs may say of an archive, and the list of its names."""
 
 
-class _Long(Planned):
+class _Long(DryRunParams):
     timeout: float = Field(default=600, ge=1, le=7200, description="Seconds it may take.")
 
     def time_limit_s(self) -> float:
@@ -29,13 +29,13 @@ class _Long(Planned):
         return self.timeout + CLEAR_S + 10
 
 
-class Archive(_Long):
+class SystemArchiveParams(_Long):
     source: RemotePath = Field(description="File or folder that goes in, under its own name.")
     destination: RemotePath = Field(description="The archive; one that is there is replaced.")
     format: Format = Field(default="tar.gz", description="What it becomes, whatever its name.")
 
 
-class Archived(Result):
+class SystemArchiveResult(Result):
     success: bool = Field(description="Whether it was made.")
     archive: str = Field(description="The archive, with `~` expanded.")
     error: str | None = Field(description="What tar or zip said where it failed, else null; then nothing was changed.")
@@ -48,16 +48,16 @@ class Archived(Result):
 
 
 @tool(Risk.CHANGE, room="system", idempotent=True, audit="packed {source} into {destination}")
-async def archive(host: Session, params: Archive, call: Call) -> Archived:
+async def archive(host: Session, params: SystemArchiveParams, call: Call) -> SystemArchiveResult:
     """Pack a file or folder of the machine into a tar or zip archive there.
 
     Links within stay links. An unreadable file fails it.
     """
     asked = ask_archive(params.destination, params.source, params.format, look=params.dry_run)
-    result = Archived(success=True, archive=params.destination, error=None)
+    result = SystemArchiveResult(success=True, archive=params.destination, error=None)
     try:
         answer = await _asked(host, params, call, asked, f"packing {params.source}")
-    except Broke as error:
+    except ArchiveFailed as error:
         return result.model_copy(update={"success": False, "error": error.message})
     result.archive = answer.path
     if params.dry_run:
@@ -78,12 +78,12 @@ def _packing(kind: Format, above: str, name: str, destination: str) -> str:
     return f"{packing} {into}" if kind == "tar" else f"{packing} | {PRESSES[kind]} -c {into}"
 
 
-class Extract(_Long):
+class SystemExtractParams(_Long):
     archive: RemotePath = Field(description="tar, plain or compressed, or zip; its content says which.")
     destination: RemotePath = Field(default=".", description="Folder it goes into; made if missing.")
 
 
-class Extracted(Result):
+class SystemExtractResult(Result):
     success: bool = Field(description="Whether it was unpacked.")
     destination: str = Field(description="The folder, with `~` expanded.")
     error: str | None = Field(
@@ -95,7 +95,7 @@ class Extracted(Result):
 
 
 @tool(Risk.CHANGE, room="system", idempotent=True, audit="unpacked {archive} into {destination}")
-async def extract(host: Session, params: Extract, call: Call) -> Extracted:
+async def extract(host: Session, params: SystemExtractParams, call: Call) -> SystemExtractResult:
     """Unpack a tar or zip archive of the machine into a folder there, replacing files of the same name.
 
     Refused where an entry would get out of the folder, or is a device. All is unpacked and checked before any file is
@@ -103,10 +103,10 @@ async def extract(host: Session, params: Extract, call: Call) -> Extracted:
     """
     name = secrets.token_hex(8)
     asked = ask_extract(params.destination, params.archive, name, look=params.dry_run)
-    result = Extracted(success=True, destination=params.destination, error=None)
+    result = SystemExtractResult(success=True, destination=params.destination, error=None)
     try:
         answer = await _asked(host, params, call, asked, f"unpacking {params.archive}")
-    except Broke as error:
+    except ArchiveFailed as error:
         return result.model_copy(update={"success": False, "error": error.message})
     except (TimedOut, anyio.get_cancelled_exc_class()):
         await _clear(host, params.destination, name)
@@ -130,7 +130,7 @@ def _unpacking(opens: str, archive: str, destination: str) -> list[str]:
     return [unpacking, f"mv -f {command(stage).line()}/* {command(destination).line()}"]
 
 
-async def _asked(host: Session, params: _Long, call: Call, asked: Asked, step: str) -> Answer:
+async def _asked(host: Session, params: _Long, call: Call, asked: PathQuery, step: str) -> ScriptAnswer:
     async with elapsing(call, lambda: step):
         said = await host.run(asked.command, timeout_s=params.timeout, limit=LIST_BYTES)
     return asked.answer(said.stdout, said.stderr)

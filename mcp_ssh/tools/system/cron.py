@@ -6,8 +6,8 @@ from pydantic import AfterValidator, Field
 
 from mcp_ssh.linux.lines import ROW_LIMIT
 from mcp_ssh.linux.parts import Parts
-from mcp_ssh.linux.system.cron import Crontab, Foreign, ask_cron, check_schedule, entry, parse_cron
-from mcp_ssh.params import Account, CommandLine, OnSession, Planned, Result, ShellText
+from mcp_ssh.linux.system.cron import Crontab, ForeignCrontab, ask_cron, check_schedule, entry, parse_cron
+from mcp_ssh.params import AccountName, CommandLine, DryRunParams, OnSession, Result, ShellText
 from mcp_ssh.sessions.query import parts_of
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
@@ -16,37 +16,37 @@ CRON_BYTES = 1024 * 1024
 """The largest table that is read."""
 
 
-class CronList(OnSession):
-    user: Account | None = Field(default=None, description="Whose jobs; another account's need root.")
+class SystemCronListParams(OnSession):
+    user: AccountName | None = Field(default=None, description="Whose jobs; another account's need root.")
 
 
-class JobsTold(Result):
+class SystemCronListResult(Result):
     jobs: list[str] = Field(description="Lines of the crontab: jobs and settings, without comments.")
     count: int = Field(description="How many there are.")
     truncated: bool | None = Field(default=None, description="True where there are more than are listed.")
 
 
 @tool(Risk.READ, room="system")
-async def cron_list(host: Session, params: CronList, call: Call) -> JobsTold:
+async def cron_list(host: Session, params: SystemCronListParams, call: Call) -> SystemCronListResult:
     """List the scheduled jobs (crontab) of an account of the machine."""
     table = await _told(host, "list", "", params.user)
-    result = JobsTold(jobs=table.lines[:ROW_LIMIT], count=len(table.lines))
+    result = SystemCronListResult(jobs=table.lines[:ROW_LIMIT], count=len(table.lines))
     if len(table.lines) > ROW_LIMIT:
         result.truncated = True
     return result
 
 
-class Job(Planned):
+class SystemCronAddParams(DryRunParams):
     schedule: Annotated[str, AfterValidator(check_schedule)] = Field(
         max_length=256, description="Five fields of crontab, such as `30 2 * * 1-5`, or @daily, @hourly, @reboot …"
     )
     command: CommandLine = Field(
         min_length=1, max_length=4096, description="Command line; a `%` in it needs a backslash."
     )
-    user: Account | None = Field(default=None, description="Whose job; another account's needs root.")
+    user: AccountName | None = Field(default=None, description="Whose job; another account's needs root.")
 
 
-class JobAdded(Result):
+class SystemCronAddResult(Result):
     success: bool = Field(description="Always true; a failure is an error.")
     entry: str = Field(description="The line of the crontab.")
     changed: bool | None = Field(default=None, description="False where the line was there already, and of a dry run.")
@@ -54,22 +54,22 @@ class JobAdded(Result):
 
 
 @tool(Risk.CHANGE, room="system", idempotent=True, audit="scheduled[ for {user}] at {schedule}: {command}")
-async def cron_add(host: Session, params: Job, call: Call) -> JobAdded:
+async def cron_add(host: Session, params: SystemCronAddParams, call: Call) -> SystemCronAddResult:
     """Schedule a job with cron. A job that is there already is not added again."""
     line = entry(params.schedule, params.command)
     table = await _told(host, "list" if params.dry_run else "add", line, params.user)
-    result = JobAdded(success=True, entry=line, changed=not table.had)
+    result = SystemCronAddResult(success=True, entry=line, changed=not table.had)
     if params.dry_run:
         result.changed, result.commands = False, [] if table.had else [f"crontab: add {line}"]
     return result
 
 
-class JobLine(Planned):
+class SystemCronRemoveParams(DryRunParams):
     entry: ShellText = Field(min_length=3, max_length=8192, description="The whole line, as system_cron_list shows it.")
-    user: Account | None = Field(default=None, description="Whose job; another account's needs root.")
+    user: AccountName | None = Field(default=None, description="Whose job; another account's needs root.")
 
 
-class JobRemoved(Result):
+class SystemCronRemoveResult(Result):
     success: bool = Field(description="Always true; a failure is an error.")
     entry: str = Field(description="The line.")
     changed: bool | None = Field(default=None, description="False where there was no such line, and of a dry run.")
@@ -77,11 +77,11 @@ class JobRemoved(Result):
 
 
 @tool(Risk.CHANGE, room="system", idempotent=True, audit="removed the job[ of {user}]: {entry}")
-async def cron_remove(host: Session, params: JobLine, call: Call) -> JobRemoved:
+async def cron_remove(host: Session, params: SystemCronRemoveParams, call: Call) -> SystemCronRemoveResult:
     """Remove a scheduled job from a crontab, by its whole line."""
     line = entry("", params.entry, percent=False)
     table = await _told(host, "list" if params.dry_run else "remove", line, params.user)
-    result = JobRemoved(success=True, entry=line, changed=table.had)
+    result = SystemCronRemoveResult(success=True, entry=line, changed=table.had)
     if params.dry_run:
         result.changed, result.commands = False, [f"crontab: remove {line}"] if table.had else []
     return result
@@ -95,7 +95,7 @@ async def _told(host: Session, does: str, line: str, user: str | None) -> Cronta
 
     try:
         return await parts_of(host, asked, parse, limit=CRON_BYTES)
-    except Foreign:
+    except ForeignCrontab:
         privileged = await host.privileged()
         if privileged is host:
             raise

@@ -5,11 +5,11 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.linux.files.permissions import Foreign, ask_chmod, ask_chown
-from mcp_ssh.linux.framing import Answer, Asked
+from mcp_ssh.linux.files.permissions import RootRequired, ask_chmod, ask_chown
+from mcp_ssh.linux.framing import PathQuery, ScriptAnswer
 from mcp_ssh.meanings import Meaning
 from mcp_ssh.messages.validation import worded
-from mcp_ssh.params import Group, NumberAsText, Planned, RemotePath, Result, check_account, check_group
+from mcp_ssh.params import DryRunParams, Group, NumberAsText, RemotePath, Result, check_account, check_group
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.shell_command import command
 from mcp_ssh.tool import Call, Risk, tool
@@ -25,7 +25,7 @@ def _owner(text: str) -> str:
     return text
 
 
-class _Slow(Planned):
+class _Slow(DryRunParams):
     path: RemotePath
     recursive: bool = Field(default=False, description="Everything in the folder, too; links in it are not followed.")
 
@@ -34,7 +34,7 @@ class _Slow(Planned):
         return 600.0
 
 
-class Chmod(_Slow):
+class SystemChmodParams(_Slow):
     mode: Annotated[str, NumberAsText] = Field(
         max_length=64,
         pattern=worded(
@@ -45,7 +45,7 @@ class Chmod(_Slow):
     )
 
 
-class ModeChanged(Result):
+class SystemChmodResult(Result):
     success: bool = Field(description="Always true; a failure is an error.")
     path: str = Field(description="The path, with `~` expanded.")
     mode: str = Field(description="The mode as it was asked for.")
@@ -54,7 +54,7 @@ class ModeChanged(Result):
 
 
 @tool(Risk.CHANGE, room="system", idempotent=True, audit="gave {path} the mode {mode}")
-async def chmod(host: Session, params: Chmod, call: Call) -> ModeChanged:
+async def chmod(host: Session, params: SystemChmodParams, call: Call) -> SystemChmodResult:
     """Change the permissions of a file or folder.
 
     Links are followed. What belongs to another account needs root: without become, sudo -n is tried.
@@ -62,20 +62,20 @@ async def chmod(host: Session, params: Chmod, call: Call) -> ModeChanged:
     asked = ask_chmod(params.path, params.mode, recursive=params.recursive, look=params.dry_run)
     answer = await _done(host, params, asked)
     has = answer.text.strip().zfill(4)
-    result = ModeChanged(success=True, path=answer.path, mode=params.mode, permissions=has)
+    result = SystemChmodResult(success=True, path=answer.path, mode=params.mode, permissions=has)
     if params.dry_run:
         result.commands = [_line("chmod", params.mode, answer.path, params)]
     return result
 
 
-class Chown(_Slow):
+class SystemChownParams(_Slow):
     owner: Annotated[str, NumberAsText, AfterValidator(_owner), Meaning.ACCOUNT] = Field(
         description="Account name or number, also `owner:group`; those of a directory service with their domain."
     )
     group: Annotated[Group | None, NumberAsText] = Field(default=None, description="Group name or number.")
 
 
-class OwnerChanged(Result):
+class SystemChownResult(Result):
     success: bool = Field(description="Always true; a failure is an error.")
     path: str = Field(description="The path, with `~` expanded.")
     owner: str = Field(description="What it has now, as `user:group`.")
@@ -83,7 +83,7 @@ class OwnerChanged(Result):
 
 
 @tool(Risk.CHANGE, room="system", idempotent=True, audit="gave {path} the owner {owner}[ and the group {group}]")
-async def chown(host: Session, params: Chown, call: Call) -> OwnerChanged:
+async def chown(host: Session, params: SystemChownParams, call: Call) -> SystemChownResult:
     """Change the owner, and if given the group, of a file or folder.
 
     Needs root: without become, sudo -n is tried.
@@ -93,7 +93,7 @@ async def chown(host: Session, params: Chown, call: Call) -> OwnerChanged:
     owner = f"{params.owner}:{params.group}" if params.group else params.owner
     asked = ask_chown(params.path, owner, recursive=params.recursive, look=params.dry_run)
     answer = await _done(host, params, asked)
-    result = OwnerChanged(success=True, path=answer.path, owner=answer.text.strip())
+    result = SystemChownResult(success=True, path=answer.path, owner=answer.text.strip())
     if params.dry_run:
         result.commands = [_line("chown", owner, answer.path, params)]
     return result
@@ -103,17 +103,17 @@ def _line(program: str, what: str, path: str, params: _Slow) -> str:
     return command(program, *(["-R"] if params.recursive else []), "--", what, path).line()
 
 
-async def _done(host: Session, params: _Slow, asked: Asked) -> Answer:
+async def _done(host: Session, params: _Slow, asked: PathQuery) -> ScriptAnswer:
     """Try it as the account; where it is for root to do, and nothing was changed, once more with its rights."""
     try:
         return await _asked(host, params, asked)
-    except Foreign:
+    except RootRequired:
         privileged = await host.privileged()
         if privileged is host:
             raise
         return await _asked(privileged, params, asked)
 
 
-async def _asked(host: Session, params: _Slow, asked: Asked) -> Answer:
+async def _asked(host: Session, params: _Slow, asked: PathQuery) -> ScriptAnswer:
     said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
     return asked.answer(said.stdout, said.stderr)

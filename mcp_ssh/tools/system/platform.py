@@ -7,7 +7,7 @@ from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 
 
-class AskPlatform(OnSession):
+class SystemPlatformParams(OnSession):
     refresh: bool = Field(default=False, description="Ask the machine again instead of using what it said before.")
 
 
@@ -25,16 +25,16 @@ class PlatformFacts(Result):
     init_system: str = Field(description="Name of process 1.")
 
 
-class PlatformTold(Result):
+class SystemPlatformResult(Result):
     platform: PlatformFacts = Field(description="What the machine is.")
 
 
 @tool(Risk.READ, room="system")
-async def platform(host: Session, params: AskPlatform, call: Call) -> PlatformTold:
+async def platform(host: Session, params: SystemPlatformParams, call: Call) -> SystemPlatformResult:
     """Tell which Linux distribution the machine runs, and its package manager, service manager and firewall.
 
     Asked once a session, then known.
     """
     found = await host.platform(anew=params.refresh)
     facts = {name: getattr(found, name) for name in PlatformFacts.model_fields}
-    return PlatformTold(platform=PlatformFacts(**facts))
+    return SystemPlatformResult(platform=PlatformFacts(**facts))

@@ -15,7 +15,7 @@ from mcp_ssh.tool import Call, Risk, tool
 PROCESSES_BYTES = 3 * TEXT_BYTES + 2 * ACCOUNTS_BYTES
 
 
-class ListProcesses(OnSession):
+class SystemProcessesParams(OnSession):
     user: LoginName | None = Field(default=None, max_length=256, description="Only those of this account.")
     sort: Literal["pid", "cpu", "memory"] = Field(default="pid", description="cpu and memory: the largest first.")
     limit: int | None = Field(default=None, ge=1, le=10_000, description="List this many at most.")
@@ -33,14 +33,14 @@ class ProcessFacts(Result):
     command: str = Field(description="Command line; in brackets the name of one that has none.")
 
 
-class ProcessesTold(Result):
+class SystemProcessesResult(Result):
     processes: list[ProcessFacts] = Field(description="Processes.")
     count: int = Field(description="How many fit, listed or not.")
     truncated: bool | None = Field(default=None, description="True where the machine has more than could be read.")
 
 
 @tool(Risk.READ, room="system")
-async def processes(host: Session, params: ListProcesses, call: Call) -> ProcessesTold:
+async def processes(host: Session, params: SystemProcessesParams, call: Call) -> SystemProcessesResult:
     """List the machine's processes with their user, processor and memory use: what runs, what eats CPU or memory."""
     known = await parts_of(host, ask_processes(), parse_processes, limit=PROCESSES_BYTES)
     found = [each for each in known.rows if params.user is None or each.user == params.user]
@@ -49,7 +49,7 @@ async def processes(host: Session, params: ListProcesses, call: Call) -> Process
     names = ProcessFacts.model_fields
     listed = found[: params.limit or ROW_LIMIT]
     facts = [ProcessFacts(**{name: getattr(each, name) for name in names}) for each in listed]
-    result = ProcessesTold(processes=facts, count=len(found))
+    result = SystemProcessesResult(processes=facts, count=len(found))
     if known.truncated or len(listed) < min(len(found), params.limit or len(found)):
         result.truncated = True
     return result

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from mcp_ssh.linux.files.tree import ask_rmrf, parse_rmrf
-from mcp_ssh.params import Planned, RemotePath, Result
+from mcp_ssh.params import DryRunParams, RemotePath, Result
 from mcp_ssh.sessions.query import ask
 from mcp_ssh.sessions.session import Output, Session
 from mcp_ssh.tool import Call, Risk, tool
@@ -12,7 +12,7 @@ CLOSING_S = 10.0
 PATHS_BYTES = 512 * 1024
 
 
-class Rmrf(Planned):
+class SystemRmrfParams(DryRunParams):
     path: RemotePath
 
     def time_limit_s(self) -> float:
@@ -20,7 +20,7 @@ class Rmrf(Planned):
         return 600.0
 
 
-class RmrfDone(Result):
+class SystemRmrfResult(Result):
     success: bool = Field(description="Always true; a failure is an error.")
     path: str = Field(description="What was removed, with `~` expanded.")
     error: str | None = Field(description="Always null; kept for the documented shape.")
@@ -33,7 +33,7 @@ class RmrfDone(Result):
 @tool(
     Risk.DESTROY, room="system", confirm=True, idempotent=True, audit="asked for the removal of {path} with all in it"
 )
-async def rmrf(host: Session, params: Rmrf, call: Call) -> RmrfDone:
+async def rmrf(host: Session, params: SystemRmrfParams, call: Call) -> SystemRmrfResult:
     """Remove a file, link or folder with everything in it, as `rm -rf` does. What is not there is no error.
 
     Refused, wherever links lead: `/` and what lies directly in it, homes, mount points, folders that hold one of these,
@@ -47,7 +47,7 @@ async def rmrf(host: Session, params: Rmrf, call: Call) -> RmrfDone:
 
     limit_s = params.time_limit_s() - CLOSING_S
     path, count, paths = await ask(host, asked.command, parse, timeout_s=limit_s, limit=PATHS_BYTES)
-    result = RmrfDone(success=True, path=path, error=None, count=count)
+    result = SystemRmrfResult(success=True, path=path, error=None, count=count)
     if params.dry_run:
         result.paths = paths
     return result

@@ -31,7 +31,7 @@ class _Searching(OnSession):
 # ---- system_grep -------------------------------------------------------------------------------------------------
 
 
-class Grep(_Searching):
+class SystemGrepParams(_Searching):
     pattern: ShellText = Field(
         min_length=1, max_length=4096, description="Extended regular expression; \\d, \\w, \\s, \\b too."
     )
@@ -43,15 +43,15 @@ class Grep(_Searching):
     max_results: MaxResults = 100
 
 
-class Match(Result):
+class GrepMatch(Result):
     file: str = Field(description="The file.")
     line: int = Field(description="Line number, from 1.")
     content: str = Field(description="The line, its first 2,000 characters.")
     context: bool | None = Field(default=None, description="True of a line around a match that is none itself.")
 
 
-class GrepTold(Result):
-    matches: list[Match] = Field(description="Lines that match, in the order of the files.")
+class SystemGrepResult(Result):
+    matches: list[GrepMatch] = Field(description="Lines that match, in the order of the files.")
     count: int = Field(description="How many of them match.")
     truncated: bool | None = Field(default=None, description="True where there are more than max_results.")
     binary_files: list[str] | None = Field(default=None, description="Files that match and are not text.")
@@ -59,7 +59,7 @@ class GrepTold(Result):
 
 
 @tool(Risk.READ, room="system")
-async def grep(host: Session, params: Grep, call: Call) -> GrepTold:
+async def grep(host: Session, params: SystemGrepParams, call: Call) -> SystemGrepResult:
     """Search files for a text or regular expression, and show the lines with their file and number."""
     asked = ask_grep(
         params.path,
@@ -77,17 +77,17 @@ async def grep(host: Session, params: Grep, call: Call) -> GrepTold:
         timeout_s=params.timeout,
         limit=SEARCH_BYTES,
     )
-    matches: list[Match] = []
+    matches: list[GrepMatch] = []
     count = 0
     for line in found.lines:
         if line.is_match and count == params.max_results:
             break
         count += line.is_match
-        row = Match(file=line.file, line=line.number, content=line.text[:TEXT_LIMIT])
+        row = GrepMatch(file=line.file, line=line.number, content=line.text[:TEXT_LIMIT])
         if not line.is_match:
             row.context = True
         matches.append(row)
-    result = GrepTold(matches=matches, count=count)
+    result = SystemGrepResult(matches=matches, count=count)
     if not found.whole or sum(line.is_match for line in found.lines) > count:
         result.truncated = True
     if found.binary:
@@ -100,7 +100,7 @@ async def grep(host: Session, params: Grep, call: Call) -> GrepTold:
 # ---- system_find -------------------------------------------------------------------------------------------------
 
 
-class Find(_Searching):
+class SystemFindParams(_Searching):
     path: RemotePath = Field(default=".", description="Folder to look in; relative ones start at the login folder.")
     name: ShellText | None = Field(
         default=None, min_length=1, max_length=1024, description="Shell pattern of the name, such as `*.log`."
@@ -125,7 +125,7 @@ class Find(_Searching):
     max_results: MaxResults = 100
 
 
-class FindTold(Result):
+class SystemFindResult(Result):
     files: list[str] = Field(description="Paths, as find meets them.")
     count: int = Field(description="How many are listed.")
     truncated: bool | None = Field(default=None, description="True where there are more than max_results.")
@@ -133,7 +133,7 @@ class FindTold(Result):
 
 
 @tool(Risk.READ, room="system")
-async def find(host: Session, params: Find, call: Call) -> FindTold:
+async def find(host: Session, params: SystemFindParams, call: Call) -> SystemFindResult:
     """Find files and folders by name, type, size or age: large files, old logs, where something is."""
     asked = ask_find(params.path, _tests(params))
     found, unreadable, whole = await ask(
@@ -144,7 +144,7 @@ async def find(host: Session, params: Find, call: Call) -> FindTold:
         limit=SEARCH_BYTES,
     )
     listed = found[: params.max_results]
-    result = FindTold(files=listed, count=len(listed))
+    result = SystemFindResult(files=listed, count=len(listed))
     if not whole or len(found) > len(listed):
         result.truncated = True
     if unreadable:
@@ -152,7 +152,7 @@ async def find(host: Session, params: Find, call: Call) -> FindTold:
     return result
 
 
-def _tests(params: Find) -> list[str]:
+def _tests(params: SystemFindParams) -> list[str]:
     depth = ["-maxdepth", str(params.max_depth)] if params.max_depth else []
     kind = ["-type", params.type] if params.type else []
     name = ["-name", params.name] if params.name else []

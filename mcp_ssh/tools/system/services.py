@@ -6,9 +6,9 @@ from pydantic import BeforeValidator, Field
 
 from mcp_ssh.audit import always
 from mcp_ssh.errors import NotFound, PermissionDenied
-from mcp_ssh.linux.system.services import Action, ServiceState, choose, find_problem
+from mcp_ssh.linux.system.services import ServiceCommand, ServiceState, choose, find_problem
 from mcp_ssh.messages.validation import worded
-from mcp_ssh.params import Becoming, Result
+from mcp_ssh.params import BecomeParams, Result
 from mcp_ssh.sessions.query import parts_of
 from mcp_ssh.sessions.session import Output, Session
 from mcp_ssh.shell_command import script
@@ -20,7 +20,7 @@ SERVICE_BYTES = 1024 * 1024
 # ---- system_service ----------------------------------------------------------------------------------------------
 
 
-class ServiceAction(Becoming):
+class SystemServiceParams(BecomeParams):
     service: str = Field(
         pattern=worded(
             r"^[A-Za-z0-9_@:.\\][A-Za-z0-9_@:.\\+-]*$",
@@ -29,14 +29,14 @@ class ServiceAction(Becoming):
         max_length=255,
         description="Service, such as nginx; on systemd also a unit with its suffix.",
     )
-    action: Action = Field(description="What to do. reload: read its config again without stopping.")
+    action: ServiceCommand = Field(description="What to do. reload: read its config again without stopping.")
 
     def time_limit_s(self) -> float:
         """Services may take their time to stop."""
         return 150.0
 
 
-class ServiceTold(Result):
+class SystemServiceResult(Result):
     service: str = Field(description="The service.")
     action: str = Field(description="What was done.")
     success: bool = Field(description="Whether the service is now as the action asks; of `status`, always true.")
@@ -60,7 +60,7 @@ class ServiceTold(Result):
         (always, "asked for {action} of the service {service}"),
     ),
 )
-async def service(host: Session, params: ServiceAction, call: Call) -> ServiceTold:
+async def service(host: Session, params: SystemServiceParams, call: Call) -> SystemServiceResult:
     """Start, stop, restart, reload, enable or disable a service, or look at its status.
 
     Works with systemd, OpenRC and System V init. After a start it looks again a second later: a service that dies or
@@ -77,7 +77,7 @@ async def service(host: Session, params: ServiceAction, call: Call) -> ServiceTo
             hint="list services with command_exec: systemctl list-unit-files, rc-service -l, or ls /etc/init.d",
         )
     problem = find_problem(params.action, state)
-    result = ServiceTold(
+    result = SystemServiceResult(
         service=params.service,
         action=params.action,
         success=problem is None,
@@ -90,7 +90,7 @@ async def service(host: Session, params: ServiceAction, call: Call) -> ServiceTo
     return result.model_copy(update={"restarts": state.restarts}) if state.restarts else result
 
 
-def _explain(params: ServiceAction, state: ServiceState, problem: str) -> str:
+def _explain(params: SystemServiceParams, state: ServiceState, problem: str) -> str:
     """What the manager said, what was seen, and the end of the service's log."""
     lines = [state.output, f"{params.service}: {problem}", state.log and f"Its log ends with:\n{state.log}"]
     return "\n".join(line for line in lines if line)
@@ -108,14 +108,14 @@ Pid = Annotated[
 ]
 
 
-class Kill(Becoming):
+class SystemKillParams(BecomeParams):
     pid: Pid
     signal: Literal["TERM", "KILL", "HUP", "INT", "QUIT", "USR1", "USR2", "STOP", "CONT"] = Field(
         default="TERM", description="TERM asks it to end, KILL ends it, HUP often reloads."
     )
 
 
-class Killed(Result):
+class SystemKillResult(Result):
     status: Literal["sent", "failed"] = Field(description="Whether the signal was sent.")
     pid: int = Field(description="The process.")
     signal: str = Field(description="The signal.")
@@ -123,7 +123,7 @@ class Killed(Result):
 
 
 @tool(Risk.DESTROY, room="system", audit="sent {signal} to the process {pid}")
-async def kill(host: Session, params: Kill, call: Call) -> Killed:
+async def kill(host: Session, params: SystemKillParams, call: Call) -> SystemKillResult:
     """Send a signal to a process of the machine, such as TERM to end it.
 
     A process of another account needs root: without become, sudo -n is tried.
@@ -136,7 +136,7 @@ async def kill(host: Session, params: Kill, call: Call) -> Killed:
                 f"process {params.pid} belongs to another account", hint="give `become`, or log in as that account"
             )
     failed = output.exit_code != 0
-    return Killed(
+    return SystemKillResult(
         status="failed" if failed else "sent",
         pid=params.pid,
         signal=params.signal,
@@ -144,7 +144,7 @@ async def kill(host: Session, params: Kill, call: Call) -> Killed:
     )
 
 
-async def _signal(host: Session, params: Kill) -> Output:
+async def _signal(host: Session, params: SystemKillParams) -> Output:
     return await host.run(script('LC_ALL=C kill -s "$1" "$2"', [params.signal, str(params.pid)]))
 
 

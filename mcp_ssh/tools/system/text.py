@@ -9,7 +9,7 @@ from pydantic import Field
 from mcp_ssh.errors import TooMany
 from mcp_ssh.linux.files.follow import Position, Reason, ask_follow
 from mcp_ssh.linux.files.search import ask_lines, cut
-from mcp_ssh.linux.framing import Answer, failure
+from mcp_ssh.linux.framing import ScriptAnswer, failure
 from mcp_ssh.messages.validation import worded
 from mcp_ssh.params import Event, OnSession, RemotePath, Result
 from mcp_ssh.sessions.follow import following
@@ -25,19 +25,19 @@ LATE_S = 2.0
 """How long the machine may take to end what it was told to end by itself."""
 
 
-class Lines(OnSession):
+class SystemHeadParams(OnSession):
     path: RemotePath
     lines: int = Field(default=100, ge=1, le=10_000, description="How many lines.")
     max_bytes: int = Field(default=65_536, ge=256, le=1_048_576, description="Bytes of content at most.")
 
 
-class LinesRead(Result):
+class LinesResult(Result):
     path: str = Field(description="The file, with `~` expanded.")
     content: str = Field(description="The lines; bytes that are not UTF-8 are replaced.")
     truncated: bool | None = Field(default=None, description="True where max_bytes cut some off.")
 
 
-class Tail(Lines):
+class SystemTailParams(SystemHeadParams):
     follow_s: int = Field(
         default=0,
         ge=0,
@@ -51,7 +51,7 @@ class Tail(Lines):
 
 
 @tool(Risk.READ, room="system")
-async def tail(host: Session, params: Tail, call: Call) -> LinesRead:
+async def tail(host: Session, params: SystemTailParams, call: Call) -> LinesResult:
     """Read the last lines of a file, such as a log; with follow_s also those that are added meanwhile, as `tail -F`."""
     if not params.follow_s:
         return await _read(host, params, "tail")
@@ -61,19 +61,19 @@ async def tail(host: Session, params: Tail, call: Call) -> LinesRead:
         while len(content) <= params.max_bytes and (parts := await file.read()):
             content += b"".join(each for each in parts if isinstance(each, bytes))
         path = file.path
-    return _told(Answer("ok", path, bytes(content), b""), "head", params.max_bytes)
+    return _told(ScriptAnswer("ok", path, bytes(content), b""), "head", params.max_bytes)
 
 
 @tool(Risk.READ, room="system")
-async def head(host: Session, params: Lines, call: Call) -> LinesRead:
+async def head(host: Session, params: SystemHeadParams, call: Call) -> LinesResult:
     """Read the first lines of a file."""
     return await _read(host, params, "head")
 
 
-async def _read(host: Session, params: Lines, program: Literal["tail", "head"]) -> LinesRead:
+async def _read(host: Session, params: SystemHeadParams, program: Literal["tail", "head"]) -> LinesResult:
     asked = ask_lines(params.path, program, params.lines, params.max_bytes)
 
-    def told(said: Output) -> LinesRead:
+    def told(said: Output) -> LinesResult:
         answer = asked.answer(said.stdout, said.stderr)
         if answer.trailer:
             raise failure(answer.path, answer.trailer)
@@ -82,9 +82,9 @@ async def _read(host: Session, params: Lines, program: Literal["tail", "head"]) 
     return await ask(host, asked.command, told, limit=params.max_bytes + ANSWER_LIMIT)
 
 
-def _told(answer: Answer, kept: Literal["tail", "head"], limit: int) -> LinesRead:
+def _told(answer: ScriptAnswer, kept: Literal["tail", "head"], limit: int) -> LinesResult:
     content, truncated = cut(answer.body, kept, limit)
-    result = LinesRead(path=answer.path, content=content.decode("utf-8", "replace"))
+    result = LinesResult(path=answer.path, content=content.decode("utf-8", "replace"))
     if truncated:
         result.truncated = True
     return result
@@ -111,12 +111,12 @@ class Follow(OnSession):
         return self.max_s + 30.0
 
 
-class Content(Event):
+class TailContent(Event):
     event: ClassVar[str] = "content"
     content: str = Field(description="What was read of the file; bytes that are not UTF-8 are replaced.")
 
 
-class Reset(Event):
+class TailReset(Event):
     event: ClassVar[str] = "reset"
     reason: Reason = Field(
         description="moved: the path is another file now, such as after rotation; truncated: the file became shorter;"
@@ -124,12 +124,12 @@ class Reset(Event):
     )
 
 
-class FollowEnded(Result):
+class TailEnd(Result):
     reason: Literal["max_s"] = Field(description="max_s: the time is over. With the last id it can be gone on with.")
 
 
-@stream(tail, events=(Content, Reset), resumes="since")
-async def follow(host: Session, params: Follow, call: Call, events: Events) -> FollowEnded:
+@stream(tail, events=(TailContent, TailReset), resumes="since")
+async def follow(host: Session, params: Follow, call: Call, events: Events) -> TailEnd:
     """Follow a file, such as a log: its last lines, then what is added to it, as `tail -F`.
 
     A file that is moved away or emptied is followed by its name, which a `reset` tells. Each id says up to where the
@@ -147,7 +147,7 @@ async def follow(host: Session, params: Follow, call: Call, events: Events) -> F
             while parts := await file.read():
                 for each in parts:
                     await text.take(each)
-    return FollowEnded(reason="max_s")
+    return TailEnd(reason="max_s")
 
 
 def _since(event_id: str | None) -> tuple[str, int] | None:
@@ -175,11 +175,11 @@ class _Text:
         self._decoder.reset()
         self._file, self._offset = part.file, part.offset
         if part.reset is not None:
-            await self._events.send(Reset(reason=part.reset), self._id)
+            await self._events.send(TailReset(reason=part.reset), self._id)
 
     async def _send(self, content: str) -> None:
         if content:
-            await self._events.send(Content(content=content), self._id)
+            await self._events.send(TailContent(content=content), self._id)
 
     @property
     def _id(self) -> str:

@@ -25,12 +25,12 @@ class MemoryFacts(Result):
     swap_used: int = Field(description="Bytes of swap in use.")
 
 
-class MemoryTold(Result):
+class SystemMemoryResult(Result):
     memory: MemoryFacts = Field(description="Memory and swap.")
 
 
 @tool(Risk.READ, room="system")
-async def memory(host: Session, params: OnSession, call: Call) -> MemoryTold:
+async def memory(host: Session, params: OnSession, call: Call) -> SystemMemoryResult:
     """Show how much memory and swap the machine has, and how much is in use and available."""
     found = await parts_of(host, vitals.ask_memory(), vitals.parse_memory)
     used = found.total - found.available
@@ -43,7 +43,7 @@ async def memory(host: Session, params: OnSession, call: Call) -> MemoryTold:
         swap_total=found.swap_total,
         swap_used=found.swap_total - found.swap_free,
     )
-    return MemoryTold(memory=facts)
+    return SystemMemoryResult(memory=facts)
 
 
 # ---- system_cpu --------------------------------------------------------------------------------------------------
@@ -58,16 +58,16 @@ class CpuFacts(Result):
     load_15m: float = Field(description="Over fifteen minutes.")
 
 
-class CpuTold(Result):
+class SystemCpuResult(Result):
     cpu: CpuFacts = Field(description="Processors and load.")
 
 
 @tool(Risk.READ, room="system")
-async def cpu(host: Session, params: OnSession, call: Call) -> CpuTold:
+async def cpu(host: Session, params: OnSession, call: Call) -> SystemCpuResult:
     """Show the machine's processors, and its load average: high load means more work than processors."""
     found = await parts_of(host, vitals.ask_cpu(), vitals.parse_cpu, limit=CPU_BYTES)
     one, five, fifteen = found.load
-    return CpuTold(
+    return SystemCpuResult(
         cpu=CpuFacts(
             model=found.model, cores=found.cores, threads=found.threads, load_1m=one, load_5m=five, load_15m=fifteen
         )
@@ -87,7 +87,7 @@ class DiskFacts(Result):
     mount: str = Field(description="Where it is mounted.")
 
 
-class DisksTold(Result):
+class SystemDiskResult(Result):
     disks: list[DiskFacts] = Field(description="Mounted file systems that answered.")
     unanswered: list[str] | None = Field(
         default=None, description="Mount points of file systems that did not answer within seconds."
@@ -97,13 +97,13 @@ class DisksTold(Result):
 
 
 @tool(Risk.READ, room="system")
-async def disk(host: Session, params: OnSession, call: Call) -> DisksTold:
+async def disk(host: Session, params: OnSession, call: Call) -> SystemDiskResult:
     """Show how full the machine's disks are: each mounted file system with its size, used and free space.
 
     A file system that does not answer, such as a network mount whose server is gone, is named and holds up no other.
     """
     found = await parts_of(host, vitals.ask_disks(), vitals.parse_disks, limit=3 * vitals.DISKS_BYTES)
-    result = DisksTold(
+    result = SystemDiskResult(
         disks=[
             DiskFacts(
                 filesystem=each.filesystem,
@@ -144,17 +144,17 @@ class InterfaceFacts(Result):
     status: str = Field(description="up, down or unknown.")
 
 
-class NetworkTold(Result):
+class SystemNetworkResult(Result):
     interfaces: list[InterfaceFacts] = Field(description="Network interfaces.")
     note: str | None = Field(default=None, description="Set where addresses may be missing, with the reason.")
     truncated: bool | None = Field(default=None, description="True where the machine has more than are listed.")
 
 
 @tool(Risk.READ, room="system")
-async def network(host: Session, params: OnSession, call: Call) -> NetworkTold:
+async def network(host: Session, params: OnSession, call: Call) -> SystemNetworkResult:
     """Show the machine's network interfaces: addresses, state and traffic counters."""
     found = await parts_of(host, vitals.ask_network(), vitals.parse_network, limit=4 * vitals.NETWORK_BYTES)
-    result = NetworkTold(
+    result = SystemNetworkResult(
         interfaces=[
             InterfaceFacts(
                 name=each.name,
@@ -184,16 +184,16 @@ def _first(addresses: list[str]) -> str | None:
 # ---- system_uptime -----------------------------------------------------------------------------------------------
 
 
-class Uptime(Result):
+class SystemUptimeResult(Result):
     uptime: str = Field(description="For people, such as `up 3 days, 4 hours`.")
     seconds: float = Field(description="Seconds since the machine started.")
 
 
 @tool(Risk.READ, room="system")
-async def uptime(host: Session, params: OnSession, call: Call) -> Uptime:
+async def uptime(host: Session, params: OnSession, call: Call) -> SystemUptimeResult:
     """Tell how long the machine has been running since its last start."""
     seconds = await parts_of(host, vitals.ask_uptime(), vitals.parse_uptime)
-    return Uptime(uptime=f"up {_for_people(seconds)}", seconds=seconds)
+    return SystemUptimeResult(uptime=f"up {_for_people(seconds)}", seconds=seconds)
 
 
 def _for_people(seconds: float) -> str:
@@ -214,14 +214,14 @@ class AccountFacts(Result):
     shell: str = Field(description="Login shell.")
 
 
-class AccountsTold(Result):
+class SystemUsersResult(Result):
     users: list[AccountFacts] = Field(description="Accounts.")
     count: int = Field(description="How many are listed.")
     truncated: bool | None = Field(default=None, description="True where the machine has more than are listed.")
 
 
 @tool(Risk.READ, room="system")
-async def users(host: Session, params: OnSession, call: Call) -> AccountsTold:
+async def users(host: Session, params: OnSession, call: Call) -> SystemUsersResult:
     """List the machine's user accounts with their numbers, home folders and login shells."""
     accounts = await parts_of(host, vitals.ask_accounts(), vitals.parse_accounts, limit=2 * vitals.ACCOUNTS_BYTES)
     found = accounts[:ROW_LIMIT]
@@ -229,7 +229,7 @@ async def users(host: Session, params: OnSession, call: Call) -> AccountsTold:
         AccountFacts(username=each.username, uid=each.uid, gid=each.gid, home=each.home, shell=each.shell)
         for each in found
     ]
-    result = AccountsTold(users=facts, count=len(facts))
+    result = SystemUsersResult(users=facts, count=len(facts))
     if len(accounts) > len(facts):
         result.truncated = True
     return result

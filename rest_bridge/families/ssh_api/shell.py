@@ -5,11 +5,11 @@ import dataclasses
 from pydantic import Field
 
 from mcp_ssh.tools import shell
-from mcp_ssh.tools.shell.io import Send
+from mcp_ssh.tools.shell.io import ShellSendParams
 from rest_bridge.api.route import Route
 
 
-class SendAsDocumented(Send):
+class SendAsDocumented(ShellSendParams):
     """The documented body of /command/shell: the fields of /command/exec."""
 
     timeout: float = Field(default=30.0, ge=0.1, le=3600, description="Taken, and without meaning: text is only sent.")

@@ -20,7 +20,7 @@ def _lines(text: str) -> list[str]:
 _TASK_IN_LINES = Shape(
     create_model(
         "TaskInLines",
-        __base__=command.Polled,
+        __base__=command.CommandTaskResult,
         output=(list[str], Field(description="Standard output from output_offset on, by lines.")),
         error=(list[str], Field(description="Standard error from error_offset on, by lines.")),
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mcp_ssh.cli import logging_setup as logs
 from mcp_ssh.cli.commands.check.findings import Finding, looked_at
 from mcp_ssh.cli.target import HELP, login_arguments
-from mcp_ssh.cli.terminal import Page, print_json, usage, visible
+from mcp_ssh.cli.terminal import Printer, print_json, usage, visible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -81,7 +81,7 @@ class _Report:
     def __init__(self, *, as_json: bool) -> None:
         self.counts = {"ok": 0, "warn": 0, "fail": 0}
         self._as_json = as_json
-        self._page = Page()
+        self._page = Printer()
         self._shown: list[dict[str, str | None]] = []
 
     def add(self, finding: Finding) -> None:

@@ -11,14 +11,14 @@ from mcp_ssh.cli.hints import cli_hint
 from mcp_ssh.cli.terminal import Failure
 from mcp_ssh.errors import ToolError
 
-Verdict = Literal["ok", "warn", "fail"]
+CheckStatus = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One line of the report."""
 
-    verdict: Verdict
+    verdict: CheckStatus
     what: str
     says: str
     next_step: str | None = None
