@@ -82,10 +82,10 @@ def _connected(api: Api, scene: Scene, key: str | None = None) -> Step:
 
 def _logged_in(app: App, scene: Scene) -> Step:
     async def step() -> None:
-        logins = Logins(caller(), CONFIG, app.hostkeys, app.named)
-        login, _ = await logins.wanted(Connect.model_validate(scene.login))
+        logins = Logins(caller(), CONFIG, app.hostkeys, app.find_named_target)
+        login, _ = await logins.plan_login(Connect.model_validate(scene.login))
         dialer = Dialer(login, DialOptions(CONFIG.ssh.banner_timeout, CONFIG.ssh.auth_timeout))
         (await dialer.dial()).abort()
-        await dialer.closed()
+        await dialer.wait_closed()
 
     return step

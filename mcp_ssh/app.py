@@ -50,7 +50,7 @@ async def _sweep(blobs: Blobs) -> None:
 
 
 def _stopping(stops: Sequence[StopResult]) -> ShuttingDown:
-    details = {"stopped": combine(stops).shown()} if stops else {}
+    details = {"stopped": combine(stops).as_field()} if stops else {}
     return ShuttingDown(
         "this server is stopping", hint="look at the machine before repeating the call", details=details
     )
@@ -65,7 +65,7 @@ SETTLED_S = 0.1
 
 
 @dataclass
-class Live:
+class ConfigState:
     """The config in force: an immutable object that is replaced as a whole, by `config_set` in `turn` or by `refresh`.
 
     Attributes:
@@ -145,7 +145,7 @@ class App:
     """What tools and doors share."""
 
     home: Path
-    live: Live
+    live: ConfigState
     store: Store
     blobs: Blobs
     hostkeys: HostKeys
@@ -174,12 +174,12 @@ class App:
                 blobs=self.blobs,
                 tasks=self.store.tasks,
                 links=self.links,
-                named=self.named,
+                named=self.find_named_target,
             )
 
         return ConnectingCall(call, connect, self.hostkeys, self.read_only)
 
-    async def named(self, caller: Caller, name: str) -> Mapping[str, Any] | None:
+    async def find_named_target(self, caller: Caller, name: str) -> Mapping[str, Any] | None:
         """What `session_connect` takes to reach the machine that a name means to a caller, if it means one."""
         for resolve in self.resolvers:
             if (wanted := await resolve(caller, name)) is not None:
@@ -193,7 +193,7 @@ class App:
         self.limits.set_bounds(security.max_calls_at_once, security.max_calls_per_minute)
         self.sessions.set_bounds(ssh.max_concurrent_connections, ssh.idle_minutes * 60)
 
-    async def admitted(self) -> set[str]:
+    async def active_caller_ids(self) -> set[str]:
         """The ids of the remote callers that may still come: those with a token, and the one where none is needed."""
         return {"local"} | {token.id for token in await self.store.tokens.list()}
 
@@ -225,7 +225,7 @@ async def open_app(
         policy=settings.security.host_keys,
         reject_unknown=settings.security.reject_unknown_hosts,
     )
-    live = Live(folder, settings, started, version)
+    live = ConfigState(folder, settings, started, version)
     app = App(
         home=folder,
         live=live,
@@ -241,7 +241,7 @@ async def open_app(
     live.listeners.append(app.apply)
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(app.sessions.tend, app.admitted)
+            group.start_soon(app.sessions.tend, app.active_caller_ids)
             group.start_soon(_sweep, blobs)
             try:
                 yield app

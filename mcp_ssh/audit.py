@@ -33,11 +33,11 @@ def audit_text(tool: AnyTool, params: Params, result: Result, hidden: Collection
         hidden: Names of arguments whose values are not shown.
     """
     facts: _Facts = vars(result)
-    text = _chosen(tool, params, facts)
+    text = _choose_text(tool, params, facts)
     if text is None:
         return None
     values = _Values(params, facts, hidden)
-    became = f"as {values.text('become.user')}, " if values.given("become.user") else ""
+    became = f"as {values.text('become.user')}, " if values.is_given("become.user") else ""
     everything = ", with all in it" if getattr(params, "recursive", False) is True else ""
     return f"{_prefix(params, facts)}{became}{values.fill(text)}{everything}"
 
@@ -58,7 +58,7 @@ def names_in(text: str) -> set[str]:
     return set(_NAME.findall(text))
 
 
-def _chosen(tool: AnyTool, params: Params, facts: _Facts) -> str | None:
+def _choose_text(tool: AnyTool, params: Params, facts: _Facts) -> str | None:
     if tool.audit is None or isinstance(tool.audit, str):
         return tool.audit
     return next((text for holds, text in tool.audit if holds(params, facts)), None)
@@ -135,7 +135,7 @@ class _Values:
         whole = _PART.sub(self._part, text)
         return _NAME.sub(lambda name: self.text(name[1]), whole)
 
-    def given(self, name: str) -> bool:
+    def is_given(self, name: str) -> bool:
         """Whether there is a value, other than the argument's default."""
         value = self._value(name)
         field = type(self._params).model_fields.get(name)
@@ -155,7 +155,7 @@ class _Values:
         return (shown if len(shown) <= VALUE_CHARS else f"{shown[: VALUE_CHARS - 1]}…") + more
 
     def _part(self, part: re.Match[str]) -> str:
-        return part[1] if all(map(self.given, _NAME.findall(part[1]))) else part[2] or ""
+        return part[1] if all(map(self.is_given, _NAME.findall(part[1]))) else part[2] or ""
 
     def _value(self, name: str) -> Any:
         if name.startswith(_OF_RESULT):

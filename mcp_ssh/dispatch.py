@@ -24,13 +24,13 @@ from mcp_ssh.errors import (
     ToolError,
 )
 from mcp_ssh.meanings import Meaning, argument
-from mcp_ssh.messages.validation import explain, told, without_nulls
+from mcp_ssh.messages.validation import describe_errors, explain, without_nulls
 from mcp_ssh.params import Become, BecomeParams, OnSession, Params, Result
 from mcp_ssh.policy import allow, needs_confirmation
 from mcp_ssh.sessions.host_lookup import expect_host, expect_target
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.sessions.target import Connect
-from mcp_ssh.ssh.running_calls import recorded
+from mcp_ssh.ssh.running_calls import recorded_stops
 from mcp_ssh.ssh.wire.kill import combine
 from mcp_ssh.store.history import HistoryRow, arguments_text, redact
 from mcp_ssh.tool import AnyTool, Call, InputRequired, Question, Risk, TransportName, model_fields
@@ -55,13 +55,13 @@ async def _dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call,
     outcome, target, done = "cancelled", None, None
     try:
         await app.live.refresh()
-        with app.calls.running(), app.limits.admitted(call.caller.id):
+        with app.calls.running(), app.limits.admit(call.caller.id):
             arguments = dict(raw)
             confirmed = _taken_confirm(tool, app, arguments)
             params = validate(tool, arguments)
             allow(tool, call.caller, read_only=app.read_only)
             place, target = await _place(app, tool, params, call)
-            with place.reserved() if isinstance(place, Session) else nullcontext():
+            with place.reserve() if isinstance(place, Session) else nullcontext():
                 if isinstance(place, Session):
                     await place.renew_rules()
                     params = await expect_target(call.caller, app.config.security, params)
@@ -75,7 +75,7 @@ async def _dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call,
         outcome = "asked"
         raise
     except Exception as error:
-        shown = _told(error, tool)
+        shown = _error_for_caller(error, tool)
         outcome = shown.code
         if shown is error:
             raise
@@ -96,7 +96,7 @@ async def _dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call,
         await app.store.history.record(row)
 
 
-def _told(error: Exception, tool: AnyTool) -> ToolError:
+def _error_for_caller(error: Exception, tool: AnyTool) -> ToolError:
     """An error as callers see it. Where a lack of descriptors is behind it, the lack counts, and not what it broke."""
     if (lack := OutOfDescriptors.behind(error)) is not None:
         return lack
@@ -125,7 +125,9 @@ def validate(tool: AnyTool, arguments: Mapping[str, Any]) -> Params:
         errors, near = explain(error, tool.input_schema, "an argument of this tool")
         named = f"; did you mean {', '.join(near)}?" if near else ""
         hint = f"{tool.name} takes {', '.join(model_fields(tool.params)) or 'no arguments'}{named}"
-        raise InvalidInput(told(errors, error.error_count()), hint=hint, details={"errors": errors}) from None
+        raise InvalidInput(
+            describe_errors(errors, error.error_count()), hint=hint, details={"errors": errors}
+        ) from None
 
 
 async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[App | Session, str | None]:
@@ -139,12 +141,12 @@ async def _place(app: App, tool: AnyTool, params: Params, call: Call) -> tuple[A
     name = params.session_id if isinstance(params, OnSession) else None
     if name is None and tool.risk is not Risk.READ and call.door in {"stdio", "mcp"}:
         app.sessions.expect_one_place(call.caller)
-    connect, version = partial(_connected, app, call), app.store.connections.version
+    connect, version = partial(_open_session, app, call), app.store.connections.version
     session = await app.sessions.find_or_open(call.caller, name, app.resolvers, connect, version)
     return session, session.name
 
 
-async def _connected(app: App, call: Call, arguments: Mapping[str, Any]) -> Session:
+async def _open_session(app: App, call: Call, arguments: Mapping[str, Any]) -> Session:
     return await app.asking(call).open(Connect.model_validate(dict(arguments)))
 
 
@@ -170,7 +172,7 @@ async def _run(tool: AnyTool, place: App | Session, params: Params, call: Call) 
     try:
         # As anyio.fail_after has it, at half the cost: what is cut short here goes on behind the block.
         with anyio.CancelScope(deadline=anyio.current_time() + limit_s) as limit:
-            unhurried = _Unhurried(call, limit)
+            unhurried = _PausableCall(call, limit)
             if not isinstance(place, Session):
                 return await tool(place, params, unhurried)
             with place.calls.running():
@@ -187,8 +189,8 @@ async def _run(tool: AnyTool, place: App | Session, params: Params, call: Call) 
 
 
 def _late(tool: AnyTool, limit_s: float) -> TimedOut:
-    stops = recorded()
-    details = {"stopped": combine(stops).shown()} if stops else {}
+    stops = recorded_stops()
+    details = {"stopped": combine(stops).as_field()} if stops else {}
     hint = "try again with less to do" if tool.risk is Risk.READ else "look what it changed before you repeat it"
     return TimedOut(f"{tool.name} did not end within {limit_s:g} s", hint=hint, details=details)
 
@@ -240,7 +242,7 @@ def _become_password(place: Session, become: Become) -> Question:
     )
 
 
-class _Unhurried:
+class _PausableCall:
     """A call whose deadline stands still while a person is asked."""
 
     def __init__(self, call: Call, limit: anyio.CancelScope) -> None:

@@ -40,7 +40,7 @@ def _plain(text: str) -> str:
     if len(text) > MAX_HOST_CHARS:
         raise ValueError(f"must have at most {MAX_HOST_CHARS} characters")
     bare = found[1] if (found := _BRACKETS.fullmatch(text)) else text
-    mapped = _mapped(bare)
+    mapped = _map_host(bare)
     if ":" in mapped:
         return _ipv6(mapped)
     name = ".".join(map(_ascii_label, mapped.removesuffix(".").split(".")))
@@ -59,7 +59,7 @@ def known_name(text: str) -> str:
         return text.strip().lower()
 
 
-def _mapped(text: str) -> str:
+def _map_host(text: str) -> str:
     if text.isascii():
         return text.lower()
     try:
@@ -174,7 +174,7 @@ class Machine:
         names = tuple(each for each in known if not is_address(each))
         return cls(names, tuple(each for each in known if is_address(each)))
 
-    def called(self, *texts: str) -> "Machine":
+    def with_names(self, *texts: str) -> "Machine":
         """The same machine with more names."""
         more = tuple(known_name(text) for text in texts if text)
         return replace(self, names=tuple(dict.fromkeys((*self.names, *more))))
@@ -241,7 +241,7 @@ def parse_pattern(text: str) -> HostPattern:
         return HostPattern(excludes, network=_network(bare))
     if not {"*", "?"} & set(bare):
         return _literal(excludes, bare)
-    mapped = _mapped(bare).removesuffix(".")
+    mapped = _map_host(bare).removesuffix(".")
     plain = ".".join(each if {"*", "?"} & set(each) else _ascii_label(each) for each in mapped.split("."))
     if ":" in plain:
         return HostPattern(excludes, glob=plain.strip("[]"), of_addresses=True)
@@ -315,7 +315,7 @@ def pattern_matches(pattern: str, name: str) -> bool:
 
 def admits(machine: Machine, patterns: Sequence[str]) -> bool:
     """Whether an allow list lets a machine pass: a name of it or all its addresses fit, and no `!` pattern fits."""
-    parsed = _parsed(patterns)
+    parsed = _parse_patterns(patterns)
     allowed = [each for each in parsed if not each.excludes]
     by_name = any(each.fits_name(name) for each in allowed for name in machine.names)
     by_address = bool(machine.addresses) and all(
@@ -329,7 +329,7 @@ def restricts(machine: Machine, patterns: Sequence[str]) -> bool:
 
     An exception (`!`) needs a name that was given, or all addresses.
     """
-    parsed = _parsed(patterns)
+    parsed = _parse_patterns(patterns)
     if not any(_concerns(each, machine) for each in parsed if not each.excludes):
         return False
     exceptions = [each for each in parsed if each.excludes]
@@ -347,19 +347,19 @@ def matches(host: str, patterns: Sequence[str]) -> bool:
 
 def names_outright(machine: Machine, patterns: Sequence[str]) -> bool:
     """Whether an allow list names a machine by a name, an address or a block, and not by a wildcard alone."""
-    allowed = [each for each in _parsed(patterns) if not each.excludes and each.glob is None]
+    allowed = [each for each in _parse_patterns(patterns) if not each.excludes and each.glob is None]
     by_name = any(each.fits_name(name) for each in allowed for name in machine.names)
     return by_name or any(each.fits_address(address) for each in allowed for address in machine.addresses)
 
 
 def literal_names(patterns: Sequence[str], *, excluding: bool) -> set[str]:
     """The names without wildcards in the patterns that exclude, or in those that do not."""
-    return {each.name for each in _parsed(patterns) if each.name and each.excludes is excluding}
+    return {each.name for each in _parse_patterns(patterns) if each.name and each.excludes is excluding}
 
 
 def judges_addresses(patterns: Sequence[str], *, excluding: bool) -> bool:
     """Whether a pattern that excludes, or one that admits, can fit an address of a machine and not its name."""
-    for each in _parsed(patterns):
+    for each in _parse_patterns(patterns):
         by_address = each.network is not None or each.of_addresses
         if each.excludes is excluding and (each.name is not None if excluding and not by_address else by_address):
             return True
@@ -374,7 +374,7 @@ def _concerns(pattern: HostPattern, machine: Machine) -> bool:
     return pattern.means_loopback and any(map(leads_here, (*names, *machine.addresses)))
 
 
-def _parsed(patterns: Sequence[str]) -> list[HostPattern]:
+def _parse_patterns(patterns: Sequence[str]) -> list[HostPattern]:
     """The patterns that are any; what was saved by an older version and is none fits nothing."""
     found: list[HostPattern] = []
     for each in patterns:

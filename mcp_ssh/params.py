@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.host_patterns import canonical_host
 from mcp_ssh.meanings import Meaning
-from mcp_ssh.messages.validation import worded
+from mcp_ssh.messages.validation import word_pattern
 
 
 class Params(BaseModel):
@@ -106,7 +106,7 @@ RemotePath = Annotated[
     ),
 ]
 
-VARIABLE_NAME = worded(
+VARIABLE_NAME = word_pattern(
     r"^[A-Za-z_][A-Za-z0-9_]*$", "must be letters, digits and _, and not start with a digit, such as LANG"
 )
 """What names an environment variable."""

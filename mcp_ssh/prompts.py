@@ -54,7 +54,7 @@ class Prompt(BaseModel):
         """The arguments that the text has places for."""
         return set(_PLACE.findall(self.text))
 
-    def filled(self, given: Mapping[str, str]) -> str:
+    def fill(self, given: Mapping[str, str]) -> str:
         """The text with the arguments in their places. An empty argument counts as left out.
 
         Raises:

@@ -28,7 +28,7 @@ def quote(argument: str) -> str:
     return shlex.quote(argument)
 
 
-def unquoted(text: str) -> str:
+def unquote(text: str) -> str:
     """What a POSIX shell makes of the value in an assignment, such as those of os-release; a broken one stays."""
     found = words(text)
     return text if found is None else "".join(found)

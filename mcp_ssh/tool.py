@@ -234,7 +234,7 @@ class ToolStream(Generic[W, P, R]):
         return replace(self.tool, run=run)
 
 
-def _declared(function: Callable[..., Any], *last: type[Any]) -> tuple[type[Any], type[Params], Any, str]:
+def _read_signature(function: Callable[..., Any], *last: type[Any]) -> tuple[type[Any], type[Params], Any, str]:
     """Where, params, result and description of a tool function; wrong ones fail at import."""
     name = f"{function.__module__}.{function.__name__}"
     hints = get_type_hints(function)
@@ -284,7 +284,7 @@ def tool(
     """
 
     def declare(function: Callable[[W, P, Call], Awaitable[R]]) -> Tool[W, P, R]:
-        where, params, result, text = _declared(function)
+        where, params, result, text = _read_signature(function)
         own = name or function.__name__
         if not issubclass(result, Result):
             raise TypeError(f"{function.__module__}.{function.__name__}: a tool returns one Result model")
@@ -321,7 +321,7 @@ def stream(
     """
 
     def declare(function: Callable[[W, P, Call, Events], Awaitable[R]]) -> ToolStream[W, P, R]:
-        where, params, result, text = _declared(function, Events)
+        where, params, result, text = _read_signature(function, Events)
         if where is not bounded.where or resumes not in params.model_fields or not issubclass(result, Result):
             raise TypeError(f"{function.__module__}.{function.__name__}: is no streaming form of {bounded.name}")
 

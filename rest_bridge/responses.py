@@ -26,7 +26,7 @@ class Answer(JSONResponse):
             return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def shown(result: Result, shape: Shape | None) -> Answer:
+def result_response(result: Result, shape: Shape | None) -> Answer:
     """The answer that tells of a result, in the shape that its address documents."""
     if shape is None:
         try:

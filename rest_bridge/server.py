@@ -230,7 +230,7 @@ async def listen(host: str, port: int, *, open_to_all: bool) -> list[socket.sock
     try:
         for family, address in found:
             taken = sockets[0].getsockname()[1] if sockets else port
-            sockets.append(_bound(family, address, taken))
+            sockets.append(_bind(family, address, taken))
     except OSError as error:
         for each in sockets:
             each.close()
@@ -246,7 +246,7 @@ async def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
 
 
-def _bound(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
     # asyncio sets TCP_NODELAY only where the protocol is said; without, an answer waits 40 ms for its second half.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

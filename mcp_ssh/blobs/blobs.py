@@ -121,7 +121,7 @@ class Blobs:
     async def sweep(self) -> None:
         """Remove expired blobs and the leftovers of dead processes. Each new blob does it; a timer may."""
         now = self._clock()
-        await self._drop([each for each in self._entries.values() if self._expired(each, now)])
+        await self._drop([each for each in self._entries.values() if self._is_expired(each, now)])
         if self._folder is not None:
             self._others_bytes = await _in_thread(self._folder.sweep)
 
@@ -225,7 +225,7 @@ class Blobs:
         await self._drop(victims)
         return allowed
 
-    def settled(self, writer: "BlobWriter", entry: _Entry, *, forget: bool) -> None:
+    def finish(self, writer: "BlobWriter", entry: _Entry, *, forget: bool) -> None:
         """A writer is done with its blob."""
         self._writers.discard(writer)
         if forget:
@@ -254,7 +254,7 @@ class Blobs:
         now = self._clock()
         if excess > 0:
             for each in sorted(self._entries.values(), key=lambda each: each.last_used_s):
-                if excess > 0 and each.finished and (each.owner == owner or self._expired(each, now)):
+                if excess > 0 and each.finished and (each.owner == owner or self._is_expired(each, now)):
                     victims.append(each)
                     excess -= each.size_bytes
         return victims
@@ -265,14 +265,14 @@ class Blobs:
         if (
             entry is None
             or not entry.finished
-            or self._expired(entry, now)
+            or self._is_expired(entry, now)
             or (entry.owner != caller.id and not caller.oversees)
         ):
-            raise _gone()
+            raise _no_such_blob()
         entry.last_used_s = now
         return entry
 
-    def _expired(self, entry: _Entry, now: float) -> bool:
+    def _is_expired(self, entry: _Entry, now: float) -> bool:
         return entry.finished and now - entry.last_used_s >= self._life_s
 
     async def _drop(self, victims: list[_Entry]) -> None:
@@ -324,7 +324,7 @@ class BlobWriter:
                 await asyncio.shield(self._blobs.begin(_in_thread(self._close)))
                 self._done = True
                 self._entry.sha256 = self._sum.hexdigest()
-                self._blobs.settled(self, self._entry, forget=False)
+                self._blobs.finish(self, self._entry, forget=False)
         return self._entry.blob()
 
     async def discard(self) -> None:
@@ -340,7 +340,7 @@ class BlobWriter:
                 await _in_thread(self._close_and_unlink)
         if patience.cancelled_caught:
             log.warning("a blob could not be removed yet; it goes when this process ends")
-        self._blobs.settled(self, self._entry, forget=True)
+        self._blobs.finish(self, self._entry, forget=True)
 
     async def _flush(self) -> None:
         await self._settle()
@@ -398,18 +398,18 @@ async def _in_thread(work: Callable[[], T]) -> T:
 
 def _with_file(entry: _Entry, work: Callable[[int], T]) -> T:
     if entry.path is None:
-        raise _gone()
+        raise _no_such_blob()
     try:
         handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise _gone() from error
+        raise _no_such_blob() from error
     try:
         return work(handle)
     finally:
         os.close(handle)
 
 
-def _gone() -> NotFound:
+def _no_such_blob() -> NotFound:
     return NotFound(
         "no such blob, or it has expired",
         hint="a blob lives an hour after its last read; run the command again to get its output",

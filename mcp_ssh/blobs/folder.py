@@ -48,11 +48,11 @@ class BlobFolder:
             path.mkdir(mode=0o700)
             # Until the lock is held the folder looks abandoned, so another process may take it away: try again then.
             with suppress(FileNotFoundError, BlockingIOError):
-                return path, _locked(path, os.O_CREAT | os.O_EXCL)
+                return path, _open_lock(path, os.O_CREAT | os.O_EXCL)
         raise Internal("no folder for large outputs could be made", hint="look at `blobs` in the state folder")
 
 
-def _locked(folder: Path, extra: int = 0) -> int:
+def _open_lock(folder: Path, extra: int = 0) -> int:
     """The open lock file of a folder, held.
 
     Raises:
@@ -78,7 +78,7 @@ def _expect_same(handle: int, path: Path) -> None:
 def _remove_if_dead(folder: Path) -> bool:
     """Remove a folder whose process is dead; says whether it is gone."""
     try:
-        handle = _locked(folder)
+        handle = _open_lock(folder)
     except FileNotFoundError:
         with suppress(OSError):
             folder.rmdir()  # never locked and empty; a process about to lock it makes another

@@ -78,7 +78,7 @@ def search(handle: int, size_bytes: int, query: BlobQuery, halted: Callable[[], 
             position += passed
             continue
         line += block.count(b"\n", 0, hit)
-        match, position, cost = _shown(handle, position + hit, line, query)
+        match, position, cost = _show_match(handle, position + hit, line, query)
         matches.append(match)
         shown_bytes += cost
         if len(matches) >= query.max_matches or shown_bytes >= MAX_TEXT_BYTES:
@@ -86,7 +86,7 @@ def search(handle: int, size_bytes: int, query: BlobQuery, halted: Callable[[], 
     return BlobMatches(tuple(matches), position if position < size_bytes else None)
 
 
-def _shown(handle: int, hit: int, line: int, query: BlobQuery) -> tuple[BlobMatch, int, int]:
+def _show_match(handle: int, hit: int, line: int, query: BlobQuery) -> tuple[BlobMatch, int, int]:
     """The match at `hit`, the offset behind what it shows, and how many bytes it shows."""
     back_from = max(0, hit - SHOWN_BYTES)
     newline = read_exactly(handle, back_from, hit - back_from).rfind(b"\n")

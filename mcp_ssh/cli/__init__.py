@@ -101,7 +101,7 @@ def _run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 the last place to turn a failure into one line
-        return _failed(_reason(error), verbose=verbose, command=_command_of(ours))
+        return _report_failure(_reason(error), verbose=verbose, command=_command_of(ours))
     else:
         return code
 
@@ -145,7 +145,7 @@ def _command_of(argv: Sequence[str]) -> str | None:
     return next((each for each in argv if not each.startswith("-")), None)
 
 
-def _failed(reason: BaseException, *, verbose: bool, command: str | None) -> int:
+def _report_failure(reason: BaseException, *, verbose: bool, command: str | None) -> int:
     """Say what went wrong in one line, and return the exit code."""
     if isinstance(reason, BrokenPipeError):
         # Whoever read our output has enough. The flush at exit must not fail on it again.

@@ -67,7 +67,7 @@ def run(serve: Callable[[*_Arguments], Awaitable[None]], *arguments: *_Arguments
     anyio.run(serve, *arguments, backend_options={"use_uvloop": wanted == "uvloop"})
 
 
-def begun() -> None:
+def freeze_garbage() -> None:
     """What there is now stays, and is never looked through again; from here on garbage is collected.
 
     Scheduled to run at the loop's next turn, so that what follows at once, up to the first wait, is part of the start.

@@ -44,7 +44,7 @@ def endpoint(address: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def connected(
+async def connect_client(
     address: str, token: str | None, ask: "session.ElicitationFnT | None" = None
 ) -> AsyncGenerator["Client"]:
     """An MCP client of the server, with its token.
@@ -82,7 +82,7 @@ async def connected(
     except* httpx2.TransportError as errors:
         raise _unreachable(address, errors.exceptions[0]) from None
     except* MCPError as errors:
-        raise _refused(address, refusals, errors) from None
+        raise _connection_failure(address, refusals, errors) from None
 
 
 def _unreachable(address: str, error: BaseException) -> Failure:
@@ -90,7 +90,7 @@ def _unreachable(address: str, error: BaseException) -> Failure:
     return Failure(f"no answer from {address}", "is `mcp-ssh serve` running there?")
 
 
-def _refused(address: str, refusals: list[int], errors: "BaseExceptionGroup[Any]") -> Failure:
+def _connection_failure(address: str, refusals: list[int], errors: "BaseExceptionGroup[Any]") -> Failure:
     status = refusals[-1] if refusals else None
     if status == 401:
         return Failure(

@@ -13,7 +13,7 @@ from mcp_ssh.atomic_file import replace, turn_at
 from mcp_ssh.config.models import Config, config_schema, load, read_object
 from mcp_ssh.errors import InvalidInput, NotFound, RemoteFailed
 from mcp_ssh.messages.suggestions import LONGEST, suggest
-from mcp_ssh.messages.validation import explain, told
+from mcp_ssh.messages.validation import describe_errors, explain
 
 MASK = "***"
 
@@ -37,14 +37,14 @@ def keys(config: BaseModel, before: str = "") -> Iterator[str]:
             yield from keys(value, f"{before}{name}.")
 
 
-def shown(value: Any) -> Any:
+def mask_secrets(value: Any) -> Any:
     """A value as callers may see it: what is secret is masked, and shows only whether it is set."""
     if isinstance(value, SecretStr):
         return MASK if value.get_secret_value() else ""
     if isinstance(value, BaseModel):
-        return {name: shown(getattr(value, name)) for name in type(value).model_fields}
+        return {name: mask_secrets(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, list):
-        return [shown(each) for each in cast("list[Any]", value)]
+        return [mask_secrets(each) for each in cast("list[Any]", value)]
     return value
 
 
@@ -105,14 +105,14 @@ def set_key(folder: Path, key: str, value: Any, expect: Callable[[Edit], None] |
         InvalidInput: The value breaks a rule, or the file as it is cannot be read; nothing was written.
         TimedOut: Another process had the file all the time; nothing was written.
     """
-    if _masked(value):
+    if _holds_mask(value):
         raise InvalidInput(
             f"value: {MASK} stands for a secret and is none", hint="give the secret, or leave its key out"
         )
     path = Path(os.path.realpath(folder / "config.json"))  # a link stays one
     try:
         with turn_at(path, "config.json"):
-            edit, text = _edited(folder, path, key, value)
+            edit, text = _apply_edit(folder, path, key, value)
             if expect is not None:
                 expect(edit)
             replace(path, text.encode())
@@ -121,7 +121,7 @@ def set_key(folder: Path, key: str, value: Any, expect: Callable[[Edit], None] |
     return edit
 
 
-def _edited(folder: Path, path: Path, key: str, value: Any) -> tuple[Edit, str]:
+def _apply_edit(folder: Path, path: Path, key: str, value: Any) -> tuple[Edit, str]:
     """The change, and the new text of the file."""
     before = load(folder)
     value_of(before, key)  # raises where there is no such key
@@ -139,7 +139,7 @@ def _edited(folder: Path, path: Path, key: str, value: Any) -> tuple[Edit, str]:
         wrong, near = explain(error, config_schema(), "a key of config.json")
         meant = f"did you mean {', '.join(near)}? " if near else ""
         raise InvalidInput(
-            f"value: {told(wrong, error.error_count())}",
+            f"value: {describe_errors(wrong, error.error_count())}",
             hint=f"{meant}config_get shows the value it has; config.example.json every key",
         ) from None
     return Edit(before, changed, dropped), json.dumps(raw, indent=2) + "\n"
@@ -155,7 +155,7 @@ def _drop_bound_secrets(before: Config, key: str, value: Any, raw: dict[str, Any
     return tuple(f"auth.{each}" for each in _BOUND_SECRETS if auth.pop(each, ""))
 
 
-def restricted(keys: Iterable[str]) -> list[str]:
+def owner_only_keys(keys: Iterable[str]) -> list[str]:
     """Those of the keys that only the server's owner changes."""
     return [key for key in keys if any(key == each or key.startswith(f"{each}.") for each in OWNER_ONLY)]
 
@@ -165,10 +165,10 @@ def running(now: Config, wanted: Config) -> Config:
     return wanted.model_copy(update={area: getattr(now, area) for area in AT_START})
 
 
-def _masked(value: Any) -> bool:
+def _holds_mask(value: Any) -> bool:
     """Whether a value holds the mask, which stands for a secret that nobody was shown."""
     if isinstance(value, dict):
-        return any(_masked(each) for each in cast("dict[str, Any]", value).values())
+        return any(_holds_mask(each) for each in cast("dict[str, Any]", value).values())
     return value == MASK
 
 

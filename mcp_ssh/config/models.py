@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from mcp_ssh.errors import InvalidInput
 from mcp_ssh.host_patterns import check_patterns
 from mcp_ssh.messages.json_objects import without_repeats
-from mcp_ssh.messages.validation import explain, told
+from mcp_ssh.messages.validation import describe_errors, explain
 from mcp_ssh.shell_command import words
 from mcp_ssh.tool import plain_schema
 
@@ -306,7 +306,7 @@ def load(folder: Path, *, required: bool = False) -> Config:
         wrong, near = explain(error, config_schema(), "a key of config.json")
         meant = f"did you mean {', '.join(near)}? " if near else ""
         raise InvalidInput(
-            f"config.json: {told(wrong, error.error_count())}",
+            f"config.json: {describe_errors(wrong, error.error_count())}",
             hint=f"{meant}correct {path}; config.example.json has every key",
         ) from error
 

@@ -33,7 +33,7 @@ need() { for tool in "$@"; do command -v "$tool" >/dev/null 2>&1 || stop lacks "
 """Start of every script about a path: takes `$1`, `$2` (the mark) and `$3` (the path) away, leaves the path in `$p`."""
 
 
-def packed(text: str) -> str:
+def pack_script(text: str) -> str:
     """A script without its comments and indentation, which need not travel with every call."""
     lines = (line.strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("#"))
@@ -76,7 +76,7 @@ class PathQuery:
         if len(parts) != 5:
             said = stderr[-1024:].decode("utf-8", "replace").strip()
             raise RemoteFailed(
-                f"the machine's shell ended before it answered about {named(self.path)}",
+                f"the machine's shell ended before it answered about {quote_path(self.path)}",
                 hint="look at the path with file_stat before repeating a change",
                 details={"stderr": said} if said else None,
             )
@@ -121,7 +121,7 @@ def _is_count(line: str) -> bool:
     return line[:1].isdigit() and (line.endswith((" records in", " records out")) or " copied" in line)
 
 
-def named(path: str) -> str:
+def quote_path(path: str) -> str:
     """A path for a message: quoted, and on one line."""
     return repr(path if len(path) <= 300 else f"{path[:300]}…")
 
@@ -130,15 +130,17 @@ def failure(path: str, text: bytes) -> ToolError:
     """The error that a program's message on the machine means."""
     reason, cause = _reason(text)
     if cause in _MISSING:
-        return NotFound(f"{named(path)} does not exist", hint="list its folder with file_list", details={"path": path})
+        return NotFound(
+            f"{quote_path(path)} does not exist", hint="list its folder with file_list", details={"path": path}
+        )
     if cause in _DENIED:
-        return denied(path)
+        return permission_denied(path)
     if cause in _WRONG:
-        return InvalidInput(f"{named(path)}: {cause.lower()}", details={"path": path})
+        return InvalidInput(f"{quote_path(path)}: {cause.lower()}", details={"path": path})
     meaning, hint = _CAUSES.get(cause, (None, None))
     if meaning is None:
         meaning = "the machine refused, in the words of `details.said`" if reason else "the machine gave no reason"
-    return RemoteFailed(f"{named(path)}: {meaning}", hint=hint, details=said_details(reason, path=path))
+    return RemoteFailed(f"{quote_path(path)}: {meaning}", hint=hint, details=said_details(reason, path=path))
 
 
 def _reason(text: bytes) -> tuple[str, str]:
@@ -153,10 +155,10 @@ def blames_file_system(text: bytes) -> bool:
     return _reason(text)[1] in _CAUSES
 
 
-def denied(path: str) -> ToolError:
+def permission_denied(path: str) -> ToolError:
     """The account may not."""
     return PermissionDenied(
-        f"permission denied: {named(path)}",
+        f"permission denied: {quote_path(path)}",
         hint="give `become` where the tool takes it, else use a session of an account that may",
         details={"path": path},
     )
@@ -164,19 +166,21 @@ def denied(path: str) -> ToolError:
 
 def _folder(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
-        f"{named(answer.path)} is a folder, not a file", hint="list it with file_list", details={"path": answer.path}
+        f"{quote_path(answer.path)} is a folder, not a file",
+        hint="list it with file_list",
+        details={"path": answer.path},
     )
 
 
 def _file(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
-        f"{named(answer.path)} is not a folder", hint="read it with file_read", details={"path": answer.path}
+        f"{quote_path(answer.path)} is not a folder", hint="read it with file_read", details={"path": answer.path}
     )
 
 
 def _special(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
-        f"{named(answer.path)} is a device, pipe or socket, not a regular file",
+        f"{quote_path(answer.path)} is a device, pipe or socket, not a regular file",
         hint="use command_exec for those",
         details={"path": answer.path},
     )
@@ -190,11 +194,13 @@ def _lacks(answer: ScriptAnswer) -> ToolError:
 
 def unknown(answer: ScriptAnswer) -> ToolError:
     """A word nobody explained."""
-    return RemoteFailed(f"{named(answer.path)}: the machine answered {answer.word!r}", details={"path": answer.path})
+    return RemoteFailed(
+        f"{quote_path(answer.path)}: the machine answered {answer.word!r}", details={"path": answer.path}
+    )
 
 
 WORDS: ErrorMapping = {
-    "denied": lambda answer: denied(answer.path),
+    "denied": lambda answer: permission_denied(answer.path),
     "failed": lambda answer: failure(answer.path, answer.body),
     "folder": _folder,
     "file": _file,

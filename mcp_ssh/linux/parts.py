@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mcp_ssh.errors import RemoteFailed
-from mcp_ssh.linux.framing import packed
+from mcp_ssh.linux.framing import pack_script
 from mcp_ssh.shell_command import Command, script
 
 Parts = Mapping[str, str]
@@ -51,4 +51,4 @@ def ask_parts(text: str, arguments: Sequence[str] = (), *, first: str = "") -> P
     What is `first` sees the environment as it is, before locale and path are set; its arguments begin at `$3`.
     """
     halves = secrets.token_hex(8), secrets.token_hex(8)
-    return PartsAsked(script(packed(first + _BEGIN + text + _END), [*halves, *arguments]), "".join(halves))
+    return PartsAsked(script(pack_script(first + _BEGIN + text + _END), [*halves, *arguments]), "".join(halves))

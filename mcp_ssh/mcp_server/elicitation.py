@@ -82,7 +82,7 @@ class McpCall:
         if not _can_ask(self._context.session.client_capabilities):
             return None
         if self._context.protocol_version in MODERN_PROTOCOL_VERSIONS:
-            return self._repeated(question)
+            return self._answers_of_repeat(question)
         return await self._asked_now(question)
 
     def _take_answers(self) -> None:
@@ -93,7 +93,7 @@ class McpCall:
                 self._answered[digest] = _answer(names, response)
                 self._keys[key] = digest
 
-    def _repeated(self, question: Question) -> Mapping[str, Any] | None:
+    def _answers_of_repeat(self, question: Question) -> Mapping[str, Any] | None:
         digest = _digest(question)
         if digest in self._answered:
             return self._answered[digest]

@@ -21,13 +21,13 @@ from mcp_ssh.dispatch import dispatch, internal, validate
 from mcp_ssh.errors import Internal, ToolError, Unauthenticated
 from mcp_ssh.mcp_server.elicitation import ANSWER_LIMIT_S, AskFirst, Context, McpCall
 from mcp_ssh.mcp_server.prompts import Prompts
-from mcp_ssh.mcp_server.resources import Resources, guarded
-from mcp_ssh.mcp_server.results import failed, succeeded
-from mcp_ssh.mcp_server.tool_listing import listed
+from mcp_ssh.mcp_server.resources import Resources, protocol_errors
+from mcp_ssh.mcp_server.results import error_result, success_result
+from mcp_ssh.mcp_server.tool_listing import tool_entry
 from mcp_ssh.params import Result
 from mcp_ssh.store import HistoryRow, arguments_text, hide_unknown
 from mcp_ssh.tool import AnyTool, Caller, InputRequired, Registry
-from mcp_ssh.toolsets import MetaToolContext, ToolsetSelection, argument_schema, brought, decoded, lookup
+from mcp_ssh.toolsets import MetaToolContext, ToolsetSelection, argument_schema, brought, decode_arguments, lookup
 
 NAME = "mcp-ssh"
 
@@ -104,7 +104,7 @@ class _Endpoint:
         self._registry = registry
         self._surface = surface
         self._shown = Registry([*surface.tools(registry).values(), *brought(surface).values()])
-        self._reached = surface.reached(registry)
+        self._reached = surface.reachable(registry)
         self._callable = Registry([*self._reached.values(), *brought(surface).values()])
         self._resources = Resources(app, self._reached)
         self._caller = caller
@@ -113,7 +113,7 @@ class _Endpoint:
         confirmed = app.config.security.confirm_tools
         self._schemas = {name: argument_schema(tool, confirmed) for name, tool in self._shown.items()}
         self._list = types.ListToolsResult(
-            tools=[listed(self._shown[name], self._schemas[name]) for name in sorted(self._shown)],
+            tools=[tool_entry(self._shown[name], self._schemas[name]) for name in sorted(self._shown)],
             ttl_ms=LIST_TTL_MS,
             cache_scope="public",
         )
@@ -142,7 +142,9 @@ class _Endpoint:
         self, context: Context, _params: types.PaginatedRequestParams | None
     ) -> types.ListResourcesResult:
         self._expect_caller(context)
-        return types.ListResourcesResult(resources=self._resources.listed(), ttl_ms=LIST_TTL_MS, cache_scope="public")
+        return types.ListResourcesResult(
+            resources=self._resources.list_fixed(), ttl_ms=LIST_TTL_MS, cache_scope="public"
+        )
 
     async def list_resource_templates(
         self, context: Context, _params: types.PaginatedRequestParams | None
@@ -156,34 +158,36 @@ class _Endpoint:
         self, context: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult | types.InputRequiredResult:
         try:
-            with guarded("resources/read", params.uri):
+            with protocol_errors("resources/read", params.uri):
                 contents = await self._resources.read(params.uri, self._call(context, params))
         except AskFirst as question:
             return question.result
         return types.ReadResourceResult(contents=[contents], ttl_ms=0, cache_scope="private")
 
     async def complete(self, context: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
-        with guarded("completion/complete"):
+        with protocol_errors("completion/complete"):
             call = self._call(context, types.InputResponseRequestParams())
             about = params.ref.name if isinstance(params.ref, types.PromptReference) else params.ref.uri
             # What was typed so far is left out: it is no argument of anything yet, and there is a row for each letter.
-            async with self._admitted(call, "completion/complete", {"about": about, "argument": params.argument.name}):
+            async with self._count_request(
+                call, "completion/complete", {"about": about, "argument": params.argument.name}
+            ):
                 return types.CompleteResult(completion=await self._resources.complete(params, call))
 
     async def get_prompt(self, context: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
-        with guarded("prompts/get"):
+        with protocol_errors("prompts/get"):
             call = self._call(context, types.InputResponseRequestParams())
             given = {"name": params.name, **await self._prompts.shown_arguments(params)}
-            async with self._admitted(call, "prompts/get", given):
+            async with self._count_request(call, "prompts/get", given):
                 return await self._prompts.get(params)
 
     @contextlib.asynccontextmanager
-    async def _admitted(self, call: McpCall, name: str, shown: Mapping[str, Any]) -> AsyncGenerator[None]:
+    async def _count_request(self, call: McpCall, name: str, shown: Mapping[str, Any]) -> AsyncGenerator[None]:
         """Count a request that is no call of a tool among the caller's calls, and leave a history row of it."""
         began = time.monotonic()
         outcome = "cancelled"
         try:
-            with self._app.calls.running(), self._app.limits.admitted(call.caller.id):
+            with self._app.calls.running(), self._app.limits.admit(call.caller.id):
                 yield
             outcome = "ok"
         except ToolError as error:
@@ -208,17 +212,17 @@ class _Endpoint:
         self, context: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult | types.InputRequiredResult:
         try:
-            return await self._called(context, params)
+            return await self._call_tool(context, params)
         except AskFirst as question:
             return question.result
         except ToolError as error:
-            return failed(error)
+            return error_result(error)
         except MCPError:
             raise
         except Exception as error:  # noqa: BLE001 # internal() logs it; the SDK would send its text to older clients
-            return failed(internal(error, f"tools/call {params.name[:80]!r}"))
+            return error_result(internal(error, f"tools/call {params.name[:80]!r}"))
 
-    async def _called(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+    async def _call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         call = self._call(context, params)
         arguments = params.arguments or {}
         try:
@@ -226,12 +230,12 @@ class _Endpoint:
         except ToolError as error:
             await self._record(call, params.name, arguments, error.code)
             raise
-        given = decoded(self._schemas[tool.name], arguments)
+        given = decode_arguments(self._schemas[tool.name], arguments)
         if tool.where is MetaToolContext:
             result = await self._through(tool, given, call)
         else:
             result = await dispatch(self._app, tool, given, call)
-        return succeeded(result, self._app.config.security.max_output_kb * 1024)
+        return success_result(result, self._app.config.security.max_output_kb * 1024)
 
     async def _through(self, tool: AnyTool, arguments: Mapping[str, Any], call: McpCall) -> Result:
         """A call of a tool about tools. Those it calls are on record themselves; it is where it came to none."""

@@ -27,7 +27,7 @@ class Prompts:
         """Every prompt that is of use here."""
         known = await anyio.to_thread.run_sync(prompts.load)
         return types.ListPromptsResult(
-            prompts=[_listed(each) for each in known.values() if self._usable(each)],
+            prompts=[_prompt_entry(each) for each in known.values() if self._usable(each)],
             ttl_ms=LIST_TTL_MS,
             cache_scope="public",
         )
@@ -47,15 +47,15 @@ class Prompts:
             ToolError: There is no such prompt, or an argument is wrong.
         """
         prompt = await anyio.to_thread.run_sync(prompts.find, params.name)
-        text = prompt.filled(params.arguments or {})
+        text = prompt.fill(params.arguments or {})
         message = types.PromptMessage(role="user", content=types.TextContent(type="text", text=text))
         return types.GetPromptResult(description=prompt.description, messages=[message])
 
     def _usable(self, prompt: Prompt) -> bool:
         named = [tool for name, tool in self._registry.items() if f"`{name}`" in prompt.text]
-        return all(self._reached(tool) for tool in named)
+        return all(self._is_callable(tool) for tool in named)
 
-    def _reached(self, tool: AnyTool) -> bool:
+    def _is_callable(self, tool: AnyTool) -> bool:
         """Whether the tool can be called here, directly or, from a preset, by search."""
         rooms = set(self._surface.toolsets)
         return (tool.room in rooms or bool(rooms.intersection(PRESETS))) and not (
@@ -63,7 +63,7 @@ class Prompts:
         )
 
 
-def _listed(prompt: Prompt) -> types.Prompt:
+def _prompt_entry(prompt: Prompt) -> types.Prompt:
     return types.Prompt(
         name=prompt.name,
         title=prompt.title,

@@ -51,7 +51,7 @@ class Resources:
         self._app = app
         self._tools = tools
 
-    def listed(self) -> list[types.Resource]:
+    def list_fixed(self) -> list[types.Resource]:
         """The resources with a fixed address."""
         if "session_list" not in self._tools:
             return []
@@ -84,7 +84,7 @@ class Resources:
         Raises:
             ToolError: As the tools that read it.
         """
-        if uri == SESSIONS and self.listed():
+        if uri == SESSIONS and self.list_fixed():
             found = await dispatch(self._app, self._tools["session_list"], {}, call)
             text = json.dumps(found.model_dump(mode="json", exclude_unset=True), ensure_ascii=False)
             return types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
@@ -160,7 +160,7 @@ def place(uri: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def guarded(what: str, uri: str | None = None) -> Generator[None]:
+def protocol_errors(what: str, uri: str | None = None) -> Generator[None]:
     """Errors as the protocol has them: these requests have no results that are errors. Nothing of the inside leaks."""
     try:
         yield

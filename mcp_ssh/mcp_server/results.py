@@ -22,7 +22,7 @@ _SHORTEST_CUT = 20
 _CHARS_FOR_AN_ITEM = 20
 
 
-def succeeded(result: Result, limit_bytes: int) -> types.CallToolResult:
+def success_result(result: Result, limit_bytes: int) -> types.CallToolResult:
     """Return a result, whole in both halves.
 
     Clients differ in which half the model sees: many pass the text alone, others check the structured half against the
@@ -38,11 +38,11 @@ def succeeded(result: Result, limit_bytes: int) -> types.CallToolResult:
     if _size(text) <= limit or _content_size(payload) <= limit:
         return types.CallToolResult(content=[_text(text)], structured_content=payload)
     return types.CallToolResult(
-        content=[_text(_shortened(payload, limit)), _text(_SHORTENED)], structured_content=payload
+        content=[_text(_shorten(payload, limit)), _text(_SHORTENED)], structured_content=payload
     )
 
 
-def failed(error: ToolError) -> types.CallToolResult:
+def error_result(error: ToolError) -> types.CallToolResult:
     """An error, as text alone: clients check structured content against the output schema, which no error fits."""
     return types.CallToolResult(content=[_text(_encodable(error.payload())[0])], is_error=True)
 
@@ -86,7 +86,7 @@ def _encodable(payload: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return text, payload
 
 
-def _shortened(payload: dict[str, Any], limit: int) -> str:
+def _shorten(payload: dict[str, Any], limit: int) -> str:
     keep = limit
     while keep >= _SHORTEST_CUT:
         text = _compact(_cut(payload, keep))

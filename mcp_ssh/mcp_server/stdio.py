@@ -62,7 +62,7 @@ async def serve_stdio(app: App, registry: Registry, surface: ToolsetSelection) -
                 _exit_within(EXIT_LIMIT_S)
                 with anyio.CancelScope(shield=True):
                     await app.calls.close()
-                    await pipes.settled()
+                    await pipes.wait_answered()
                     with anyio.move_on_after(SESSIONS_LIMIT_S):
                         await app.sessions.close_all()
                 group.cancel_scope.cancel()

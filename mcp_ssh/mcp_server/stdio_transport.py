@@ -58,7 +58,7 @@ class Pipes:
                     await messages.send(SessionMessage(message))
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                     return
-            await self.settled()
+            await self.wait_answered()
 
     async def send(self, messages: MemoryObjectReceiveStream[SessionMessage]) -> None:
         """Write messages until there are no more, or nobody reads them."""
@@ -78,7 +78,7 @@ class Pipes:
                     if not self._unanswered:
                         self._settled.set()
 
-    async def settled(self) -> None:
+    async def wait_answered(self) -> None:
         """Wait a moment, at most, until every request is answered."""
         with anyio.move_on_after(SETTLE_LIMIT_S):
             while self._unanswered:

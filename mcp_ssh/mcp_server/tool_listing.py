@@ -18,7 +18,7 @@ CHECKED = frozenset(
 """Keywords that are not on the wire: what they rule out the server refuses, and says so."""
 
 
-def listed(tool: AnyTool, arguments: Mapping[str, Any]) -> types.Tool:
+def tool_entry(tool: AnyTool, arguments: Mapping[str, Any]) -> types.Tool:
     """A tool in the list. All four hints are said, since clients take the worst for what is not.
 
     Of the arguments the list leaves out what some client SDKs cannot convert and the server checks anyway: that no

@@ -17,7 +17,7 @@ def printable(text: str) -> str:
     """The text with every unsafe character, line breaks included, spelled out by its number."""
     if text.isprintable():
         return text
-    return "".join(map(_spelled, text))
+    return "".join(map(_spell, text))
 
 
 def printable_lines(text: str) -> str:
@@ -29,10 +29,10 @@ def json_text(value: object, indent: int | None = None) -> str:
     """A value as JSON that is safe to show; unsafe characters are escaped as JSON has it, so it reads back the same."""
     separators = (",", ":") if indent is None else None
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
-    return _NOT_PLAIN.sub(lambda found: found[0] if _is_safe(found[0]) else _escaped(found[0]), text)
+    return _NOT_PLAIN.sub(lambda found: found[0] if _is_safe(found[0]) else _escape(found[0]), text)
 
 
-def said(text: str | bytes) -> str | None:
+def machine_text(text: str | bytes) -> str | None:
     """The end of what a machine said, for `details["said"]` of an error; `None` where it said nothing.
 
     A machine's words never stand in a message of our own, which models are told to obey.
@@ -44,7 +44,7 @@ def said(text: str | bytes) -> str | None:
 
 def said_details(text: str | bytes, **more: object) -> dict[str, object]:
     """The details of an error: what the machine said, where it said anything, and more."""
-    words = said(text)
+    words = machine_text(text)
     return more if words is None else {**more, "said": words}
 
 
@@ -52,14 +52,14 @@ def _is_safe(character: str) -> bool:
     return unicodedata.category(character) not in _UNSAFE
 
 
-def _spelled(character: str) -> str:
+def _spell(character: str) -> str:
     if _is_safe(character):
         return character
     number = ord(character)
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
-def _escaped(character: str) -> str:
+def _escape(character: str) -> str:
     number = ord(character)
     if number < 0x10000:
         return f"\\u{number:04x}"

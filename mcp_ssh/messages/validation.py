@@ -60,7 +60,7 @@ _WORDED: dict[str, str] = {}
 _LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
 
 
-def worded(pattern: str, rule: str) -> str:
+def word_pattern(pattern: str, rule: str) -> str:
     """Return the pattern of a field, whose error is the rule from now on: few callers read regular expressions.
 
     Args:
@@ -88,7 +88,7 @@ def explain(error: ValidationError, schema: Mapping[str, Any], what: str) -> tup
     return shown, _near(found, schema)
 
 
-def told(errors: Sequence[Mapping[str, str]], count: int) -> str:
+def describe_errors(errors: Sequence[Mapping[str, str]], count: int) -> str:
     """Return the errors as one sentence.
 
     Args:
@@ -145,7 +145,7 @@ def _rule(error: ErrorDetails, schema: Mapping[str, Any], what: str) -> str:
         return f"is not {what}"
     node = _at(schema, error["loc"])
     if kind in _TYPES:
-        return f"must be {_wanted(node, _TYPES[kind])}{_such_as(node, _TYPES[kind])}"
+        return f"must be {_expected_kind(node, _TYPES[kind])}{_such_as(node, _TYPES[kind])}"
     if kind in _LENGTHS:
         return _length(kind, context, node)
     if (context.get("min_length"), kind) == (1, "string_too_short"):
@@ -165,7 +165,7 @@ def _length(kind: str, context: Mapping[str, Any], node: Mapping[str, Any]) -> s
     return f"must have {bound} {context[name]} {units}"
 
 
-def _wanted(node: Mapping[str, Any], kind: str) -> str:
+def _expected_kind(node: Mapping[str, Any], kind: str) -> str:
     """Return the kind of value in words; what the field takes beside it is said too."""
     kinds = [each.get("type") for each in _choices(node)]
     return " or ".join(dict.fromkeys(_KINDS[each] for each in (*kinds, kind) if each in _KINDS))

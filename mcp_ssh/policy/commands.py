@@ -136,15 +136,15 @@ def _split_options(words: Sequence[str]) -> tuple[set[str], list[str]]:
 
 def _commands_of(words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
     """The commands that these words may run, and those of the words that may be command lines themselves."""
-    own = _named(list(words))
+    own = _strip_prefixes(list(words))
     if not own or own[-1][0] not in _WRAPPERS:
         return own, []
     words = own[-1]
-    found = [command for index in range(1, len(words)) for command in _named(words[index:])]
+    found = [command for index in range(1, len(words)) for command in _strip_prefixes(words[index:])]
     return own + found, [each for each in words[1:] if _BLANK.search(each)]
 
 
-def _named(words: list[str]) -> list[list[str]]:
+def _strip_prefixes(words: list[str]) -> list[list[str]]:
     """A command without what may stand before its name, by the name given and by the program's own."""
     while words and (words[0] in _RESERVED or _ASSIGNMENT.fullmatch(words[0]) or _REDIRECTION.match(words[0])):
         words = words[1:]

@@ -62,7 +62,7 @@ class CallLimits:
         self._at_once, self._per_minute = at_once, per_minute
 
     @contextlib.contextmanager
-    def admitted(self, caller_id: str) -> Generator[None]:
+    def admit(self, caller_id: str) -> Generator[None]:
         """Let a call run, and count it while it does.
 
         Raises:

@@ -71,11 +71,11 @@ def local_place(caller: Caller, path: str, folders: LocalFolders) -> LocalPlace:
         RuntimeError: Links lead in a circle, or there is no such account as in `~account`.
     """
     if caller.owner:
-        return LocalPlace(_resolved(Path(path).expanduser()))
+        return LocalPlace(_resolve(Path(path).expanduser()))
     private_folder(folders.state / TRANSFERS, inner=True)
     private_folder(folders.own(caller), inner=True)
     own, state = folders.own(caller).resolve(), folders.state.resolve()
-    place = _resolved(own / path)
+    place = _resolve(own / path)
     if place.is_relative_to(own):
         if len(place.relative_to(own).parts) > MOST_DEEP:
             raise InvalidInput(
@@ -93,7 +93,7 @@ def local_place(caller: Caller, path: str, folders: LocalFolders) -> LocalPlace:
     return LocalPlace(place)
 
 
-def _resolved(path: Path) -> Path:
+def _resolve(path: Path) -> Path:
     """Resolve all links of a path. Since 3.13 Python leaves links that lead in a circle as they are."""
     place = path.resolve()
     try:

@@ -45,7 +45,7 @@ class Rules:
                 of those that may run.
         """
         if tool.is_in(self.denied):
-            raise _denied(tool.name, tool.name)
+            raise _denied_by_pattern(tool.name, tool.name)
         line = argument(params, Meaning.COMMAND_LINE)
         if tool.risk is not Risk.READ:
             self._expect_change(tool, params, line)
@@ -69,7 +69,7 @@ class Rules:
             Refused: A pattern denies the program.
         """
         if self.denied and (pattern := denied_by(f"{method} {line or _OUR_SCRIPT}", self.denied)) is not None:
-            raise _denied(f"to become another account by {method}", pattern)
+            raise _denied_by_pattern(f"to become another account by {method}", pattern)
 
     def _expect_change(self, tool: AnyTool, params: Params, line: str | None) -> None:
         if self.read_only:
@@ -88,7 +88,7 @@ class Rules:
         if argv[:2] == ("sh", "-c"):
             return  # a script of ours, which stands for its tool
         if self.denied and (pattern := denied_program(argv, self.denied)) is not None:
-            raise _denied(argv[0], pattern)
+            raise _denied_by_pattern(argv[0], pattern)
 
     def expect_tool(self, tool: AnyTool) -> None:
         """Let a tool go on that takes no command line, or opens the way to any, or say why not.
@@ -99,7 +99,7 @@ class Rules:
         if not all(tool.is_in(each) for each in self.allow_lists):
             raise Refused(f"{tool.name} is not on the list of what may run on this machine", hint=_HINT)
         if tool.is_in(self.denied):
-            raise _denied(tool.name, tool.name)
+            raise _denied_by_pattern(tool.name, tool.name)
 
     def _expect_line(self, line: str, cwd: str | None, env: Mapping[str, str] | None) -> None:
         if self.allow_lists and env:
@@ -122,10 +122,10 @@ class Rules:
                 hint="put it into a file with file_write, and run that",
             )
         if (pattern := denied_by(line, self.denied)) is not None:
-            raise _denied("the command line", pattern)
+            raise _denied_by_pattern("the command line", pattern)
 
 
-def _denied(what: str, pattern: str) -> Refused:
+def _denied_by_pattern(what: str, pattern: str) -> Refused:
     return Refused(f"{what} is denied on this machine by the pattern {pattern!r}", hint=_HINT)
 
 

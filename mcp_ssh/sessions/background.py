@@ -130,7 +130,7 @@ async def look(
     return seen
 
 
-async def listed(session: Session, caller: Caller, *, all_on_host: bool) -> list[TaskSnapshot]:
+async def list_tasks(session: Session, caller: Caller, *, all_on_host: bool) -> list[TaskSnapshot]:
     """The account's tasks that this caller started, the latest first; an admin sees those of all callers.
 
     With `all_on_host` also those that this server knows nothing of.

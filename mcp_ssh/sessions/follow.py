@@ -7,10 +7,10 @@ import anyio
 
 from mcp_ssh.errors import RemoteFailed, TimedOut
 from mcp_ssh.linux.files.follow import SILENT_S, FollowParser, Over, Position
-from mcp_ssh.linux.framing import PathQuery, named
+from mcp_ssh.linux.framing import PathQuery, quote_path
 from mcp_ssh.messages.printable import said_details
 from mcp_ssh.sessions.session import Session
-from mcp_ssh.ssh.errors import lost
+from mcp_ssh.ssh.errors import connection_lost
 from mcp_ssh.ssh.exec.stream import RemoteProcess, streaming
 
 ANSWER_S = 30.0
@@ -43,7 +43,7 @@ class FollowState:
         if self._over:
             return []
         raise RemoteFailed(
-            f"the machine stopped following {named(self.path)}", hint="start it again", details=said_details(said)
+            f"the machine stopped following {quote_path(self.path)}", hint="start it again", details=said_details(said)
         )
 
     async def _chunk(self) -> bytes:
@@ -51,7 +51,7 @@ class FollowState:
             with anyio.fail_after(SILENT_S):
                 return await self._stream.read()
         except TimeoutError as error:
-            raise lost() from error
+            raise connection_lost() from error
 
 
 @contextlib.asynccontextmanager
@@ -61,7 +61,7 @@ async def following(host: Session, asked: PathQuery) -> AsyncGenerator[FollowSta
     Raises:
         ToolError: The file cannot be read.
     """
-    async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
+    async with streaming(host.link, host.protect(asked.command), host.acting) as stream:
         stream.end_input()
         try:
             with anyio.fail_after(ANSWER_S):

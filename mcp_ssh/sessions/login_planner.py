@@ -61,7 +61,7 @@ class Logins:
     host_keys: HostKeys
     named: Resolver | None = None
 
-    async def wanted(self, wanted: Connect) -> tuple[Login, str | None]:
+    async def plan_login(self, wanted: Connect) -> tuple[Login, str | None]:
         """The login a caller wants, and the alias of ~/.ssh/config it is known by, where it is one.
 
         Configured secrets go to the configured host and account only: whoever names another host gets none of them.
@@ -109,11 +109,11 @@ class Logins:
         """
         if wanted.use_config and await self._offers_identities(host):
             found = await self._settings(host, username=username, port=wanted.port)
-            target = await self._judged(found, host, from_here=wanted.jump is None)
+            target = await self._judge_target(found, host, from_here=wanted.jump is None)
             # Judged once more: with the addresses that are connected to, and with the alias's own host.
-            if may_use_identities(self.caller, target.machine.called(host), self.config.security):
+            if may_use_identities(self.caller, target.machine.with_names(host), self.config.security):
                 return replace(target, owned=True)
-        target = await self._judged(Settings(host, host), host, from_here=wanted.jump is None)
+        target = await self._judge_target(Settings(host, host), host, from_here=wanted.jump is None)
         return replace(target, owned=may_use_identities(self.caller, target.machine, self.config.security))
 
     async def _offers_identities(self, host: str) -> bool:
@@ -127,7 +127,7 @@ class Logins:
         addresses = await addresses_if_known(known_name(host))
         return may_use_identities(self.caller, replace(machine, addresses=addresses), security)
 
-    async def _judged(self, found: Settings, host: str, *, from_here: bool) -> _Target:
+    async def _judge_target(self, found: Settings, host: str, *, from_here: bool) -> _Target:
         """A machine after its one look-up, judged by its name and all its addresses.
 
         Args:
@@ -169,7 +169,7 @@ class Logins:
                 f"jump: there is no saved connection or alias {name[:80]!r} to go through",
                 hint="save the machine with connection_add; connection_query lists those there are",
             )
-        login, _ = await self.wanted(Connect.model_validate(dict(stands_for)))
+        login, _ = await self.plan_login(Connect.model_validate(dict(stands_for)))
         return *login.hops, replace(login, hops=())
 
     async def alias(self, name: str) -> bool:
@@ -198,7 +198,7 @@ class Logins:
             host_keys=self.host_keys.reading(found.known_hosts(username, port), strict=found.strict),
             refused_methods=found.refused_methods,
             host_key_alias=found.host_key_alias,
-            algorithms=self._algorithms(found, target.machine.called(found.host)),
+            algorithms=self._algorithms(found, target.machine.with_names(found.host)),
             proxy_command=found.proxy_command(username, port),
             connect_timeout_s=found.connect_timeout_s,
             keepalive_s=found.alive_interval_s or self.config.ssh.keepalive_interval,
@@ -219,7 +219,7 @@ class Logins:
         key_path = auth.default_key_path if configured else wanted.key_path
         passphrase = wanted.key_passphrase or (auth.default_key_passphrase if configured else None)
         password = wanted.password or (auth.default_password if configured and auth.default_password else None)
-        loaded = await _loaded(key_path, wanted.key_content, passphrase)
+        loaded = await _load_keys(key_path, wanted.key_content, passphrase)
         login = replace(login, password=password, answers=tuple(wanted.interactive_answers or ()), keys=loaded)
         if wanted.use_agent:
             return replace(login, agent=self._asked_agent(login, found))
@@ -276,7 +276,7 @@ class Logins:
                     hint="correct ProxyJump",
                 )
             found = await self._settings(jump.host, username=jump.username, port=jump.port, without_proxy=index > 0)
-            target = await self._judged(found, jump.host, from_here=index == 0)
+            target = await self._judge_target(found, jump.host, from_here=index == 0)
             found = target.found
             username = found.username or local_user()
             bare = self._bare(target, username, found.port or self.config.ssh.default_port)
@@ -304,7 +304,7 @@ def aliases(config: Callable[[], Config], host_keys: HostKeys) -> Resolver:
     return resolve
 
 
-async def _loaded(
+async def _load_keys(
     key_path: str | None, key_content: SecretStr | None, passphrase: SecretStr | None
 ) -> tuple[KeyCandidate, ...]:
     loaded: list[KeyCandidate] = []

@@ -25,7 +25,7 @@ from mcp_ssh.ssh.connection.account import RemoteAccount
 from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.connection.sharing import Links, SharedConnection
 from mcp_ssh.ssh.dial.dialer import Dialer, DialOptions, new_password_wanted
-from mcp_ssh.ssh.errors import NetworkFailed, lost
+from mcp_ssh.ssh.errors import NetworkFailed, connection_lost
 from mcp_ssh.ssh.hostkeys.store import HostKeys
 from mcp_ssh.ssh.wire.command import BARE_SHELLS, POSIX_SHELLS, ShellKind
 from mcp_ssh.store.tasks import TaskTable
@@ -91,9 +91,9 @@ async def open_session(
     try:
         with anyio.fail_after(timeout_s):
             logins = Logins(caller, config, host_keys, named)
-            login, alias = await _persistently(partial(logins.wanted, wanted), wanted)
+            login, alias = await _persistently(partial(logins.plan_login, wanted), wanted)
             where = login.where
-            standing = await links.take(caller.id, login, partial(_linked, login, config, wanted, stage))
+            standing = await links.take(caller.id, login, partial(_make_connection, login, config, wanted, stage))
     except TimeoutError as error:
         if stage.logged_in:
             raise _silent_shell(where) from error
@@ -175,7 +175,7 @@ class _CurrentRules:
             self._config, self._rules = config, self._work_out(config)
 
     def _work_out(self, config: Config) -> Rules:
-        return rules_for(self._machine.called(*self._called), config.security)
+        return rules_for(self._machine.with_names(*self._called), config.security)
 
 
 def _silent_shell(where: str) -> RemoteFailed:
@@ -186,17 +186,17 @@ def _silent_shell(where: str) -> RemoteFailed:
     )
 
 
-async def _linked(login: Login, config: Config, wanted: Connect, stage: _Stage) -> SharedConnection:
+async def _make_connection(login: Login, config: Config, wanted: Connect, stage: _Stage) -> SharedConnection:
     dialer = Dialer(login, DialOptions(config.ssh.banner_timeout, config.ssh.auth_timeout))
     try:
         connection = await _persistently(dialer.dial, wanted)
         stage.logged_in = True
         try:
-            link = Connection(connection, dialer.dial, dialer.closed, widens=login.asks_nobody)
+            link = Connection(connection, dialer.dial, dialer.wait_closed, widens=login.asks_nobody)
             account = await _account(link, login)
             link.shell = account.shell
             link.spares.allowed = account.shell == "posix" and not restricts(
-                login.machine.called(wanted.host or ""), config.ssh.plain_exec_hosts
+                login.machine.with_names(wanted.host or ""), config.ssh.plain_exec_hosts
             )
             return SharedConnection(link, account, await login.host_keys.load())
         except BaseException:
@@ -204,7 +204,7 @@ async def _linked(login: Login, config: Config, wanted: Connect, stage: _Stage) 
             raise
     except BaseException:
         with anyio.CancelScope(shield=True):
-            await dialer.closed()
+            await dialer.wait_closed()
         raise
 
 
@@ -274,7 +274,7 @@ async def _shell(link: Connection, login: Login) -> tuple[ShellKind | None, bool
     if _EXPIRED.search(complaint):
         raise new_password_wanted(login)
     if not link.alive:
-        raise lost()
+        raise connection_lost()
     return "forced", not (answer or complaint)
 
 

@@ -48,7 +48,7 @@ async def ask(
     """
     with answer_budget().room(host.caller_id) as room:
         output = await host.run(command, timeout_s=timeout_s, limit=limit, room=room)
-        return await parsed(parse, output, len(output.stdout))
+        return await parse_answer(parse, output, len(output.stdout))
 
 
 async def parts_of(
@@ -65,7 +65,7 @@ async def parts_of(
     )
 
 
-async def parsed(parse: Callable[[_Answer], T], said: _Answer, size: int) -> T:
+async def parse_answer(parse: Callable[[_Answer], T], said: _Answer, size: int) -> T:
     """What the parser makes of an answer. A large one is parsed in a thread, within a deadline.
 
     Raises:

@@ -173,7 +173,7 @@ class SessionRegistry:
             now = await version(caller, name)
             for resolve in resolvers:
                 if (wanted := await resolve(caller, name)) is not None:
-                    opened = await self._opened(caller, name, partial(connect, wanted))
+                    opened = await self._open_by_name(caller, name, partial(connect, wanted))
                     opened.name_version = now
                     return opened
         return self.find(caller, name)
@@ -194,11 +194,11 @@ class SessionRegistry:
             return None
         return None if found.alias == name and not found.connected else found
 
-    async def _opened(self, caller: Caller, name: str, connect: Callable[[], Awaitable[Session]]) -> Session:
+    async def _open_by_name(self, caller: Caller, name: str, connect: Callable[[], Awaitable[Session]]) -> Session:
         session = await self.open(caller, connect)
         session.alias = name
         session.by_name = True
-        with session.reserved():
+        with session.reserve():
             for dead in [each for each in self._sessions.values() if each.alias == name and not each.connected]:
                 if dead.caller_id == caller.id:
                     await self.close(dead)

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from mcp_ssh.blobs.blobs import Blobs
 from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
 from mcp_ssh.host_patterns import Machine
-from mcp_ssh.linux.files.protected_paths import guarded
+from mcp_ssh.linux.files.protected_paths import add_protection
 from mcp_ssh.linux.system import platform as detect
 from mcp_ssh.linux.system.platform import Platform
 from mcp_ssh.params import Become
@@ -23,14 +23,14 @@ from mcp_ssh.shell_command import Command
 from mcp_ssh.ssh.connection.account import RemoteAccount
 from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.connection.warm_shells import only_looks
-from mcp_ssh.ssh.errors import lost
+from mcp_ssh.ssh.errors import connection_lost
 from mcp_ssh.ssh.exec.answer_budget import AnswerRoom
 from mcp_ssh.ssh.exec.capture import Capture
 from mcp_ssh.ssh.exec.run import CommandResult, CommandRun, Stdin
 from mcp_ssh.ssh.pty.shell import Shells
 from mcp_ssh.ssh.running_calls import Calls
 from mcp_ssh.ssh.wire.become import BecomeTarget, acting_as
-from mcp_ssh.ssh.wire.command import CommandEnvelope, wire
+from mcp_ssh.ssh.wire.command import CommandEnvelope, build_envelope
 from mcp_ssh.ssh.wire.kill import StopResult, combine
 from mcp_ssh.store.tasks import TaskTable
 from mcp_ssh.tunnels.forward import Tunnels
@@ -76,7 +76,7 @@ class Learned:
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
 
-def closed(stops: Sequence[StopResult]) -> Conflict:
+def session_closed(stops: Sequence[StopResult]) -> Conflict:
     """The error of a call whose session was closed, after what became of the processes that it had started."""
     if not stops:
         return Conflict("the session was closed before the call ended", hint="open one with session_connect")
@@ -90,7 +90,7 @@ def closed(stops: Sequence[StopResult]) -> Conflict:
     return Conflict(
         "the session was closed; what the call had started may still run",
         hint="open one with session_connect, and look at the machine before repeating",
-        details={"stopped": stopped.shown(), "survivors": stopped.survivors},
+        details={"stopped": stopped.as_field(), "survivors": stopped.survivors},
     )
 
 
@@ -143,7 +143,7 @@ class Session:
         self._learned = Learned()
         self._passwords: dict[tuple[str, str], SecretStr] = {}
         self.environment: dict[str, str] = {}
-        self.calls = Calls(closed)
+        self.calls = Calls(session_closed)
         self.last_used = time.monotonic()
 
     @property
@@ -162,7 +162,7 @@ class Session:
         return self.by_name and not (self.in_use or len(self.tunnels) or len(self.shells) or self.environment)
 
     @contextlib.contextmanager
-    def reserved(self) -> Generator[None]:
+    def reserve(self) -> Generator[None]:
         """Keep the session for a call that is about to run on it."""
         self._reserved += 1
         try:
@@ -217,7 +217,7 @@ class Session:
         other.acting = acting_as(become, self._login_password, kept)
         return other
 
-    async def privileged(self) -> "Session":
+    async def as_root(self) -> "Session":
         """The session for what only root may do: itself where it is root or acts as somebody, else `sudo -n`.
 
         Raises:
@@ -302,9 +302,11 @@ class Session:
         """
         env = {**self.environment, **(env or {})}
         streams = stdin is not None and not isinstance(stdin, bytes)
-        prepared = wire(command, shell=self.account.shell, cwd=cwd, env=env, acting=self.acting, exact=exact or streams)
+        prepared = build_envelope(
+            command, shell=self.account.shell, cwd=cwd, env=env, acting=self.acting, exact=exact or streams
+        )
         try:
-            return await self._sent(prepared, stdin, timeout_s, stdout, stderr)
+            return await self._send(prepared, stdin, timeout_s, stdout, stderr)
         finally:
             if not only_looks(command):
                 self.renew_spares()
@@ -313,11 +315,11 @@ class Session:
         """Have no shell wait any longer that knows nothing of what may have changed, as the next login would."""
         self.link.spares.renew()
 
-    async def _sent(
+    async def _send(
         self, prepared: CommandEnvelope, stdin: Stdin, timeout_s: float, stdout: Capture, stderr: Capture
     ) -> CommandResult:
         if not self.connected:
-            raise lost()
+            raise connection_lost()
         return await CommandRun(self.link, prepared, stdout, stderr).run(stdin, timeout_s)
 
     async def run(
@@ -337,12 +339,12 @@ class Session:
             PermissionDenied: The session acts as an account it may not become.
             Refused: A pattern of the owner denies it on this machine.
         """
-        command = self.guarded(command)
+        command = self.protect(command)
         stdout, stderr = Capture(limit, room=room), Capture(64 * 1024)
-        prepared = wire(command.line(), shell=self.account.shell, acting=self.acting, ours=True)
-        ended = await self._sent(prepared, command.stdin, timeout_s, stdout, stderr)
+        prepared = build_envelope(command.line(), shell=self.account.shell, acting=self.acting, ours=True)
+        ended = await self._send(prepared, command.stdin, timeout_s, stdout, stderr)
         if ended.exit_code is None:
-            stopped = ended.stopped.shown() if ended.stopped else "unknown"
+            stopped = ended.stopped.as_field() if ended.stopped else "unknown"
             if room is not None and room.waits:
                 raise TimedOut(
                     f"within {timeout_s:g} s this server had no memory free for the rest of the machine's answer, since"
@@ -356,14 +358,14 @@ class Session:
         errors = stderr.whole() if not stderr.truncated else b"".join(stderr.ends())
         return Output(ended.exit_code, stdout.whole(), errors)
 
-    def guarded(self, command: Command) -> Command:
+    def protect(self, command: Command) -> Command:
         """A command of our own with what is protected on this machine in it.
 
         Raises:
             Refused: It is a program that a pattern denies here.
         """
         self.rules.expect_program(command.argv)
-        return guarded(command, self.rules.protected)
+        return add_protection(command, self.rules.protected)
 
     async def close(self) -> StopResult | None:
         """End what runs on the session, then its connection, unless other sessions go over it.

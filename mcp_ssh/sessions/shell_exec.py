@@ -54,19 +54,19 @@ async def execute(host: "Session", shell: Shell, command: str, *, timeout_s: flo
         Conflict: The shell is not at its prompt; or it did not show that it began, and `details["ran"]` is `unknown`.
         Unsupported: It is csh that has the prompt.
     """
-    _typed(command, fish=host.account.shell == "fish")
+    _type_command(command, fish=host.account.shell == "fish")
     if shell.turn.locked():
         raise Conflict(f"another call waits for a command in the shell {shell.name!r}", hint="use another shell")
     async with shell.turn:
         await _at_prompt(host, shell)
-        call = _typed(command, fish=shell.reader == "fish")
+        call = _type_command(command, fish=shell.reader == "fish")
         watch = _Watch(host, shell, call, await shell.type(call.line))
         outcome = await watch.outcome(anyio.current_time() + timeout_s)
     shell.cursor = max(shell.cursor, shell.scrollback.total)
     return outcome
 
 
-def _typed(command: str, *, fish: bool) -> TypedCommand:
+def _type_command(command: str, *, fish: bool) -> TypedCommand:
     call = with_exit_code(command, secrets.token_hex(8), fish=fish)
     if len(call.line) > LONGEST_LINE:
         raise InvalidInput(
@@ -195,7 +195,7 @@ async def _stands_at_prompt(host: "Session", shell: Shell) -> bool:
     return False
 
 
-async def _asked(shell: Shell, quiet_s: float) -> ShellPrompt | None:
+async def _find_prompt(shell: Shell, quiet_s: float) -> ShellPrompt | None:
     """What the shell waits for, once its output has paused for so long; it may take a moment to come to that."""
     asked: ShellPrompt | None = None
     with anyio.move_on_after(PROMPT_LIMIT_S):
@@ -227,17 +227,17 @@ class _Watch:
     async def outcome(self, until: float) -> ShellOutcome:
         began_by = min(until, anyio.current_time() + BEGIN_LIMIT_S)
         while True:
-            if (found := self._completed()) is not None:
+            if (found := self._find_end()) is not None:
                 return found
             if self._shell.state != "open":
                 return self._so_far("ended", self._shell.exit_code)
-            if (stopped := await self._stopped(began_by)) is not None:
+            if (stopped := await self._find_obstacle(began_by)) is not None:
                 return stopped
             if (left_s := until - anyio.current_time()) <= 0:
                 return self._so_far("running")
             await self._shell.scrollback.news(min(left_s, QUIET_S))
 
-    def _completed(self) -> ShellOutcome | None:
+    def _find_end(self) -> ShellOutcome | None:
         scrollback = self._shell.scrollback
         if self._start is None:
             found = re.search(self._call.begin + rb"\r?\n", scrollback.slice(self._looked))
@@ -255,7 +255,7 @@ class _Watch:
         self._shell.complete(origin + found.end())
         return self._so_far("completed", int(found[1]) if found[1] else None, origin + found.start())
 
-    async def _stopped(self, began_by: float) -> ShellOutcome | None:
+    async def _find_obstacle(self, began_by: float) -> ShellOutcome | None:
         """What came in the way of the end, if anything did."""
         quiet_s = self._shell.quiet_s()
         asked = await self._shell.waiting(QUIET_S)
@@ -312,7 +312,7 @@ async def asks_secretly(host: "Session", shell: Shell) -> ShellPrompt:
         Conflict: Nothing asks for one now, or the terminal would show it.
         Unsupported: The account has no shell that could tell.
     """
-    asked = await _asked(shell, QUIET_S)
+    asked = await _find_prompt(shell, QUIET_S)
     if asked is None or asked.kind != "password":
         raise Conflict(
             f"nothing in the shell {shell.name!r} asks for a secret now",

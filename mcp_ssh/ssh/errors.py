@@ -24,7 +24,7 @@ MALFORMED = (ValueError, LookupError, ArithmeticError, TypeError, AssertionError
 """What asyncssh lets pass of its own errors when a machine sends bytes that are not SSH."""
 
 
-def malformed(where: str) -> ConnectFailed:
+def protocol_violation(where: str) -> ConnectFailed:
     """The error of a machine that does not keep to the protocol."""
     return ConnectFailed(
         f"{where} breaks the SSH protocol: it sent a message that cannot be read",
@@ -32,7 +32,7 @@ def malformed(where: str) -> ConnectFailed:
     )
 
 
-def lost() -> ConnectFailed:
+def connection_lost() -> ConnectFailed:
     """The error of a connection that is gone."""
     return ConnectFailed(
         "the connection to the machine is lost",

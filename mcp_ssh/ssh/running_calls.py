@@ -21,7 +21,7 @@ def record(stopped: StopResult) -> None:
         stops.append(stopped)
 
 
-def recorded() -> list[StopResult]:
+def recorded_stops() -> list[StopResult]:
     """What was noted for the call that is running."""
     return list(_stops.get() or ())
 

@@ -122,9 +122,9 @@ class Connections:
                     (*plain, names, sealed, now, rows[0]["id"]),
                 )
             else:
-                raise _taken(account.name, mine=_may_see(caller, rows[0]))
+                raise _name_taken(account.name, mine=_may_see(caller, rows[0]))
             [row] = await transaction.read(f"{_SELECT} WHERE owner = ? AND name = ?", (caller.owner_id, account.name))
-        return _saved(row)
+        return _connection_of(row)
 
     async def find(self, caller: Caller, which: str) -> SavedConnection:
         """The caller's own connection of this name, or the one with this number or uuid that it may see.
@@ -132,7 +132,7 @@ class Connections:
         Raises:
             NotFound: There is none.
         """
-        if (found := await self._found(caller, which)) is not None:
+        if (found := await self._find(caller, which)) is not None:
             return found
         known = await self.own_names(caller)
         hint = f"there are {', '.join(known[:20])}" if known else "save one with connection_add"
@@ -172,7 +172,7 @@ class Connections:
             )
             # SQL takes a few too many: it does not know the caller's machines, nor letter case beyond ASCII.
             found += [
-                _saved(row)
+                _connection_of(row)
                 for row in rows
                 if _may_see(caller, row)
                 and _fits(str(row["name"]), name)
@@ -209,10 +209,10 @@ class Connections:
         Raises:
             Conflict: Its secrets cannot be opened.
         """
-        found = None if name.isdecimal() else await self._found(caller, name)
+        found = None if name.isdecimal() else await self._find(caller, name)
         if found is None:
             return None
-        opened = await self._opened(found)
+        opened = await self._open_secrets(found)
         await self._database.write(
             Statement("UPDATE connections SET last_used_at = ? WHERE id = ?", (iso(self._now()), found.id))
         )
@@ -232,7 +232,7 @@ class Connections:
         key = (caller, name)
         if key in self._versions:
             return self._versions[key]
-        found = None if name.isdecimal() else await self._found(caller, name)
+        found = None if name.isdecimal() else await self._find(caller, name)
         version = None if found is None else f"{found.uuid} {found.updated_at}"
         if mark is not None and mark == self._versions_at:  # else something was committed meanwhile
             self._versions[key] = version
@@ -246,17 +246,17 @@ class Connections:
         """
         return await self._seal.place()
 
-    async def _opened(self, saved: SavedConnection) -> dict[str, SecretStr]:
+    async def _open_secrets(self, saved: SavedConnection) -> dict[str, SecretStr]:
         rows = await self._database.read("SELECT sealed FROM connections WHERE id = ?", (saved.id,))
         sealed = rows[0]["sealed"] if rows else None
         return {} if sealed is None else await self._seal.open(bytes(sealed), saved.target)
 
-    async def _found(self, caller: Caller, which: str) -> SavedConnection | None:
+    async def _find(self, caller: Caller, which: str) -> SavedConnection | None:
         rows = await self._database.read(
             f"{_SELECT} WHERE (owner = ? AND name = ?) OR uuid = lower(?) OR id = ?",
             (caller.owner_id, which, which, int(which) if _NUMBER.fullmatch(which) else None),
         )
-        return next((_saved(row) for row in rows if _may_see(caller, row)), None)
+        return next((_connection_of(row) for row in rows if _may_see(caller, row)), None)
 
 
 def _may_see(caller: Caller, row: Row) -> bool:
@@ -287,12 +287,12 @@ def _check_name(name: str) -> None:
         )
 
 
-def _taken(name: str, *, mine: bool) -> Conflict:
+def _name_taken(name: str, *, mine: bool) -> Conflict:
     hint = "choose another name, or give `replace: true` to overwrite that one" if mine else "choose another name"
     return Conflict(f"a saved connection {name!r} exists", hint=hint)
 
 
-def _saved(row: Row) -> SavedConnection:
+def _connection_of(row: Row) -> SavedConnection:
     values: dict[str, Any] = dict(row)
     values["secrets"] = tuple(each for each in SECRET_NAMES if each in str(row["secrets"]).split(","))
     return SavedConnection.model_validate(values)

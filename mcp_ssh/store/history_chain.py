@@ -85,7 +85,7 @@ class HashChain:
         """The key; `None` where it is lost or its keyring is locked, so that rows go without a seal, and it shows."""
         if self._key is None and time.monotonic() >= self._ask_again:
             try:
-                self._key = HistoryKey(await self._seal.derived("history"))
+                self._key = HistoryKey(await self._seal.derive_key("history"))
             except (ToolError, OSError) as error:
                 self._ask_again = time.monotonic() + RETRY_S
                 log.warning("the history cannot be sealed: %s", error)
@@ -110,7 +110,7 @@ class HashChain:
     ) -> ChainEnd:
         """The row that the next one follows: the database's last, unless the head knows a later one."""
         head = await anyio.to_thread.run_sync(read_head, self._path, key)
-        last, start = _end(ends.get("last", [])), _proved(ends.get("start", []), key)
+        last, start = _end(ends.get("last", [])), _proven_start(ends.get("start", []), key)
         if head is not None and (last is None or last.seq <= head.seq):
             return head
         if start is None:
@@ -129,7 +129,7 @@ class HashChain:
         )
         if gone is not None and self._key is None:
             return False  # the start cannot be moved now; the rows go another time
-        if gone is not None and self._key and _proved(await transaction.read(_START), self._key):
+        if gone is not None and self._key and _proven_start(await transaction.read(_START), self._key):
             await _put_start(transaction, self._key, gone)
         await transaction.execute("DELETE FROM history WHERE seq <= ?", (up_to,))
         return True
@@ -193,7 +193,7 @@ class _Checking:
     async def run(self, head: ChainEnd | None, *, head_exists: bool) -> ChainCheck:
         """Check everything, the head having been read first: rows written since are behind it."""
         rows = await self._database.read(_START)
-        self._start = _proved(rows, self._key)
+        self._start = _proven_start(rows, self._key)
         self._check_start(exists=bool(rows), head=head)
         self._before = self._start or ChainEnd(0, "")
         self._at_head = self._before.mac if head and head.seq == self._before.seq else None
@@ -206,7 +206,7 @@ class _Checking:
                 self._check(dict(row), head)
             after = int(batch[-1]["seq"])
         self._check_head(head, exists=head_exists)
-        self.moved = _proved(await self._database.read(_START), self._key) != self._start
+        self.moved = _proven_start(await self._database.read(_START), self._key) != self._start
         return self._verdict
 
     def _check_start(self, *, exists: bool, head: ChainEnd | None) -> None:
@@ -221,10 +221,12 @@ class _Checking:
             if mac is None:
                 self._verdict.unsealed += 1
             else:
-                self._problem(f"row {_called(row)} cannot be checked: it is older than the chain, and has a seal")
+                self._problem(f"row {_row_label(row)} cannot be checked: it is older than the chain, and has a seal")
             return
         if mac is None:
-            self._problem(f"row {_called(row)} has no seal: it was added by another hand, or while the key was missing")
+            self._problem(
+                f"row {_row_label(row)} has no seal: it was added by another hand, or while the key was missing"
+            )
             self._before = ChainEnd(seq, self._before.mac)
             return
         if seq > self._before.seq + 1:
@@ -232,7 +234,7 @@ class _Checking:
         elif hmac.compare_digest(str(mac), self._key.row(self._before.mac, seq, [row[each] for each in COVERED])):
             self._verdict.checked += 1
         else:
-            self._problem(f"row {_called(row)} was altered, or is not where it was written")
+            self._problem(f"row {_row_label(row)} was altered, or is not where it was written")
         if head is not None:
             self._at_head = str(mac) if seq == head.seq else self._at_head
             self._verdict.behind += seq > head.seq
@@ -256,7 +258,7 @@ def _missing(first: int, last: int) -> str:
     return f"row {first} is missing" if first == last else f"rows {first} to {last} are missing"
 
 
-def _called(row: Mapping[str, Any]) -> str:
+def _row_label(row: Mapping[str, Any]) -> str:
     return f"{row['seq']} ({row['tool']}, {row['at']})"
 
 
@@ -264,7 +266,7 @@ def _end(rows: Sequence[Row]) -> ChainEnd | None:
     return ChainEnd(int(rows[0]["seq"]), str(rows[0]["mac"])) if rows else None
 
 
-def _proved(rows: Sequence[Row], key: HistoryKey) -> ChainEnd | None:
+def _proven_start(rows: Sequence[Row], key: HistoryKey) -> ChainEnd | None:
     """Where the chain starts, if we said so."""
     start = _end(rows)
     return start if start and hmac.compare_digest(key.end("start", start), str(rows[0]["proof"])) else None

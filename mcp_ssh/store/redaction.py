@@ -99,14 +99,14 @@ def cut_text(text: str, size_bytes: int) -> str:
 
 
 def _mapping(given: Mapping[str, Any] | BaseModel, depth: int) -> dict[str, Any]:
-    marked = _marked(given) if isinstance(given, BaseModel) else frozenset[str]()
+    marked = _secret_fields(given) if isinstance(given, BaseModel) else frozenset[str]()
     entries = dict(given) if isinstance(given, BaseModel) else given
     shown: dict[str, Any] = {}
     named_secret = any(_is_secret(str(entries.get(each, ""))) for each in ("key", "name"))
     for key, value in islice(entries.items(), _MAX_ITEMS):
         name = _text(str(key))[:_MAX_KEY_CHARS]
         secret = key in marked or _is_secret(str(key)) or (named_secret and key == "value")
-        shown[name] = _hidden(value) if secret else _entry(str(key), value, depth + 1)
+        shown[name] = _hide(value) if secret else _entry(str(key), value, depth + 1)
     if len(entries) > _MAX_ITEMS:
         shown["…"] = f"{len(entries) - _MAX_ITEMS} more"
     return shown
@@ -147,7 +147,7 @@ def _text(text: str) -> str:
     return shown if len(shown) <= MAX_ARGUMENTS_BYTES else shown[:MAX_ARGUMENTS_BYTES] + CUT
 
 
-def _hidden(value: Any) -> Any:
+def _hide(value: Any) -> Any:
     return None if value is None else HIDDEN
 
 
@@ -160,7 +160,7 @@ def _is_secret(name: str) -> bool:
     return plain in _SECRET_NAMES or _SECRET_PARTS.search(plain) is not None
 
 
-def _marked(model: BaseModel) -> frozenset[str]:
+def _secret_fields(model: BaseModel) -> frozenset[str]:
     fields = type(model).model_fields.items()
     return frozenset(
         name

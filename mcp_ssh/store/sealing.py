@@ -49,7 +49,7 @@ class _Kept(NamedTuple):
     mark: str
 
 
-def _kept(row: Row) -> _Kept:
+def _kept_of(row: Row) -> _Kept:
     return _Kept(row["place"], row["name"], row["mark"])
 
 
@@ -89,7 +89,7 @@ class SecretBox:
         Raises:
             Conflict: The key is missing or another one, or the database was changed by somebody else's hand.
         """
-        kept = await self._stored()
+        kept = await self._load_stored()
         if kept is None:
             raise _wrong("state.db does not say which key its secrets were sealed with")
         try:
@@ -100,7 +100,7 @@ class SecretBox:
             raise _wrong("a saved secret was sealed for another account or machine")
         return {name: SecretStr(value) for name, value in plain["values"].items()}
 
-    async def derived(self, purpose: str) -> bytes:
+    async def derive_key(self, purpose: str) -> bytes:
         """A key for another purpose, which follows from this folder's key and does not tell it.
 
         Raises:
@@ -115,20 +115,20 @@ class SecretBox:
         Raises:
             Conflict: It is missing, or another one.
         """
-        kept = await self._stored()
+        kept = await self._load_stored()
         return None if kept is None else (await self._opening_key(kept)).kept.place
 
-    async def _stored(self) -> _Kept | None:
+    async def _load_stored(self) -> _Kept | None:
         rows = await self._database.read("SELECT place, name, mark FROM sealing_key")
-        return _kept(rows[0]) if rows else None
+        return _kept_of(rows[0]) if rows else None
 
     async def _opening_key(self, kept: _Kept) -> _Key:
         if self._key is None or self._key.kept != kept:
-            self._key = _Key(kept, await _found(self._folder, kept))
+            self._key = _Key(kept, await _read_key(self._folder, kept))
         return self._key
 
     async def _sealing_key(self) -> _Key:
-        kept = await self._stored()
+        kept = await self._load_stored()
         if kept is not None:
             try:
                 return await self._opening_key(kept)
@@ -136,7 +136,7 @@ class SecretBox:
                 if await self._in_use():
                     raise
                 await self._forget(kept)
-        return await self._opening_key(await self._made())
+        return await self._opening_key(await self._make_key())
 
     async def _in_use(self) -> bool:
         return bool(await self._database.read("SELECT 1 FROM connections WHERE sealed IS NOT NULL LIMIT 1"))
@@ -150,13 +150,13 @@ class SecretBox:
                 (kept.mark,),
             )
 
-    async def _made(self) -> _Kept:
+    async def _make_key(self) -> _Kept:
         """A key of our own making, or of the process that was faster."""
         ours = await _new(self._folder)
         async with self._database.transaction() as transaction:
             await transaction.execute("INSERT INTO sealing_key VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING", ours)
             [row] = await transaction.read("SELECT place, name, mark FROM sealing_key")
-        theirs = _kept(row)
+        theirs = _kept_of(row)
         if theirs.name != ours.name and ours.place == "keyring":
             await _in_thread(lambda: _keyring_delete(ours.name))
         return theirs
@@ -179,7 +179,7 @@ async def _in_thread(work: Any) -> Any:
     return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
-async def _found(folder: Path, kept: _Kept) -> str:
+async def _read_key(folder: Path, kept: _Kept) -> str:
     """The key that is kept there.
 
     Raises:

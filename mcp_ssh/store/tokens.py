@@ -169,13 +169,13 @@ class Tokens:
         return token, secret
 
     def _use_preset(self, digest: str, token: TokenInfo) -> TokenInfo:
-        if (now := self._unnoted(token)) is None:
+        if (now := self._use_to_note(token)) is None:
             return token
         used = token.model_copy(update={"last_used_at": iso(now)})
         self._preset = (digest, used)
         return used
 
-    def _unnoted(self, token: TokenInfo) -> datetime | None:
+    def _use_to_note(self, token: TokenInfo) -> datetime | None:
         """The time, unless the token's use was noted within the last minute."""
         now = self._now()
         noted = token.last_used_at
@@ -183,7 +183,7 @@ class Tokens:
 
     async def _note_use(self, token: TokenInfo) -> None:
         """Have the time of use written, at most once a minute; dropped under load, for nothing depends on it."""
-        if (now := self._unnoted(token)) is None:
+        if (now := self._use_to_note(token)) is None:
             return
         await self._database.write(
             Statement(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from mcp_ssh.app import App
-from mcp_ssh.messages.validation import worded
+from mcp_ssh.messages.validation import word_pattern
 from mcp_ssh.params import Params, Result
 from mcp_ssh.tool import Call, Risk, tool
 
@@ -18,7 +18,7 @@ LONGEST_CHARACTER = 4
 """Bytes of the longest character in UTF-8 (RFC 3629)."""
 
 
-_ID = worded(
+_ID = word_pattern(
     r"^[0-9a-f]{32}$",
     "must be 32 hexadecimal digits, as a result gives them, such as 0f1e2d3c4b5a69788796a5b4c3d2e1f0",
 )

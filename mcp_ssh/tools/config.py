@@ -8,7 +8,7 @@ import anyio.to_thread
 from pydantic import Field
 
 from mcp_ssh.app import App
-from mcp_ssh.config.edit import Edit, differences, restricted, set_key, shown, value_of
+from mcp_ssh.config.edit import Edit, differences, mask_secrets, owner_only_keys, set_key, value_of
 from mcp_ssh.config.models import Config, load
 from mcp_ssh.errors import Refused
 from mcp_ssh.params import Params, Result, ShellText
@@ -26,7 +26,7 @@ class ConfigGetResult(Result):
 @tool(Risk.READ, room="config", role=Role.ADMIN)
 async def get(app: App, params: ConfigResult, call: Call) -> ConfigGetResult:
     """Show this server's whole config. Secrets are masked."""
-    return ConfigGetResult(config=shown(_wanted(app)))
+    return ConfigGetResult(config=mask_secrets(_pending_config(app)))
 
 
 class ConfigGetKeyParams(Params):
@@ -45,7 +45,7 @@ class ConfigGetKeyResult(Result):
 @tool(Risk.READ, room="config", role=Role.ADMIN)
 async def get_key(app: App, params: ConfigGetKeyParams, call: Call) -> ConfigGetKeyResult:
     """Show one value of this server's config. A secret is masked."""
-    return ConfigGetKeyResult(key=params.key, value=shown(value_of(_wanted(app), params.key)))
+    return ConfigGetKeyResult(key=params.key, value=mask_secrets(value_of(_pending_config(app), params.key)))
 
 
 class ConfigSetParams(ConfigGetKeyParams):
@@ -80,7 +80,7 @@ async def set_value(app: App, params: ConfigSetParams, call: Call) -> ConfigSetR
         write = functools.partial(set_key, app.home, params.key, params.value, expect)
         edit = await anyio.to_thread.run_sync(write)
         later = app.live.adopt(edit.after)
-    result = ConfigSetResult(key=params.key, value=shown(value_of(edit.after, params.key)), status="updated")
+    result = ConfigSetResult(key=params.key, value=mask_secrets(value_of(edit.after, params.key)), status="updated")
     if later:
         result.needs_restart = later
     if edit.dropped:
@@ -94,7 +94,7 @@ def _expect_owner(caller: Caller, keys: Iterable[str]) -> None:
     Raises:
         Refused: They decide what an admin may do, and the caller is not the server's owner.
     """
-    if not caller.owner and (wrong := restricted(keys)):
+    if not caller.owner and (wrong := owner_only_keys(keys)):
         raise Refused(
             f"{', '.join(wrong[:8])}: only the server's owner changes this",
             hint="the owner changes it over stdio, on the command line, or in config.json",
@@ -121,5 +121,5 @@ async def reload(app: App, params: ConfigResult, call: Call) -> ConfigReloadResu
     return result
 
 
-def _wanted(app: App) -> Config:
+def _pending_config(app: App) -> Config:
     return app.live.wanted or app.config

@@ -104,7 +104,7 @@ async def add(app: App, params: ConnectionAddParams, call: Call) -> ConnectionRe
         replace=params.replace,
     )
     app.sessions.forget_name(saved.owner, saved.name, saved.uuid)
-    return _shown(app, saved)
+    return _result_of(app, saved)
 
 
 async def _check_alias(call: Call, name: str) -> None:
@@ -149,7 +149,7 @@ class ConnectionParams(Params):
 @tool(Risk.READ, room="connection")
 async def info(app: App, params: ConnectionParams, call: Call) -> ConnectionResult:
     """Show a saved connection: machine, account, and which secrets are kept, never the secrets themselves."""
-    return _shown(app, await app.store.connections.find(call.caller, params.connection))
+    return _result_of(app, await app.store.connections.find(call.caller, params.connection))
 
 
 class ConnectionQueryParams(Params):
@@ -179,7 +179,7 @@ async def query(app: App, params: ConnectionQueryParams, call: Call) -> Connecti
     found, after = await app.store.connections.page(
         call.caller, params.name, params.category, limit=params.limit, after=params.after
     )
-    answer = ConnectionQueryResult(connections=[_shown(app, each) for each in found])
+    answer = ConnectionQueryResult(connections=[_result_of(app, each) for each in found])
     if after is not None:
         answer.next_after = after
     return answer
@@ -203,7 +203,7 @@ async def remove(app: App, params: ConnectionParams, call: Call) -> ConnectionRe
     return ConnectionRemoveResult(status="removed", id=gone.id, uuid=gone.uuid, name=gone.name)
 
 
-def _shown(app: App, saved: SavedConnection) -> ConnectionResult:
+def _result_of(app: App, saved: SavedConnection) -> ConnectionResult:
     optional = {
         "category": saved.category,
         "key_path": saved.key_path,

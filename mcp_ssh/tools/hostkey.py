@@ -11,7 +11,7 @@ from mcp_ssh.app import App
 from mcp_ssh.errors import NotFound
 from mcp_ssh.host_patterns import canonical_host
 from mcp_ssh.meanings import Meaning
-from mcp_ssh.messages.validation import worded
+from mcp_ssh.messages.validation import word_pattern
 from mcp_ssh.params import Params, Result, ShellText
 from mcp_ssh.sessions.host_lookup import find_machine
 from mcp_ssh.sessions.login_planner import Logins
@@ -19,8 +19,8 @@ from mcp_ssh.ssh.hostkeys.known_hosts import KnownHost
 from mcp_ssh.ssh.openssh_config.resolve import settings
 from mcp_ssh.tool import Call, Risk, tool
 
-_ONE_HOST = worded(r"^[^\s,]+$", "must be one host, without blanks and commas, such as web1.example.org")
-_ONE_WORD = worded(r"^\S+$", "must be one word, without blanks")
+_ONE_HOST = word_pattern(r"^[^\s,]+$", "must be one host, without blanks and commas, such as web1.example.org")
+_ONE_WORD = word_pattern(r"^\S+$", "must be one word, without blanks")
 _FINGERPRINTS = ["SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"]
 
 # Plain `str`: the pattern of a type with validators of its own does not reach the schema.
@@ -215,7 +215,7 @@ async def scan(app: App, params: HostkeyScanParams, call: Call) -> HostkeyScanRe
     if not call.caller.owner:
         app.scans.expect(call.caller.id)
         app.scans.count(call.caller.id)
-    name, known_port = await _meant(app, call, params.host)
+    name, known_port = await _resolve_host(app, call, params.host)
     port = params.port or known_port
     machine = await find_machine(call.caller, app.config.security, name)
     host = str(machine)
@@ -227,7 +227,7 @@ async def scan(app: App, params: HostkeyScanParams, call: Call) -> HostkeyScanRe
     )
 
 
-async def _meant(app: App, call: Call, word: str) -> tuple[str, int]:
+async def _resolve_host(app: App, call: Call, word: str) -> tuple[str, int]:
     """The host and port of a saved connection or an alias that the caller may use; else the word itself and 22."""
     if not word.isdigit():
         with contextlib.suppress(NotFound):

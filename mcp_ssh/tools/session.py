@@ -61,7 +61,7 @@ class SessionListResult(Result):
 
 
 @contextlib.contextmanager
-def _counted(app: App, caller: Caller) -> Generator[None]:
+def _count_scan(app: App, caller: Caller) -> Generator[None]:
     """Count a connection that comes to no login among the caller's scans: it tells as much about a port."""
     if caller.owner:
         yield
@@ -82,7 +82,7 @@ async def _by_name(app: App, caller: Caller, given: Connect) -> tuple[Connect, s
     Arguments of the call come before what was saved. Saved secrets are for the saved account alone, so they stay out
     where the call gives another account or port, or another way to log in.
     """
-    saved = await app.named(caller, given.host) if given.host else None
+    saved = await app.find_named_target(caller, given.host) if given.host else None
     if saved is None or saved == {"host": given.host}:  # an alias: its options are read where the login is made
         return given, None
     more = {name: getattr(given, name) for name in given.model_fields_set if name != "host"}
@@ -104,7 +104,7 @@ async def connect(app: App, params: Connect, call: Call) -> SessionConnectResult
     """
     version = await app.store.connections.version(call.caller, params.host) if params.host else None
     wanted, name = await _by_name(app, call.caller, params)
-    with _counted(app, call.caller):
+    with _count_scan(app, call.caller):
         session = await app.sessions.open(call.caller, lambda: app.asking(call).open(wanted))
     if name is not None:
         session.alias, session.name_version = name, version
@@ -127,7 +127,7 @@ async def disconnect(app: App, params: SessionParams, call: Call) -> SessionDisc
     stopped = await app.sessions.close(session)
     ended = SessionDisconnectResult(status="disconnected", session_id=session.id)
     if stopped is not None:
-        ended.stopped = stopped.shown()
+        ended.stopped = stopped.as_field()
         if stopped.survivors:
             ended.survivors = stopped.survivors
     return ended

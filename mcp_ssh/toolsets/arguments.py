@@ -15,7 +15,7 @@ def argument_schema(each: AnyTool, confirm_tools: Sequence[str]) -> dict[str, An
     return {**each.input_schema, "properties": properties}
 
 
-def decoded(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+def decode_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments as the model takes them: some clients send an object or a list as JSON text."""
     properties: dict[str, dict[str, Any]] = schema.get("properties", {})
     return {

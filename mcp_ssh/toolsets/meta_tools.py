@@ -22,8 +22,8 @@ from mcp_ssh.messages.validation import without_nulls
 from mcp_ssh.params import MODEL_OUTPUT, OnSession, Params, Result, ShellText
 from mcp_ssh.policy import needs_confirmation
 from mcp_ssh.tool import AnyTool, Call, Caller, Question, Registry, Risk, TransportName, tool
-from mcp_ssh.toolsets.arguments import argument_schema, decoded
-from mcp_ssh.toolsets.search import lookup, ranked
+from mcp_ssh.toolsets.arguments import argument_schema, decode_arguments
+from mcp_ssh.toolsets.search import lookup, rank_tools
 from mcp_ssh.toolsets.selection import ToolsetSelection
 
 MOST_SESSIONS = 1000
@@ -54,9 +54,9 @@ class MetaToolContext:
         self.entered = True
         return await dispatch(self.app, inner, arguments, call)
 
-    def decoded(self, inner: AnyTool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def decode(self, inner: AnyTool, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The inner tool's arguments, texts in place of other values understood."""
-        return decoded(argument_schema(inner, self.app.config.security.confirm_tools), arguments)
+        return decode_arguments(argument_schema(inner, self.app.config.security.confirm_tools), arguments)
 
 
 class Search(Params):
@@ -103,7 +103,7 @@ async def search(reach: MetaToolContext, params: Search, call: Call) -> Found:
     if params.names:
         found.full = [_full(reach, lookup(reach.tools, name)) for name in params.names]
     if params.query:
-        found.tools = [_match(each) for each in islice(ranked(reach.tools, params.query), params.limit)]
+        found.tools = [_match(each) for each in islice(rank_tools(reach.tools, params.query), params.limit)]
     if not params.query and not params.names:
         found.names = sorted(reach.tools)
     return found
@@ -146,7 +146,7 @@ async def call_readonly(reach: MetaToolContext, params: One, call: Call) -> Tool
     inner = lookup(reach.tools, params.name)
     if inner.risk is not Risk.READ:
         raise Refused(f"{inner.name} does not only read", hint="call it through tool_call")
-    return cast("ToolCallResult", await reach.dispatch(inner, reach.decoded(inner, params.arguments), call))
+    return cast("ToolCallResult", await reach.dispatch(inner, reach.decode(inner, params.arguments), call))
 
 
 @tool(Risk.DESTROY, room="tool", name="call", open_world=True)
@@ -156,7 +156,7 @@ async def call_tool(reach: MetaToolContext, params: One, call: Call) -> ToolCall
     It answers what the tool answers, and asks for consent where the tool does.
     """
     inner = lookup(reach.tools, params.name)
-    return cast("ToolCallResult", await reach.dispatch(inner, reach.decoded(inner, params.arguments), call))
+    return cast("ToolCallResult", await reach.dispatch(inner, reach.decode(inner, params.arguments), call))
 
 
 class Several(Params):
@@ -191,7 +191,7 @@ async def call_many(reach: MetaToolContext, params: Several, call: Call) -> Outc
     One machine's failure does not stop the others. Consent is asked once for all of them; where a machine asks for
     something else, such as a password, call the tool there alone.
     """
-    inner, arguments = await _prepared(reach, params, call)
+    inner, arguments = await _prepare(reach, params, call)
     places = list(dict.fromkeys(params.sessions))
     found: dict[str, dict[str, Any]] = {}
     turns = anyio.Semaphore(min(params.at_once, reach.app.sessions.room(call.caller)))
@@ -210,10 +210,10 @@ async def call_many(reach: MetaToolContext, params: Several, call: Call) -> Outc
     async with anyio.create_task_group() as group:
         for place in places:
             group.start_soon(on, place)
-    return _collapsed({place: found[place] for place in places}, partial(_content, reach.app, call))
+    return _collapse({place: found[place] for place in places}, partial(_content, reach.app, call))
 
 
-async def _prepared(reach: MetaToolContext, params: Several, call: Call) -> tuple[AnyTool, dict[str, Any]]:
+async def _prepare(reach: MetaToolContext, params: Several, call: Call) -> tuple[AnyTool, dict[str, Any]]:
     """The tool, and arguments that hold for every machine, once whoever has to agree did.
 
     Raises:
@@ -223,7 +223,7 @@ async def _prepared(reach: MetaToolContext, params: Several, call: Call) -> tupl
     inner = lookup(reach.tools, params.name)
     if not issubclass(inner.params, OnSession):
         raise InvalidInput(f"name: {inner.name} does not run on a session", hint="call it through tool_call")
-    arguments = without_nulls(inner.input_schema, reach.decoded(inner, params.arguments))
+    arguments = without_nulls(inner.input_schema, reach.decode(inner, params.arguments))
     if "session_id" in arguments:
         raise InvalidInput("arguments: must not name a session_id", hint="give the sessions in `sessions`")
     await _check_distinct(reach.app, params.sessions, call.caller)
@@ -270,7 +270,7 @@ def _key(outcome: Mapping[str, Any], content: Callable[[str], str]) -> str:
     return json.dumps({**outcome, "result": {**result, **blobs}}, sort_keys=True)
 
 
-def _collapsed(found: Mapping[str, dict[str, Any]], content: Callable[[str], str]) -> Outcomes:
+def _collapse(found: Mapping[str, dict[str, Any]], content: Callable[[str], str]) -> Outcomes:
     together: dict[str, SessionOutcome] = {}
     for place, outcome in found.items():
         key = _key(outcome, content)

@@ -92,7 +92,7 @@ def suggest_tools(registry: Registry, name: str, most: int = 3) -> list[AnyTool]
     if len(name) > LONGEST:
         return []
     sought = words(name)
-    fitting = list(ranked(registry, name))
+    fitting = list(rank_tools(registry, name))
     harmless = {each.name: each for each in registry.values() if each.risk is not Risk.DESTROY}
     meant = [each for each in fitting if _says_all(each, sought)]
     spelled = [harmless[near] for near in suggest(name, harmless, most)]
@@ -103,10 +103,10 @@ def suggest_tools(registry: Registry, name: str, most: int = 3) -> list[AnyTool]
 def _says_all(tool: AnyTool, sought: Iterable[str]) -> bool:
     """Whether name and summary of a tool have each of the words, or one that means the same."""
     said = set(words(f"{tool.name.replace('_', ' ')} {tool.description.partition(chr(10))[0]}"))
-    return all(not said.isdisjoint({word, *_SIMILAR.get(word, ()), *_mistyped(word, said)}) for word in sought)
+    return all(not said.isdisjoint({word, *_SIMILAR.get(word, ()), *_near_misses(word, said)}) for word in sought)
 
 
-def _mistyped(word: str, known: Iterable[str]) -> list[str]:
+def _near_misses(word: str, known: Iterable[str]) -> list[str]:
     """Return the word that lacks a letter here; short words differ by one from words that mean something else."""
     return spelled_like(word, known, cutoff=_SURE) if len(word) >= _LONG else []
 
@@ -117,13 +117,13 @@ def words(text: str) -> list[str]:
     return [each[:-1] if len(each) > 3 and each.endswith("s") and not each.endswith("ss") else each for each in found]
 
 
-def ranked(registry: Registry, query: str) -> Iterator[AnyTool]:
+def rank_tools(registry: Registry, query: str) -> Iterator[AnyTool]:
     """The tools that have to do with the words, best first; equally good ones in the order of their names."""
     sought = words(query)
     texts = {name: _weights(tool) for name, tool in registry.items()}
     known = Counter(word for weights in texts.values() for word in weights)
     values = {word: math.log(1 + len(texts) / count) for word, count in known.items()}
-    wanted = [_meant(word, known) for word in sought]
+    wanted = [_word_meanings(word, known) for word in sought]
     scores = {
         name: sum(
             max((share * values[word] * weights[word] for word, share in meant.items() if word in weights), default=0)
@@ -135,7 +135,7 @@ def ranked(registry: Registry, query: str) -> Iterator[AnyTool]:
     return (registry[name] for name in order)
 
 
-def _meant(word: str, known: Iterable[str]) -> dict[str, float]:
+def _word_meanings(word: str, known: Iterable[str]) -> dict[str, float]:
     """Words of the tools that a sought word may mean, and how surely."""
     meant = {near: _NEAR for similar in _SIMILAR.get(word, ()) for near in words(similar)}
     meant |= dict.fromkeys(spelled_like(word, known, most=3, cutoff=_CUTOFF), _NEAR)

@@ -54,7 +54,7 @@ class ToolsetSelection:
         """The shown tools, by name in alphabetical order, so that every list of them is the same."""
         return Registry(registry[name] for name in sorted(registry) if self.hides(registry[name]) is None)
 
-    def reached(self, registry: Registry) -> Registry:
+    def reachable(self, registry: Registry) -> Registry:
         """The tools that can be called here at all, listed or not."""
         if not self.reaches_all:
             return self.tools(registry)

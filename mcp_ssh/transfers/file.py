@@ -29,7 +29,7 @@ from mcp_ssh.linux.files.transfer import (
     partial_name,
 )
 from mcp_ssh.linux.files.write import parse_write
-from mcp_ssh.linux.framing import PathQuery, named
+from mcp_ssh.linux.framing import PathQuery, quote_path
 from mcp_ssh.messages.printable import said_details
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.ssh.exec.stream import RemoteProcess, streaming
@@ -72,7 +72,7 @@ class TransferProgress:
         self.resumes = False
         self.left: Callable[[], str] = lambda: "nothing was changed"
 
-    async def reached(self, done: int) -> None:
+    async def advance(self, done: int) -> None:
         """So many bytes have travelled, those of an earlier try included."""
         self.done = done
         if time.monotonic() - self._told >= REPORT_S:
@@ -139,11 +139,11 @@ async def _upload(host: Session, wish: UploadTarget, source: Source, progress: T
         wish.path, source.size, source.identity, permissions=wish.permissions, usual=wish.usual, sha256=sha256
     )
     progress.total, progress.resumes = source.size, True
-    async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
+    async with streaming(host.link, host.protect(asked.command), host.acting) as stream:
         have = 0 if at_once else parse_have(await stream.answer(asked))
         progress.left = lambda: f"up to {progress.done} of {source.size} bytes arrived, and the file there is unchanged"
         await passed_over(source, have)
-        whole = await _sent(stream, source, progress)
+        whole = await _send_rest(stream, source, progress)
         if sha256 is None and whole:
             await stream.answer(asked)
             sha256 = await in_thread(source.sha256, SOURCE)
@@ -192,7 +192,7 @@ async def side_by_side() -> AsyncGenerator[TaskGroup]:
         raise errors.exceptions[0] from errors
 
 
-async def _sent(stream: RemoteProcess, source: Source, progress: TransferProgress) -> bool:
+async def _send_rest(stream: RemoteProcess, source: Source, progress: TransferProgress) -> bool:
     """Send the rest of a file; False where it became shorter meanwhile, or the other side takes no more."""
     done = source.at
     async with ahead(source.next, SOURCE) as pieces:
@@ -200,7 +200,7 @@ async def _sent(stream: RemoteProcess, source: Source, progress: TransferProgres
             if not await stream.write(piece):
                 return False
             done += len(piece)
-            await progress.reached(done)
+            await progress.advance(done)
     return done == source.size
 
 
@@ -256,7 +256,7 @@ class RemoteFolder:
 
 
 @contextlib.asynccontextmanager
-async def offered(
+async def open_remote(
     host: Session, path: str, maximum: int = ANY_SIZE, *, at_once: bool = False
 ) -> AsyncGenerator[RemoteFile | RemoteFolder]:
     """What the machine has at a path.
@@ -268,7 +268,7 @@ async def offered(
         at_once: Have all of a file follow without a word from us, which would be a round trip.
     """
     asked = ask_send(path, maximum, at_once=at_once)
-    async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
+    async with streaming(host.link, host.protect(asked.command), host.acting) as stream:
         if at_once:
             stream.end_input()
         answer = await stream.answer(asked)
@@ -286,7 +286,7 @@ async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | No
         Larger: It has more bytes.
         Conflict: It changed while it was being read.
     """
-    async with offered(host, path, maximum, at_once=True) as there:
+    async with open_remote(host, path, maximum, at_once=True) as there:
         if isinstance(there, RemoteFolder):
             await there.stream.finish()
             return there.path, None
@@ -296,7 +296,7 @@ async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | No
         await there.stream.finish()
     data = bytes(content)
     if there.offer.version and await anyio.to_thread.run_sync(_sha256, data) != there.summed.sha256:
-        raise _changed(there.path)
+        raise _file_changed(there.path)
     return there.path, data
 
 
@@ -316,12 +316,12 @@ async def download(
         return await _download(host, path, goal, progress, grow)
     except _Bad as bad:
         if not bad.resumed:
-            raise _changed(path) from bad
+            raise _file_changed(path) from bad
     # What an earlier try left was bad; it is removed now.
     try:
         return await _download(host, path, goal, progress, grow)
     except _Bad as bad:
-        raise _changed(path) from bad
+        raise _file_changed(path) from bad
 
 
 @dataclass(frozen=True)
@@ -338,7 +338,7 @@ class DownloadTarget:
     shown: str
     quota: Quota = UNLIMITED
 
-    def named(self, name: str) -> "DownloadTarget":
+    def with_name(self, name: str) -> "DownloadTarget":
         """The place of that name in this folder."""
         return replace(self, place=self.place / name)
 
@@ -364,7 +364,7 @@ async def _download(
     progress: TransferProgress,
     grow: Callable[[RemoteFolder], Awaitable[T]],
 ) -> TransferResult | T:
-    async with offered(host, path) as there, contextlib.AsyncExitStack() as held:
+    async with open_remote(host, path) as there, contextlib.AsyncExitStack() as held:
         if isinstance(there, RemoteFolder):
             return await grow(there)
         offer, stream = there.offer, there.stream
@@ -378,7 +378,7 @@ async def _download(
         receiving(progress, offer.size)
         while pieces := await there.read():
             await in_thread(functools.partial(target.write, *pieces), goal.shown)
-            await progress.reached(target.have)
+            await progress.advance(target.have)
         _, said = await stream.finish()
         await _keep(target, there, goal.shown, resumed, said)
     return TransferResult(there.path, target.have, target.digest.hexdigest(), resumed, f"{offer.mode:04o}")
@@ -403,9 +403,9 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _changed(path: str) -> Conflict:
+def _file_changed(path: str) -> Conflict:
     return Conflict(
-        f"{named(path)} changed while it was being read; nothing was kept",
+        f"{quote_path(path)} changed while it was being read; nothing was kept",
         hint="try again; a file that never rests can be read with `cat` through command_exec",
         details={"path": path},
     )

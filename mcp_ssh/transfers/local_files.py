@@ -99,7 +99,7 @@ class Source:
         else:
             facts = os.fstat(handle)
             self.size, self.identity = facts.st_size, f"{facts.st_dev}.{facts.st_ino}.{facts.st_mtime_ns}"
-            self._written = _written(facts)
+            self._written = _write_stamp(facts)
         self.begin()
 
     def begin(self) -> None:
@@ -122,7 +122,7 @@ class Source:
     def sha256(self) -> str:
         """Of all that was read; none where a file that was written to meanwhile holds something else now."""
         found = self._digest.hexdigest()
-        if self._handle is None or _written(os.fstat(self._handle)) == self._written:
+        if self._handle is None or _write_stamp(os.fstat(self._handle)) == self._written:
             return found
         self.begin()
         while self.next():
@@ -135,7 +135,7 @@ class Source:
             os.close(self._handle)
 
 
-def _written(facts: os.stat_result) -> tuple[int, int]:
+def _write_stamp(facts: os.stat_result) -> tuple[int, int]:
     return facts.st_mtime_ns, facts.st_size
 
 

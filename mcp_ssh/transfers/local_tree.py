@@ -149,7 +149,7 @@ def batch(pieces: Generator[bytes]) -> bytes:
     return b"".join(held)
 
 
-class Planting:
+class TarExtractor:
     """Takes a tar stream into a folder.
 
     Args:
@@ -188,7 +188,7 @@ class Planting:
         try:
             if not parts or entry.isdir():
                 self._folder(parts, entry.mode & 0o777 | 0o700)
-            elif self._made(entry, parts, content):
+            elif self._make_entry(entry, parts, content):
                 self._tally.count += 1
             else:
                 self._tally.skip(entry.name)
@@ -200,7 +200,7 @@ class Planting:
                 raise
             self._tally.skip(entry.name)
 
-    def _made(self, entry: tarfile.TarInfo, parts: tuple[str, ...], content: OffsetChunks) -> bool:
+    def _make_entry(self, entry: tarfile.TarInfo, parts: tuple[str, ...], content: OffsetChunks) -> bool:
         folder = self._folder(parts[:-1], 0o700)
         self._made_so_far += 1
         self._counted = 0

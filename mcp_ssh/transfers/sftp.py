@@ -21,11 +21,11 @@ from mcp_ssh.errors import Conflict, InvalidInput, NotFound, RemoteFailed, TooLa
 from mcp_ssh.linux.files.protected_paths import is_protected, may_hold, refusal
 from mcp_ssh.linux.files.stat import DirectoryEntry, FileFacts, FilePage
 from mcp_ssh.linux.files.write import WriteOutcome
-from mcp_ssh.linux.framing import denied, named
+from mcp_ssh.linux.framing import permission_denied, quote_path
 from mcp_ssh.messages.printable import said_details
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.ssh.connection.connection import FULL, LONG_WAIT_S, Connection
-from mcp_ssh.ssh.errors import lost
+from mcp_ssh.ssh.errors import connection_lost
 
 if TYPE_CHECKING:
     import asyncssh
@@ -36,7 +36,7 @@ WHOLE_LIMIT = 16 * 1024 * 1024
 
 
 @contextlib.contextmanager
-def told(path: str) -> Generator[None]:
+def sftp_errors(path: str) -> Generator[None]:
     """Failures of the server about a path, in our words."""
     import asyncssh
 
@@ -44,15 +44,15 @@ def told(path: str) -> Generator[None]:
         yield
     except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath) as error:
         raise NotFound(
-            f"{named(path)} does not exist", hint="list its folder with file_list", details={"path": path}
+            f"{quote_path(path)} does not exist", hint="list its folder with file_list", details={"path": path}
         ) from error
     except asyncssh.SFTPPermissionDenied as error:
-        raise denied(path) from error
+        raise permission_denied(path) from error
     except (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost, asyncssh.ConnectionLost) as error:
-        raise lost() from error
+        raise connection_lost() from error
     except asyncssh.SFTPError as error:
         raise RemoteFailed(
-            f"{named(path)}: the SFTP server refused",
+            f"{quote_path(path)}: the SFTP server refused",
             hint="the disk may be full, or something else be there already; file_stat and file_list show what is there",
             details=said_details(error.reason, path=path),
         ) from error
@@ -103,7 +103,7 @@ class Sftp:
             there, rest = above or b".", posixpath.join(b"/", last) + rest
         self.spare(posixpath.normpath(await self.client.realpath(there) + rest), path)
 
-    async def shown(self, path: str) -> str:
+    async def display_path(self, path: str) -> str:
         """The path with `~` expanded."""
         if path == "~" or path.startswith("~/"):
             home = (await self.client.realpath(b".")).decode("utf-8", "replace")
@@ -119,7 +119,7 @@ def wire_path(path: str) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def opened(host: Session) -> AsyncGenerator[Sftp]:
+async def open_sftp(host: Session) -> AsyncGenerator[Sftp]:
     """Speak SFTP with the machine.
 
     Raises:
@@ -128,9 +128,9 @@ async def opened(host: Session) -> AsyncGenerator[Sftp]:
     if host.acting is not None:
         raise Unsupported("this account has no shell, so it cannot act as another", hint="leave `become` out")
     if not host.connected:
-        raise lost()
+        raise connection_lost()
     async with host.link.place():
-        client = await _started(host.link)
+        client = await _start_client(host.link)
         try:
             yield Sftp(client, host.rules.protected)
         finally:
@@ -139,7 +139,7 @@ async def opened(host: Session) -> AsyncGenerator[Sftp]:
                 await client.wait_closed()
 
 
-async def _started(link: Connection) -> "asyncssh.SFTPClient":
+async def _start_client(link: Connection) -> "asyncssh.SFTPClient":
     """A client, as soon as the machine gives a channel for it; the caller's call has a deadline."""
     wait_s = 0.01
     while (client := await _if_room(link)) is None:
@@ -160,7 +160,7 @@ async def _if_room(link: Connection) -> "asyncssh.SFTPClient | None":
         raise
     except (asyncssh.Error, OSError) as error:
         if not link.alive:
-            raise lost() from error
+            raise connection_lost() from error
         if isinstance(error, asyncssh.ChannelOpenError) and error.code in FULL:
             return None
         raise Unsupported(
@@ -178,13 +178,13 @@ def _exit(starting: "asyncio.Future[asyncssh.SFTPClient]") -> None:
 
 async def entries(host: Session, path: str) -> tuple[str, list[DirectoryEntry]]:
     """What is in a folder, by name."""
-    async with opened(host) as sftp:
-        with told(path):
+    async with open_sftp(host) as sftp:
+        with sftp_errors(path):
             facts = await sftp.client.stat(wire_path(path))
             if not stat.S_ISDIR(facts.permissions or 0):
-                raise InvalidInput(f"{named(path)} is not a folder", hint="read it with file_read")
+                raise InvalidInput(f"{quote_path(path)} is not a folder", hint="read it with file_read")
             found = [entry(each) async for each in sftp.client.scandir(wire_path(path))]
-            shown = await sftp.shown(path)
+            shown = await sftp.display_path(path)
     return shown, sorted((each for each in found if each.name not in {b".", b".."}), key=lambda each: each.name)
 
 
@@ -199,14 +199,14 @@ def entry(name: "asyncssh.SFTPName") -> DirectoryEntry:
 
 async def facts(host: Session, path: str) -> tuple[str, FileFacts]:
     """What is at a path, links followed."""
-    async with opened(host) as sftp:
-        with told(path):
+    async with open_sftp(host) as sftp:
+        with sftp_errors(path):
             attrs: Any = await sftp.client.stat(wire_path(path))
             own: Any = await sftp.client.lstat(wire_path(path))
             link = None
             if stat.S_ISLNK(own.permissions or 0):
                 link = (await sftp.client.readlink(wire_path(path))).decode("utf-8", "replace")
-            shown = await sftp.shown(path)
+            shown = await sftp.display_path(path)
     numbers = (attrs.permissions, attrs.size, attrs.uid, attrs.gid, attrs.atime, attrs.mtime)
     mode, size, uid, gid, atime, mtime = (each or 0 for each in numbers)
     return shown, FileFacts(mode, size, uid, gid, atime, mtime, None, None, link)
@@ -216,20 +216,20 @@ def regular(path: str, attrs: Any) -> None:
     """Refuse what is no regular file."""
     mode = attrs.permissions or stat.S_IFREG
     if stat.S_ISDIR(mode):
-        raise InvalidInput(f"{named(path)} is a folder, not a file", hint="list it with file_list")
+        raise InvalidInput(f"{quote_path(path)} is a folder, not a file", hint="list it with file_list")
     if not stat.S_ISREG(mode):
-        raise InvalidInput(f"{named(path)} is a device, pipe or socket, not a regular file")
+        raise InvalidInput(f"{quote_path(path)} is a device, pipe or socket, not a regular file")
 
 
 async def page(host: Session, path: str, offset: int, length: int) -> tuple[str, FilePage]:
     """Some bytes of a file."""
-    async with opened(host) as sftp:
-        with told(path):
+    async with open_sftp(host) as sftp:
+        with sftp_errors(path):
             attrs: Any = await sftp.client.stat(wire_path(path))
             regular(path, attrs)
             async with sftp.client.open(wire_path(path), "rb") as file:
                 content = await file.read(length, offset)
-            return await sftp.shown(path), FilePage(content, attrs.size or 0)
+            return await sftp.display_path(path), FilePage(content, attrs.size or 0)
 
 
 # ---- changing ----------------------------------------------------------------------------------------------------
@@ -254,10 +254,10 @@ class SftpTarget:
         if old is not None:
             regular(path, old)
         elif path.endswith("/"):
-            raise InvalidInput(f"{named(path)} ends in a slash, so it names a folder", hint="leave the slash out")
+            raise InvalidInput(f"{quote_path(path)} ends in a slash, so it names a folder", hint="leave the slash out")
         elif await sftp.facts(posixpath.dirname(real)) is None:
             raise NotFound(
-                f"the folder of {named(path)} does not exist",
+                f"the folder of {quote_path(path)} does not exist",
                 hint="make it first, with file_mkdir(parents: true)",
                 details={"path": path},
             )
@@ -274,7 +274,7 @@ class SftpTarget:
         atomic = True
         made: Any = await client.stat(part)
         if self.old is not None and (made.uid, made.gid) != (self.old.uid, self.old.gid):
-            atomic = await self._given(part)
+            atomic = await self._give_attributes(part)
         mode = int(permissions, 8) if permissions else None
         if mode is None and self.old is not None:
             mode = stat.S_IMODE(self.old.permissions)
@@ -290,7 +290,7 @@ class SftpTarget:
         now: Any = await client.stat(self.real)
         return WriteOutcome(atomic, now.size or 0, f"{stat.S_IMODE(now.permissions or 0):04o}", None)
 
-    async def _given(self, part: bytes) -> bool:
+    async def _give_attributes(self, part: bytes) -> bool:
         import asyncssh
 
         try:
@@ -308,11 +308,11 @@ class SftpTarget:
                 await target.write(chunk, offset)
                 offset += len(chunk)
             await target.truncate(size)
-            await synced(target)
+            await sync_file(target)
         await client.remove(part)
 
 
-async def synced(file: Any) -> None:
+async def sync_file(file: Any) -> None:
     """Have a file reach the disk, where the server can."""
     import asyncssh
 
@@ -331,25 +331,25 @@ async def write(
     expected: str | None = None,
 ) -> tuple[str, WriteOutcome]:
     """Write a file; the arguments are those of `ask_write`."""
-    async with opened(host) as sftp:
-        with told(path):
+    async with open_sftp(host) as sftp:
+        with sftp_errors(path):
             target = await SftpTarget.at(sftp, path)
-            shown = await sftp.shown(path)
+            shown = await sftp.display_path(path)
             old = b""
             if target.old is not None and (mode != "overwrite" or expected is not None):
                 if (target.old.size or 0) > WHOLE_LIMIT:
-                    raise TooLarge(f"{named(path)} is too large to be changed over SFTP", hint="use file_upload")
+                    raise TooLarge(f"{quote_path(path)} is too large to be changed over SFTP", hint="use file_upload")
                 async with sftp.client.open(target.real, "rb") as file:
                     old = await file.read(WHOLE_LIMIT)
             _expect(target, old, expected)
             whole = {"append": old + content, "prepend": content + old}.get(mode, content)
             if len(whole) > maximum:
-                raise TooLarge(f"{named(path)} would grow to {len(whole)} bytes, more than this server may write")
+                raise TooLarge(f"{quote_path(path)} would grow to {len(whole)} bytes, more than this server may write")
             part = target.beside(secrets.token_hex(12))
             async with removed_on_failure(sftp, part):
                 async with sftp.client.open(part, "xb") as file:
                     await file.write(whole)
-                    await synced(file)
+                    await sync_file(file)
                 outcome = await target.put(part, permissions, None)
     return shown, replace(outcome, sha256=hashlib.sha256(whole).hexdigest() if mode != "overwrite" else None)
 
@@ -360,7 +360,7 @@ def _expect(target: SftpTarget, old: bytes, expected: str | None) -> None:
     actual = hashlib.sha256(old).hexdigest() if target.old is not None else ""
     if actual != expected:
         raise Conflict(
-            f"{named(target.path)} has another content than expected; nothing was changed",
+            f"{quote_path(target.path)} has another content than expected; nothing was changed",
             hint="read it again with file_read, and decide anew",
             details={"path": target.path, "actual_sha256": actual},
         )
@@ -381,12 +381,12 @@ async def removed_on_failure(sftp: Sftp, part: bytes) -> AsyncGenerator[None]:
 
 async def mkdir(host: Session, path: str, *, parents: bool) -> tuple[str, str]:
     """Make a folder; the path and its permissions."""
-    async with opened(host) as sftp:
-        with told(path):
-            shown, real = await sftp.shown(path), wire_path(path)
+    async with open_sftp(host) as sftp:
+        with sftp_errors(path):
+            shown, real = await sftp.display_path(path), wire_path(path)
             old: Any = await sftp.facts(real)
             if old is not None and not (parents and stat.S_ISDIR(old.permissions or 0)):
-                raise Conflict(f"{named(path)} exists already", hint="look at it with file_stat")
+                raise Conflict(f"{quote_path(path)} exists already", hint="look at it with file_stat")
             await sftp.spare_new(path)
             if parents:
                 await sftp.client.makedirs(real, exist_ok=True)
@@ -398,32 +398,32 @@ async def mkdir(host: Session, path: str, *, parents: bool) -> tuple[str, str]:
 
 async def remove(host: Session, path: str) -> str:
     """Remove a file or link."""
-    async with opened(host) as sftp:
-        with told(path):
+    async with open_sftp(host) as sftp:
+        with sftp_errors(path):
             own: Any = await sftp.client.lstat(wire_path(path))
             if stat.S_ISDIR(own.permissions or 0) or path.endswith("/"):
-                raise InvalidInput(f"{named(path)} is a folder, not a file", hint="use file_rmdir")
+                raise InvalidInput(f"{quote_path(path)} is a folder, not a file", hint="use file_rmdir")
             await sftp.spare_name(path)
             await sftp.client.remove(wire_path(path))
-            return await sftp.shown(path)
+            return await sftp.display_path(path)
 
 
 async def rmdir(host: Session, path: str) -> tuple[str, int]:
     """Remove a folder and all it holds, unless it is one of those that stay; how many files it held."""
-    async with opened(host) as sftp:
-        with told(path):
-            shown, slim = await sftp.shown(path), wire_path(path).rstrip(b"/") or b"/"
+    async with open_sftp(host) as sftp:
+        with sftp_errors(path):
+            shown, slim = await sftp.display_path(path), wire_path(path).rstrip(b"/") or b"/"
             own: Any = await sftp.client.lstat(slim)
             if stat.S_ISLNK(own.permissions or 0):
-                raise InvalidInput(f"{named(path)} is a link; nothing was changed", hint="use file_remove")
+                raise InvalidInput(f"{quote_path(path)} is a link; nothing was changed", hint="use file_remove")
             if not stat.S_ISDIR(own.permissions or 0):
-                raise InvalidInput(f"{named(path)} is not a folder", hint="use file_remove")
+                raise InvalidInput(f"{quote_path(path)} is not a folder", hint="use file_remove")
             real = await sftp.client.realpath(slim)
             home = await sftp.client.realpath(b".")
-            if why := _protected(slim, real, home):
-                raise InvalidInput(f"{named(path)} is protected: it is {why}; nothing was changed")
+            if why := _protection_reason(slim, real, home):
+                raise InvalidInput(f"{quote_path(path)} is protected: it is {why}; nothing was changed")
             sftp.spare(real, path)
-            folders, files = await _listed(sftp, real)
+            folders, files = await _list_tree(sftp, real)
             for each in (*folders, *files):
                 sftp.spare(each, path)
             for each in files:
@@ -433,7 +433,7 @@ async def rmdir(host: Session, path: str) -> tuple[str, int]:
     return shown, len(files)
 
 
-def _protected(asked: bytes, real: bytes, home: bytes) -> str:
+def _protection_reason(asked: bytes, real: bytes, home: bytes) -> str:
     if posixpath.basename(asked) in {b".", b".."}:
         return "named by its dots"
     if real.strip(b"/").count(b"/") == 0:
@@ -443,14 +443,14 @@ def _protected(asked: bytes, real: bytes, home: bytes) -> str:
     return ""
 
 
-async def _listed(sftp: Sftp, root: bytes) -> tuple[list[bytes], list[bytes]]:
+async def _list_tree(sftp: Sftp, root: bytes) -> tuple[list[bytes], list[bytes]]:
     """All folders, outer ones first, and all else; a mount point among them is refused."""
     folders, files, todo = list[bytes](), list[bytes](), [root]
     system = await _file_system(sftp, posixpath.dirname(root))
     while todo:
         folder = todo.pop()
         if await _file_system(sftp, folder) != system:
-            raise InvalidInput(f"{named(folder.decode('utf-8', 'replace'))} is a mount point; nothing was changed")
+            raise InvalidInput(f"{quote_path(folder.decode('utf-8', 'replace'))} is a mount point; nothing was changed")
         folders.append(folder)
         async for each in sftp.client.scandir(folder):
             found = entry(each)
@@ -471,25 +471,25 @@ async def _file_system(sftp: Sftp, path: bytes) -> int | None:
 
 async def move(host: Session, source: str, goal: str, *, overwrite: bool) -> tuple[str, str]:
     """Rename a file or folder."""
-    async with opened(host) as sftp:
-        with told(source):
+    async with open_sftp(host) as sftp:
+        with sftp_errors(source):
             own: Any = await sftp.client.lstat(wire_path(source))
-        with told(goal):
+        with sftp_errors(goal):
             there: Any = await sftp.facts(wire_path(goal), follow=False)
             folder = stat.S_ISDIR(own.permissions or 0)
             if there is not None and (not overwrite or folder or stat.S_ISDIR(there.permissions or 0)):
-                raise Conflict(f"{named(goal)} is there already, and is not replaced", hint="choose another name")
+                raise Conflict(f"{quote_path(goal)} is there already, and is not replaced", hint="choose another name")
             if folder:
                 real, home = await sftp.real(source), await sftp.client.realpath(b".")
-                if why := _protected(wire_path(source).rstrip(b"/"), real, home):
-                    raise InvalidInput(f"{named(source)} is protected: it is {why}; nothing was changed")
+                if why := _protection_reason(wire_path(source).rstrip(b"/"), real, home):
+                    raise InvalidInput(f"{quote_path(source)} is protected: it is {why}; nothing was changed")
             for end in (source, goal):
                 real = await sftp.spare_name(end)
                 if folder and may_hold(real, sftp.protected):
                     raise refusal(end)
             rename = functools.partial(sftp.client.posix_rename if overwrite else sftp.client.rename)
             await rename(wire_path(source), wire_path(goal))
-        return await sftp.shown(source), await sftp.shown(goal)
+        return await sftp.display_path(source), await sftp.display_path(goal)
 
 
 def no_shell(what: str) -> ToolError:

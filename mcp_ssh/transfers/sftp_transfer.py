@@ -17,7 +17,7 @@ from typing import Any
 
 from mcp_ssh.errors import Conflict, RemoteFailed
 from mcp_ssh.linux.files.transfer import Larger, partial_name
-from mcp_ssh.linux.framing import named
+from mcp_ssh.linux.framing import quote_path
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.transfers import local_files as local
 from mcp_ssh.transfers.file import (
@@ -39,11 +39,11 @@ from mcp_ssh.transfers.sftp import (
     Sftp,
     SftpTarget,
     entry,
-    opened,
+    open_sftp,
     regular,
     removed_on_failure,
-    synced,
-    told,
+    sftp_errors,
+    sync_file,
     wire_path,
 )
 from mcp_ssh.transfers.tree import TreeResult, came
@@ -65,30 +65,30 @@ async def upload(host: Session, wish: UploadTarget, source: Source, progress: Tr
     Raises:
         Conflict: What arrived is not what was sent; the old file is unchanged.
     """
-    async with opened(host) as sftp:
-        with told(wish.path):
+    async with open_sftp(host) as sftp:
+        with sftp_errors(wish.path):
             target = await SftpTarget.at(sftp, wish.path)
             part = target.beside(partial_name(wish.path, source.size, source.identity))
             progress.total, progress.resumes = source.size, True
             progress.left = lambda: (
                 f"up to {progress.done} of {source.size} bytes arrived, and the file there is unchanged"
             )
-            have = await _sent(sftp, part, source, progress)
+            have = await _send_rest(sftp, part, source, progress)
             sha256 = await in_thread(source.sha256, SOURCE)
             if await _read_back(sftp, part) != sha256:
                 await sftp.client.remove(part)
                 raise Conflict(
-                    f"what arrived for {named(wish.path)} is not what was read here; the old file is unchanged",
+                    f"what arrived for {quote_path(wish.path)} is not what was read here; the old file is unchanged",
                     hint="try again: all of it will be sent anew",
                 )
             progress.left = lambda: "all of it was sent, so the file there is the old one or the new one"
             outcome = await target.put(part, wish.permissions, wish.usual)
-            await _swept(sftp, target.real)
-            shown = await sftp.shown(wish.path)
+            await _remove_old_parts(sftp, target.real)
+            shown = await sftp.display_path(wish.path)
     return TransferResult(shown, source.size, sha256, have, outcome.permissions, outcome.atomic)
 
 
-async def _swept(sftp: Sftp, written: bytes) -> None:
+async def _remove_old_parts(sftp: Sftp, written: bytes) -> None:
     """Remove partial files of long ago from the folder of a file just written, whose time is the machine's own."""
     import asyncssh
 
@@ -109,7 +109,7 @@ async def _swept(sftp: Sftp, written: bytes) -> None:
                     break
 
 
-async def _sent(sftp: Sftp, part: bytes, source: Source, progress: TransferProgress) -> int:
+async def _send_rest(sftp: Sftp, part: bytes, source: Source, progress: TransferProgress) -> int:
     """Send what is not there yet; how much was."""
     import asyncssh
 
@@ -120,9 +120,9 @@ async def _sent(sftp: Sftp, part: bytes, source: Source, progress: TransferProgr
     try:
         async with sftp.client.open(part, "r+b" if own is not None else "xb", block_size=0) as file:
             await passed_over(source, have)
-            await _written(file, source, progress)
+            await _write_rest(file, source, progress)
             await file.truncate(source.size)
-            await synced(file)
+            await sync_file(file)
     except asyncssh.SFTPFailure:
         # A full disk, most likely: it should not stay full of this.
         with contextlib.suppress(asyncssh.SFTPError):
@@ -131,7 +131,7 @@ async def _sent(sftp: Sftp, part: bytes, source: Source, progress: TransferProgr
     return have
 
 
-async def _written(file: Any, source: Source, progress: TransferProgress | None = None) -> None:
+async def _write_rest(file: Any, source: Source, progress: TransferProgress | None = None) -> None:
     """Write the rest of a source at its place."""
     offset = source.at
     async with ahead(source.next, SOURCE) as pieces:
@@ -139,7 +139,7 @@ async def _written(file: Any, source: Source, progress: TransferProgress | None 
             await _write_block(file, piece, offset)
             offset += len(piece)
             if progress is not None:
-                await progress.reached(offset)
+                await progress.advance(offset)
 
 
 async def _write_block(file: Any, data: bytes, offset: int) -> None:
@@ -186,8 +186,8 @@ async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | No
     Raises:
         Larger: It has more bytes.
     """
-    async with opened(host) as sftp:
-        with told(path):
+    async with open_sftp(host) as sftp:
+        with sftp_errors(path):
             facts: Any = await sftp.client.stat(wire_path(path))
             if stat.S_ISDIR(facts.permissions or 0):
                 return path, None
@@ -195,7 +195,7 @@ async def fetch(host: Session, path: str, maximum: int) -> tuple[str, bytes | No
             if (facts.size or 0) > maximum:
                 raise Larger(path, facts.size)
             async with sftp.client.open(wire_path(path), "rb") as file:
-                return await sftp.shown(path), await file.read(maximum)
+                return await sftp.display_path(path), await file.read(maximum)
 
 
 async def download(host: Session, path: str, goal: DownloadTarget, progress: TransferProgress) -> TransferResult | None:
@@ -204,8 +204,8 @@ async def download(host: Session, path: str, goal: DownloadTarget, progress: Tra
     Raises:
         Conflict: It changed while it was being read.
     """
-    async with opened(host) as sftp:
-        with told(path):
+    async with open_sftp(host) as sftp:
+        with sftp_errors(path):
             facts: Any = await sftp.client.stat(wire_path(path))
             if stat.S_ISDIR(facts.permissions or 0):
                 return None
@@ -223,16 +223,18 @@ async def download(host: Session, path: str, goal: DownloadTarget, progress: Tra
                     resumed = target.have
                     while chunk := await _read_block(file, target.have):
                         await in_thread(functools.partial(target.write, chunk), goal.shown)
-                        await progress.reached(target.have)
+                        await progress.advance(target.have)
                     now: Any = await file.stat()
                 changed = (target.have, facts.mtime) != _state(now) or _state(now) != _state(facts)
                 if changed and not real.startswith(_NO_SIZES):
                     await in_thread(target.discard, goal.shown)
-                    raise Conflict(f"{named(path)} changed while it was being read; nothing was kept", hint="try again")
+                    raise Conflict(
+                        f"{quote_path(path)} changed while it was being read; nothing was kept", hint="try again"
+                    )
                 mode = stat.S_IMODE(facts.permissions or 0o600)
                 await in_thread(functools.partial(target.commit, mode), goal.shown)
                 await in_thread(target.sweep, goal.shown)
-            return TransferResult(await sftp.shown(path), target.have, target.digest.hexdigest(), resumed)
+            return TransferResult(await sftp.display_path(path), target.have, target.digest.hexdigest(), resumed)
 
 
 def _state(facts: Any) -> tuple[int, int | None]:
@@ -261,12 +263,12 @@ async def upload_tree(host: Session, path: str, place: Path, shown: str, progres
     """Send what is in a local folder into one of the machine, file by file."""
     root = await in_thread(functools.partial(local.enter, place), shown)
     try:
-        async with opened(host) as sftp:
-            with told(path):
+        async with open_sftp(host) as sftp:
+            with sftp_errors(path):
                 growing = _Growing(sftp, shown, progress)
                 progress.left = lambda: f"{growing.tally.count} files are there, each whole; the rest is not"
                 await growing.fill(await sftp.real(path.rstrip("/") or "/"), root)
-                return TreeResult(await sftp.shown(path), growing.tally)
+                return TreeResult(await sftp.display_path(path), growing.tally)
     finally:
         os.close(root)
 
@@ -299,7 +301,7 @@ class _Growing:
                 finally:
                     os.close(inner)
             elif stat.S_ISLNK(mode):
-                await _linked(self._sftp, there, os.readlink(name, dir_fd=handle))
+                await _link_into_place(self._sftp, there, os.readlink(name, dir_fd=handle))
                 self.tally.count += 1
             elif stat.S_ISREG(mode):
                 await self._file(there, name, handle)
@@ -307,7 +309,7 @@ class _Growing:
             else:
                 self.tally.skip(name)
         if written is not None:
-            await _swept(self._sftp, written)
+            await _remove_old_parts(self._sftp, written)
 
     async def _file(self, there: bytes, name: str, handle: int) -> None:
         source = await in_thread(functools.partial(local.source_in, name, handle), self._shown)
@@ -320,10 +322,10 @@ class _Growing:
             source.close()
         self.tally.count += 1
         self.tally.size += source.size
-        await self._progress.reached(self.tally.size)
+        await self._progress.advance(self.tally.size)
 
 
-async def _linked(sftp: Sftp, there: bytes, target: str) -> None:
+async def _link_into_place(sftp: Sftp, there: bytes, target: str) -> None:
     new = posixpath.join(posixpath.dirname(there), f".mcp-ssh-{secrets.token_hex(12)}.part".encode())
     async with removed_on_failure(sftp, new):
         await sftp.client.symlink(os.fsencode(target), new)
@@ -334,7 +336,7 @@ async def _put(sftp: Sftp, there: bytes, source: Source) -> None:
     new = posixpath.join(posixpath.dirname(there), f".mcp-ssh-{secrets.token_hex(12)}.part".encode())
     async with removed_on_failure(sftp, new):
         async with sftp.client.open(new, "xb", block_size=0) as file:
-            await _written(file, source)
+            await _write_rest(file, source)
         await sftp.client.chmod(new, source.mode & 0o777)
         await sftp.client.posix_rename(new, there)
 
@@ -342,8 +344,8 @@ async def _put(sftp: Sftp, there: bytes, source: Source) -> None:
 async def download_tree(host: Session, path: str, goal: DownloadTarget, progress: TransferProgress) -> TreeResult:
     """Receive what is in a folder of the machine into a local one, file by file. Links are left out."""
     tally = TransferCounts()
-    async with opened(host) as sftp:
-        with told(path):
+    async with open_sftp(host) as sftp:
+        with sftp_errors(path):
             todo = [(await sftp.real(path), goal.place)]
             progress.left = lambda: came(tally)
             while todo:
@@ -363,10 +365,10 @@ async def download_tree(host: Session, path: str, goal: DownloadTarget, progress
                         await _got(sftp, there, here, found, goal)
                         tally.count += 1
                         tally.size += found.size
-                        await progress.reached(tally.size)
+                        await progress.advance(tally.size)
                     else:
                         tally.skip(os.fsdecode(found.name))
-            return TreeResult(await sftp.shown(path), tally)
+            return TreeResult(await sftp.display_path(path), tally)
 
 
 async def _got(sftp: Sftp, there: bytes, here: Path, found: DirectoryEntry, goal: DownloadTarget) -> None:

@@ -13,13 +13,13 @@ import anyio.from_thread
 
 from mcp_ssh.errors import RemoteFailed, ToolError
 from mcp_ssh.linux.files.transfer import ask_receive_tree, parse_grown, tar_failure
-from mcp_ssh.linux.framing import ScriptAnswer, named
+from mcp_ssh.linux.framing import ScriptAnswer, quote_path
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.ssh.exec.stream import RemoteProcess, streaming
 from mcp_ssh.transfers import local_files as local
 from mcp_ssh.transfers.file import DownloadTarget, RemoteFolder, TransferProgress, ahead, in_thread
 from mcp_ssh.transfers.local_quota import Quota
-from mcp_ssh.transfers.local_tree import Planting, TransferCounts, archive, batch
+from mcp_ssh.transfers.local_tree import TarExtractor, TransferCounts, archive, batch
 from mcp_ssh.transfers.tar_stream import ForwardReader
 
 
@@ -46,14 +46,14 @@ async def upload(host: Session, path: str, place: Path, shown: str, progress: Tr
     progress.left = lambda: f"up to {progress.done} bytes arrived, and the folder there is unchanged"
     asked = ask_receive_tree(path, secrets.token_hex(8))
     root = await in_thread(functools.partial(local.enter, place), shown)
-    with _held(root), contextlib.closing(archive(root, tally)) as pieces:
-        async with streaming(host.link, host.guarded(asked.command), host.acting) as stream:
+    with _hold(root), contextlib.closing(archive(root, tally)) as pieces:
+        async with streaming(host.link, host.protect(asked.command), host.acting) as stream:
             await stream.answer(asked)
             async with ahead(functools.partial(batch, pieces), shown) as batches:
                 async for piece in batches:
                     if not await stream.write(piece):
                         break
-                    await progress.reached(progress.done + len(piece))
+                    await progress.advance(progress.done + len(piece))
                 else:
                     progress.left = lambda: "all of it was sent, so some or all of its files may be there, each whole"
             stream.end_input()
@@ -61,12 +61,12 @@ async def upload(host: Session, path: str, place: Path, shown: str, progress: Tr
             await stream.finish()
     count, sha256 = parse_grown(answer)
     if count != tally.count:
-        raise RemoteFailed(f"{count} of {tally.count} files arrived in {named(answer.path)}")
+        raise RemoteFailed(f"{count} of {tally.count} files arrived in {quote_path(answer.path)}")
     return TreeResult(answer.path, tally, sha256)
 
 
 @contextlib.contextmanager
-def _held(handle: int) -> Generator[None]:
+def _hold(handle: int) -> Generator[None]:
     try:
         yield
     finally:
@@ -85,7 +85,7 @@ async def download(
     tally = TransferCounts()
     await folder.begin()
     root = await in_thread(functools.partial(local.enter, goal.place, make=goal.quota), goal.shown)
-    with _held(root):
+    with _hold(root):
         progress.left = lambda: came(tally)
         incoming = _incoming(folder.stream, progress)
         torn = await in_thread(
@@ -95,7 +95,7 @@ async def download(
     if code:
         raise _unread(ScriptAnswer("tar", folder.path, said, b""), tally)
     if torn:
-        raise RemoteFailed(f"the tar stream of {named(folder.path)} cannot be read: {torn}", hint="try again")
+        raise RemoteFailed(f"the tar stream of {quote_path(folder.path)} cannot be read: {torn}", hint="try again")
     return TreeResult(folder.path, tally)
 
 
@@ -106,7 +106,7 @@ def came(tally: TransferCounts) -> str:
 
 def _take(root: int, tally: TransferCounts, quota: Quota, incoming: ForwardReader, *, links_inside: bool) -> str:
     try:
-        Planting(root, tally, quota, links_inside=links_inside).take(incoming)
+        TarExtractor(root, tally, quota, links_inside=links_inside).take(incoming)
     # tarfile passes on malformed numbers and names with NUL, and calls itself for each header of a header.
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         return str(error)
@@ -126,7 +126,7 @@ def _incoming(stream: RemoteProcess, progress: TransferProgress) -> ForwardReade
 
     async def more() -> bytes:
         chunk = await stream.read()
-        await progress.reached(progress.done + len(chunk))
+        await progress.advance(progress.done + len(chunk))
         return chunk
 
     return ForwardReader(functools.partial(anyio.from_thread.run, more))

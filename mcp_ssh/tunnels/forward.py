@@ -15,7 +15,7 @@ import anyio
 
 from mcp_ssh.errors import Conflict, InvalidInput, NotFound, PermissionDenied, TimedOut, ToolError, TooMany
 from mcp_ssh.ssh.connection.connection import Connection
-from mcp_ssh.ssh.errors import lost
+from mcp_ssh.ssh.errors import connection_lost
 from mcp_ssh.tunnels.state import Close, LinkLost, Listening, TunnelLife, after
 
 if TYPE_CHECKING:
@@ -97,12 +97,12 @@ class Tunnels:
             ConnectFailed: The link is gone.
         """
         if not self._link.alive:
-            raise lost()
+            raise connection_lost()
         if len(self._live()) >= MOST:
             raise TooMany(f"this session has {MOST} tunnels", hint="close one; tunnel_list names them")
         try:
             with anyio.fail_after(OPEN_LIMIT_S):
-                tunnel.listener = await self._opened(_listen(self._link, tunnel))
+                tunnel.listener = await self._open_listener(_listen(self._link, tunnel))
         except TimeoutError as error:
             raise TimedOut(
                 f"no listener within {OPEN_LIMIT_S:g} s", hint="look at the link with session_status"
@@ -111,11 +111,11 @@ class Tunnels:
         tunnel.life = after(tunnel.life, Listening())
         if self._closed:
             await self._shut(tunnel)
-            raise lost()
+            raise connection_lost()
         self._tunnels[tunnel.id] = tunnel
         return tunnel
 
-    async def _opened(self, listen: "Coroutine[Any, Any, asyncssh.SSHListener]") -> "asyncssh.SSHListener":
+    async def _open_listener(self, listen: "Coroutine[Any, Any, asyncssh.SSHListener]") -> "asyncssh.SSHListener":
         """A listener; one whose opening is cancelled is closed as soon as it comes up."""
         opening = asyncio.ensure_future(listen)
         try:
@@ -184,7 +184,7 @@ class Tunnels:
                 await tunnel.listener.wait_closed()
 
 
-class _Noting:
+class _TrackingConnection:
     """A connection that tells its tunnel what goes through: asyncssh's listeners leave that open when they end."""
 
     def __init__(self, connection: "asyncssh.SSHClientConnection", tunnel: Tunnel) -> None:
@@ -220,7 +220,7 @@ async def _listen(link: Connection, tunnel: Tunnel) -> "asyncssh.SSHListener":
     ends = (tunnel.bind_address, tunnel.port, tunnel.target_host, tunnel.target_port)
     try:
         if tunnel.type == "local":
-            noting: Any = _Noting(link.connection, tunnel)
+            noting: Any = _TrackingConnection(link.connection, tunnel)
             return await asyncssh.SSHClientConnection.forward_local_port(noting, *ends)
         return await link.connection.create_server(_leading_here(link, tunnel), tunnel.bind_address, tunnel.port)
     except asyncssh.ChannelListenError as error:
@@ -231,7 +231,7 @@ async def _listen(link: Connection, tunnel: Tunnel) -> "asyncssh.SSHListener":
     except (OSError, UnicodeError) as error:
         raise _trouble(error, tunnel) from error
     except asyncssh.Error as error:
-        raise lost() from error
+        raise connection_lost() from error
 
 
 def _trouble(error: OSError | UnicodeError, tunnel: Tunnel) -> ToolError:

@@ -28,7 +28,7 @@ from rest_bridge.api.route import Route
 from rest_bridge.errors import SemanticError, WrongMethod, dialect_of
 from rest_bridge.http.auth import caller_of
 from rest_bridge.http.sse import EventStream
-from rest_bridge.responses import Answer, refusal, shown
+from rest_bridge.responses import Answer, refusal, result_response
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class Bound:
         """Answer a request. A client that leaves cancels the call, and nothing is sent."""
         try:
             arguments = await self._arguments(scope, receive)
-            outcome = await _unless_gone(receive, self._answered(arguments, caller_of(scope)))
+            outcome = await _unless_gone(receive, self._answer(arguments, caller_of(scope)))
         except ClientGone:
             return
         except ToolError as error:
@@ -121,8 +121,8 @@ class Bound:
             given |= fields
         return {**{self._fields[wire].name: value for wire, value in given.items()}, **self._route.fixed}
 
-    async def _answered(self, arguments: dict[str, Any], caller: Caller) -> Answer:
-        return self._shown(await self._call(self._route.tool, arguments, caller))
+    async def _answer(self, arguments: dict[str, Any], caller: Caller) -> Answer:
+        return self._show_result(await self._call(self._route.tool, arguments, caller))
 
     async def _call(self, tool: AnyTool, arguments: dict[str, Any], caller: Caller) -> Result:
         try:
@@ -130,9 +130,9 @@ class Bound:
         except InvalidInput as error:
             raise self._in_our_words(error, arguments) from error
 
-    def _shown(self, result: Result) -> Answer:
+    def _show_result(self, result: Result) -> Answer:
         try:
-            return shown(result, self._route.shape)
+            return result_response(result, self._route.shape)
         except Exception as error:
             raise internal(error, self._route.address) from error
 
@@ -142,7 +142,7 @@ class Bound:
             validate(self._route.tool, {name: value for name, value in arguments.items() if name != "confirm"})
         except InvalidInput as refused:
             wires = {each.name: wire for wire, each in self._fields.items()}
-            wrong = {_renamed(each["field"], wires): each["rule"] for each in refused.details["errors"]}
+            wrong = {_wire_name(each["field"], wires): each["rule"] for each in refused.details["errors"]}
             return invalid(wrong, self._hint)
         return SemanticError(error.message, hint=error.hint, details=error.details)
 
@@ -158,7 +158,7 @@ class Streaming(Bound):
         events = EventStream(send)
         try:
             arguments = await self._arguments(scope, receive)
-            result = await _unless_gone(receive, self._streamed(arguments, caller_of(scope), events))
+            result = await _unless_gone(receive, self._send_events(arguments, caller_of(scope), events))
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001 whatever it is, a stream that has begun says how it ends
@@ -181,7 +181,7 @@ class Streaming(Bound):
         assert self._route.stream is not None  # noqa: S101 `Endpoint` looked
         return self._route.stream
 
-    async def _streamed(self, arguments: dict[str, Any], caller: Caller, events: EventStream) -> Result:
+    async def _send_events(self, arguments: dict[str, Any], caller: Caller, events: EventStream) -> Result:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(events.keep_alive)
@@ -202,11 +202,11 @@ class Streaming(Bound):
         """
         while True:
             await anyio.sleep(ADMITTED_S)
-            if caller.id not in await self._app.admitted():
+            if caller.id not in await self._app.active_caller_ids():
                 raise Unauthenticated("this token was revoked", hint="connect again with another token")
 
 
-def _renamed(field: str, wires: Mapping[str, str]) -> str:
+def _wire_name(field: str, wires: Mapping[str, str]) -> str:
     first, dot, rest = field.partition(".")
     return f"{wires.get(first, first)}{dot}{rest}"
 

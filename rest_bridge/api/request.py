@@ -13,7 +13,7 @@ from starlette.types import Receive
 from mcp_ssh.errors import InvalidInput, TooLarge
 from mcp_ssh.messages.json_objects import without_repeats
 from mcp_ssh.messages.suggestions import LONGEST, MOST_NAMES, suggest_each
-from mcp_ssh.messages.validation import told
+from mcp_ssh.messages.validation import describe_errors
 from rest_bridge.api.route import Field
 from rest_bridge.errors import Malformed, WrongMediaType
 
@@ -212,4 +212,4 @@ def invalid(wrong: Mapping[str, str], hint: str, count: int = 0) -> InvalidInput
         count: How many fields break one, where that is more than are named.
     """
     errors = [{"field": name, "rule": rule} for name, rule in islice(wrong.items(), MOST_NAMES)]
-    return InvalidInput(told(errors, max(count, len(wrong))), hint=hint, details={"errors": errors})
+    return InvalidInput(describe_errors(errors, max(count, len(wrong))), hint=hint, details={"errors": errors})

@@ -102,7 +102,7 @@ def _operation(route: Route, fields: Mapping[str, Field], dialect: ErrorFormat) 
         "description": f"{more}\n\nTool: `{route.tool.name}`. Role: {route.tool.role.name.lower()}.".strip(),
         "tags": [dialect.title],
         "responses": {
-            "200": _done(route) if route.stream is None else _events(route.stream, route, dialect),
+            "200": _done_response(route) if route.stream is None else _events(route.stream, route, dialect),
             **{
                 str(status): {"$ref": f"#/components/responses/{_response_name(dialect, status)}"}
                 for status in sorted(dialect.statuses() - _NEVER_ON_A_ROUTE)
@@ -120,7 +120,7 @@ def _operation(route: Route, fields: Mapping[str, Field], dialect: ErrorFormat) 
     return operation
 
 
-def _done(route: Route) -> dict[str, Any]:
+def _done_response(route: Route) -> dict[str, Any]:
     return {"description": "Done.", "content": _json({"$ref": f"#/components/schemas/{_result_name(route)}"})}
 
 

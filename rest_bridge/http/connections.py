@@ -81,7 +81,7 @@ class Connections:
         found.give_up()
         return True
 
-    def used(self, connection: Connection) -> None:
+    def note_use(self, connection: Connection) -> None:
         """Note that a connection was used just now."""
         own = self._peers.get(connection.peer, {})
         if connection in own:

@@ -39,7 +39,7 @@ class McpEndpoints:
     def routes(self) -> list[Route]:
         """One route a path, where the SDK finds the user to whom it binds requests that are continued."""
         return [
-            Route(path, _Whole(self._sessions.counted(_endpoint(manager)), self._limit_bytes))
+            Route(path, _Whole(self._sessions.count_sessions(_endpoint(manager)), self._limit_bytes))
             for path, manager in self._managers.items()
         ]
 

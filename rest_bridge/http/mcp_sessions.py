@@ -41,7 +41,7 @@ class McpSessions:
         self._most = most
         self._callers: dict[str, dict[str, _Session]] = {}
 
-    def counted(self, endpoint: ASGIApp) -> ASGIApp:
+    def count_sessions(self, endpoint: ASGIApp) -> ASGIApp:
         """An endpoint of the SDK whose sessions count."""
 
         async def call(scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +52,7 @@ class McpSessions:
                 if message["type"] == "http.response.start":
                     answered.append(message)
                     if given is None and message["status"] < 400:
-                        self._begun(caller, endpoint, scope, message)
+                        self._note_begin(caller, endpoint, scope, message)
                 await send(message)
 
             # A stream that waits for news is open as long as its client is, so it is no use.
@@ -66,14 +66,14 @@ class McpSessions:
 
         return call
 
-    def _begun(self, caller: str, endpoint: ASGIApp, scope: Scope, answer: Message) -> None:
+    def _note_begin(self, caller: str, endpoint: ASGIApp, scope: Scope, answer: Message) -> None:
         if made := _value(answer.get("headers", ())):
             # The headers have the token, which nobody needs any more.
             self._callers.setdefault(caller, {})[made] = _Session(endpoint, {**scope, "headers": []})
 
     @contextlib.contextmanager
     def _using(self, caller: str, session_id: str | None, *, works: bool) -> Generator[None]:
-        session = self._used(caller, session_id)
+        session = self._note_use(caller, session_id)
         if session is None:
             yield
             return
@@ -83,7 +83,7 @@ class McpSessions:
         finally:
             session.requests -= works
 
-    def _used(self, caller: str, session_id: str | None) -> _Session | None:
+    def _note_use(self, caller: str, session_id: str | None) -> _Session | None:
         own = self._callers.get(caller, {})
         if session_id is None or (session := own.pop(session_id, None)) is None:
             return None

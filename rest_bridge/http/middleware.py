@@ -154,19 +154,19 @@ class HttpMiddleware:
         endpoint = self._plain.get(scope["path"])
         if endpoint is not None and scope["path"] not in self._streams:
             # It answers at once and whole, so there is never anything of it to cut off.
-            await self._admitted(scope, receive, _Sending(send))
+            await self._handle_admitted(scope, receive, _Sending(send))
             return
         cancel = anyio.CancelScope()
         answer = _Watched(send, self._open_requests, cancel)
         try:
             with cancel:
-                await self._admitted(scope, receive, answer)
+                await self._handle_admitted(scope, receive, answer)
         finally:
             self._open_requests.discard(cancel)
         if cancel.cancelled_caught:
             await answer.finish()
 
-    async def _admitted(self, scope: Scope, receive: Receive, answer: "_Sending") -> None:
+    async def _handle_admitted(self, scope: Scope, receive: Receive, answer: "_Sending") -> None:
         try:
             await self._check(scope)
             endpoint = self._plain.get(scope["path"], self._app)

@@ -164,7 +164,7 @@ class BoundedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Go on with the next request."""
         self._was_admitted = self.trusted
-        self._all.used(self)
+        self._all.note_use(self)
         super().on_response_complete()
         self._watch()
 

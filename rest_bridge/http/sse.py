@@ -43,7 +43,7 @@ class EventStream:
     async def send(self, event: Event, event_id: str) -> None:
         """Send an event; waits while the client takes no more."""
         await self.begin()
-        await self._write(_shown(event.event, event.model_dump_json(exclude_unset=True), event_id))
+        await self._write(_event_bytes(event.event, event.model_dump_json(exclude_unset=True), event_id))
 
     async def keep_alive(self) -> None:
         """Send a comment whenever nothing was sent for a while; never ends."""
@@ -57,11 +57,11 @@ class EventStream:
     async def end(self, result: Result) -> None:
         """Tell how the stream ended, and end the answer."""
         await self.begin()
-        await self._last(_shown("end", result.model_dump_json(exclude_unset=True)))
+        await self._last(_event_bytes("end", result.model_dump_json(exclude_unset=True)))
 
     async def fail(self, body: Mapping[str, Any]) -> None:
         """Tell what went wrong, as an answer's body would, and end the answer."""
-        await self._last(_shown("error", json.dumps(body, separators=(",", ":"))))
+        await self._last(_event_bytes("error", json.dumps(body, separators=(",", ":"))))
 
     async def _last(self, text: str) -> None:
         with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_EVENT_S):
@@ -74,7 +74,7 @@ class EventStream:
             self._sent_at = anyio.current_time()
 
 
-def _shown(name: str, data: str, event_id: str | None = None) -> str:
+def _event_bytes(name: str, data: str, event_id: str | None = None) -> str:
     """An event: JSON is one line, so its data is one field."""
     identified = "" if event_id is None else f"id: {event_id}\n"
     return f"event: {name}\n{identified}data: {data}\n\n"

@@ -14,7 +14,7 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import NotFound
 from mcp_ssh.shell_command import command, quote, script
-from mcp_ssh.ssh.wire.command import StartLine, waiting, wire
+from mcp_ssh.ssh.wire.command import StartLine, build_envelope, waiting
 from mcp_ssh.tools import command as commands
 from mcp_ssh.tools import file
 from tests.fleet.hosts import Host
@@ -67,7 +67,7 @@ def test_the_twin_without_quoting_does_what_the_payload_says(tmp_path: Path) -> 
 @given(value=words, body=words)
 def test_environment_values_come_through_the_preamble_unchanged(shell: str, kind: Any, value: str, body: str) -> None:
     shown = f'printf %s "$VALUE"; cat; : {quote(body)}'
-    prepared = wire(shown, shell="other" if kind == "other" else "posix", cwd="/", env={"VALUE": value})
+    prepared = build_envelope(shown, shell="other" if kind == "other" else "posix", cwd="/", env={"VALUE": value})
     text = prepared.text
     if kind == "waiting":
         prepared, text = prepared.handed_to("0" * 32), waiting("0" * 32)
@@ -77,7 +77,7 @@ def test_environment_values_come_through_the_preamble_unchanged(shell: str, kind
         first, errors = errors.split(b"\n", 1)
         assert errors == first + b"\n"
     assert done.stdout == value.encode() + body.encode()
-    line = StartLine(prepared.started)
+    line = StartLine(prepared.start_line)
     assert line.feed(errors) == b""
     assert line.pid is not None
 
@@ -87,7 +87,7 @@ def test_environment_values_come_through_the_preamble_unchanged(shell: str, kind
 def test_a_long_script_comes_through_in_words_that_csh_takes(shell: str) -> None:
     """Debian's csh takes none of over 8 KiB."""
     text = "'!\\\n\u010d" * 3000
-    line = wire(f"printf %s {quote(text)}", shell="other", ours=True).text  # noqa: S604 it starts nothing
+    line = build_envelope(f"printf %s {quote(text)}", shell="other", ours=True).text  # noqa: S604 it starts nothing
     assert max(map(len, shlex.split(line))) <= 8192
     assert ran(shell, line).stdout.decode() == text
 

@@ -13,7 +13,7 @@ from mcp_ssh.errors import RemoteFailed, TimedOut
 from mcp_ssh.linux.lines import LINE_LIMIT, ROW_LIMIT
 from mcp_ssh.linux.system import facts as vitals
 from mcp_ssh.linux.system.processes import TEXT_BYTES, parse_processes
-from mcp_ssh.sessions.query import ask, parsed
+from mcp_ssh.sessions.query import ask, parse_answer
 from mcp_ssh.sessions.session import ANSWER_LIMIT
 from mcp_ssh.sessions.target import Connect
 from mcp_ssh.shell_command import command
@@ -145,12 +145,12 @@ async def test_callers_that_give_up_do_not_pile_up_parsers() -> None:
     try:
         for number in range(20):
             with anyio.move_on_after(0.02):
-                await parsed(parse, number, MIB)
+                await parse_answer(parse, number, MIB)
     finally:
         go_on.set()
     assert most == 4
     with anyio.fail_after(10):
-        assert await parsed(parse, 7, MIB) == 7, "the next call finds a parser"
+        assert await parse_answer(parse, 7, MIB) == 7, "the next call finds a parser"
 
 
 async def test_a_caller_that_gives_up_waiting_takes_nothing_with_it() -> None:

@@ -5,7 +5,7 @@ import pytest
 from mcp_ssh.linux.firewall.model import Family, FilterRule
 from mcp_ssh.linux.firewall.nft_rules import LIMIT
 from mcp_ssh.linux.firewall.other_rule_sets import RuleSet, explain_overruling, find_other_rule_sets
-from mcp_ssh.sessions.query import parsed
+from mcp_ssh.sessions.query import parse_answer
 from tests.support.bystander import bystander
 
 OPEN = FilterRule("ipv4", "INPUT", 0, "", target="ACCEPT", protocol="tcp", ports="9999")
@@ -18,7 +18,7 @@ async def read_other_rule_sets(parts: dict[str, str], families: tuple[Family, ..
     def find(said: dict[str, str]) -> list[RuleSet]:
         return [each for family in families for each in find_other_rule_sets(said, family, own)]
 
-    return await parsed(find, parts, len(parts["nft"]))
+    return await parse_answer(find, parts, len(parts["nft"]))
 
 
 @pytest.mark.requirement("fault.R6")

@@ -318,7 +318,7 @@ def test_where_all_places_are_taken_the_peer_with_the_most_gives_one() -> None:
     loud = [Fake("loud"), Fake("loud"), Fake("loud")]
     calm = Fake("calm")
     assert all(every.admit(each) for each in (calm, *loud))
-    every.used(loud[0])
+    every.note_use(loud[0])
     assert every.admit(Fake("new"))
     assert (calm.closed, [each.closed for each in loud]) == (False, [False, True, False])
 

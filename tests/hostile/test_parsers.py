@@ -126,12 +126,12 @@ def _of_managers() -> dict[str, Run]:
             return manager.dependents(f"not removed due to:\n{text}", ["a"])
 
         runs: dict[str, Run] = {
-            "planned": manager.planned,
+            "planned": manager.parse_plan,
             "dependents": dependents,
             "inventory": manager.inventory,
             "newer": manager.newer,
-            "found": manager.found,
-            "locked": manager.locked,
+            "found": manager.parse_search,
+            "locked": manager.is_locked,
         }
         module, kind = type(manager).__module__.removeprefix("mcp_ssh."), type(manager).__name__
         found |= {f"{module}:{kind}.{each}": run for each, run in runs.items()}
@@ -148,7 +148,7 @@ def _cost(data: bytes) -> None:
 
 CASES: dict[str, Run] = {
     "shell_command:words": commandline.words,
-    "shell_command:unquoted": commandline.unquoted,
+    "shell_command:unquoted": commandline.unquote,
     "shell_command:_PIECE": commandline.words,
     "shell_command:_ESCAPED": lambda text: commandline.words(f'"{text}"'),
     "linux.system.platform:parse": lambda text: detect.parse(f"m {text}\nm end ok\n".encode(), "m"),
@@ -173,10 +173,10 @@ CASES: dict[str, Run] = {
     "linux.packages.base:inventory_of_lines": inventory_of_lines,
     "linux.packages.base:reason": reason,
     "linux.packages.base:_TAG": lambda text: reason(f"<?xml\n{text}"),
-    "linux.packages.apk:_PLANNED": MANAGERS["apk"].planned,
+    "linux.packages.apk:_PLANNED": MANAGERS["apk"].parse_plan,
     "linux.packages.apk:_UPGRADING": MANAGERS["apk"].newer,
-    "linux.packages.apk:_FOUND": MANAGERS["apk"].found,
-    "linux.packages.apk:_COUNT": lambda text: MANAGERS["apk"].worked(ManagerOutput(1, text)),
+    "linux.packages.apk:_FOUND": MANAGERS["apk"].parse_search,
+    "linux.packages.apk:_COUNT": lambda text: MANAGERS["apk"].succeeded(ManagerOutput(1, text)),
     "linux.system.addresses:addresses": addresses.addresses,
     "linux.system.addresses:proc_addresses": _parts(addresses.proc_addresses),
     "linux.framing:failure": lambda text: failure("/", text.encode()),
@@ -207,10 +207,10 @@ CASES: dict[str, Run] = {
     "linux.tasks.requests:parse_list": _answer(tasks.parse_list),
     "ssh.pty.terminal:plain": lambda text: terminal.plain(text.encode()),
     "ssh.pty.terminal:prompt": lambda text: terminal.prompt(text[: lines.LINE_LIMIT]),
-    "ssh.pty.terminal:unfinished": lambda text: terminal.unfinished(text.encode()),
+    "ssh.pty.terminal:unfinished": lambda text: terminal.incomplete_tail(text.encode()),
     "ssh.pty.terminal:_SEQUENCE": lambda text: terminal.plain(text.encode()),
     "ssh.pty.terminal:_OTHERS": lambda text: terminal.plain(text.encode()),
-    "ssh.pty.terminal:_BEGUN": lambda text: terminal.unfinished(text.encode()),
+    "ssh.pty.terminal:_BEGUN": lambda text: terminal.incomplete_tail(text.encode()),
     "ssh.pty.terminal:_PROMPTS": lambda text: terminal.prompt(text[: lines.LINE_LIMIT]),
     "ssh.pty.terminal:_overwritten": lambda text: terminal.plain(text.encode()),
     "ssh.pty.terminal:with_exit_code": lambda text: terminal.with_exit_code("a", "0" * 16, fish=False).end.search(

@@ -14,7 +14,7 @@ from mcp_ssh.policy import LocalFolders, local_place
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.transfers import tar_stream
 from mcp_ssh.transfers.local_quota import ENTRY_BYTES, UNLIMITED, folder_quota, measure
-from mcp_ssh.transfers.local_tree import Planting, TransferCounts
+from mcp_ssh.transfers.local_tree import TarExtractor, TransferCounts
 from mcp_ssh.transfers.tar_stream import ForwardReader
 from mcp_ssh.transfers.tree import _take
 from tests.support.bystander import LIMIT_S, bystander
@@ -186,7 +186,7 @@ def test_files_behind_second_names_count_until_the_last_name_is_gone(tmp_path: P
     root = os.open(tmp_path, os.O_RDONLY)
     try:
         with folder_quota(tmp_path, 4 * MIB) as quota, pytest.raises(TooLarge, match="transfer folder"):
-            Planting(root, TransferCounts(), quota, links_inside=True).take(forward(data + END))
+            TarExtractor(root, TransferCounts(), quota, links_inside=True).take(forward(data + END))
     finally:
         os.close(root)
     assert sum(each.stat().st_blocks * 512 for each in tmp_path.iterdir()) <= 4 * MIB
@@ -195,7 +195,9 @@ def test_files_behind_second_names_count_until_the_last_name_is_gone(tmp_path: P
     root = os.open(once, os.O_RDONLY)
     try:
         with folder_quota(once, 4 * MIB) as quota:
-            Planting(root, TransferCounts(), quota, links_inside=True).take(forward(plain("a", b"x" * MIB) * 10 + END))
+            TarExtractor(root, TransferCounts(), quota, links_inside=True).take(
+                forward(plain("a", b"x" * MIB) * 10 + END)
+            )
     finally:
         os.close(root)
 
@@ -220,6 +222,6 @@ def test_a_folder_that_takes_a_stream_keeps_no_descriptor(tmp_path: Path) -> Non
     grown(tmp_path / "t", _negative_size())
     root = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(tarfile.TarError):
-        Planting(root, TransferCounts(), links_inside=False).take(forward(b"x" * 512))
+        TarExtractor(root, TransferCounts(), links_inside=False).take(forward(b"x" * 512))
     os.close(root)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

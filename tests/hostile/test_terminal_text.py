@@ -24,7 +24,7 @@ from mcp_ssh.cli.commands.transfer import commands as transfer_commands
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import HostKeyUnconfirmed, RemoteFailed, ToolError
 from mcp_ssh.linux.framing import failure
-from mcp_ssh.messages.printable import json_text, printable, said
+from mcp_ssh.messages.printable import json_text, machine_text, printable
 from mcp_ssh.tools import session
 from tests.support.bystander import bystander
 from tests.support.doors import DirectCall, caller
@@ -87,11 +87,11 @@ WORKS: dict[str, Any] = {
     "page": lambda: terminal.Printer().put(NAME),
     "page of parts": lambda: terminal.Printer().line((NAME, "bold"), (NAME, "")),
     "result": lambda: terminal.say(
-        transfer_commands._said(
+        transfer_commands._summary(
             {"status": "downloaded", "size": 1, "count": 2, "skipped": [NAME]}, {"local_path": f"/x/{NAME}"}, 1.0
         )
     ),
-    "verbose": lambda: cli._failed(_raised(), verbose=True, command="exec"),
+    "verbose": lambda: cli._report_failure(_raised(), verbose=True, command="exec"),
 }
 
 
@@ -152,7 +152,7 @@ async def test_ordinary_text_is_shown_as_it_is_and_long_text_keeps_nobody_waitin
         assert printable(text) == text
     assert printable("a\nb\x1b") == "a\\x0ab\\x1b"
     async with bystander():
-        assert len(said(NAME * 100_000) or "") <= 200
+        assert len(machine_text(NAME * 100_000) or "") <= 200
 
 
 def test_a_machines_words_stand_in_the_details_and_never_in_the_message() -> None:

@@ -14,7 +14,7 @@ from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.exec import stop
 from mcp_ssh.ssh.wire import become
 from mcp_ssh.ssh.wire.become import BecomeTarget
-from mcp_ssh.ssh.wire.command import wire
+from mcp_ssh.ssh.wire.command import build_envelope
 from mcp_ssh.ssh.wire.kill import StopResult
 from mcp_ssh.tool import AnyTool
 from mcp_ssh.tools import command, file, session
@@ -327,7 +327,7 @@ async def test_nothing_of_root_survives_a_cancelled_call(ops: On, by: dict[str, 
 @pytest.mark.requirement("become.kills")
 async def test_a_command_that_nobody_waits_for_any_more_is_not_started(host: Host) -> None:
     path = f"/tmp/started-{number()}"
-    sent = wire(f"touch {path}", shell="posix", acting=BecomeTarget("root", "sudo"))  # noqa: S604 it starts nothing
+    sent = build_envelope(f"touch {path}", shell="posix", acting=BecomeTarget("root", "sudo"))  # noqa: S604 it starts nothing
     answer = await anyio.to_thread.run_sync(lambda: host.ssh(sent.text, user="nopass", stdin="a line\n"))
     assert (answer.returncode, "begin" in answer.stdout) == (1, True)
     assert await outside(host, f"ls -d {path} 2>/dev/null || true") == ""

@@ -272,7 +272,7 @@ def _hand_over(app: App, host: Host) -> None:
     home = app.home
     with blocking_serve(home) as url, httpx2.Client(base_url=url, headers={"authorization": f"Bearer {TOKEN}"}) as http:
         opened = http.post("/session/connect", json={**login(host, "root"), "host": host.ip}).json()
-        text = prompts.load()["hand-over-api"].filled({"url": url, "machine": opened["session_id"], "task": "look"})
+        text = prompts.load()["hand-over-api"].fill({"url": url, "machine": opened["session_id"], "task": "look"})
         (address,) = re.findall(r'curl -sS -H @token.txt "(\S+)"', text)
         assert http.get(address).json()["path"] == "/etc/os-release"
         for page in re.findall(rf"{url}(/\w+(?:\.\w+)?)[;\s]", text):

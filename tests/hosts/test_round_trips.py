@@ -32,14 +32,14 @@ async def test_a_tool_that_reads_asks_the_machine_once(app: App, host: Host, mon
     way = Direct(app)
     on = await opened(way, app, host, "root")
     asked = 0
-    sent = Session._sent
+    sent = Session._send
 
     async def counted(*given: object, **more: object) -> object:
         nonlocal asked
         asked += 1
         return await sent(*given, **more)  # pyright: ignore
 
-    monkeypatch.setattr(Session, "_sent", counted)
+    monkeypatch.setattr(Session, "_send", counted)
     first: dict[str, int] = {}
     again: dict[str, int] = {}
     for step in reading():

@@ -18,7 +18,7 @@ from mcp_ssh.errors import Conflict, NotFound
 from mcp_ssh.linux.tasks import requests as probe
 from mcp_ssh.sessions.session import Output, Session
 from mcp_ssh.shell_command import Command, command
-from mcp_ssh.ssh.errors import lost
+from mcp_ssh.ssh.errors import connection_lost
 from mcp_ssh.tool import Role
 from mcp_ssh.tools import command as room
 from mcp_ssh.tools import shell
@@ -105,7 +105,7 @@ async def _lost_start(here: On, monkeypatch: pytest.MonkeyPatch, text: str, name
 
     async def unheard(self: Session, sent: Command, **more: Any) -> Output:
         await real(self, sent, **more)
-        raise lost()
+        raise connection_lost()
 
     with monkeypatch.context() as patch:
         patch.setattr(Session, "run", unheard)

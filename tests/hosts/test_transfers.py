@@ -242,7 +242,7 @@ async def test_a_source_that_is_rewritten_while_it_is_sent_replaces_nothing(
         await refused("conflict", 409, direct.call(file.upload, **sent))
     assert await direct.outside("cat f; ls -A") == "old\nf\n"
     # The twin: nobody looks whether it was written to.
-    monkeypatch.setattr(local, "_written", lambda _: (0, 0))
+    monkeypatch.setattr(local, "_write_stamp", lambda _: (0, 0))
     async with rewritten(direct, host, noise(there, 3 * MIB)):
         await direct.call(file.upload, **sent)
     assert await direct.sha256("f") != sha256(there)

@@ -125,7 +125,7 @@ async def test_shells_that_wait_leave_room_for_commands_and_for_their_end(app: A
     async def run() -> None:
         out, err = Capture(1024), Capture(1024)
         done = await on.session.execute("sleep 30", timeout_s=0.6, stdout=out, stderr=err)
-        ended.append(done.stopped.shown() if done.stopped else None)
+        ended.append(done.stopped.as_field() if done.stopped else None)
 
     for _ in range(2):
         with anyio.fail_after(10):

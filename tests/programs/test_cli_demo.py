@@ -67,7 +67,7 @@ async def test_what_it_prints_works_when_pasted_and_ctrl_c_ends_it_cleanly(
         over_http = configuration["mcp-ssh-demo"]
         scheme, _, token = over_http["headers"]["Authorization"].partition(" ")
         assert scheme == "Bearer"
-        async with remote.connected(over_http["url"], token) as client:
+        async with remote.connect_client(over_http["url"], token) as client:
             sessions = await remote.call(client, "session_list", {})
         assert len(sessions.body["sessions"]) == 2
 

@@ -118,7 +118,7 @@ async def test_toolsets_and_read_only_hold_for_what_clients_see(tmp_path: Path) 
     words = ["serve", "--port", "0", "--toolsets", "session,file", "--read-only"]
     async with running(*words, home=tmp_path, env=PRESET) as server:
         url = (await server.until(r"serves (\S+) ")).group(1)
-        async with remote.connected(f"{url}/mcp", TOKEN) as client:
+        async with remote.connect_client(f"{url}/mcp", TOKEN) as client:
             names = {tool.name for tool in (await client.list_tools()).tools}
         assert {"session_connect", "file_read"} <= names
         assert not names & {"file_write", "command_exec", "hostkey_list"}

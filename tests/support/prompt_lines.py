@@ -54,7 +54,7 @@ class Job:
 
 def steps(name: str, arguments: dict[str, str], host: str) -> Iterator[Step]:
     """The steps of a prompt that are for a host."""
-    text = prompts.load()[name].filled(arguments)
+    text = prompts.load()[name].fill(arguments)
     last_end, last_mark = 0, None
     for span in _SPAN.finditer(text):
         between = text[last_end : span.start()]

@@ -17,7 +17,7 @@ from mcp_ssh.ssh.exec import stop_later
 from mcp_ssh.ssh.exec.stop import close_channel
 from mcp_ssh.ssh.exec.stop_later import UnfinishedCall
 from mcp_ssh.ssh.wire.become import BecomeTarget
-from mcp_ssh.ssh.wire.command import wire
+from mcp_ssh.ssh.wire.command import build_envelope
 
 pytestmark = pytest.mark.anyio
 
@@ -139,7 +139,7 @@ async def test_what_is_ended_later_is_found_by_its_cookie_and_not_by_a_process_i
     """By then the id of its shell may be another process's."""
     monkeypatch.setattr(stop_later, "FIRST_PAUSE_S", 0.01)
     async with linked(host := _Host(repr, 0)) as link:
-        call = wire("sleep 1", shell=link.shell)
+        call = build_envelope("sleep 1", shell=link.shell)
         channel = await link.open("true")
         await close_channel(channel)
         link.later.add(UnfinishedCall(call, entered=True, channel=channel))
@@ -162,7 +162,7 @@ async def test_what_cannot_be_ended_is_given_up_after_a_while(monkeypatch: pytes
     monkeypatch.setattr(stop_later, "LIMIT_S", 0.2)
     async with linked(_Host(repr, 0)) as link:
         channel = await link.open("true")
-        link.later.add(UnfinishedCall(wire("sleep 1", shell=link.shell), entered=True, channel=channel))
+        link.later.add(UnfinishedCall(build_envelope("sleep 1", shell=link.shell), entered=True, channel=channel))
         with anyio.fail_after(20):
             while len(link.later):
                 await anyio.sleep(0.01)
@@ -174,7 +174,7 @@ async def test_what_is_ended_later_is_bounded_and_keeps_no_command() -> None:
     async with linked(_Host(repr, 0)) as link:
         channel = await link.open("true")
         for number in range(stop_later.MOST + 3):
-            call = wire(f"echo {number} {'x' * 1000}", shell=link.shell, env={"A": "b" * 1000})
+            call = build_envelope(f"echo {number} {'x' * 1000}", shell=link.shell, env={"A": "b" * 1000})
             link.later.add(UnfinishedCall(call, entered=True, channel=channel))
         kept = link.later._unended
         assert len(kept) == stop_later.MOST
@@ -189,13 +189,13 @@ async def test_what_is_left_now_does_not_wait_for_what_cannot_be_ended(monkeypat
     async with linked(host := _Host(repr, 0)) as link:
         channel = await link.open("true")
         await close_channel(channel)
-        old = UnfinishedCall(wire("sleep 1", shell=link.shell), entered=True, channel=channel)
+        old = UnfinishedCall(build_envelope("sleep 1", shell=link.shell), entered=True, channel=channel)
         link.later.add(old)
         with anyio.fail_after(10):
             while old.pause_s <= 0.01:
                 await anyio.sleep(0.01)
         old.due = anyio.current_time() + 600
-        fresh = wire("sleep 2", shell=link.shell)
+        fresh = build_envelope("sleep 2", shell=link.shell)
         link.later.add(UnfinishedCall(fresh, entered=True, channel=channel))
         half = len(fresh.cookie) // 2
         with anyio.fail_after(10):
@@ -211,7 +211,9 @@ async def test_a_password_is_sent_once_to_end_a_call_later(monkeypatch: pytest.M
         channel = await link.open("true")
         await close_channel(channel)
         acting = BecomeTarget("root", "sudo", SecretStr("s3cret"))
-        unended = UnfinishedCall(wire("sleep 1", shell=link.shell, acting=acting), entered=True, channel=channel)
+        unended = UnfinishedCall(
+            build_envelope("sleep 1", shell=link.shell, acting=acting), entered=True, channel=channel
+        )
         link.later.add(unended)
         with anyio.fail_after(20):
             while unended.pause_s < 0.1:

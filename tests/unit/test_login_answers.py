@@ -70,7 +70,7 @@ def test_the_password_is_not_an_answer_to_other_questions() -> None:
 def test_a_question_for_a_code_never_gets_the_password(prompt: str) -> None:
     alone = of("secret")
     assert alone.reply("", [(prompt, False)]) is None
-    assert alone.wanted == "interactive_answers"
+    assert alone.missing_secret == "interactive_answers"
     assert alone.password() is None, "the other method hands it to whatever is asked"
     both = of("secret", "12345678")
     assert both.reply("", [(prompt, False)]) == ["12345678"]

@@ -211,7 +211,7 @@ async def test_a_mistake_outside_the_tool_leaks_no_more(
     def wrong(result: object, limit_bytes: int) -> types.CallToolResult:
         raise ValueError("the secret lies in /etc/x")
 
-    monkeypatch.setattr("mcp_ssh.mcp_server.handlers.succeeded", wrong)
+    monkeypatch.setattr("mcp_ssh.mcp_server.handlers.success_result", wrong)
     async with Client(server, mode=mode) as client:
         result = await client.call_tool("toys_echo", {"text": "x"})
     assert error(result)["code"] == "internal"

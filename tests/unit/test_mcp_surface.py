@@ -13,7 +13,7 @@ REGISTRY = tools_of(toys)
 
 def test_core_is_a_part_of_the_real_rooms_and_reaches_all_of_them() -> None:
     assert set(parse("core").tools(REAL)) == set(CORE)
-    assert set(parse("core").reached(REAL)) == set(REAL)
+    assert set(parse("core").reachable(REAL)) == set(REAL)
     assert set(REAL) > CORE
 
 
@@ -25,7 +25,7 @@ def test_all_and_a_room_by_name_list_it() -> None:
 def test_a_room_that_is_not_named_is_hidden_and_out_of_reach() -> None:
     surface = ToolsetSelection(toolsets=("file",))
     assert len(surface.tools(REGISTRY)) == 0
-    assert len(surface.reached(REGISTRY)) == 0
+    assert len(surface.reachable(REGISTRY)) == 0
     assert len(brought(surface)) == 0
 
 
@@ -36,7 +36,7 @@ def test_both_presets_bring_the_tools_about_tools() -> None:
 def test_read_only_shows_and_reaches_tools_that_read_and_no_others() -> None:
     surface = parse("all", REGISTRY, read_only=True)
     reading = {name for name, tool in REGISTRY.items() if tool.risk is Risk.READ}
-    assert set(surface.tools(REGISTRY)) == set(surface.reached(REGISTRY)) == reading
+    assert set(surface.tools(REGISTRY)) == set(surface.reachable(REGISTRY)) == reading
     assert 0 < len(reading) < len(REGISTRY)
     assert set(brought(surface)) == {"tool_search", "tool_call_readonly"}
 

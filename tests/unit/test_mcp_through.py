@@ -14,7 +14,7 @@ from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import REGISTRY as REAL
 from mcp_ssh.toolsets import ToolsetSelection
-from mcp_ssh.toolsets.search import ranked
+from mcp_ssh.toolsets.search import rank_tools
 from tests.support import toys
 from tests.support.toy_kit import OWNER, REGISTRY, Person, error
 
@@ -61,13 +61,13 @@ async def rows(app: App) -> list[tuple[str, str]]:
     ],
 )
 def test_words_a_user_would_say_find_the_tool_among_the_first_five(query: str, expected: str) -> None:
-    assert expected in [each.name for each in ranked(REAL, query)][:5]
+    assert expected in [each.name for each in rank_tools(REAL, query)][:5]
 
 
 @pytest.mark.requirement("mcp.search")
 @pytest.mark.parametrize("query", ["", "???", "qqqqqq", "é", " "])
 def test_words_that_mean_nothing_find_nothing(query: str) -> None:
-    assert list(ranked(REAL, query)) == []
+    assert list(rank_tools(REAL, query)) == []
 
 
 @pytest.mark.requirement("mcp.search")

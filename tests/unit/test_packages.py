@@ -72,7 +72,7 @@ Install  1 Package
 
 def test_long_rows_of_dnf_are_read_over_two_lines() -> None:
     dnf = MANAGERS["dnf"]
-    assert dnf.planned(WIDE) == [
+    assert dnf.parse_plan(WIDE) == [
         PlannedChange("a-package-with-quite-a-long-name-indeed", "1:2.3.4-5.el9"),
         PlannedChange("glibc", "2.34-100.el9"),
         PlannedChange("gone", None),
@@ -105,7 +105,7 @@ def test_the_reason_of_a_failure_is_the_managers_line_of_error() -> None:
 
 def test_codes_of_zypper_from_a_hundred_on_are_no_failures_but_one() -> None:
     zypper = MANAGERS["zypper"]
-    assert [code for code in (0, 1, 4, 7, 8, 102, 103, 104, 106) if zypper.worked(ManagerOutput(code, ""))] == [
+    assert [code for code in (0, 1, 4, 7, 8, 102, 103, 104, 106) if zypper.succeeded(ManagerOutput(code, ""))] == [
         0,
         102,
         103,
@@ -115,14 +115,14 @@ def test_codes_of_zypper_from_a_hundred_on_are_no_failures_but_one() -> None:
 
 def test_what_was_broken_before_is_no_failure_of_apks() -> None:
     count = "1 error; 67.8 MiB in 60 packages\n"
-    assert [MANAGERS["apk"].worked(ManagerOutput(1, said)) for said in (count, "ERROR: no such\n" + count, "")] == [
+    assert [MANAGERS["apk"].succeeded(ManagerOutput(1, said)) for said in (count, "ERROR: no such\n" + count, "")] == [
         True, False, False,
     ]  # fmt: skip
 
 
 def test_the_names_that_apk_finds_may_have_numbers_in_them() -> None:
     said = "font-misc-100dpi-1.0.3-r5 - X.org fonts\nlibfoo2-2.1_git20240101-r0 - a - b\n"
-    assert [(each.name, each.summary) for each in MANAGERS["apk"].found(said)] == [
+    assert [(each.name, each.summary) for each in MANAGERS["apk"].parse_search(said)] == [
         ("font-misc-100dpi", "X.org fonts"),
         ("libfoo2", "a - b"),
     ]

@@ -28,7 +28,7 @@ class Callers:
         self.limits, self.group, self.end = limits, group, anyio.Event()
 
     async def _call(self, who: str, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with self.limits.admitted(who):
+        with self.limits.admit(who):
             task_status.started()
             await self.end.wait()
 
@@ -43,12 +43,12 @@ async def test_calls_at_once_are_bounded_for_each_caller() -> None:
         callers = Callers(limits, group)
         await callers.call("anna")
         await callers.call("anna")
-        with pytest.raises(TooMany) as refusal, limits.admitted("anna"):
+        with pytest.raises(TooMany) as refusal, limits.admit("anna"):
             pass
         assert "max_calls_at_once" in refusal.value.message
         await callers.call("bert")
         callers.end.set()
-    with limits.admitted("anna"):
+    with limits.admit("anna"):
         pass
     assert limits._uses == {}  # pyright: ignore[reportPrivateUsage]
 
@@ -59,7 +59,7 @@ def test_calls_in_a_minute_are_bounded_and_the_error_says_how_long_to_wait() -> 
     limits = CallLimits(9, 6, clock)
 
     def call() -> None:
-        with limits.admitted("anna"):
+        with limits.admit("anna"):
             pass
 
     for _ in range(6):
@@ -67,7 +67,7 @@ def test_calls_in_a_minute_are_bounded_and_the_error_says_how_long_to_wait() -> 
     with pytest.raises(TooMany) as refusal:
         call()
     assert refusal.value.details == {"retry_after_s": 10}
-    with limits.admitted("bert"):
+    with limits.admit("bert"):
         pass
     clock.now += 9.9
     with pytest.raises(TooMany):
@@ -82,9 +82,9 @@ def test_calls_in_a_minute_are_bounded_and_the_error_says_how_long_to_wait() -> 
 @pytest.mark.requirement("policy.limits")
 async def test_a_call_within_a_call_takes_its_place_and_only_one_does() -> None:
     limits = CallLimits(1, 2, Clock())
-    with limits.admitted("anna"):
-        with limits.admitted("anna"):  # as tool_call makes the call that it was asked for
-            with limits.admitted("anna"):
+    with limits.admit("anna"):
+        with limits.admit("anna"):  # as tool_call makes the call that it was asked for
+            with limits.admit("anna"):
                 pass
             async with anyio.create_task_group() as group:
                 callers = Callers(limits, group)
@@ -92,9 +92,9 @@ async def test_a_call_within_a_call_takes_its_place_and_only_one_does() -> None:
                     await callers.call("bert-and-anna")
                     await callers.call("bert-and-anna")
                 callers.end.set()
-        with limits.admitted("anna"):  # the second in turn counts for the minute
+        with limits.admit("anna"):  # the second in turn counts for the minute
             pass
-        with pytest.raises(TooMany), limits.admitted("anna"):
+        with pytest.raises(TooMany), limits.admit("anna"):
             pass
 
 

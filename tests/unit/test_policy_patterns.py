@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from mcp_ssh.config.models import HostRule, SecurityConfig
 from mcp_ssh.host_patterns import Machine, admits, matches, restricts
-from mcp_ssh.linux.files.protected_paths import OPEN, guarded, is_protected
+from mcp_ssh.linux.files.protected_paths import OPEN, add_protection, is_protected
 from mcp_ssh.policy.commands import MAX_LINE, allows, denied_by, denied_program, plain_words
 from mcp_ssh.policy.rules import rules_for
 from mcp_ssh.shell_command import script
@@ -333,7 +333,7 @@ SIGNS = st.text(st.sampled_from(list("ab/*?[]'\"$`;&|() .!#~-{}")), max_size=8)
 def test_the_machine_and_we_judge_a_path_alike_and_no_pattern_is_code(patterns: list[str], data: st.DataObject) -> None:
     wild = data.draw(st.sampled_from(patterns))
     path = data.draw(st.sampled_from([wild, wild.replace("*", "q/r").replace("?", "s"), f"{wild}/in", "/other"]))
-    command = guarded(script(f'{OPEN}\nif protected "$1"; then echo yes; else echo no; fi', [path]), patterns)
+    command = add_protection(script(f'{OPEN}\nif protected "$1"; then echo yes; else echo no; fi', [path]), patterns)
     for shell in ("/bin/sh", "/bin/bash"):
         told = subprocess.run([shell, *command.argv[1:]], capture_output=True, check=True, cwd="/")
         assert told.stderr == b""
@@ -348,7 +348,7 @@ def test_what_is_in_a_folder_or_would_land_there_is_found(tmp_path: Path) -> Non
     patterns = ["/etc/shadow", "*/.ssh/authorized_keys"]
 
     def says(question: str, *arguments: str) -> bool:
-        command = guarded(script(f"{OPEN}\n{question}", arguments), patterns)
+        command = add_protection(script(f"{OPEN}\n{question}", arguments), patterns)
         return subprocess.run(command.argv, check=False).returncode == 0
 
     assert says('covers "$1"', "/etc")

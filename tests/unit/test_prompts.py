@@ -134,14 +134,14 @@ def test_a_file_that_is_no_prompt_is_named(tmp_path: Path, text: str, wrong: str
 
 
 def test_arguments_come_into_their_places_once() -> None:
-    assert GREET.filled({"who": "{{how}}"}) == "Greet {{how}} kindly.\n"
-    assert GREET.filled({"who": "\\1 and \\g<0>", "how": "twice"}) == "Greet \\1 and \\g<0> twice.\n"
+    assert GREET.fill({"who": "{{how}}"}) == "Greet {{how}} kindly.\n"
+    assert GREET.fill({"who": "\\1 and \\g<0>", "how": "twice"}) == "Greet \\1 and \\g<0> twice.\n"
 
 
 def test_an_empty_argument_counts_as_left_out() -> None:
-    assert GREET.filled({"who": "Ann", "how": ""}) == "Greet Ann kindly.\n"
+    assert GREET.fill({"who": "Ann", "how": ""}) == "Greet Ann kindly.\n"
     with pytest.raises(InvalidInput, match="who: greet needs it"):
-        GREET.filled({"who": ""})
+        GREET.fill({"who": ""})
 
 
 @pytest.mark.requirement("prompts.refused")
@@ -155,7 +155,7 @@ def test_an_empty_argument_counts_as_left_out() -> None:
 )
 def test_what_does_not_fit_names_the_argument_and_the_rule(given: dict[str, str], said: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        GREET.filled(given)
+        GREET.fill(given)
     assert caught.value.message == said
     assert caught.value.hint
 
@@ -188,7 +188,7 @@ async def test_the_files_are_what_clients_list_and_get(app: App, mode: str) -> N
             assert [message.role for message in got.messages] == ["user"]
             content = got.messages[0].content
             assert isinstance(content, types.TextContent)
-            assert content.text == prompt.filled(example(prompt))
+            assert content.text == prompt.fill(example(prompt))
             assert "{{" not in content.text
 
 

@@ -13,7 +13,7 @@ from mcp_ssh.ssh.connection.connection import Connection, Terminal
 from mcp_ssh.ssh.demo.host import demo_host
 from mcp_ssh.ssh.pty.screen import Screen
 from mcp_ssh.ssh.pty.shell import Shells
-from mcp_ssh.ssh.pty.terminal import KEYS, KeyName, plain, prompt, unfinished
+from mcp_ssh.ssh.pty.terminal import KEYS, KeyName, incomplete_tail, plain, prompt
 from mcp_ssh.ssh.wire.command import interactive
 from tests.support.demo import connect
 
@@ -60,9 +60,9 @@ def test_pieces_end_where_nothing_is_cut(data: bytes, size: int) -> None:
     pieces, at = [], 0
     while at < len(data):
         end = min(at + size, len(data))
-        while end < len(data) and (cut := unfinished(data[at:end])) and cut == end - at:
+        while end < len(data) and (cut := incomplete_tail(data[at:end])) and cut == end - at:
             end += 1
-        end = end - unfinished(data[at:end]) if end < len(data) else end
+        end = end - incomplete_tail(data[at:end]) if end < len(data) else end
         pieces.append(plain(data[at:end]))
         at = end
     assert "".join(pieces) == plain(data)

@@ -96,8 +96,8 @@ async def _there(url: str, name: str, given: Mapping[str, Any], connect: Mapping
     from mcp_ssh.cli import mcp_client as remote
 
     address = remote.endpoint(url)
-    async with remote.connected(
-        address, os.environ.get("MCP_SSH_TOKEN"), _elicited if has_person() else None
+    async with remote.connect_client(
+        address, os.environ.get("MCP_SSH_TOKEN"), _answer_elicitation if has_person() else None
     ) as client:
         if connect is None:
             body = _body(await remote.call(client, name, given, show_progress))
@@ -120,7 +120,7 @@ def _on(session_id: str, name: str, given: Mapping[str, Any]) -> Mapping[str, An
     return {**given, "session_id": given.get("session_id") or session_id} if takes_session else given
 
 
-async def _elicited(context: object, params: "types.ElicitRequestParams") -> "types.ElicitResult":
+async def _answer_elicitation(context: object, params: "types.ElicitRequestParams") -> "types.ElicitResult":
     from mcp import types
 
     del context

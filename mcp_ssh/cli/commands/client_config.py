@@ -59,7 +59,7 @@ def _bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def _typed(name: str, *, address: str = "url") -> Callable[[str, str], ServerEntry]:
+def _typed_entry(name: str, *, address: str = "url") -> Callable[[str, str], ServerEntry]:
     return lambda url, token: {"type": name, address: url, "headers": _bearer(token)}
 
 
@@ -76,7 +76,7 @@ CLIENTS: Mapping[str, ClientFormat] = {
     # https://modelcontextprotocol.io/docs/develop/connect-local-servers
     "claude-desktop": ClientFormat("Claude Desktop", "claude_desktop_config.json (Settings, Developer, Edit Config)"),
     # https://code.claude.com/docs/en/mcp
-    "claude-code": ClientFormat("Claude Code", ".mcp.json in the project", remote=_typed("http")),
+    "claude-code": ClientFormat("Claude Code", ".mcp.json in the project", remote=_typed_entry("http")),
     # https://developers.openai.com/codex/mcp
     "codex": ClientFormat(
         "Codex", "~/.codex/config.toml", key="mcp_servers", toml=True,
@@ -88,7 +88,7 @@ CLIENTS: Mapping[str, ClientFormat] = {
     "vscode": ClientFormat(
         "VS Code", ".vscode/mcp.json in the workspace", key="servers",
         start=lambda start: {"type": "stdio", **start.entry()},
-        remote=_typed("http"), token="${input:mcp-ssh-token}", more=ASKED,  # noqa: S106 a place for one
+        remote=_typed_entry("http"), token="${input:mcp-ssh-token}", more=ASKED,  # noqa: S106 a place for one
     ),
     # https://docs.windsurf.com/windsurf/cascade/mcp
     "windsurf": ClientFormat(
@@ -100,7 +100,7 @@ CLIENTS: Mapping[str, ClientFormat] = {
     "gemini-cli": ClientFormat("Gemini CLI", "~/.gemini/settings.json", remote=_plain("httpUrl"), token=f"${VARIABLE}"),
     # https://docs.cline.bot/mcp/mcp-overview; without a type it takes an address for one of the older SSE kind.
     "cline": ClientFormat(
-        "Cline", "cline_mcp_settings.json (MCP Servers, Configure)", remote=_typed("streamableHttp"), token=PASTE
+        "Cline", "cline_mcp_settings.json (MCP Servers, Configure)", remote=_typed_entry("streamableHttp"), token=PASTE
     ),
 }  # fmt: skip
 
@@ -122,7 +122,7 @@ def run(parsed: argparse.Namespace) -> int:
     known = CLIENTS.get(parsed.client)
     if known is None:
         raise usage(f"{parsed.client[:40]!r} is no client this program knows", f"there are {', '.join(CLIENTS)}")
-    print(_written(known, configuration(known, parsed.http, read_only=parsed.read_only)))
+    print(_file_text(known, configuration(known, parsed.http, read_only=parsed.read_only)))
     say(f"for {known.title}: put it into {known.file}, beside what is there")
     if parsed.http and VARIABLE in known.token:
         say(f"and set {VARIABLE} in the environment the client starts in; `mcp-ssh token add NAME` makes a token")
@@ -131,7 +131,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _written(known: ClientFormat, whole: Mapping[str, Any]) -> str:
+def _file_text(known: ClientFormat, whole: Mapping[str, Any]) -> str:
     """What belongs into the client's file."""
     import json
 

@@ -29,7 +29,7 @@ async def walk(page: Printer, host: "DemoHost", address: str, token: str) -> Non
     """
     login = {"host": host.host, "port": host.port, "username": host.username, "password": host.password}
     page.heading("A session, through the MCP client")
-    async with remote.connected(address, token) as client:
+    async with remote.connect_client(address, token) as client:
         shown = _Shown(page, client)
         refused = await shown.call(
             "Log in to a machine nobody has met yet:",

@@ -105,7 +105,7 @@ class _Job:
         if self._passes_input and parsed.json:
             self._stdin = await whole_input(parsed.timeout)
         async with session_on(parsed, parsed.machine) as (app, call, session_id):
-            given = {**self._given(), "session_id": session_id}
+            given = {**self._arguments(), "session_id": session_id}
             if parsed.json:
                 given["max_output_bytes"] = app.config.security.max_output_kb * 1024
             else:
@@ -118,7 +118,7 @@ class _Job:
             say(f"mcp-ssh: it did not end within {parsed.timeout:g} s ({LEFT[body.get('stopped', 'unknown')]})")
         self.exit_code = TIMED_OUT if body["exit_code"] is None else int(body["exit_code"])
 
-    def _given(self) -> dict[str, Any]:
+    def _arguments(self) -> dict[str, Any]:
         parsed = self._parsed
         line = parsed.theirs[0] if len(parsed.theirs) == 1 else command(*parsed.theirs).line()
         given: dict[str, Any] = {"command": line, "timeout": parsed.timeout}
@@ -162,5 +162,5 @@ class _Job:
             duration_ms=round(ended.duration_s * 1000, 1),
         )
         if ended.stopped is not None:
-            shown.stopped = ended.stopped.shown()
+            shown.stopped = ended.stopped.as_field()
         return shown

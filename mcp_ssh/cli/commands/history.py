@@ -56,7 +56,7 @@ async def _on_store(parsed: argparse.Namespace) -> int:
     store = await Store.open(home())
     try:
         if parsed.action == "verify":
-            return _told(await store.history.verify(), as_json=parsed.verify_json or parsed.json)
+            return _report_check(await store.history.verify(), as_json=parsed.verify_json or parsed.json)
         await _list(store, parsed, since, until)
         return 0
     finally:
@@ -72,14 +72,14 @@ async def _list(store: "Store", parsed: argparse.Namespace, since: datetime | No
         print_json([{"number": number, **row.model_dump()} for number, row in found])
     elif found:
         columns = ["when", "caller", "door", "tool", "machine", "outcome", "ms", "done", "arguments"]
-        print_table(columns, [_shown(row) for _, row in found])
+        print_table(columns, [_row_lines(row) for _, row in found])
         if len(found) == parsed.limit:
             say(f"older calls: --before {found[-1][0]}")
     else:
         say("no calls fit")
 
 
-def _shown(row: "HistoryRow") -> list[str]:
+def _row_lines(row: "HistoryRow") -> list[str]:
     short = row.arguments if len(row.arguments) <= 80 else f"{row.arguments[:79]}…"
     took = f"{row.duration_ms:g}"
     done = row.detail or "-"
@@ -87,7 +87,7 @@ def _shown(row: "HistoryRow") -> list[str]:
     return [visible(each) for each in cells]
 
 
-def _told(verdict: "ChainCheck", *, as_json: bool) -> int:
+def _report_check(verdict: "ChainCheck", *, as_json: bool) -> int:
     if as_json:
         print_json({"ok": not verdict.problems, **vars(verdict)})
     else:

@@ -64,7 +64,7 @@ async def _serve(parsed: argparse.Namespace) -> None:
     shown = surface.parse(parsed.toolsets, REGISTRY, read_only=parsed.read_only)
     tls = Tls(parsed.tls_cert, parsed.tls_key) if parsed.tls_cert else None
     async with open_app(folder, config, read_only=parsed.read_only) as app:
-        start.begun()
+        start.freeze_garbage()
         # Among JSON lines the log's own word must do.
         say_where = _unheard if parsed.log_json else _say_where
         # No token is made for a server that cannot listen.

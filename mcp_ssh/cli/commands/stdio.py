@@ -41,5 +41,5 @@ async def _serve(parsed: argparse.Namespace) -> None:
     logs.set_up(config, verbose=parsed.verbose, as_json=parsed.log_json)
     shown = surface.parse(parsed.toolsets, REGISTRY, read_only=parsed.read_only)
     async with open_app(folder, config, read_only=parsed.read_only) as app:
-        start.begun()
+        start.freeze_garbage()
         await serve_stdio(app, REGISTRY, shown)

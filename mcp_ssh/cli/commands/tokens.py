@@ -61,7 +61,7 @@ async def _add(store: "Store", parsed: argparse.Namespace) -> None:
     from mcp_ssh.tool import Role
 
     token, secret = await store.tokens.create(parsed.name, Role[parsed.role.upper()], parsed.host)
-    held = _held(token)
+    held = _effective_role(token)
     role = held if held == parsed.role else f"{held}, as it is bound to hosts"
     say(f"token {token.name} ({role}); this is the only time it is shown:")
     print(secret, flush=True)
@@ -70,10 +70,10 @@ async def _add(store: "Store", parsed: argparse.Namespace) -> None:
 async def _list(store: "Store", parsed: argparse.Namespace) -> None:
     tokens = await store.tokens.list()
     if parsed.json:
-        print_json([_shown(each) for each in tokens])
+        print_json([_token_fields(each) for each in tokens])
     elif tokens:
         rows = [
-            [each.id, each.name, _held(each), each.created_at, each.last_used_at or "never", _hosts(each)]
+            [each.id, each.name, _effective_role(each), each.created_at, each.last_used_at or "never", _hosts(each)]
             for each in tokens
         ]
         print_table(["id", "name", "role", "made", "last used", "machines"], rows)
@@ -81,7 +81,7 @@ async def _list(store: "Store", parsed: argparse.Namespace) -> None:
         say("there are no tokens; `mcp-ssh serve` makes one named admin, `mcp-ssh token add NAME` any other")
 
 
-def _held(token: "TokenInfo") -> str:
+def _effective_role(token: "TokenInfo") -> str:
     """The role that its holder has: one that is bound to hosts has less than was asked for."""
     from mcp_ssh.tool import Caller
 
@@ -92,11 +92,11 @@ def _hosts(token: "TokenInfo") -> str:
     return "all" if token.hosts is None else " ".join(token.hosts)
 
 
-def _shown(token: "TokenInfo") -> dict[str, object]:
+def _token_fields(token: "TokenInfo") -> dict[str, object]:
     return {
         "id": token.id,
         "name": token.name,
-        "role": _held(token),
+        "role": _effective_role(token),
         "created_at": token.created_at,
         "last_used_at": token.last_used_at,
         "hosts": token.hosts,

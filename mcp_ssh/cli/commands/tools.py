@@ -22,7 +22,7 @@ def run(parsed: argparse.Namespace) -> int:
 
     tools = list(REGISTRY.values())
     if parsed.json:
-        print_json([described(tool) for tool in tools])
+        print_json([describe_tool(tool) for tool in tools])
     elif parsed.markdown:
         print(markdown(tools), end="")
     else:
@@ -40,7 +40,7 @@ def first_sentence(tool: "AnyTool") -> str:
     return tool.description.partition("\n")[0]
 
 
-def described(tool: "AnyTool") -> dict[str, Any]:
+def describe_tool(tool: "AnyTool") -> dict[str, Any]:
     """Everything a program may want to know of a tool."""
     return {
         "name": tool.name,

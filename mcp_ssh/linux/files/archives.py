@@ -12,7 +12,7 @@ from mcp_ssh.errors import Conflict, InvalidInput, PermissionDenied, Refused, Re
 from mcp_ssh.linux.files.protected_paths import GUARD
 from mcp_ssh.linux.files.staging import CLEAN, PLACE_TREE, STAGE, SWEEP
 from mcp_ssh.linux.files.write import PLACE, TARGET, WRITE_WORDS
-from mcp_ssh.linux.framing import BEGIN, ErrorMapping, PathQuery, ScriptAnswer, ask, failure, named, packed
+from mcp_ssh.linux.framing import BEGIN, ErrorMapping, PathQuery, ScriptAnswer, ask, failure, pack_script, quote_path
 from mcp_ssh.messages.printable import said_details
 
 Format = Literal["tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip"]
@@ -52,7 +52,7 @@ both() {
 """
 
 # $1 to $6 are for TARGET. $7: what goes in. $8: the compressor, or nothing for zip. $9: 1 to look only.
-_ARCHIVE = packed(
+_ARCHIVE = pack_script(
     BEGIN
     + TARGET
     + _OTHER
@@ -243,7 +243,7 @@ find t -type d ! -perm -700 -exec sh -c '
 """
 
 # $1: a name of its own. $2: the archive. $3: 1 to look only.
-_EXTRACT = packed(
+_EXTRACT = pack_script(
     BEGIN
     + GUARD
     + _OTHER
@@ -276,7 +276,7 @@ begin ok; echo $count; end
 """
 )
 
-_CLEAR = packed(BEGIN + GUARD + _WHERE + CLEAN + "clean\nbegin ok; end\n")
+_CLEAR = pack_script(BEGIN + GUARD + _WHERE + CLEAN + "clean\nbegin ok; end\n")
 
 
 def ask_archive(destination: str, source: str, kind: Format, *, look: bool) -> PathQuery:
@@ -358,33 +358,33 @@ def _lacks(answer: ScriptAnswer) -> ToolError:
 
 def _inside(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
-        f"{named(answer.path)} lies in {_trailer(answer)}, which is to go into it",
+        f"{quote_path(answer.path)} lies in {_trailer(answer)}, which is to go into it",
         hint="choose a destination outside of it, such as one in /tmp",
     )
 
 
 def _leaves(answer: ScriptAnswer) -> ToolError:
-    return _refused(answer, "an entry would be written outside of its folder")
+    return _archive_refused(answer, "an entry would be written outside of its folder")
 
 
 def _through(answer: ScriptAnswer) -> ToolError:
-    return _refused(answer, "an entry would be written through another one, which may be a link")
+    return _archive_refused(answer, "an entry would be written through another one, which may be a link")
 
 
 def _device(answer: ScriptAnswer) -> ToolError:
-    return _refused(answer, "an entry is a device")
+    return _archive_refused(answer, "an entry is a device")
 
 
 def _outside(answer: ScriptAnswer) -> ToolError:
     return Refused(
-        f"{named(answer.text)} is a link that leads out of the destination; nothing was changed",
+        f"{quote_path(answer.text)} is a link that leads out of the destination; nothing was changed",
         hint="remove the link, or choose another destination",
         details={"path": answer.text},
     )
 
 
-def _refused(answer: ScriptAnswer, why: str) -> ToolError:
-    which = f": {named(answer.text)}" if answer.body else ""
+def _archive_refused(answer: ScriptAnswer, why: str) -> ToolError:
+    which = f": {quote_path(answer.text)}" if answer.body else ""
     return Refused(
         f"{_trailer(answer)} was not unpacked: {why}{which}; nothing was changed",
         hint="list it with `dry_run: true` or `tar -tv`; if you trust it, unpack it with command_exec",
@@ -392,38 +392,39 @@ def _refused(answer: ScriptAnswer, why: str) -> ToolError:
     )
 
 
-def _occupied(answer: ScriptAnswer) -> ToolError:
+def _path_occupied(answer: ScriptAnswer) -> ToolError:
     return Conflict(
-        f"{named(answer.text)} is a folder where the archive has none, or the other way round; nothing was changed",
+        f"{quote_path(answer.text)} is a folder where the archive has none, or the reverse; nothing was changed",
         hint="choose another destination, or move what is there",
         details={"path": answer.text},
     )
 
 
-def _denied(answer: ScriptAnswer) -> ToolError:
+def _access_denied(answer: ScriptAnswer) -> ToolError:
     return PermissionDenied(
-        f"permission denied: {named(answer.text or answer.path)}; nothing was changed",
+        f"permission denied: {quote_path(answer.text or answer.path)}; nothing was changed",
         hint="give `become`, or log in as an account that may",
         details={"path": answer.text or answer.path},
     )
 
 
-def _dotted(answer: ScriptAnswer) -> ToolError:
+def _dotted_path(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
-        f"{named(answer.path)} goes through `..` of a folder that does not exist", hint="name the path without `..`"
+        f"{quote_path(answer.path)} goes through `..` of a folder that does not exist",
+        hint="name the path without `..`",
     )
 
 
 def _torn(answer: ScriptAnswer) -> ToolError:
     return RemoteFailed(
-        f"not all of it could be moved into {named(answer.path)}; some files are there, each whole",
+        f"not all of it could be moved into {quote_path(answer.path)}; some files are there, each whole",
         hint="see with file_list what is there",
         details=said_details(answer.text),
     )
 
 
 def _trailer(answer: ScriptAnswer) -> str:
-    return named(answer.trailer.decode("utf-8", "replace"))
+    return quote_path(answer.trailer.decode("utf-8", "replace"))
 
 
 _WORDS: ErrorMapping = {
@@ -438,9 +439,9 @@ _WORDS: ErrorMapping = {
     "through": _through,
     "device": _device,
     "outside": _outside,
-    "occupied": _occupied,
-    "closed": _denied,
-    "denied": _denied,
-    "dotted": _dotted,
+    "occupied": _path_occupied,
+    "closed": _access_denied,
+    "denied": _access_denied,
+    "dotted": _dotted_path,
     "tar": _torn,
 }

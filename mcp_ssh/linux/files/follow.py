@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mcp_ssh.errors import RemoteFailed
-from mcp_ssh.linux.framing import BEGIN, WORDS, PathQuery, ask, packed
+from mcp_ssh.linux.framing import BEGIN, WORDS, PathQuery, ask, pack_script
 
 Reason = Literal["moved", "truncated", "replaced"]
 
@@ -25,7 +25,7 @@ LONGEST_LINE = 200
 # seconds between signs of life. The open file is read on from its own offset, so that nothing is lost or told twice. A
 # log that was moved away or emptied is opened anew by its name, once all of the old one is told. What is opened by
 # /proc/self/fd is read from its start. Where nobody reads any more, the next sign of life ends it.
-_FOLLOW = packed(
+_FOLLOW = pack_script(
     BEGIN
     + r"""
 need stat tail cat dd wc
@@ -132,7 +132,7 @@ class FollowParser:
         if end >= 0:
             self._at, self._in_line = end + len(self._mark), True
             return self._held[start:end]
-        end = len(self._held) - _begun(self._held[max(start, len(self._held) - len(self._mark)) :], self._mark)
+        end = len(self._held) - _partial_mark(self._held[max(start, len(self._held) - len(self._mark)) :], self._mark)
         if end <= start:
             return None
         self._at = end
@@ -160,7 +160,7 @@ class FollowParser:
                 raise _nonsense()
 
 
-def _begun(data: bytes, mark: bytes) -> int:
+def _partial_mark(data: bytes, mark: bytes) -> int:
     """How many of the last bytes may be the beginning of a mark."""
     most = min(len(mark) - 1, len(data))
     return next((size for size in range(most, 0, -1) if data.endswith(mark[:size])), 0)

@@ -50,7 +50,7 @@ def _escape(text: str) -> str:
         return _CONTROLS[letter]
     if letter and not letter.isalnum() and letter not in {"`", "'"}:
         return letter  # a backslash before a sign that has no meaning of its own
-    raise _refused(text)
+    raise _ambiguous_pattern(text)
 
 
 def _group(pattern: str, at: int) -> tuple[str, int]:
@@ -58,7 +58,7 @@ def _group(pattern: str, at: int) -> tuple[str, int]:
         return "(", at + 3
     if pattern.startswith("(?i)", at):
         raise InvalidInput("pattern: grep does not know `(?i)`", hint="leave it out and set `ignore_case: true`")
-    raise _refused(pattern[at : at + 3])
+    raise _ambiguous_pattern(pattern[at : at + 3])
 
 
 def _bracket(pattern: str, at: int) -> tuple[str, int]:
@@ -101,7 +101,7 @@ def _escape_between(text: str) -> str:
     )
 
 
-def _refused(text: str) -> InvalidInput:
+def _ambiguous_pattern(text: str) -> InvalidInput:
     return InvalidInput(
         f"pattern: `{text}` does not mean the same to every grep",
         hint="use an extended regular expression (POSIX): ( ) | ? + * {2,3} [a-z] ^ $, \\d \\w \\s and \\b; or set"

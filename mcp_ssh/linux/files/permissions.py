@@ -1,8 +1,18 @@
 """Permissions and owners of paths: chmod(1) and chown(1), each in one script that looks first."""
 
 from mcp_ssh.errors import InvalidInput, PermissionDenied, ToolError
-from mcp_ssh.linux.files.protected_paths import GUARD, refused
-from mcp_ssh.linux.framing import BEGIN, WORDS, ErrorMapping, PathQuery, ScriptAnswer, ask, failure, named, packed
+from mcp_ssh.linux.files.protected_paths import GUARD, path_protected
+from mcp_ssh.linux.framing import (
+    BEGIN,
+    WORDS,
+    ErrorMapping,
+    PathQuery,
+    ScriptAnswer,
+    ask,
+    failure,
+    pack_script,
+    quote_path,
+)
 
 # Leaves the real path in `$r`. Nothing is changed before everything that is meant may be changed: with `-R` the first
 # file that is not the account's own says that root has to do it.
@@ -27,7 +37,7 @@ _LOOKED = r"""
 [ -z "$3" ] || { begin ok; stat -c '@' "$r"; end; exit 0; }
 """
 
-_CHMOD = packed(
+_CHMOD = pack_script(
     BEGIN
     + GUARD
     + _LOOK
@@ -41,7 +51,7 @@ begin ok; stat -c %a "$r"; end
 """
 )
 
-_CHOWN = packed(
+_CHOWN = pack_script(
     BEGIN
     + GUARD
     + _LOOK
@@ -84,7 +94,7 @@ class RootRequired(PermissionDenied):
 
 def _foreign(answer: ScriptAnswer) -> ToolError:
     return RootRequired(
-        f"{named(answer.path)} is for root to change, in part at least; nothing was changed",
+        f"{quote_path(answer.path)} is for root to change, in part at least; nothing was changed",
         hint="give `become`, or log in as root",
         details={"path": answer.path},
     )
@@ -96,9 +106,9 @@ def _partly(answer: ScriptAnswer) -> ToolError:
     return error
 
 
-def _guarded(answer: ScriptAnswer) -> ToolError:
+def _system_folder(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
-        f"{named(answer.path)} is {answer.text}, a folder of the system; nothing was changed",
+        f"{quote_path(answer.path)} is {answer.text}, a folder of the system; nothing was changed",
         hint="recursive changes begin at a folder further down",
         details={"path": answer.path},
     )
@@ -114,10 +124,10 @@ def _unknown_group(_answer: ScriptAnswer) -> ToolError:
 
 _WORDS: ErrorMapping = {
     **WORDS,
-    "protected": refused,
+    "protected": path_protected,
     "foreign": _foreign,
     "partfailed": _partly,
-    "guarded": _guarded,
+    "guarded": _system_folder,
     "unknown_user": _unknown_user,
     "unknown_group": _unknown_group,
 }

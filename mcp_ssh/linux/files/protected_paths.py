@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from mcp_ssh.errors import Refused, ToolError
 from mcp_ssh.host_patterns import pattern_matches
-from mcp_ssh.linux.framing import ScriptAnswer, named
+from mcp_ssh.linux.framing import ScriptAnswer, quote_path
 from mcp_ssh.shell_command import Command, quote
 
 OPEN = "protected() { return 1; }\ncovers() { return 1; }\nlands() { return 1; }"
@@ -26,7 +26,7 @@ spare() { if protected "$1"; then stop protected "$1"; fi; }
 )
 
 
-def guarded(command: Command, patterns: Sequence[str]) -> Command:
+def add_protection(command: Command, patterns: Sequence[str]) -> Command:
     """A command with what is protected in it, where it asks for that; else as it was."""
     if not patterns or command.argv[:2] != ("sh", "-c") or OPEN not in command.argv[2]:
         return command
@@ -50,13 +50,13 @@ def may_hold(folder: bytes, patterns: Sequence[str]) -> bool:
 def refusal(path: str) -> ToolError:
     """The error of what would change a protected path."""
     return Refused(
-        f"{named(path)} is protected; nothing was changed",
+        f"{quote_path(path)} is protected; nothing was changed",
         hint="the owner's list is security.protected_paths; visudo, passwd and the like do it through command_exec",
         details={"path": path},
     )
 
 
-def refused(answer: ScriptAnswer) -> ToolError:
+def path_protected(answer: ScriptAnswer) -> ToolError:
     """What the word `protected` means."""
     return refusal(answer.text or answer.path)
 
@@ -65,8 +65,8 @@ def _functions(patterns: Sequence[str]) -> str:
     exact = [each for each in patterns if not _wild(each)]
     wild = [each for each in patterns if _wild(each)]
     cases = "|".join(f"{_case(each)}|{_case(each)}/*" for each in patterns)
-    paths = [f"-path {quote(_found(each))}" for each in wild]
-    names = [f"-name {quote(_found(each.rpartition('/')[2]))}" for each in wild]
+    paths = [f"-path {quote(_find_pattern(each))}" for each in wild]
+    names = [f"-name {quote(_find_pattern(each.rpartition('/')[2]))}" for each in wild]
     return "\n".join(
         (
             f"protected() {{ case $1 in {cases}) return 0;; esac; return 1; }}",
@@ -94,6 +94,6 @@ def _case(pattern: str) -> str:
     return "".join(each if each in {"*", "?"} else quote(each) for each in re.split(r"([*?])", pattern) if each)
 
 
-def _found(pattern: str) -> str:
+def _find_pattern(pattern: str) -> str:
     """A pattern of find; a bracket would be special to it."""
     return pattern.replace("[", "[[]")

@@ -7,14 +7,14 @@ from itertools import islice
 
 from mcp_ssh.errors import InvalidInput, ToolError
 from mcp_ssh.linux.files.grep_patterns import portable
-from mcp_ssh.linux.framing import BEGIN, WORDS, PathQuery, ScriptAnswer, ask, packed
+from mcp_ssh.linux.framing import BEGIN, WORDS, PathQuery, ScriptAnswer, ask, pack_script
 from mcp_ssh.linux.lines import LINE_LIMIT, ROW_LIMIT, number
 
 ANSWER_BYTES = 2 * 1024 * 1024
 """The most that a search may bring back; what it finds beyond is cut, and said to be."""
 
 # $1: tail or head. $2: lines. $3: bytes.
-_LINES = packed(
+_LINES = pack_script(
     BEGIN
     + r"""
 need stat tail head
@@ -38,7 +38,7 @@ case $asked in . | ./*) p=$asked ;; esac
 # Without it each file gets a line of its own with its name between NULs, and is looked at for NULs, as GNU's grep does;
 # what has a newline in its path is looked for on its own. Complaints are read to their end, for one that nobody takes
 # would end the search; the last line says how many there were.
-_GREP = packed(
+_GREP = pack_script(
     BEGIN
     + _ONCE
     + r"""
@@ -85,7 +85,7 @@ end "$why"
 )
 
 # $1: bytes. Then find's tests. The trailer is the number of complaints.
-_FIND = packed(
+_FIND = pack_script(
     BEGIN
     + _ONCE
     + r"""

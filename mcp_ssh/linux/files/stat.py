@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mcp_ssh.errors import NotFound, ToolError
-from mcp_ssh.linux.framing import BEGIN, WORDS, PathQuery, ScriptAnswer, ask, failure, named, packed
+from mcp_ssh.linux.framing import BEGIN, WORDS, PathQuery, ScriptAnswer, ask, failure, pack_script, quote_path
 
 # A name holds no `/` and find's names start with `./`, so `/` marks the records off whatever the names are.
-_LIST = packed(
+_LIST = pack_script(
     BEGIN
     + r"""
 need stat find
@@ -24,7 +24,7 @@ end
 )
 
 # Account and group names may hold spaces: each has its own line. A link's target comes last, whatever it holds.
-_STAT = packed(
+_STAT = pack_script(
     BEGIN
     + r"""
 need stat readlink
@@ -40,7 +40,7 @@ if [ -L "$p" ]; then end "link $(readlink "$p")"; else end; fi
 )
 
 # dd moves the shared read position (lseek where there is one, reading on where there is not); head reads on from it.
-_READ = packed(
+_READ = pack_script(
     BEGIN
     + r"""
 need stat dd head
@@ -66,7 +66,7 @@ def ask_list(path: str) -> PathQuery:
 
 def ask_stat(path: str) -> PathQuery:
     """What is this path? `parse_stat` reads the answer."""
-    return ask(_STAT, path, words={**WORDS, "1": _failed})
+    return ask(_STAT, path, words={**WORDS, "1": _stat_failed})
 
 
 def ask_read(path: str, offset: int, length: int) -> PathQuery:
@@ -144,11 +144,19 @@ def parse_stat(answer: ScriptAnswer) -> FileFacts:
     numbers, user, group = answer.body.decode("utf-8", "replace").split("\n")
     mode, size, uid, gid, atime, mtime = numbers.split(" ")
     return FileFacts(
-        int(mode, 16), int(size), int(uid), int(gid), int(atime), int(mtime), _known(user), _known(group), _link(answer)
+        int(mode, 16),
+        int(size),
+        int(uid),
+        int(gid),
+        int(atime),
+        int(mtime),
+        _known_name(user),
+        _known_name(group),
+        _link(answer),
     )
 
 
-def _known(name: str) -> str | None:
+def _known_name(name: str) -> str | None:
     return None if name == "UNKNOWN" else name
 
 
@@ -178,13 +186,13 @@ def parse_read(answer: ScriptAnswer) -> FilePage:
     return FilePage(content, int(facts.split(b" ")[1]))
 
 
-def _failed(answer: ScriptAnswer) -> ToolError:
+def _stat_failed(answer: ScriptAnswer) -> ToolError:
     error = failure(answer.path, answer.body)
     link = _link(answer)
     if link is None or not isinstance(error, NotFound):
         return error
     return NotFound(
-        f"{named(answer.path)} is a link to {named(link)}, which does not exist",
+        f"{quote_path(answer.path)} is a link to {quote_path(link)}, which does not exist",
         hint="give the link another target, or write to it: file_write makes the file it leads to",
         details={"path": answer.path, "target": link},
     )

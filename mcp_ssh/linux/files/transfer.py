@@ -13,7 +13,17 @@ from mcp_ssh.errors import Conflict, ToolError, Unsupported
 from mcp_ssh.linux.files.protected_paths import GUARD
 from mcp_ssh.linux.files.staging import PLACE_TREE, STAGE, SWEEP
 from mcp_ssh.linux.files.write import PLACE, TARGET, WRITE_WORDS
-from mcp_ssh.linux.framing import BEGIN, WORDS, ErrorMapping, PathQuery, ScriptAnswer, ask, failure, named, packed
+from mcp_ssh.linux.framing import (
+    BEGIN,
+    WORDS,
+    ErrorMapping,
+    PathQuery,
+    ScriptAnswer,
+    ask,
+    failure,
+    pack_script,
+    quote_path,
+)
 
 BLOCK = 256 * 1024
 """Resumed uploads start at a multiple of this: dd counts in blocks."""
@@ -32,7 +42,7 @@ summing() {
 
 # $8: the SHA-256 that the whole should have. Where it is not known yet, it comes in a line of its own behind the bytes,
 # once the machine said that it has them all.
-_RECEIVE = packed(
+_RECEIVE = pack_script(
     BEGIN
     + TARGET
     + r"""
@@ -102,7 +112,7 @@ part=$kept
 # Read by one open file from first to last, so that a file that is replaced meanwhile is still the old one. It is summed
 # up while it travels, and both stop at the size it had: a log that grows is whole as far as it was. A folder comes as a
 # tar stream, if we still want it then.
-_SEND = packed(
+_SEND = pack_script(
     BEGIN
     + _SUMMING
     + r"""
@@ -274,7 +284,7 @@ class CorruptTransfer(Conflict):
 
     def __init__(self, answer: ScriptAnswer) -> None:
         super().__init__(
-            f"what arrived for {named(answer.path)} is not what was read here; what was there is unchanged",
+            f"what arrived for {quote_path(answer.path)} is not what was read here; what was there is unchanged",
             hint="the source changed while it was being read, or a partial file was damaged: try again",
             details={"path": answer.path},
         )
@@ -286,7 +296,7 @@ class Raced(Conflict):
 
     def __init__(self, answer: ScriptAnswer) -> None:
         super().__init__(
-            f"another upload of the same file to {named(answer.path)} ended first; its file is there, whole",
+            f"another upload of the same file to {quote_path(answer.path)} ended first; its file is there, whole",
             hint="compare the file there with the source, and try again if it differs",
             details={"path": answer.path},
         )
@@ -296,13 +306,13 @@ class Larger(ToolError):
     """The file has more bytes than may be sent; `size` says how many."""
 
     def __init__(self, path: str, size: int) -> None:
-        super().__init__(f"{named(path)} has {size} bytes")
+        super().__init__(f"{quote_path(path)} has {size} bytes")
         self.size = size
 
 
 def _foreign(answer: ScriptAnswer) -> ToolError:
     return Conflict(
-        f"{named(answer.text)} is in the way: it is not a partial upload of this account",
+        f"{quote_path(answer.text)} is in the way: it is not a partial upload of this account",
         hint="look at it, and remove it with file_remove",
         details={"path": answer.text},
     )
@@ -310,7 +320,7 @@ def _foreign(answer: ScriptAnswer) -> ToolError:
 
 # The file `end` comes last; without it the stream was cut where one entry ended and the next had not begun. It holds
 # the SHA-256 of all content: the files in the order of their paths' bytes, without those that their owner may not read.
-_RECEIVE_TREE = packed(
+_RECEIVE_TREE = pack_script(
     BEGIN
     + GUARD
     + r"""

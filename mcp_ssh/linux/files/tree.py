@@ -1,7 +1,7 @@
 """Making, removing, copying and moving files and folders of a remote machine: sh scripts, and their answers."""
 
 from mcp_ssh.errors import Conflict, InvalidInput, RemoteFailed, ToolError
-from mcp_ssh.linux.files.protected_paths import GUARD, refused
+from mcp_ssh.linux.files.protected_paths import GUARD, path_protected
 from mcp_ssh.linux.framing import (
     BEGIN,
     WORDS,
@@ -11,8 +11,8 @@ from mcp_ssh.linux.framing import (
     ask,
     blames_file_system,
     failure,
-    named,
-    packed,
+    pack_script,
+    quote_path,
 )
 
 _COMMON = (
@@ -114,7 +114,7 @@ goal() {
 }
 """
 
-_MKDIR = packed(
+_MKDIR = pack_script(
     BEGIN
     + _COMMON
     + r"""
@@ -138,7 +138,7 @@ begin ok; printf %s "$(stat -c %a "$p")"; end
 """
 )
 
-_REMOVE = packed(
+_REMOVE = pack_script(
     BEGIN
     + _COMMON
     + r"""
@@ -154,7 +154,7 @@ begin ok; end
 """
 )
 
-_RMDIR = packed(
+_RMDIR = pack_script(
     BEGIN
     + _COMMON
     + _GUARD
@@ -178,7 +178,7 @@ begin ok; echo $count; end
 )
 
 # $1: 1 to look only. Files, folders and links, whatever is there; of a link, what it leads to is guarded, too.
-_RMRF = packed(
+_RMRF = pack_script(
     BEGIN
     + _COMMON
     + _GUARD
@@ -212,7 +212,7 @@ begin ok; printf "%s\0" $count; end
 """
 )
 
-_COPY = packed(
+_COPY = pack_script(
     BEGIN
     + _COMMON
     + _SECOND
@@ -247,7 +247,7 @@ begin ok; echo $count; printf %s "$qshown"; end
 """
 )
 
-_MOVE = packed(
+_MOVE = pack_script(
     BEGIN
     + _COMMON
     + _GUARD
@@ -363,23 +363,24 @@ def parse_count(answer: ScriptAnswer) -> tuple[int, str]:
     return int(count), shown.decode("utf-8", "replace")
 
 
-def _guarded(answer: ScriptAnswer) -> ToolError:
+def _path_protected(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
-        f"{named(answer.path)} is protected: {answer.text}; nothing was changed",
+        f"{quote_path(answer.path)} is protected: {answer.text}; nothing was changed",
         hint="name a folder further down; to empty a protected one, remove what is in it one by one",
         details={"path": answer.path},
     )
 
 
-def _dotted(answer: ScriptAnswer) -> ToolError:
+def _dotted_path(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
-        f"{named(answer.path)} goes through `..` of a folder that does not exist", hint="name the path without `..`"
+        f"{quote_path(answer.path)} goes through `..` of a folder that does not exist",
+        hint="name the path without `..`",
     )
 
 
 def _link(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
-        f"{named(answer.path)} is a link; nothing was changed",
+        f"{quote_path(answer.path)} is a link; nothing was changed",
         hint="remove the link itself with file_remove, or name the folder that it leads to",
         details={"path": answer.path},
     )
@@ -387,13 +388,13 @@ def _link(answer: ScriptAnswer) -> ToolError:
 
 def _exists(answer: ScriptAnswer) -> ToolError:
     return Conflict(
-        f"{named(answer.path)} exists already", hint="look at it with file_stat", details={"path": answer.path}
+        f"{quote_path(answer.path)} exists already", hint="look at it with file_stat", details={"path": answer.path}
     )
 
 
-def _occupied(answer: ScriptAnswer) -> ToolError:
+def _path_occupied(answer: ScriptAnswer) -> ToolError:
     return Conflict(
-        f"{named(answer.text)} is there already, and is not replaced",
+        f"{quote_path(answer.text)} is there already, and is not replaced",
         hint="choose another destination, add the name the copy is to have, or remove what is there first",
         details={"path": answer.text},
     )
@@ -401,13 +402,13 @@ def _occupied(answer: ScriptAnswer) -> ToolError:
 
 def _inside(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
-        f"{named(answer.text)} lies in {named(answer.path)} itself", hint="choose a destination outside of it"
+        f"{quote_path(answer.text)} lies in {quote_path(answer.path)} itself", hint="choose a destination outside of it"
     )
 
 
 def _same(answer: ScriptAnswer) -> ToolError:
     return InvalidInput(
-        f"{named(answer.path)} and {named(answer.text)} are the same", hint="choose another destination"
+        f"{quote_path(answer.path)} and {quote_path(answer.text)} are the same", hint="choose another destination"
     )
 
 
@@ -420,17 +421,17 @@ def _copying(answer: ScriptAnswer) -> ToolError:
 
 def _moving(answer: ScriptAnswer) -> ToolError:
     return Conflict(
-        f"{named(answer.path)} changed while it was being copied to another file system; nothing was moved",
+        f"{quote_path(answer.path)} changed while it was being copied to another file system; nothing was moved",
         hint="try again when nothing writes to it, or copy it with file_copy",
         details={"path": answer.path},
     )
 
 
-def _doubled(answer: ScriptAnswer) -> ToolError:
+def _same_path(answer: ScriptAnswer) -> ToolError:
     goal = answer.trailer.decode("utf-8", "replace")
     error = failure(answer.path, answer.body)
     return RemoteFailed(
-        f"{named(goal)} is complete, but {named(answer.path)} could not be removed whole ({error.message})",
+        f"{quote_path(goal)} is complete, but {quote_path(answer.path)} could not be removed whole ({error.message})",
         hint="remove what is left of the source with file_remove or file_rmdir",
         details={**error.details, "destination": goal},
     )
@@ -440,7 +441,7 @@ def _unreachable(answer: ScriptAnswer) -> ToolError:
     reason = answer.text.rpartition(": ")[2].strip()
     error = type(failure(answer.path, answer.body))
     return error(
-        f"the destination's folder {named(answer.path)} cannot be used: {reason}",
+        f"the destination's folder {quote_path(answer.path)} cannot be used: {reason}",
         hint="make it with file_mkdir; a destination is a path on the same machine, without a machine's name before it",
         details={"path": answer.path},
     )
@@ -448,16 +449,16 @@ def _unreachable(answer: ScriptAnswer) -> ToolError:
 
 _TREE_WORDS: ErrorMapping = {
     **WORDS,
-    "guarded": _guarded,
-    "protected": refused,
-    "dotted": _dotted,
+    "guarded": _path_protected,
+    "protected": path_protected,
+    "dotted": _dotted_path,
     "link": _link,
     "exists": _exists,
-    "occupied": _occupied,
+    "occupied": _path_occupied,
     "inside": _inside,
     "same": _same,
     "copying": _copying,
     "moving": _moving,
-    "doubled": _doubled,
+    "doubled": _same_path,
     "unreachable": _unreachable,
 }

@@ -10,8 +10,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mcp_ssh.errors import Conflict, NotFound, RemoteFailed, TooLarge, ToolError
-from mcp_ssh.linux.files.protected_paths import GUARD, refused
-from mcp_ssh.linux.framing import BEGIN, WORDS, ErrorMapping, PathQuery, ScriptAnswer, ask, failure, named, packed
+from mcp_ssh.linux.files.protected_paths import GUARD, path_protected
+from mcp_ssh.linux.framing import (
+    BEGIN,
+    WORDS,
+    ErrorMapping,
+    PathQuery,
+    ScriptAnswer,
+    ask,
+    failure,
+    pack_script,
+    quote_path,
+)
 
 TARGET = (
     GUARD
@@ -237,7 +247,7 @@ answer changed
 """
 """Puts the content in `$part` in its place."""
 
-_WRITE = packed(BEGIN + TARGET + _RECEIVE + PLACE)
+_WRITE = pack_script(BEGIN + TARGET + _RECEIVE + PLACE)
 
 
 def ask_write(
@@ -280,7 +290,7 @@ def parse_write(body: bytes) -> WriteOutcome:
     return WriteOutcome(atomic == "1", int(size), permissions.zfill(4), sha256 or None)
 
 
-def _failed(answer: ScriptAnswer) -> ToolError:
+def _write_failed(answer: ScriptAnswer) -> ToolError:
     error = failure(answer.path, answer.body)
     if not isinstance(error, RemoteFailed):
         return error
@@ -292,7 +302,7 @@ def _unreachable(answer: ScriptAnswer) -> ToolError:
     if not isinstance(error, NotFound):
         return error
     return NotFound(
-        f"the folder of {named(answer.path)} does not exist",
+        f"the folder of {quote_path(answer.path)} does not exist",
         hint="make it first, with file_mkdir(parents: true)",
         details={"path": answer.path},
     )
@@ -301,7 +311,7 @@ def _unreachable(answer: ScriptAnswer) -> ToolError:
 def _broken(answer: ScriptAnswer) -> ToolError:
     error = failure(answer.path, answer.body)
     kept = answer.trailer.decode("utf-8", "replace")
-    where = f"; its old content is in {named(kept)}" if kept else ""
+    where = f"; its old content is in {quote_path(kept)}" if kept else ""
     return RemoteFailed(
         f"writing failed half-way, and so did putting the old content back{where} ({error.message})",
         hint="look at the file before anything else is done to it",
@@ -311,7 +321,7 @@ def _broken(answer: ScriptAnswer) -> ToolError:
 
 def _short(answer: ScriptAnswer) -> ToolError:
     return RemoteFailed(
-        f"only a part of the content arrived; {named(answer.path)} is unchanged",
+        f"only a part of the content arrived; {quote_path(answer.path)} is unchanged",
         hint="try again",
         details={"path": answer.path},
     )
@@ -319,28 +329,28 @@ def _short(answer: ScriptAnswer) -> ToolError:
 
 def _large(answer: ScriptAnswer) -> ToolError:
     return TooLarge(
-        f"{named(answer.path)} would grow to {answer.text} bytes, more than this server may write",
+        f"{quote_path(answer.path)} would grow to {answer.text} bytes, more than this server may write",
         hint="the limit is sftp.max_file_size_mb; `cat >>` through command_exec appends to a file of any size",
         details={"path": answer.path, "size_bytes": int(answer.body)},
     )
 
 
-def _changed(answer: ScriptAnswer) -> ToolError:
+def _file_changed(answer: ScriptAnswer) -> ToolError:
     return Conflict(
-        f"{named(answer.path)} kept changing while it was being written; it was left as it is",
+        f"{quote_path(answer.path)} kept changing while it was being written; it was left as it is",
         hint="try again; `cat >>` through command_exec appends to a file that others write to",
         details={"path": answer.path},
     )
 
 
-def _unexpected(answer: ScriptAnswer) -> ToolError:
+def _unexpected_content(answer: ScriptAnswer) -> ToolError:
     found = {
         "exists": "exists already",
         "absent": "does not exist",
         "mismatch": "has another content than expected",
     }[answer.word]
     return Conflict(
-        f"{named(answer.path)} {found}; nothing was changed",
+        f"{quote_path(answer.path)} {found}; nothing was changed",
         hint="read it again with file_read, and decide anew",
         details={"path": answer.path, "actual_sha256": answer.text},
     )
@@ -348,14 +358,14 @@ def _unexpected(answer: ScriptAnswer) -> ToolError:
 
 WRITE_WORDS: ErrorMapping = {
     **WORDS,
-    "protected": refused,
-    "failed": _failed,
+    "protected": path_protected,
+    "failed": _write_failed,
     "unreachable": _unreachable,
     "broken": _broken,
     "short": _short,
     "large": _large,
-    "changed": _changed,
-    "exists": _unexpected,
-    "absent": _unexpected,
-    "mismatch": _unexpected,
+    "changed": _file_changed,
+    "exists": _unexpected_content,
+    "absent": _unexpected_content,
+    "mismatch": _unexpected_content,
 }

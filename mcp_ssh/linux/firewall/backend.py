@@ -14,7 +14,7 @@ from mcp_ssh.errors import Unsupported
 from mcp_ssh.linux.firewall.firewalld import Firewalld
 from mcp_ssh.linux.firewall.iptables import Iptables
 from mcp_ssh.linux.firewall.model import Family, FilterRule, Table
-from mcp_ssh.linux.framing import packed
+from mcp_ssh.linux.framing import pack_script
 from mcp_ssh.linux.parts import PartsAsked, ask_parts
 from mcp_ssh.linux.system.platform import Platform
 from mcp_ssh.shell_command import Command, command
@@ -247,7 +247,7 @@ class FirewallChange:
             "sum6": self.sums.get("ipv6", ""),
         }
         assigned = [f"{name}={command(value).line()}" for name, value in values.items()]
-        lines = ["dir=$1", *assigned, given.line(), packed(self.firewall.functions), packed(_CHANGE), ""]
+        lines = ["dir=$1", *assigned, given.line(), pack_script(self.firewall.functions), pack_script(_CHANGE), ""]
         return ask_parts(_FOLDER + _BEGIN, [self.word, "\n".join(lines), str(self.rollback_s)])
 
     def ask_disarm(self) -> PartsAsked:

@@ -142,9 +142,9 @@ class Firewalld:
             Unsupported: Firewalld has no such rule, or none that would take effect.
         """
         if rule.chain != "INPUT":
-            return _added(rule, table, None)
+            return _add_commands(rule, table, None)
         # A rule that goes before direct rules is itself direct, and then the same for all zones.
-        added = {each.line(): each for zone in table.zones for each in _added(rule, table.of(zone), zone)}
+        added = {each.line(): each for zone in table.zones for each in _add_commands(rule, table.of(zone), zone)}
         return list(added.values())
 
     def delete(self, rule: FilterRule) -> Command:
@@ -204,7 +204,7 @@ def _direct(verb: str, words: list[str]) -> Command:
     return command("firewall-cmd", "--direct", f"--{verb}-rule", *words)
 
 
-def _added(rule: FilterRule, table: Table, zone: Zone | None) -> list[Command]:
+def _add_commands(rule: FilterRule, table: Table, zone: Zone | None) -> list[Command]:
     place = place_of(rule, table)
     if place.standing:
         return []

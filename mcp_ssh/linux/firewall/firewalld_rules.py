@@ -68,7 +68,7 @@ def parse(family: Family, text: str, policies_text: str = "") -> Table:
         rules += [replace(rule, zone=name) for rule in _zone_rules(family, values)]
     policies = {"INPUT": zones[0].policy if zones else "", "OUTPUT": "ACCEPT", "FORWARD": "REJECT"}
     policies |= {each.chain: each.target for each in direct if _is_policy(each)}
-    return Table(policies, tuple(_numbered(rules)), tuple(zones), tuple(_above(family, policies_text)))
+    return Table(policies, tuple(_number_rules(rules)), tuple(zones), tuple(_above(family, policies_text)))
 
 
 Values = Mapping[str, list[str]]
@@ -133,11 +133,11 @@ def _zone_rules(family: Family, zone: Values) -> list[FilterRule]:
 def _rules_of(family: Family, zone: Values) -> list[FilterRule]:
     heads = [(_HEAD.match(text), text) for text in zone.get("rich rules", ())]
     rich = [_rich(family, text) for head, text in heads if head and head[2] in {None, family}]
-    listed = [_listed(family, word, value) for key, word in _LISTS.items() for value in zone.get(key, ())]
+    listed = [_rule_of_value(family, word, value) for key, word in _LISTS.items() for value in zone.get(key, ())]
     return sorted(listed + rich, key=lambda rule: (priority_of(rule), _ORDER.get(rule.target, 2)))
 
 
-def _listed(family: Family, word: str, value: str) -> FilterRule:
+def _rule_of_value(family: Family, word: str, value: str) -> FilterRule:
     rule = FilterRule(family, "INPUT", 0, f"{word} {value}", target="ACCEPT")
     ports, _, protocol = value.partition("/")
     match word:
@@ -226,7 +226,7 @@ def _is_policy(rule: FilterRule) -> bool:
     return rule.chain != "INPUT" and direct_words(rule)[3:] == [str(LAST), "-j", rule.target]
 
 
-def _numbered(rules: list[FilterRule]) -> Iterator[FilterRule]:
+def _number_rules(rules: list[FilterRule]) -> Iterator[FilterRule]:
     counts: dict[str, int] = {}
     for rule in rules:
         counts[rule.chain] = counts.get(rule.chain, 0) + 1

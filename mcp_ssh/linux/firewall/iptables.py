@@ -118,7 +118,7 @@ ask() { part "$2"; "$1-save" -t filter 2>/dev/null; code=$?; part "$2_code"; ech
 """
 
 
-def _asked(families: tuple[Family, ...]) -> list[str]:
+def _family_flags(families: tuple[Family, ...]) -> list[str]:
     return ["x" if each in families else "" for each in PROGRAMS]
 
 
@@ -131,11 +131,11 @@ class Iptables:
 
     def ask(self, chain: str | None, families: tuple[Family, ...]) -> PartsAsked:
         """The question for the rules: as people read them, and as the programs do."""
-        return ask_parts(FUNCTIONS + _RULES + OTHER_RULE_SETS, [chain or "", *_asked(families)])
+        return ask_parts(FUNCTIONS + _RULES + OTHER_RULE_SETS, [chain or "", *_family_flags(families)])
 
     def ask_raw(self, families: tuple[Family, ...]) -> PartsAsked:
         """The question for the filter table as `iptables-restore` takes it."""
-        return ask_parts(_RAW, _asked(families))
+        return ask_parts(_RAW, _family_flags(families))
 
     def table(self, parts: Mapping[str, str], family: Family) -> Table:
         """A family's rules."""

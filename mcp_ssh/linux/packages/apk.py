@@ -41,12 +41,12 @@ class Apk:
         """By apk --simulate."""
         return english("apk", "--no-progress", *_WORDS[action], "--simulate", *_operands(names))
 
-    def planned(self, output: str) -> list[PlannedChange]:
+    def parse_plan(self, output: str) -> list[PlannedChange]:
         """Its numbered lines."""
         steps = filter(None, map(_PLANNED.match, lines_of(output)))
         return [PlannedChange(step[2], None if step[1] == "Purging" else step[3]) for step in steps]
 
-    def worked(self, said: ManagerOutput) -> bool:
+    def succeeded(self, said: ManagerOutput) -> bool:
         """Exit code 0; or nothing but the count of packages that were broken before, which is an error of each call."""
         return said.exit_code == 0 or (any(map(_COUNT.match, lines_of(said.output))) and "ERROR:" not in said.output)
 
@@ -57,7 +57,7 @@ class Apk:
         needing = [name for line in lines for name in line.partition(":")[2].split()]
         return [name for name in dict.fromkeys(needing) if name not in names]
 
-    def installed(self) -> Command:
+    def list_installed(self) -> Command:
         """Names, versions and flags of its database."""
         files = 'for file; do [ ! -r "$file" ] || exec sed -n "/^[PVf]:/p" "$file"; done'
         return english("sh", "-c", f'{files}; echo "no database" >&2; exit 1', "sh", *_DATABASES)
@@ -90,12 +90,12 @@ class Apk:
         """By apk search, in descriptions too."""
         return english("apk", "search", "-v", "-d", "--", word)
 
-    def found(self, output: str) -> list[PackageMatch]:
+    def parse_search(self, output: str) -> list[PackageMatch]:
         """Lines of name-version, a dash and a summary; each version has one."""
         rows = [row for row in map(_FOUND.match, lines_of(output)) if row]
         return list({row[1]: PackageMatch(row[1], row[2]) for row in rows}.values())
 
-    def locked(self, output: str) -> bool:
+    def is_locked(self, output: str) -> bool:
         """It cannot lock its database."""
         return "Unable to lock database" in output
 

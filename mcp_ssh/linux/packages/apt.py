@@ -52,19 +52,21 @@ class Apt:
         """By apt-get --simulate."""
         return english("apt-get", "-q", "-s", *_words(action, names))
 
-    def planned(self, output: str) -> list[PlannedChange]:
+    def parse_plan(self, output: str) -> list[PlannedChange]:
         """The lines that begin with Inst and Remv."""
-        return [PlannedChange(name, new if word == "Inst" else None) for word, name, _, new in _simulated(output)]
+        return [
+            PlannedChange(name, new if word == "Inst" else None) for word, name, _, new in _parse_simulation(output)
+        ]
 
-    def worked(self, said: ManagerOutput) -> bool:
+    def succeeded(self, said: ManagerOutput) -> bool:
         """Exit code 0."""
         return said.exit_code == 0
 
     def dependents(self, output: str, names: Sequence[str]) -> list[str]:
         """What goes unasked."""
-        return others_removed(self.planned(output), names)
+        return others_removed(self.parse_plan(output), names)
 
-    def installed(self) -> Command:
+    def list_installed(self) -> Command:
         """By dpkg-query -W."""
         return english("dpkg-query", "-W", "-f", r"${db:Status-Abbrev} ${Package} ${Version} ${Architecture}\n")
 
@@ -93,23 +95,23 @@ class Apt:
 
     def newer(self, output: str) -> Mapping[str, str]:
         """Those with an old version in brackets."""
-        return {name: new for word, name, old, new in _simulated(output) if word == "Inst" and old and new}
+        return {name: new for word, name, old, new in _parse_simulation(output) if word == "Inst" and old and new}
 
     def search(self, word: str) -> Command:
         """By apt-cache search, which takes an extended regular expression."""
         return english("apt-cache", "search", "--", escape_word(word))
 
-    def found(self, output: str) -> list[PackageMatch]:
+    def parse_search(self, output: str) -> list[PackageMatch]:
         """Lines of a name, a dash and a summary."""
         pairs = [line.partition(" - ") for line in lines_of(output)]
         return [PackageMatch(name, summary) for name, dash, summary in pairs if dash]
 
-    def locked(self, output: str) -> bool:
+    def is_locked(self, output: str) -> bool:
         """It names the lock."""
         return "Could not get lock" in output or "Unable to acquire the dpkg frontend lock" in output
 
 
-def _simulated(output: str) -> Iterator[tuple[str, str, str, str]]:
+def _parse_simulation(output: str) -> Iterator[tuple[str, str, str, str]]:
     """Lines such as `Inst name [old] (new origin [architecture])`; a version that is missing is empty."""
     for line in lines_of(output):
         word, _, rest = line.partition(" ")

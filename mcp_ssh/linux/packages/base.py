@@ -92,11 +92,11 @@ class PackageManager(Protocol):
         """The same, simulated."""
         ...
 
-    def planned(self, output: str) -> list[PlannedChange]:
+    def parse_plan(self, output: str) -> list[PlannedChange]:
         """What the simulation would do."""
         ...
 
-    def worked(self, said: ManagerOutput) -> bool:
+    def succeeded(self, said: ManagerOutput) -> bool:
         """Whether a transaction, or a simulation of one, came to its end."""
         ...
 
@@ -104,7 +104,7 @@ class PackageManager(Protocol):
         """Of a simulated removal: the packages that need the named ones."""
         ...
 
-    def installed(self) -> Command:
+    def list_installed(self) -> Command:
         """Ask for all packages."""
         ...
 
@@ -124,11 +124,11 @@ class PackageManager(Protocol):
         """Look for a word in names and summaries."""
         ...
 
-    def found(self, output: str) -> list[PackageMatch]:
+    def parse_search(self, output: str) -> list[PackageMatch]:
         """What it named."""
         ...
 
-    def locked(self, output: str) -> bool:
+    def is_locked(self, output: str) -> bool:
         """Whether it gave up since somebody else is at work."""
         ...
 

@@ -51,21 +51,21 @@ class Dnf:
         """The same, answered with no."""
         return self._dnf("--assumeno", "--setopt=clean_requirements_on_remove=False", _VERBS[action], *_operands(names))
 
-    def planned(self, output: str) -> list[PlannedChange]:
+    def parse_plan(self, output: str) -> list[PlannedChange]:
         """The rows of the table."""
         return [
             PlannedChange(row[0], None if section.startswith("Removing") else row[2]) for section, row in _table(output)
         ]
 
-    def worked(self, said: ManagerOutput) -> bool:
+    def succeeded(self, said: ManagerOutput) -> bool:
         """Exit code 0; 1 where the answer was no."""
         return said.exit_code == 0 or "Operation aborted" in said.output or "Exiting on user command" in said.output
 
     def dependents(self, output: str, names: Sequence[str]) -> list[str]:
         """What goes unasked."""
-        return others_removed(self.planned(output), names)
+        return others_removed(self.parse_plan(output), names)
 
-    def installed(self) -> Command:
+    def list_installed(self) -> Command:
         """By rpm -qa."""
         return english("rpm", "-qa", "--qf", r"%{NAME} %{VERSION}-%{RELEASE} %{ARCH}\n")
 
@@ -91,7 +91,7 @@ class Dnf:
         """By dnf search."""
         return self._dnf("-q", "search", "--", word)
 
-    def found(self, output: str) -> list[PackageMatch]:
+    def parse_search(self, output: str) -> list[PackageMatch]:
         """Lines of name.architecture and summary."""
         found: dict[str, PackageMatch] = {}
         for line in lines_of(output):
@@ -101,7 +101,7 @@ class Dnf:
                 found[name] = PackageMatch(name, summary.strip())
         return list(found.values())
 
-    def locked(self, output: str) -> bool:
+    def is_locked(self, output: str) -> bool:
         """It tells whom it would wait for."""
         if any(each in output for each in _LOCKED):
             return True

@@ -42,7 +42,7 @@ class Pacman:
         shown = "- %n" if action == "remove" else "%n %v"
         return english("pacman", "--print", "--print-format", shown, *_words(action, names))
 
-    def planned(self, output: str) -> list[PlannedChange]:
+    def parse_plan(self, output: str) -> list[PlannedChange]:
         """A line each."""
         rows = [line.split(" ") for line in lines_of(output)]
         pairs = [row for row in rows if len(row) == 2]
@@ -51,7 +51,7 @@ class Pacman:
         ]
         return [*come, *(PlannedChange(name, None) for dash, name in pairs if dash == "-" and _is_name(name))]
 
-    def worked(self, said: ManagerOutput) -> bool:
+    def succeeded(self, said: ManagerOutput) -> bool:
         """Exit code 0."""
         return said.exit_code == 0
 
@@ -61,7 +61,7 @@ class Pacman:
         needing = [words[0] for words in map(str.split, told) if words]
         return [name for name in dict.fromkeys(needing) if name not in names]
 
-    def installed(self) -> Command:
+    def list_installed(self) -> Command:
         """By pacman -Q."""
         return english("pacman", "-Q")
 
@@ -82,7 +82,7 @@ class Pacman:
         """By pacman -Ss, which takes an extended regular expression."""
         return english("pacman", "-Ss", "--", escape_word(word))
 
-    def found(self, output: str) -> list[PackageMatch]:
+    def parse_search(self, output: str) -> list[PackageMatch]:
         """Two lines each: repository/name with the version, and the summary."""
         found: list[PackageMatch] = []
         name = ""
@@ -94,7 +94,7 @@ class Pacman:
             name = words[0].partition("/")[2] if len(words) > 1 else ""
         return found
 
-    def locked(self, output: str) -> bool:
+    def is_locked(self, output: str) -> bool:
         """It cannot lock its database."""
         return "lock database" in output
 

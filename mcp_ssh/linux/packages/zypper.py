@@ -45,7 +45,7 @@ class Zypper:
         """By zypper --dry-run."""
         return english("zypper", "--non-interactive", "--xmlout", *_words(action), "--dry-run", *_operands(names))
 
-    def planned(self, output: str) -> list[PlannedChange]:
+    def parse_plan(self, output: str) -> list[PlannedChange]:
         """The solvables of the summary."""
         found: list[PlannedChange] = []
         for section, body in _sections(output):
@@ -54,15 +54,15 @@ class Zypper:
             found += [PlannedChange(each.get("name", ""), None if gone else each.get("edition")) for each in packages]
         return found
 
-    def worked(self, said: ManagerOutput) -> bool:
+    def succeeded(self, said: ManagerOutput) -> bool:
         """Some codes of 100 and more are no failures."""
         return said.exit_code in _DONE
 
     def dependents(self, output: str, names: Sequence[str]) -> list[str]:
         """What goes unasked."""
-        return others_removed(self.planned(output), names)
+        return others_removed(self.parse_plan(output), names)
 
-    def installed(self) -> Command:
+    def list_installed(self) -> Command:
         """By rpm -qa."""
         return english("rpm", "-qa", "--qf", r"%{NAME} %{VERSION}-%{RELEASE} %{ARCH}\n")
 
@@ -86,11 +86,11 @@ class Zypper:
             "--", word,
         )  # fmt: skip
 
-    def found(self, output: str) -> list[PackageMatch]:
+    def parse_search(self, output: str) -> list[PackageMatch]:
         """The solvables."""
         return [PackageMatch(each.get("name", ""), each.get("summary", "")) for each in _tags("solvable", output)]
 
-    def locked(self, output: str) -> bool:
+    def is_locked(self, output: str) -> bool:
         """It tells who holds the lock."""
         return "is locked by the application" in output
 

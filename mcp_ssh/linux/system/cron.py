@@ -114,21 +114,21 @@ def _nobody(user: str | None, _said: str) -> ToolError:
     return NotFound(f"user: the machine has no account {user!r}", hint="system_users lists them")
 
 
-def _denied(user: str | None, _said: str) -> ToolError:
+def _foreign_crontab(user: str | None, _said: str) -> ToolError:
     return ForeignCrontab(
         f"user: only root may work on the crontab of {user}", hint="give `become`, or log in as that account"
     )
 
 
-def _failed(_user: str | None, said: str) -> ToolError:
-    return _refused("crontab refused the new table", said)
+def _table_refused(_user: str | None, said: str) -> ToolError:
+    return _crontab_error("crontab refused the new table", said)
 
 
 def _unread(_user: str | None, said: str) -> ToolError:
-    return _refused("crontab does not show the table", said)
+    return _crontab_error("crontab does not show the table", said)
 
 
-def _refused(what: str, said: str) -> ToolError:
+def _crontab_error(what: str, said: str) -> ToolError:
     if any(word in said.lower() for word in ("not allowed", "denied", "you must")):
         return PermissionDenied(f"crontab: {said.strip()[-300:]}", hint="see /etc/cron.allow and /etc/cron.deny there")
     return RemoteFailed(f"{what}: {said.strip()[-300:]}", hint="the old table stands; see what `crontab -l` says there")
@@ -137,9 +137,9 @@ def _refused(what: str, said: str) -> ToolError:
 _REFUSALS: Mapping[str, Callable[[str | None, str], ToolError]] = {
     "lacks": _lacks,
     "nobody": _nobody,
-    "denied": _denied,
+    "denied": _foreign_crontab,
     "unread": _unread,
-    "failed": _failed,
+    "failed": _table_refused,
 }
 
 _FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (

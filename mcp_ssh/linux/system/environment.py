@@ -4,10 +4,10 @@ The block stands at the top of the file, since many an rc file returns early for
 """
 
 from mcp_ssh.errors import ToolError, Unsupported
-from mcp_ssh.linux.files.protected_paths import GUARD, refused
-from mcp_ssh.linux.framing import BEGIN, WORDS, ErrorMapping, PathQuery, ScriptAnswer, ask, packed
+from mcp_ssh.linux.files.protected_paths import GUARD, path_protected
+from mcp_ssh.linux.framing import BEGIN, WORDS, ErrorMapping, PathQuery, ScriptAnswer, ask, pack_script
 from mcp_ssh.linux.parts import Parts, PartsAsked, ask_parts
-from mcp_ssh.shell_command import quote, unquoted
+from mcp_ssh.shell_command import quote, unquote
 
 FIRST, LAST = "# >>> mcp-ssh environment >>>", "# <<< mcp-ssh environment <<<"
 
@@ -33,7 +33,7 @@ sed -n "/^$2\$/,/^$3\$/p" "$HOME/.profile" 2>/dev/null | grep "^export $1=" | ta
 """
 
 # $1: the name. $2: the line, or nothing. $3, $4: the block's first and last line.
-_SAVE = packed(
+_SAVE = pack_script(
     BEGIN
     + GUARD
     + r"""
@@ -86,7 +86,7 @@ def _unread(answer: ScriptAnswer) -> ToolError:
     )
 
 
-_WORDS: ErrorMapping = {**WORDS, "protected": refused, "unread": _unread}
+_WORDS: ErrorMapping = {**WORDS, "protected": path_protected, "unread": _unread}
 
 
 def ask_get(name: str) -> PartsAsked:
@@ -97,7 +97,7 @@ def ask_get(name: str) -> PartsAsked:
 def parse_get(parts: Parts, name: str) -> tuple[str | None, str | None]:
     """The value that a command gets, and the saved one; None where there is none."""
     saved = parts["saved"].strip()
-    return parts.get("value"), unquoted(saved.removeprefix(f"export {name}=")) if saved else None
+    return parts.get("value"), unquote(saved.removeprefix(f"export {name}=")) if saved else None
 
 
 def ask_save(name: str, value: str | None) -> PathQuery:

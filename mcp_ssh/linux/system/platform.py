@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.linux.lines import lines_of, number
-from mcp_ssh.shell_command import Command, script, unquoted
+from mcp_ssh.shell_command import Command, script, unquote
 
 FAMILIES = {
     "debian": ("debian", "ubuntu", "linuxmint", "raspbian", "devuan", "kali"),
@@ -161,7 +161,7 @@ def _release(lines: list[str]) -> dict[str, str]:
     for line in lines:
         name, equals, value = line.partition("=")
         if equals and not name.startswith("#"):
-            found[name] = unquoted(value)
+            found[name] = unquote(value)
     return found
 
 

@@ -154,7 +154,7 @@ def ask_look(
 
 def parse_look(task_id: str, answer: ScriptAnswer) -> TaskSnapshot:
     """The task and what it said."""
-    return _seen(task_id, answer.path, answer.body, answer.trailer)
+    return _parse_snapshot(task_id, answer.path, answer.body, answer.trailer)
 
 
 def ask_list() -> PathQuery:
@@ -165,7 +165,7 @@ def ask_list() -> PathQuery:
 def parse_list(answer: ScriptAnswer) -> list[TaskSnapshot]:
     """The tasks, the latest first."""
     told = [each.partition("\n") for each in answer.text.split("\0")[:-1]]
-    seen = [_seen(task_id, facts) for task_id, _, facts in told]
+    seen = [_parse_snapshot(task_id, facts) for task_id, _, facts in told]
     return sorted(seen, key=lambda each: each.began_at or 0.0, reverse=True)
 
 
@@ -175,7 +175,7 @@ def ask_cancel(task_id: str, cookie: str, sweep: Command) -> Command:
     return Command(asked.command.argv, f"{cookie}\n".encode())
 
 
-def _seen(task_id: str, facts: str, output: bytes = b"", error: bytes = b"") -> TaskSnapshot:
+def _parse_snapshot(task_id: str, facts: str, output: bytes = b"", error: bytes = b"") -> TaskSnapshot:
     try:
         numbers, run, end, flags, cookie, command = facts.split("\n", 5)
         word, *offsets = numbers.split()

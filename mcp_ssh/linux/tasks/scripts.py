@@ -15,7 +15,7 @@ A task's folder lies in a folder of the account that nobody else may enter. In i
 Every variable starts with `t_`, since what is exported to us under another name is the command's.
 """
 
-from mcp_ssh.linux.framing import packed
+from mcp_ssh.linux.framing import pack_script
 
 # Folders are entered first and judged then, by what `.` is: nobody can exchange them in between.
 _FOLDERS = r"""
@@ -109,7 +109,7 @@ _FIND = r"""
 
 # $1: keep bytes of each stream. $2: days to keep what has ended. $3: folder to run in, or nothing. $4, $5: sizes of
 # settings and command, which stand on standard input, before what is the task's own. $6$7: the cookie. $8: the keeper.
-START = packed(
+START = pack_script(
     _FOLDERS
     + _STATE
     + r"""
@@ -181,7 +181,7 @@ t_stop ok "${t_said#started } $t_note"
 # Keeps the task: starts it, takes in what it says, and writes down how it ended. Its folder is where it stands. It gets
 # settings and command from elsewhere than its command line, so that no search for them finds it.
 # $1: setsid. $2: the account's shell. $3: its umask. $4: its login folder. $5: folder to run in. $6: keep bytes.
-KEEPER = packed(
+KEEPER = pack_script(
     _STATE
     + r"""
 t_clock() {
@@ -254,7 +254,7 @@ wait
 
 # $1, $2: offsets in output and error. $3: most bytes of each. $4: tenths of a second to wait for news. $5: how the
 # cookies of tasks begin that are none for whoever asks. $6: `end` to wait for the end, else for news.
-LOOK = packed(
+LOOK = pack_script(
     _FOLDERS
     + _STATE
     + _FIND
@@ -319,7 +319,7 @@ printf %s "$t_mark"
 """
 )
 
-LIST = packed(
+LIST = pack_script(
     _FOLDERS
     + _STATE
     + r"""
@@ -348,7 +348,7 @@ printf "%s%s" "$t_mark" "$t_mark"
 
 # The cookie comes on standard input: this script must not be among the processes that bear it. The rest of the
 # arguments is the sweep.
-CANCEL = packed(
+CANCEL = pack_script(
     _FOLDERS
     + _STATE
     + r"""

@@ -22,7 +22,7 @@ def expect_bounded_work(data: bytes) -> None:
         InvalidInput: The key demands more work than any sensible key does.
     """
     found = _BODY.search(data)
-    kind, body = (found[1], _decoded(found[2])) if found else (b"", data)
+    kind, body = (found[1], _decode(found[2])) if found else (b"", data)
     rounds = _bcrypt_rounds(body) if kind == b"OPENSSH" else 0
     if rounds > MAX_BCRYPT_ROUNDS or (kind != b"OPENSSH" and _largest_parameter(body) > MAX_ITERATIONS):
         raise InvalidInput(
@@ -32,7 +32,7 @@ def expect_bounded_work(data: bytes) -> None:
         )
 
 
-def _decoded(text: bytes) -> bytes:
+def _decode(text: bytes) -> bytes:
     try:
         return base64.b64decode(b"".join(text.split()))
     except binascii.Error:

@@ -56,7 +56,7 @@ class AuthResponder:
         return taken.get_secret_value() if taken else None
 
     @property
-    def wanted(self) -> Literal["password", "interactive_answers"] | None:
+    def missing_secret(self) -> Literal["password", "interactive_answers"] | None:
         """What the machine asked for and could have been given; `None` where it refused what it got."""
         if not all(map(_for_password, self.unanswered)):
             return None if self._answered else "interactive_answers"

@@ -50,7 +50,7 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         self.exit_signal: str | None = None
 
     @property
-    def made(self) -> bool:
+    def is_open(self) -> bool:
         """Whether the machine gave it."""
         return self._channel is not None
 

@@ -13,7 +13,7 @@ import anyio
 from mcp_ssh.errors import AuthFailed, ConnectFailed, TimedOut, ToolError
 from mcp_ssh.ssh.connection.limits import FifoLimiter, Transport
 from mcp_ssh.ssh.connection.warm_shells import WarmShells
-from mcp_ssh.ssh.errors import lost, no_commands, no_terminal
+from mcp_ssh.ssh.errors import connection_lost, no_commands, no_terminal
 from mcp_ssh.ssh.exec.stop import CLOSE_LIMIT_S, NoRoom, Stopper, close_channel
 from mcp_ssh.ssh.exec.stop_later import LaterStops
 from mcp_ssh.ssh.wire.command import CommandEnvelope, ShellKind, expect_fits
@@ -210,13 +210,13 @@ class Connection:
         self._strands = [self._strands[0], *(each for each in self._strands[1:] if each.alive)]
         may = self._widens and not self._closed and self._widening is None and len(self._strands) < MOST_STRANDS
         if may and asyncio.get_running_loop().time() >= self._widens_after:
-            self._widening = asyncio.ensure_future(self._widened())
+            self._widening = asyncio.ensure_future(self._add_transport())
 
     def _widen_again(self) -> None:
         if len(self._turns):
             self._widen()
 
-    async def _widened(self) -> None:
+    async def _add_transport(self) -> None:
         pause_s = WIDEN_AFTER_S
         try:
             with anyio.fail_after(WIDEN_LIMIT_S):
@@ -284,7 +284,7 @@ class Connection:
             except asyncssh.ChannelOpenError as error:
                 self._try_later(strand, error)
             except (asyncssh.Error, OSError) as error:
-                raise lost() from error
+                raise connection_lost() from error
             if refused is strand:
                 strand.was_refused(closed)
             refused, closed = strand, strand.closed
@@ -304,11 +304,11 @@ class Connection:
 
     def _roomiest(self) -> Transport:
         if not self.alive:
-            raise lost()
+            raise connection_lost()
         chosen = max((each for each in self._strands if each.alive), key=lambda each: each.room)
         if chosen.held - chosen.open >= MOST_UNANSWERED:
             chosen.connection.abort()
-            raise lost()
+            raise connection_lost()
         return chosen
 
     async def _on(
@@ -319,7 +319,7 @@ class Connection:
         terminal: Terminal | None = None,
         begun: Callable[["asyncio.Future[Channel]"], None] | None = None,
     ) -> "Channel":
-        opening: asyncio.Future[Channel] = asyncio.ensure_future(self._answered(strand, text, subsystem, terminal))
+        opening: asyncio.Future[Channel] = asyncio.ensure_future(self._open_answered(strand, text, subsystem, terminal))
         if begun is not None:
             begun(opening)
         try:
@@ -334,7 +334,7 @@ class Connection:
         if refusal.code not in FULL:
             raise (no_terminal() if refusal.code == NO_TERMINAL else no_commands()) from refusal
         if not self.alive:
-            raise lost() from refusal
+            raise connection_lost() from refusal
         if len(self.spares) and strand.open <= FEW:
             self.spares.forbid()
         self.spares.leave(0)
@@ -347,17 +347,17 @@ class Connection:
         except (asyncssh.Error, OSError):
             return None
 
-    async def _answered(
+    async def _open_answered(
         self, strand: Transport, text: str | None, subsystem: str | None, terminal: Terminal | None
     ) -> "Channel":
         from mcp_ssh.ssh.connection.channel import Unanswered
 
         for _ in range(UNANSWERED_LIMIT - 1):
             with contextlib.suppress(Unanswered):
-                return await self._opened(strand, text, subsystem, terminal)
-        return await self._opened(strand, text, subsystem, terminal)
+                return await self._open_on(strand, text, subsystem, terminal)
+        return await self._open_on(strand, text, subsystem, terminal)
 
-    async def _opened(
+    async def _open_on(
         self, strand: Transport, text: str | None, subsystem: str | None, terminal: Terminal | None
     ) -> "Channel":
         import asyncssh
@@ -385,7 +385,7 @@ class Connection:
                 term_size=(terminal.columns, terminal.rows) if terminal else None,
             )
         except asyncssh.ChannelOpenError as error:
-            if not channel.made:
+            if not channel.is_open:
                 strand.held -= 1
                 raise
             await asyncio.sleep(0)  # a close that has come is told in asyncio's next turn
@@ -393,7 +393,7 @@ class Connection:
                 raise Unanswered(error.code, error.reason) from error
             raise
         except BaseException:
-            if not channel.made:
+            if not channel.is_open:
                 strand.held -= 1
             raise
         return channel

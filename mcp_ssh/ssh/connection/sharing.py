@@ -47,7 +47,7 @@ class Links:
         async with self._turn(key):
             # What an agent would offer today only the agent knows, so where it was asked for it is asked.
             found = None if login.agent is not None and login.agent.needed else self._standing.get(key)
-            if found is not None and await _shared(found, login):
+            if found is not None and await _has_room(found, login):
                 return found
             made = await make()
             made.link.join()
@@ -70,13 +70,13 @@ class Links:
                 self._turns.pop(key, None)
 
 
-async def _shared(found: SharedConnection, login: Login) -> bool:
+async def _has_room(found: SharedConnection, login: Login) -> bool:
     """Whether one session more goes over a link now."""
     shared = False
     if not found.link.join():
         return False
     try:
-        shared = await _trusted(found, login) and await found.link.answers()
+        shared = await _is_trusted(found, login) and await found.link.answers()
     finally:
         if not shared:
             with anyio.CancelScope(shield=True):
@@ -84,7 +84,7 @@ async def _shared(found: SharedConnection, login: Login) -> bool:
     return shared
 
 
-async def _trusted(found: SharedConnection, login: Login) -> bool:
+async def _is_trusted(found: SharedConnection, login: Login) -> bool:
     """Whether the machine's key is believed now; where a way leads through others, whether nothing changed at all."""
     trust = await login.host_keys.load()
     if trust is found.trust:

@@ -104,7 +104,7 @@ class WarmShells:
             self._wanted = min(self._wanted + 1, MOST)
         return None
 
-    def answered(self) -> None:
+    def refill_soon(self) -> None:
         """A call has its answer: soon there may be a spare for the next one."""
         if not self.allowed:
             return
@@ -159,11 +159,11 @@ class WarmShells:
     def _start(self) -> None:
         self._refill = None
         while self.allowed and len(self) < self._wanted and self._room():
-            task = asyncio.get_running_loop().create_task(self._started())
+            task = asyncio.get_running_loop().create_task(self._start_shell())
             self._starting.add(task)
             task.add_done_callback(self._starting.discard)
 
-    async def _started(self) -> None:
+    async def _start_shell(self) -> None:
         cookie = secrets.token_hex(16)
         channel: Channel | None = None
         spare: WarmShell | None = None

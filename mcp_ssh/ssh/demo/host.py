@@ -283,9 +283,9 @@ class _Visitor(asyncssh.SSHServer):
         if self._channels >= MAX_CHANNELS:
             raise asyncssh.ChannelOpenError(OPEN_CONNECT_FAILED, "open failed")
         self._channels += 1
-        return _Channel(self._house, self._closed)
+        return _Channel(self._house, self._release_channel)
 
-    def _closed(self) -> None:
+    def _release_channel(self) -> None:
         self._channels -= 1
 
 

@@ -114,7 +114,7 @@ def choose(disabled: Disabled, options: Mapping[str, str], machine: Machine, *, 
         banned = frozenset(without)
         usual, more = ([each for each in names if each not in banned] for names in (usual, more))
         asked = options.get(option.lower())
-        chosen = usual if asked is None else _applied(asked, usual, [*usual, *more], left_out)
+        chosen = usual if asked is None else _apply_list(asked, usual, [*usual, *more], left_out)
         if not chosen:
             where = f"~/.ssh/config: {option} {asked}" if asked else f"security.disabled_algorithms, for {option},"
             raise Unsupported(
@@ -134,7 +134,7 @@ def choose(disabled: Disabled, options: Mapping[str, str], machine: Machine, *, 
     )
 
 
-def _applied(asked: str, usual: Sequence[str], allowed: Sequence[str], left_out: list[str]) -> list[str]:
+def _apply_list(asked: str, usual: Sequence[str], allowed: Sequence[str], left_out: list[str]) -> list[str]:
     """What a list of ssh_config(5) makes of ours: `+` adds, `-` removes, `^` puts first, anything else replaces."""
     sign, names = ("", asked) if asked[:1] not in {"+", "-", "^"} else (asked[0], asked[1:])
     patterns = [each.strip().removesuffix(_CERTIFICATE) for each in names.split(",")]

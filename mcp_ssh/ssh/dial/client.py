@@ -12,11 +12,11 @@ from mcp_ssh.ssh.hostkeys.verify import HostKeyCheck
 class ConnectionObserver(Protocol):
     """Who wants to know what becomes of the connection."""
 
-    def made(self, connection: asyncssh.SSHClientConnection) -> None:
+    def connection_made(self, connection: asyncssh.SSHClientConnection) -> None:
         """It is there."""
         ...
 
-    def lost(self) -> None:
+    def connection_lost(self) -> None:
         """It is gone."""
         ...
 
@@ -31,12 +31,12 @@ class Client(asyncssh.SSHClient):
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         """There is a connection."""
-        self._watcher.made(conn)
+        self._watcher.connection_made(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         del exc
-        self._watcher.lost()
+        self._watcher.connection_lost()
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Whether this is the machine."""

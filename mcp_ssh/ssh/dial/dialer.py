@@ -17,7 +17,7 @@ from mcp_ssh.ssh.auth.responder import AuthResponder
 from mcp_ssh.ssh.dial.algorithms import mismatch
 from mcp_ssh.ssh.dial.proxy_command import Proxy
 from mcp_ssh.ssh.dial.write_coalescing import Connector
-from mcp_ssh.ssh.errors import MALFORMED, NetworkFailed, malformed
+from mcp_ssh.ssh.errors import MALFORMED, NetworkFailed, protocol_violation
 from mcp_ssh.ssh.hostkeys.store import HostKeyCheck
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Dialer:
                 error.hint = "nobody can be asked for a machine on the way: have it let the account in by a key alone"
             raise
 
-    async def closed(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until nothing is left of the ways that were made: hops and programs."""
         hops, proxies = [*self._hops], [*self._proxies]
         self._hops, self._proxies = set(), set()
@@ -109,7 +109,7 @@ class Dialer:
             for hop in hops:
                 await hop.wait_closed()
         for proxy in proxies:
-            await proxy.gone()
+            await proxy.terminate()
 
     async def _one(self, login: Login, tunnel: "asyncssh.SSHClientConnection | None") -> "asyncssh.SSHClientConnection":
         import asyncssh
@@ -124,7 +124,7 @@ class Dialer:
             except asyncssh.HostKeyNotVerifiable as refusal:
                 check = await login.host_keys.settle(check, refusal)
             except (asyncssh.Error, OSError, *MALFORMED) as error:
-                raise await attempt.translated(error) from error
+                raise await attempt.translate(error) from error
 
     @contextlib.asynccontextmanager
     async def _through(self, attempt: "Attempt") -> AsyncGenerator[None]:
@@ -154,11 +154,11 @@ class Attempt:
         self._way: Connector | None = None
         self._standing = False
 
-    def made(self, connection: "asyncssh.SSHClientConnection") -> None:
+    def connection_made(self, connection: "asyncssh.SSHClientConnection") -> None:
         """There is a connection to speak on."""
         self._seen.append(connection)
 
-    def lost(self) -> None:
+    def connection_lost(self) -> None:
         """The connection is gone: nobody needs what it went through."""
         if self.proxy is not None:
             self.proxy.end()
@@ -176,7 +176,7 @@ class Attempt:
         try:
             async with anyio.create_task_group() as group, contextlib.AsyncExitStack() as stack:
                 group.start_soon(self._want_version, group.cancel_scope)
-                connection = await self._connected(check, await self._keys(stack))
+                connection = await self._connect(check, await self._keys(stack))
                 group.cancel_scope.cancel()
             taken = connection  # the group's end waits, so the caller can be cancelled with the connection just made
         except ExceptionGroup as errors:
@@ -213,7 +213,7 @@ class Attempt:
             keys += await _agent_keys(self.login.agent, stack)
         return keys
 
-    async def _connected(self, check: HostKeyCheck, keys: list[Any]) -> "asyncssh.SSHClientConnection":
+    async def _connect(self, check: HostKeyCheck, keys: list[Any]) -> "asyncssh.SSHClientConnection":
         import asyncssh
 
         from mcp_ssh.ssh.dial.client import Client
@@ -246,13 +246,13 @@ class Attempt:
             **options,
         )
 
-    async def translated(self, error: Exception) -> ToolError:
+    async def translate(self, error: Exception) -> ToolError:
         """A failure of asyncssh or the network in our words."""
         import asyncssh
 
         where = self.login.where
         if isinstance(error, asyncssh.PermissionDenied) or "authentication failures" in str(error):
-            return self._refused()
+            return self._login_refused()
         if (nothing := self._nothing_in_common(error)) is not None:
             return nothing
         if isinstance(error, asyncssh.ChannelOpenError):
@@ -265,7 +265,7 @@ class Attempt:
         if isinstance(error, OSError):
             return _unreachable(error, self.login)
         if not isinstance(error, asyncssh.Error):
-            return malformed(where)
+            return protocol_violation(where)
         return ConnectFailed(
             f"{where} ended the connection before the login was done",
             hint="`details.said` has the machine's own words; its log says more",
@@ -290,7 +290,7 @@ class Attempt:
             message += f" (~/.ssh/config also names {named}, which this server's policy does not allow)"
         return ConnectFailed(message, hint=hint)
 
-    def _refused(self) -> AuthFailed:
+    def _login_refused(self) -> AuthFailed:
         login, asked = self.login, self._answers.unanswered
         if self._answers.wants_new_password:
             return new_password_wanted(login)
@@ -311,7 +311,7 @@ class Attempt:
 
     def _wants(self) -> dict[str, str]:
         """What the machine asked for and was not given: the words of an argument that would help."""
-        wanted = self._answers.wanted
+        wanted = self._answers.missing_secret
         return {"wants": wanted, "account": self.login.account} if wanted else {}
 
     def _not_tunnelled(self, error: "asyncssh.ChannelOpenError") -> ToolError:

@@ -97,7 +97,7 @@ class Proxy:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
-    async def gone(self) -> None:
+    async def terminate(self) -> None:
         """End it, and wait until it is gone."""
         self.end()
         done, _ = await asyncio.wait([self._watching], timeout=GRACE_S / 2)

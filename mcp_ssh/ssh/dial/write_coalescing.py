@@ -51,16 +51,16 @@ class Connector:
         del host
         protocol = factory()
         if self._socket is not None:
-            return await self._connected(protocol, sock=self._socket)
+            return await self._connect(protocol, sock=self._socket)
         refusal: OSError | None = None
         for address in self._addresses:
             try:
-                return await self._connected(protocol, host=address, port=port, **self._options)
+                return await self._connect(protocol, host=address, port=port, **self._options)
             except OSError as error:
                 refusal = error
         raise refusal or OSError("there is no address to connect to")
 
-    async def _connected(self, protocol: asyncio.Protocol, **where: Any) -> tuple[asyncio.Transport, asyncio.Protocol]:
+    async def _connect(self, protocol: asyncio.Protocol, **where: Any) -> tuple[asyncio.Transport, asyncio.Protocol]:
         relay = _Relay(protocol, self.first)
         transport, _ = await asyncio.get_running_loop().create_connection(lambda: relay, **where)
         return transport, protocol

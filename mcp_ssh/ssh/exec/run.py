@@ -9,7 +9,7 @@ import anyio
 
 from mcp_ssh.errors import NotFound
 from mcp_ssh.ssh.connection.connection import Connection
-from mcp_ssh.ssh.errors import lost, unknown_whether_run
+from mcp_ssh.ssh.errors import connection_lost, unknown_whether_run
 from mcp_ssh.ssh.exec.capture import Capture
 from mcp_ssh.ssh.exec.stream import BLOCK, SentCommand, on_channel
 from mcp_ssh.ssh.wire.command import CommandEnvelope
@@ -67,10 +67,10 @@ class CommandRun:
         try:
             with anyio.CancelScope(deadline=began + timeout_s) as scope:
                 async with self._link.place():
-                    await self._sent(stdin, began)
+                    await self._send(stdin, began)
             duration_s = anyio.current_time() - began
             await self._settle()
-            return self._timed_out(duration_s) if scope.cancelled_caught else self._completed(duration_s)
+            return self._timed_out(duration_s) if scope.cancelled_caught else self._result(duration_s)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._stdout.discard()
@@ -78,9 +78,9 @@ class CommandRun:
             raise
         finally:
             if self._call.line is not None:
-                self._link.spares.answered()
+                self._link.spares.refill_soon()
 
-    async def _sent(self, stdin: Stdin, began: float) -> None:
+    async def _send(self, stdin: Stdin, began: float) -> None:
         """Hand the command to a spare where there is one; else, or where that ended first, on a channel of its own."""
         self._link.expect_fits(self._call.text)  # a spare takes longer ones, but there is not always one
         if self._call.line is not None and (spare := self._link.spares.take()) is not None:
@@ -113,7 +113,7 @@ class CommandRun:
     async def _write(self, channel: "Channel", stdin: Stdin) -> None:
         # A command need not read what it is given; that it closed its side is no error.
         with contextlib.suppress(OSError):
-            if not await self._started.entry.admitted(channel):
+            if not await self._started.entry.wait_ready(channel):
                 return
             given = stdin if isinstance(stdin, bytes) else b""
             await _write_blocks(channel, self._started.call.stdin + given)
@@ -146,18 +146,18 @@ class CommandRun:
     def _timed_out(self, duration_s: float) -> CommandResult:
         started = self._started
         if started.channel is not None and not started.entry.began:
-            raise started.entry.too_late(duration_s, started.stopped.shown())
+            raise started.entry.too_late(duration_s, started.stopped.as_field())
         return CommandResult("timed_out", None, None, duration_s, started.stopped, started.sent)
 
     def _says_no_folder(self) -> bool:
         """Whether the working folder could not be entered: on standard output where an rc file sent errors there."""
         return any(self._started.call.no_folder in each.whole() for each in (self._stderr, self._stdout))
 
-    def _completed(self, duration_s: float) -> CommandResult:
+    def _result(self, duration_s: float) -> CommandResult:
         channel = self._started.channel
         assert channel is not None  # noqa: S101 a completed command had a channel
         if not channel.exited:
-            raise lost() if self._started.start_line.pid else unknown_whether_run()
+            raise connection_lost() if self._started.start_line.pid else unknown_whether_run()
         if not self._started.entry.began:
             raise self._started.entry.refusal()
         if channel.exit_status == 1 and self._says_no_folder():

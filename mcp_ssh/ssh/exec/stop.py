@@ -10,7 +10,7 @@ import anyio
 
 from mcp_ssh.shell_command import Command
 from mcp_ssh.ssh.wire.become import BecomeHandshake, BecomeTarget
-from mcp_ssh.ssh.wire.command import CommandEnvelope, wire
+from mcp_ssh.ssh.wire.command import CommandEnvelope, build_envelope
 from mcp_ssh.ssh.wire.kill import MOST_TOGETHER, KillTarget, StopResult, look, parse, sweep
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Stopper:
     async def _sweep_together(self, endings: Sequence[_Ending]) -> None:
         try:
             with anyio.CancelScope(shield=True), anyio.move_on_after(SWEEP_LIMIT_S):
-                told = await self._swept(endings)
+                told = await self._sweep(endings)
                 for ending, stopped in zip(endings, told, strict=True):
                     ending.stopped = stopped
         except Exception as error:  # noqa: BLE001 whatever went wrong, the answer is that nobody knows
@@ -92,7 +92,7 @@ class Stopper:
             for ending in endings:
                 ending.done.set()
 
-    async def _swept(self, endings: Sequence[_Ending]) -> list[StopResult]:
+    async def _sweep(self, endings: Sequence[_Ending]) -> list[StopResult]:
         """Sweep over this link; where it has no channel for that (MaxSessions 1), over a connection of its own."""
         targets, acting = [each.target for each in endings], endings[0].acting
         with anyio.move_on_after(SWEEP_LIMIT_S / 2), contextlib.suppress(NoRoom):
@@ -125,7 +125,7 @@ async def _sweep_as(link: "Connection", targets: Sequence[KillTarget], acting: B
 
 
 async def _run(link: "Connection", command: Command, acting: BecomeTarget | None, calls: int) -> list[StopResult]:
-    prepared = wire(command.line(), shell=link.shell, acting=acting, ours=True)
+    prepared = build_envelope(command.line(), shell=link.shell, acting=acting, ours=True)
     entry = BecomeHandshake(acting, prepared.cookie)
     channel = await link.open(prepared.text, at_once=True)
     try:
@@ -144,7 +144,7 @@ async def _run(link: "Connection", command: Command, acting: BecomeTarget | None
 async def _let_in(channel: "Channel", entry: BecomeHandshake) -> None:
     # That the other side took no more is seen in what it did not say.
     with contextlib.suppress(OSError):
-        if await entry.admitted(channel):
+        if await entry.wait_ready(channel):
             channel.write_eof()
 
 

@@ -13,12 +13,12 @@ from mcp_ssh.errors import RemoteFailed
 from mcp_ssh.shell_command import Command
 from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.connection.warm_shells import WarmShell
-from mcp_ssh.ssh.errors import lost
+from mcp_ssh.ssh.errors import connection_lost
 from mcp_ssh.ssh.exec.stop import close_channel
 from mcp_ssh.ssh.exec.stop_later import UnfinishedCall
 from mcp_ssh.ssh.running_calls import record
 from mcp_ssh.ssh.wire.become import BecomeHandshake, BecomeTarget
-from mcp_ssh.ssh.wire.command import CommandEnvelope, StartLine, wire
+from mcp_ssh.ssh.wire.command import CommandEnvelope, StartLine, build_envelope
 from mcp_ssh.ssh.wire.kill import StopResult
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class SentCommand:
 
     def __init__(self, call: CommandEnvelope, spare: WarmShell | None = None) -> None:
         self.call = call if spare is None else call.handed_to(spare.cookie)
-        self.start_line = StartLine(self.call.started, expected=self.call.marked)
+        self.start_line = StartLine(self.call.start_line, expected=self.call.marked)
         self.entry = BecomeHandshake(call.acting, self.call.cookie)
         self.spare = spare
         self.channel: Channel | None = spare.channel if spare else None
@@ -169,7 +169,7 @@ async def _end(
     if started.stopped.ended and not seen:
         # A shell that never showed itself can still begin: that the sweep saw nothing proves nothing.
         started.stopped = StopResult(ended=None)
-    log.info("a command was ended before its time; its processes ended: %s", started.stopped.shown())
+    log.info("a command was ended before its time; its processes ended: %s", started.stopped.as_field())
     return started.stopped
 
 
@@ -184,7 +184,7 @@ async def _end_begun(
     assert started.channel is not None  # noqa: S101 the caller saw it
     seen = False
     async with anyio.create_task_group() as group:
-        group.start_soon(_drained, drain, started)
+        group.start_soon(_drain, drain, started)
         if started.pid is None and link.shell != "forced":
             with anyio.move_on_after(BEGIN_S):
                 await started.begun.wait()
@@ -196,7 +196,7 @@ async def _end_begun(
     return seen or started.channel.exited
 
 
-async def _drained(drain: Callable[["Channel"], Awaitable[None]], started: SentCommand) -> None:
+async def _drain(drain: Callable[["Channel"], Awaitable[None]], started: SentCommand) -> None:
     try:
         with contextlib.suppress(Exception):
             assert started.channel is not None  # noqa: S101 the caller saw it
@@ -239,7 +239,7 @@ class RemoteProcess:
         async with anyio.create_task_group() as group:
             group.start_soon(self._read_ahead)
             with contextlib.suppress(OSError):
-                admitted = await entry.admitted(self._channel)
+                admitted = await entry.wait_ready(self._channel)
             if admitted:
                 group.cancel_scope.cancel()
         if not admitted:
@@ -275,8 +275,8 @@ class RemoteProcess:
             held += chunk
             if len(held) > ANSWER_LIMIT:
                 raise RemoteFailed("the machine's shell answers with something else than was asked")
-        if held.count(asked.mark) < 4 and self._lost:
-            raise lost()
+        if held.count(asked.mark) < 4 and self._is_lost:
+            raise connection_lost()
         parts = bytes(held).split(asked.mark, 4)
         if len(parts) == 5:
             self._ahead += parts.pop()
@@ -284,7 +284,7 @@ class RemoteProcess:
         return asked.answer(asked.mark.join(parts), bytes(self._errors))
 
     @property
-    def _lost(self) -> bool:
+    def _is_lost(self) -> bool:
         return not self._channel.exited
 
     async def finish(self) -> tuple[int | None, bytes]:
@@ -297,8 +297,8 @@ class RemoteProcess:
             pass
         await self._errors_ended.wait()
         await self._channel.wait_closed()
-        if self._lost:
-            raise lost()
+        if self._is_lost:
+            raise connection_lost()
         self._started.finished = True
         return self._channel.exit_status, bytes(self._errors)
 
@@ -333,9 +333,9 @@ async def streaming(
         Unsupported: The account may not run commands.
     """
     if not link.alive:
-        raise lost()
+        raise connection_lost()
     began = anyio.current_time()
-    started = SentCommand(wire(command.line(), shell=link.shell, acting=acting, ours=True))
+    started = SentCommand(build_envelope(command.line(), shell=link.shell, acting=acting, ours=True))
     try:
         async with link.place(), on_channel(link, started, partial(_drop, started), began) as channel:
             stream = RemoteProcess(channel, started)

@@ -109,7 +109,7 @@ class KnownHostsEntry:
         return [self.names] if self.hashed else self.names.split(",")
 
 
-def _salted(token: str) -> tuple[bytes, bytes] | None:
+def _split_hash(token: str) -> tuple[bytes, bytes] | None:
     """Salt and hash of a hashed name; `None` for one of another kind."""
     salt, _, wanted = token.removeprefix(_HASHED).partition("|")
     try:
@@ -122,7 +122,7 @@ def _hash_matches(salted: tuple[bytes, bytes], name: bytes) -> bool:
     return hmac.digest(salted[0], name, "sha1") == salted[1]
 
 
-def _encoded(name: str) -> bytes:
+def _encode(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
@@ -204,7 +204,7 @@ class Trust:
         self._hashed: list[tuple[int, tuple[bytes, bytes]]] = []  # decoded once: a look-up has to try them all
         for index, entry in enumerate(self.entries):
             if entry.hashed:
-                salted = _salted(entry.names)
+                salted = _split_hash(entry.names)
                 self._hashed += [(index, salted)] if salted else []
             elif not entry.literal:
                 self._patterns.append((index, entry.names.lower()))
@@ -214,7 +214,7 @@ class Trust:
 
     def find(self, name: str) -> list[KnownHostsEntry]:
         """The entries that speak of a machine, given its `lookup_name`, in the order of the files."""
-        encoded = _encoded(name)
+        encoded = _encode(name)
         found = [index for index, salted in self._hashed if _hash_matches(salted, encoded)]
         found += [index for index, patterns in self._patterns if list_matches(patterns, name)]
         return [self.entries[index] for index in sorted([*self._exact.get(name, []), *found])]
@@ -237,7 +237,7 @@ class HostTrust:
     own: list[KnownHostsEntry]
     portless: list[KnownHostsEntry]
 
-    def marked(self, marker: Marker) -> list[KnownHostsEntry]:
+    def with_marker(self, marker: Marker) -> list[KnownHostsEntry]:
         """Entries with a marker, the closer ones first."""
         return [entry for entry in (*self.own, *self.portless) if entry.marker == marker]
 
@@ -251,7 +251,7 @@ class HostTrust:
 
         For `unknown` these are its known keys of other types, if there are any.
         """
-        revoked = [entry for entry in self.marked("@revoked") if entry.blob == blob]
+        revoked = [entry for entry in self.with_marker("@revoked") if entry.blob == blob]
         if revoked:
             return "revoked", revoked
         same = [entry for entry in self.own_keys if entry.blob == blob]
@@ -266,7 +266,7 @@ class HostTrust:
         )
         return ("trusted", portless) if portless else ("unknown", self.own_keys)
 
-    def fixed(self, key_type: str, blob: bytes) -> list[KnownHostsEntry]:
+    def unmanaged_keys(self, key_type: str, blob: bytes) -> list[KnownHostsEntry]:
         """Keys that a new one of this type would have to replace, on lines that are not ours to change.
 
         Those are lines of the user's files, and lines of ours whose patterns speak of other machines too.
@@ -282,14 +282,16 @@ def with_key(data: bytes, name: str, key_type: str, key_base64: str, comment: st
     return ended + f"{name} {key_type} {key_base64} {comment}".rstrip().encode() + b"\n"
 
 
-def named(entries: Iterable[KnownHostsEntry], names: Collection[str], key_type: str) -> list[KnownHostsEntry]:
+def matching_entries(
+    entries: Iterable[KnownHostsEntry], names: Collection[str], key_type: str
+) -> list[KnownHostsEntry]:
     """The entries that `without` would change."""
     return [
         each
         for each in entries
         if not each.marker
         and each.key_type == key_type
-        and _without_names(_encoded(each.names), each.names, names) != _encoded(each.names)
+        and _without_names(_encode(each.names), each.names, names) != _encode(each.names)
     ]
 
 
@@ -309,8 +311,8 @@ def without(data: bytes, names: Collection[str], key_type: str) -> bytes:
 
 def _without_names(raw: bytes, field: str, names: Collection[str]) -> bytes:
     if field.startswith("|"):
-        salted = _salted(field)
-        hit = field in names or (salted and any(_hash_matches(salted, _encoded(name)) for name in names))
+        salted = _split_hash(field)
+        hit = field in names or (salted and any(_hash_matches(salted, _encode(name)) for name in names))
         return b"" if hit else raw
     tokens = field.split(",")
     left = [token for token in tokens if token.startswith("!") or token.lower() not in names]
@@ -318,7 +320,7 @@ def _without_names(raw: bytes, field: str, names: Collection[str]) -> bytes:
         return raw
     if all(token.startswith("!") for token in left):
         return b""
-    return raw.replace(_encoded(field), _encoded(",".join(left)), 1)
+    return raw.replace(_encode(field), _encode(",".join(left)), 1)
 
 
 FileVersion = tuple[int, int, int]

@@ -32,7 +32,7 @@ import anyio.to_thread
 from mcp_ssh.errors import Conflict, ConnectFailed, Internal, InvalidInput, Refused, TimedOut
 from mcp_ssh.ssh.dial.algorithms import HOST_KEYS
 from mcp_ssh.ssh.dial.write_coalescing import Connector
-from mcp_ssh.ssh.errors import MALFORMED, malformed
+from mcp_ssh.ssh.errors import MALFORMED, protocol_violation
 from mcp_ssh.ssh.hostkeys import known_hosts
 from mcp_ssh.ssh.hostkeys import rights as hostkey_rights
 from mcp_ssh.ssh.hostkeys import verify as hostkey_check
@@ -77,7 +77,7 @@ class HostKeys:
         reject_unknown: bool,  # noqa: FBT001
     ) -> None:
         self._managed = managed
-        self._sources = {managed: MANAGED} | {path: _called(path) for path in read_only if path != managed}
+        self._sources = {managed: MANAGED} | {path: _display_name(path) for path in read_only if path != managed}
         self._policy: Literal["confirm", "accept-new"] = policy
         self._reject_unknown = reject_unknown
         self._files = _Files({}, Trust([]))
@@ -117,12 +117,12 @@ class HostKeys:
 
     def _load(self) -> _Files:
         before = self._files
-        parsed = {path: self._parsed(path, before.parsed.get(path)) for path in self._sources}
+        parsed = {path: self._parse_file(path, before.parsed.get(path)) for path in self._sources}
         if any(parsed[path] is not before.parsed.get(path) for path in parsed):
             self._files = _Files(parsed, Trust(entry for _, entries in parsed.values() for entry in entries))
         return self._files
 
-    def _parsed(
+    def _parse_file(
         self, path: Path, before: tuple[known_hosts.FileVersion | None, list[KnownHostsEntry]] | None
     ) -> tuple[known_hosts.FileVersion | None, list[KnownHostsEntry]]:
         source = self._sources[path]
@@ -150,7 +150,7 @@ class HostKeys:
             algorithms: What the machine may sign with, best first.
         """
         about = trust.about(host, port)
-        certificates = bool(about.marked("@cert-authority"))
+        certificates = bool(about.with_marker("@cert-authority"))
         return HostKeyCheck(host, port, about, certificates, tuple(algorithms), caller=caller)
 
     async def settle(self, check: HostKeyCheck, refusal: Exception) -> HostKeyCheck:
@@ -171,7 +171,7 @@ class HostKeys:
         if offered is None:
             return _without_certificates(check, str(refusal))
         # Where an authority speaks of the machine it is not new: it failed to show what was asked of it.
-        new = offered.known == "unknown" and not check.stored and not check.trust.marked("@cert-authority")
+        new = offered.known == "unknown" and not check.stored and not check.trust.with_marker("@cert-authority")
         if not new or self._policy != "accept-new" or self._reject_unknown:
             raise hostkey_check.not_trusted(check, offered, acceptable=not self._reject_unknown)
         await anyio.to_thread.run_sync(partial(self._store, offered, check.caller, new_only=True))
@@ -250,7 +250,7 @@ class HostKeys:
                     f"this key is revoked by {hostkey_check.places(evidence)}, so it cannot be accepted",
                     hint="the machine's owner has to give it a new key",
                 )
-            if fixed := trust.fixed(offered.key_type, offered.blob):
+            if fixed := trust.unmanaged_keys(offered.key_type, offered.blob):
                 raise hostkey_check.cannot_replace(name, fixed)
             same_type = [entry for entry in trust.own_keys if entry.managed and entry.key_type == offered.key_type]
             if same_type and all(entry.blob == offered.blob for entry in same_type):
@@ -258,7 +258,7 @@ class HostKeys:
             hostkey_rights.expect_replacement(trust, name, offered.blob, replaces, required=must_replace)
             replaced = [entry for entry in trust.own_keys if entry.blob != offered.blob]
             what = f"trusting another key of {name}"
-            hostkey_rights.expect_rights(caller, (*replaced, *trust.marked("@cert-authority")), what)
+            hostkey_rights.expect_rights(caller, (*replaced, *trust.with_marker("@cert-authority")), what)
             return added(data)
 
         def added(data: bytes) -> bytes:
@@ -297,7 +297,7 @@ class HostKeys:
         names |= {host} if host.startswith("|") else set()
 
         def change(data: bytes) -> bytes:
-            gone = known_hosts.named(known_hosts.parse(data, MANAGED, managed=True), names, key_type)
+            gone = known_hosts.matching_entries(known_hosts.parse(data, MANAGED, managed=True), names, key_type)
             hostkey_rights.expect_rights(caller, gone, f"removing the key of {host[:255]}")
             return known_hosts.without(data, names, key_type)
 
@@ -328,7 +328,7 @@ class HostKeys:
         with anyio.move_on_after(timeout_s) as scope:
             refusals: list[str] = []
             for algorithms in ALGORITHMS.values():
-                key = await _shown(host, port, addresses or (host,), algorithms, refusals)
+                key = await _fetch_key(host, port, addresses or (host,), algorithms, refusals)
                 if key:
                     found.append(OfferedKey.of(host, port, key, trust)[0])
             if not found:
@@ -350,7 +350,7 @@ class HostKeys:
         return [*known_hosts.rows(files.parsed[self._managed][1])]
 
 
-async def _shown(
+async def _fetch_key(
     host: str, port: int, addresses: Sequence[str], algorithms: Sequence[str], refusals: list[str]
 ) -> "asyncssh.SSHKey | None":
     """A machine's key for some algorithms; `None` and one refusal more where it has none.
@@ -379,7 +379,7 @@ async def _shown(
         refusals.append(str(error))
         return None
     except MALFORMED as error:
-        raise malformed(lookup_name(host, port)) from error
+        raise protocol_violation(lookup_name(host, port)) from error
     except (OSError, asyncssh.Error) as error:
         silent = isinstance(error, OSError) and error.errno == errno.ETIMEDOUT
         raise (TimedOut if silent else ConnectFailed)(
@@ -391,7 +391,7 @@ def _without_certificates(check: HostKeyCheck, reason: str) -> HostKeyCheck:
     """The question after a machine was refused before it showed a plain key."""
     if reason.startswith(("Host key is revoked", "Host CA key is revoked")):
         what = f"the host key of {check.name}, or the authority that signed it,"
-        raise hostkey_check.revoked(what, check.trust.marked("@revoked"))
+        raise hostkey_check.key_revoked(what, check.trust.with_marker("@revoked"))
     if not check.certificates:
         raise Refused(
             f"the host key of {check.name} cannot be verified: {reason}",
@@ -400,7 +400,7 @@ def _without_certificates(check: HostKeyCheck, reason: str) -> HostKeyCheck:
     return replace(check, certificates=False, certificate_refusal=reason)
 
 
-def _called(path: Path) -> str:
+def _display_name(path: Path) -> str:
     """What people call a file that is not ours; messages never carry paths of this server."""
     try:
         return f"~/{path.relative_to(Path.home())}"

@@ -108,7 +108,7 @@ class HostKeyCheck:
         """
         if not self.certificates:
             return [], [], []
-        return [], _keys(self.trust.marked("@cert-authority")), _keys(self.trust.marked("@revoked"))
+        return [], _keys(self.trust.with_marker("@cert-authority")), _keys(self.trust.with_marker("@revoked"))
 
     @property
     def server_host_key_algs(self) -> list[str]:
@@ -116,7 +116,7 @@ class HostKeyCheck:
 
         All others follow, so that a changed key is seen as changed and an unknown machine can show itself.
         """
-        known = [entry.key_type for entry in self.trust.marked("") if entry.key_type in ALGORITHMS]
+        known = [entry.key_type for entry in self.trust.with_marker("") if entry.key_type in ALGORITHMS]
         ours = [each for key_type in known for each in self.algorithms if each in ALGORITHMS[key_type]]
         plain = [*dict.fromkeys((*ours, *self.algorithms))]
         return [f"{each}-cert-v01@openssh.com" for each in plain] + plain if self.certificates else plain
@@ -214,7 +214,7 @@ def not_trusted(check: HostKeyCheck, offered: OfferedKey, *, acceptable: bool) -
         acceptable: Whether the configuration lets callers accept keys.
     """
     if offered.known == "revoked":
-        return revoked(f"the host key of {check.name}, {offered.fingerprint_sha256},", check.evidence)
+        return key_revoked(f"the host key of {check.name}, {offered.fingerprint_sha256},", check.evidence)
     shown = f"{offered.key_type} {offered.fingerprint_sha256}"
     if offered.known == "changed":
         expected = check.evidence[0]
@@ -239,7 +239,7 @@ def _way_out(check: HostKeyCheck, offered: OfferedKey) -> str:
     accept = "hostkey_accept with the fields of details.host_key, and try again"
     if offered.known == "unknown":
         return f"compare the fingerprint with the machine's own by another way; if they agree, call {accept}"
-    fixed = check.trust.fixed(offered.key_type, offered.blob)
+    fixed = check.trust.unmanaged_keys(offered.key_type, offered.blob)
     first = f"{_removal(check.name, fixed)}; then call" if fixed else "call"
     return f"ask the machine's owner whether its key was replaced; only if it was, {first} {accept}"
 
@@ -253,7 +253,7 @@ def _removal(name: str, fixed: Sequence[KnownHostsEntry]) -> str:
     return " and ".join(ways)
 
 
-def revoked(what: str, evidence: Sequence[KnownHostsEntry]) -> Refused:
+def key_revoked(what: str, evidence: Sequence[KnownHostsEntry]) -> Refused:
     """The error for a revoked key; nothing can accept it."""
     return Refused(
         f"{what} is revoked by {places(evidence)}",

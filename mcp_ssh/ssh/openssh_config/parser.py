@@ -136,7 +136,7 @@ class Reader:
             raise self._wrong("files that Include each other in a circle")
         active = live
         for number, line in enumerate(_text(path, checked=checked).split("\n"), 1):
-            self._place = f"{called(path)}, line {number}"
+            self._place = f"{display_name(path)}, line {number}"
             taken = _LINE.fullmatch(line.rstrip(" \t\r\n\f"))
             if not taken or taken["keyword"].startswith("#"):
                 continue
@@ -186,7 +186,7 @@ class Reader:
             any_word = True
             negated, attribute = word.startswith("!"), word.removeprefix("!").lower()
             if attribute == "all":
-                return self._decided(holds and not negated, unknown)
+                return self._applies(holds and not negated, unknown)
             if attribute in {"canonical", "final"}:
                 self._found.wants_final |= attribute == "final"
                 result: bool | None = self._question.final
@@ -201,11 +201,11 @@ class Reader:
                 holds = holds and result is not negated
         if not any_word:
             raise self._wrong("Match needs a condition")
-        holds = self._decided(holds, unknown)
+        holds = self._applies(holds, unknown)
         self._found.named |= holds and named
         return holds
 
-    def _decided(self, holds: bool, unknown: str) -> bool:  # noqa: FBT001
+    def _applies(self, holds: bool, unknown: str) -> bool:  # noqa: FBT001
         """Whether a block applies; one whose other conditions do not hold needs no answer to an unknown one.
 
         Raises:
@@ -329,14 +329,16 @@ def _text(path: Path, *, checked: bool) -> str:
         return ""
     except OSError as error:
         raise InvalidInput(
-            f"{called(path)} cannot be read: {error.strerror}", hint="correct its permissions"
+            f"{display_name(path)} cannot be read: {error.strerror}", hint="correct its permissions"
         ) from error
     if checked and (state.st_uid not in {0, os.getuid()} or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
-        raise InvalidInput(f"{called(path)} can be written by others, so it is not obeyed", hint="chmod 600 the file")
+        raise InvalidInput(
+            f"{display_name(path)} can be written by others, so it is not obeyed", hint="chmod 600 the file"
+        )
     return text.decode("utf-8", "surrogateescape")
 
 
-def called(path: Path) -> str:
+def display_name(path: Path) -> str:
     """What people call a file; messages never carry other paths of this server."""
     try:
         return f"~/{path.relative_to(Path.home())}"

@@ -16,12 +16,12 @@ import anyio.to_thread
 
 from mcp_ssh.errors import Conflict, ConnectFailed, NotFound, RemoteFailed, TimedOut, ToolError, TooMany
 from mcp_ssh.ssh.connection.connection import Connection, Terminal
-from mcp_ssh.ssh.errors import lost
+from mcp_ssh.ssh.errors import connection_lost
 from mcp_ssh.ssh.exec.stop import close_channel
 from mcp_ssh.ssh.exec.stop_later import UnfinishedCall
 from mcp_ssh.ssh.pty.screen import FEED_LIMIT, Screen
 from mcp_ssh.ssh.pty.scrollback import Scrollback
-from mcp_ssh.ssh.pty.terminal import ShellPrompt, plain, prompt, unfinished
+from mcp_ssh.ssh.pty.terminal import ShellPrompt, incomplete_tail, plain, prompt
 from mcp_ssh.ssh.wire.command import BARE_SHELLS, CommandEnvelope, StartLine
 from mcp_ssh.ssh.wire.kill import StopResult
 
@@ -91,7 +91,7 @@ class Shell:
         self.reader = ""
         self._link = link
         self._call = call
-        self._start_line = StartLine(call.started, expected=call.marked)
+        self._start_line = StartLine(call.start_line, expected=call.marked)
         self._began = anyio.current_time()
         self._channel: Channel | None = None
         self._typed_at = 0
@@ -115,7 +115,7 @@ class Shell:
             TimedOut: It did not start in time.
             ConnectFailed: The link is gone.
         """
-        self._life = asyncio.get_running_loop().create_task(self._lived())
+        self._life = asyncio.get_running_loop().create_task(self._run())
         try:
             await self._come_up()
         except BaseException:
@@ -132,17 +132,17 @@ class Shell:
                 hint="the machine may give no more channels: close a shell, or look with session_status",
             ) from error
         if self._failure is None:
-            await self._greeted()
+            await self._wait_for_prompt()
         if self._failure is not None or self.state != "open":
             raise self._failure or self._no_start()
 
-    async def _greeted(self) -> None:
+    async def _wait_for_prompt(self) -> None:
         """Wait for the first prompt, within bounds: what is typed before it may be shown twice."""
         with anyio.move_on_after(GREETING_LIMIT_S):
             while self.state == "open" and not (self.scrollback.total and self.quiet_s() >= SETTLE_S):
                 await self.scrollback.news(SETTLE_S)
 
-    async def _lived(self) -> None:
+    async def _run(self) -> None:
         forced = self._link.shell in BARE_SHELLS
         try:
             async with self._link.place():
@@ -190,7 +190,7 @@ class Shell:
         if self._call.no_folder in said:
             return NotFound("the folder does not exist or may not be entered", hint="check `cwd` with file_stat")
         if self.state == "lost":
-            return lost()
+            return connection_lost()
         last = plain(said).strip()[-200:]
         return RemoteFailed(
             f"the account's shell ended at once: {last or 'it did not say why'}",
@@ -205,7 +205,7 @@ class Shell:
         stopped = StopResult(ended=True)
         with anyio.CancelScope(shield=True):
             if self._channel is not None:
-                stopped = await self._swept()
+                stopped = await self._sweep()
                 await close_channel(self._channel)
                 if stopped.ended and self._call.marked and self._start_line.pid is None and not self._channel.exited:
                     stopped = StopResult(ended=None)
@@ -216,7 +216,7 @@ class Shell:
                 await asyncio.wait([self._life])
         return stopped
 
-    async def _swept(self) -> StopResult:
+    async def _sweep(self) -> StopResult:
         pid = self._start_line.pid if self.state == "open" else None
         return await self._link.stop(self._call, pid, anyio.current_time() - self._began)
 
@@ -253,7 +253,7 @@ class Shell:
         try:
             await self._channel.write(data)
         except OSError as error:
-            raise lost() from error
+            raise connection_lost() from error
         return self._typed_at
 
     async def resize(self, terminal: Terminal) -> None:
@@ -354,7 +354,7 @@ class Shell:
     def _piece(self, start: int, limit: int) -> ShellOutput:
         start = min(max(start, self.scrollback.start), self.scrollback.total)
         content = self.scrollback.slice(start, start + limit)
-        cut = unfinished(content) if self.state == "open" or start + len(content) < self.scrollback.total else 0
+        cut = incomplete_tail(content) if self.state == "open" or start + len(content) < self.scrollback.total else 0
         # What is nothing but a beginning is never finished where it stays so: then it is shown as it is.
         if cut and (cut < len(content) or self.quiet_s() < 1.0):
             content = content[:-cut]
@@ -406,7 +406,7 @@ class Shells:
             await shell.start()
             if self._closed:
                 await shell.close()
-                raise lost()
+                raise connection_lost()
             self._shells[caller_id, name] = shell
             return shell
 

@@ -36,7 +36,7 @@ KEYS: Mapping[KeyName, bytes] = {
 """The keys by name, and what a terminal sends for them (ECMA-48, 5; xterm's PC-style keys)."""
 
 
-def typed(text: str) -> bytes:
+def to_keystrokes(text: str) -> bytes:
     """Text as it is typed: a line ends with the Enter key."""
     return text.replace("\r\n", "\r").replace("\n", "\r").encode()
 
@@ -75,7 +75,7 @@ def _overwritten(line: str) -> str:
     return "".join(cells).rstrip(" ")
 
 
-def unfinished(data: bytes) -> int:
+def incomplete_tail(data: bytes) -> int:
     """How many bytes at the end are the beginning of something: a sequence, a line's end, a character."""
     begun = _BEGUN.search(data, max(0, len(data) - _LONGEST))
     if begun is not None:

@@ -193,7 +193,7 @@ class BecomeHandshake:
         self._over = True
         self._news.set()
 
-    async def admitted(self, channel: "Channel") -> bool:
+    async def wait_ready(self, channel: "Channel") -> bool:
         """Wait until the command may have its input; answer the program's question on the way.
 
         The password is tried once. Where the program asks again, or for something that nobody gives it, its input is
@@ -237,7 +237,7 @@ class BecomeHandshake:
         assert acting is not None  # noqa: S101 without it everything begins
         if self._refused:
             return _wrong_password(acting)
-        said = self._said(acting)
+        said = self._last_words(acting)
         for words, make in _REFUSALS:
             if any(each in said.lower() for each in words):
                 return make(acting)
@@ -256,7 +256,7 @@ class BecomeHandshake:
             details={"stopped": stopped},
         )
 
-    def _said(self, acting: BecomeTarget) -> str:
+    def _last_words(self, acting: BecomeTarget) -> str:
         talk = (self._talk["out"] + self._talk["err"]).decode("utf-8", "replace").replace(self._cookie, "")
         if acting.password is not None:
             talk = talk.replace(acting.password.get_secret_value(), "***")
@@ -285,7 +285,7 @@ def _needs_password(acting: BecomeTarget) -> ToolError:
     )
 
 
-def _refused(kind: type[ToolError], message: str, hint: str) -> Callable[[BecomeTarget], ToolError]:
+def _refusal(kind: type[ToolError], message: str, hint: str) -> Callable[[BecomeTarget], ToolError]:
     """An error about an account and the way to it, which both texts may name."""
 
     def said(acting: BecomeTarget) -> ToolError:
@@ -299,11 +299,11 @@ def _refused(kind: type[ToolError], message: str, hint: str) -> Callable[[Become
 _REFUSALS: tuple[tuple[tuple[str, ...], Callable[[BecomeTarget], ToolError]], ...] = (
     (
         ("no such program",),
-        _refused(Unsupported, "{method} is not installed on this machine", "use become.method {others}"),
+        _refusal(Unsupported, "{method} is not installed on this machine", "use become.method {others}"),
     ),
     (
         ("doas: auth",),
-        _refused(
+        _refusal(
             Unsupported,
             "doas needs a password to become {user}, and reads one from a terminal only",
             "use become.method sudo or su, or have an administrator add `nopass` to the rule in doas.conf",
@@ -311,7 +311,7 @@ _REFUSALS: tuple[tuple[tuple[str, ...], Callable[[BecomeTarget], ToolError]], ..
     ),
     (
         ("not in the sudoers", "may not run sudo", "doas: operation not permitted"),
-        _refused(
+        _refusal(
             PermissionDenied,
             "the login account may not use {method} to become {user} on this machine",
             "log in with an account that may, or have an administrator allow it (sudoers, doas.conf)",
@@ -319,7 +319,7 @@ _REFUSALS: tuple[tuple[tuple[str, ...], Callable[[BecomeTarget], ToolError]], ..
     ),
     (
         ("not allowed to execute", "not allowed to run"),
-        _refused(
+        _refusal(
             PermissionDenied,
             "the login account may run only certain commands as {user}",
             "run the allowed one with command_exec, written out as `sudo -n …`, without become",
@@ -327,7 +327,7 @@ _REFUSALS: tuple[tuple[tuple[str, ...], Callable[[BecomeTarget], ToolError]], ..
     ),
     (
         ("must have a tty", "must be run from a terminal", "a terminal is required"),
-        _refused(
+        _refusal(
             Unsupported,
             "{method} here wants a terminal, and commands have none",
             "use another become.method, or have an administrator turn it off (Defaults !requiretty in sudoers)",
@@ -336,11 +336,11 @@ _REFUSALS: tuple[tuple[tuple[str, ...], Callable[[BecomeTarget], ToolError]], ..
     (("password is required", "interactive authentication is required"), _needs_password),
     (
         ("unknown user", "does not exist"),
-        _refused(NotFound, "the machine has no account {user}", "check become.user"),
+        _refusal(NotFound, "the machine has no account {user}", "check become.user"),
     ),
     (
         ("no new privileges", "must be owned by uid 0", "must be suid", "must be setuid", "effective uid"),
-        _refused(
+        _refusal(
             Unsupported,
             "{method} cannot change the account on this machine: it lacks the rights of root itself",
             "log in as root, or have an administrator repair the set-uid bit, or the container's no_new_privs",
@@ -348,7 +348,7 @@ _REFUSALS: tuple[tuple[tuple[str, ...], Callable[[BecomeTarget], ToolError]], ..
     ),
     (
         ("account is currently not available", "account is not available"),
-        _refused(Unsupported, "{user} has no shell that su could start", "use become.method sudo"),
+        _refusal(Unsupported, "{user} has no shell that su could start", "use become.method sudo"),
     ),
     (("incorrect password", "authentication failure", "no password was provided"), _wrong_password),
 )

@@ -67,7 +67,7 @@ class CommandEnvelope:
         return replace(self, text="", cookie=cookie, stdin=self.line, line=None)
 
     @property
-    def started(self) -> bytes:
+    def start_line(self) -> bytes:
         """Start of the line that says the command is about to run; the process id follows."""
         return start_mark(self.cookie)
 
@@ -77,7 +77,7 @@ class CommandEnvelope:
         return f"{self.cookie} cwd".encode()
 
 
-def wire(
+def build_envelope(
     command: str,
     *,
     shell: ShellKind,
@@ -194,7 +194,7 @@ def interactive(*, shell: ShellKind, cwd: str | None = None, env: Mapping[str, s
     Raises:
         Unsupported: `cwd` or `env` for an account that has no shell.
     """
-    prepared = wire("", shell="forced" if shell in BARE_SHELLS else "posix", cwd=cwd, env=env, exact=True)
+    prepared = build_envelope("", shell="forced" if shell in BARE_SHELLS else "posix", cwd=cwd, env=env, exact=True)
     if shell in BARE_SHELLS:
         return prepared
     begin, end = ("saved=$(stty -g); stty raw -echo; ", '; stty "$saved"; unset saved') if prepared.stdin else ("", "")

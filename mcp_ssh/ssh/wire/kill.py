@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mcp_ssh.linux.framing import packed
+from mcp_ssh.linux.framing import pack_script
 from mcp_ssh.shell_command import Command, script
 
 GRACE_S = 0.3
@@ -35,7 +35,7 @@ class StopResult:
     survivors: list[int] = field(default_factory=list[int])
     found: bool = True
 
-    def shown(self) -> bool | Literal["unknown"]:
+    def as_field(self) -> bool | Literal["unknown"]:
         """As results say it: true, false or "unknown"."""
         return "unknown" if self.ended is None else self.ended
 
@@ -70,7 +70,7 @@ class KillTarget:
 
 # $1: milliseconds between TERM and KILL. $2: a word of no meaning. Then four words a call: see `KillTarget.words`.
 # Built-ins only, but for grep and sleep. A shell reads byte by byte, so grep looks through the machine's processes.
-_SWEEP = packed(
+_SWEEP = pack_script(
     r"""
 grace=$1 mark=$2 blind= any_found= targets= known_leaders= newline='
 '
@@ -254,11 +254,11 @@ def look(pids: Sequence[int]) -> Command:
 def parse(output: bytes, calls: int = 1) -> list[StopResult]:
     """What became of each of so many calls, from the standard output of the sweep or of `look`."""
     lines = output.decode("utf-8", "replace").split("\n")
-    told = [each for each in map(_told, lines) if each is not None][-calls:]
+    told = [each for each in map(_parse_line, lines) if each is not None][-calls:]
     return told if len(told) == calls else [StopResult(ended=None)] * calls
 
 
-def _told(line: str) -> StopResult | None:
+def _parse_line(line: str) -> StopResult | None:
     word, _, rest = line.partition(" ")
     if word == "left":
         return StopResult(ended=False, survivors=[int(pid) for pid in rest.split() if pid.isdigit()])

@@ -44,17 +44,17 @@ class SQLiteTransaction:
 
     async def read(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """Run a query, or a change with RETURNING, and return its rows."""
-        with _translated():
+        with _translate_errors():
             return list(await self._connection.execute_fetchall(sql, values))
 
     async def execute(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Make a change and return the number of changed rows."""
-        with _translated():
+        with _translate_errors():
             return (await self._connection.execute(sql, values)).rowcount
 
     async def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Make the same change with the values of each row."""
-        with _translated():
+        with _translate_errors():
             await self._connection.executemany(sql, rows)
 
 
@@ -91,7 +91,7 @@ class SQLiteDatabase:
         await asyncio.to_thread(_prepare, folder, path)
         opened: list[aiosqlite.Connection] = []
         try:
-            with _translated():
+            with _translate_errors():
                 async with asyncio.timeout(WAIT_S):
                     writer = await _connect(path, opened)
                     await _use_wal(writer)
@@ -120,7 +120,7 @@ class SQLiteDatabase:
     async def read(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """Run a query and return its rows, as last committed by any process."""
         self._expect_open()
-        with _translated():
+        with _translate_errors():
             async with asyncio.timeout(WAIT_S):
                 return list(await self._reader.execute_fetchall(sql, values))
 
@@ -131,7 +131,7 @@ class SQLiteDatabase:
         It holds the database's one write lock, so nothing slow may be awaited inside.
         """
         self._expect_open()
-        with _translated():
+        with _translate_errors():
             async with asyncio.timeout(WAIT_S), self._write_lock:
                 try:
                     await self._writer.execute("BEGIN IMMEDIATE")
@@ -172,9 +172,9 @@ class SQLiteDatabase:
         Raises:
             TimedOut: They were not, in time.
         """
-        with _translated():
+        with _translate_errors():
             async with asyncio.timeout(CLOSE_S):
-                await self._written()
+                await self._flush()
 
     async def close(self) -> None:
         """Write what waits in the queue, then close; safe to call twice, and while being cancelled."""
@@ -182,7 +182,7 @@ class SQLiteDatabase:
             return
         self._closed = True
         with anyio.move_on_after(CLOSE_S, shield=True) as patience:
-            await self._written()
+            await self._flush()
         if patience.cancelled_caught:
             log.error("state.db could not be written; %d changes are lost", self._queue.qsize())
         self._task.cancel()
@@ -206,14 +206,14 @@ class SQLiteDatabase:
             if not taken:
                 log.error("state.db takes no changes; one was not written")
 
-    async def _written(self) -> None:
+    async def _flush(self) -> None:
         self._hurry.set()
         await self._queue.join()
 
     async def _drain(self) -> None:
         while True:
             batch = [await self._queue.get()]
-            await self._gathered()
+            await self._gather()
             while len(batch) < BATCH_ROWS and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             try:
@@ -224,7 +224,7 @@ class SQLiteDatabase:
                 if self._queue.empty():
                     self._hurry.clear()
 
-    async def _gathered(self) -> None:
+    async def _gather(self) -> None:
         for _ in range(MOST_PAUSES):
             before = self._queue.qsize()
             with suppress(TimeoutError):
@@ -338,7 +338,7 @@ def _busy(error: sqlite3.Error) -> bool:
 
 
 @contextmanager
-def _translated() -> Generator[None]:
+def _translate_errors() -> Generator[None]:
     """Turn what SQLite raises into the errors of the port."""
     try:
         yield

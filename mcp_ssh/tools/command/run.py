@@ -113,15 +113,15 @@ def _result(params: CommandExecParams, ended: CommandResult, out: BlobCapture, e
     result = CommandExecResult(
         status=ended.status,
         command=params.command,
-        stdout=_shown(out, params.encoding),
-        stderr=_shown(err, params.encoding),
+        stdout=_stream_text(out, params.encoding),
+        stderr=_stream_text(err, params.encoding),
         exit_code=exit_code,
         duration_ms=round(ended.duration_s * 1000, 1),
     )
     if ended.signal:
         result.signal = ended.signal
     if ended.stopped is not None:
-        result.stopped = ended.stopped.shown()
+        result.stopped = ended.stopped.as_field()
         if ended.stopped.survivors:
             result.survivors = ended.stopped.survivors
     if not ended.sent:
@@ -149,7 +149,7 @@ def _say_cut(result: CommandExecResult, out: BlobCapture, err: BlobCapture) -> N
                 result.stderr_blob_bytes = err.blob.size_bytes
 
 
-def _shown(capture: Capture, encoding: Encoding) -> str:
+def _stream_text(capture: Capture, encoding: Encoding) -> str:
     """A stream as a result carries it; base64 of a cut one is its first part only, since two do not join."""
     if not capture.truncated:
         whole = capture.whole()

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from mcp_ssh.audit import always, may_still_run
 from mcp_ssh.linux.tasks.requests import StreamPart, TaskSnapshot, TaskStatus
-from mcp_ssh.messages.validation import worded
+from mcp_ssh.messages.validation import word_pattern
 from mcp_ssh.params import LARGEST_NUMBER, MODEL_DOORS, BecomeParams, CommandLine, Result, output_limit
 from mcp_ssh.sessions import background as engine
 from mcp_ssh.sessions.session import Session
@@ -30,7 +30,7 @@ SHOWN = 200
 UNTIL_END_S = 30.0
 """How long the end of a task is waited for where no time is named; clients give a call about a minute."""
 
-TASK_NAME = worded(
+TASK_NAME = word_pattern(
     r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$",
     "must be at most 64 letters, digits and . _ -, and begin with none of . -, such as backup-1",
 )
@@ -156,11 +156,11 @@ async def task(host: Session, params: CommandTaskParams, call: Call) -> CommandT
     account and machine.
     """
     async with elapsing(call, lambda: f"looking at {params.task_id}"):
-        seen, output_from, error_from = await _seen(host, params, call)
+        seen, output_from, error_from = await _look(host, params, call)
     if seen.status != "running":  # it may have changed what the next login finds, while a shell waited
         host.renew_spares()
-    output, output_next = _said(seen, seen.output, params.encoding)
-    error, error_next = _said(seen, seen.error, params.encoding)
+    output, output_next = _decode_part(seen, seen.output, params.encoding)
+    error, error_next = _decode_part(seen, seen.error, params.encoding)
     polled = CommandTaskResult(
         task_id=seen.id,
         command=seen.command,
@@ -179,7 +179,7 @@ async def task(host: Session, params: CommandTaskParams, call: Call) -> CommandT
     return polled
 
 
-async def _seen(host: Session, params: CommandTaskParams, call: Call) -> tuple[TaskSnapshot, int, int]:
+async def _look(host: Session, params: CommandTaskParams, call: Call) -> tuple[TaskSnapshot, int, int]:
     """Look once, and once more where the last look was at another task of the same name."""
     last = host.tasks.looks.find(call.caller.id, _name(host, params.task_id)) if call.door in MODEL_DOORS else None
     while True:
@@ -226,7 +226,7 @@ def _add_marks(polled: CommandTaskResult, seen: TaskSnapshot, encoding: Encoding
         polled.invalid_utf8 = True
 
 
-def _said(seen: TaskSnapshot, piece: StreamPart, encoding: Encoding) -> tuple[str, int]:
+def _decode_part(seen: TaskSnapshot, piece: StreamPart, encoding: Encoding) -> tuple[str, int]:
     """What a stream said, and the offset behind it. A character cut at the end is left for the next look."""
     content = piece.content
     if encoding == "utf-8" and (seen.status == "running" or piece.end < piece.total):
@@ -266,11 +266,11 @@ async def tasks(host: Session, params: CommandTasksParams, call: Call) -> Comman
 
     Tasks of another account, such as root's, need become. What has ended is kept for some days.
     """
-    seen = await engine.listed(host, call.caller, all_on_host=params.all_on_host)
-    return CommandTasksResult(tasks=[_known(each) for each in seen[:SHOWN]], count=len(seen))
+    seen = await engine.list_tasks(host, call.caller, all_on_host=params.all_on_host)
+    return CommandTasksResult(tasks=[_summary_of(each) for each in seen[:SHOWN]], count=len(seen))
 
 
-def _known(seen: TaskSnapshot) -> TaskSummary:
+def _summary_of(seen: TaskSnapshot) -> TaskSummary:
     known = TaskSummary(
         task_id=seen.id,
         command=seen.command,
@@ -320,7 +320,7 @@ async def task_cancel(host: Session, params: CommandTaskCancelParams, call: Call
     """
     stopped, seen = await engine.cancel(host, call.caller, params.task_id)
     host.renew_spares()
-    cancelled = CommandTaskCancelResult(task_id=seen.id, status=seen.status, stopped=stopped.shown())
+    cancelled = CommandTaskCancelResult(task_id=seen.id, status=seen.status, stopped=stopped.as_field())
     if stopped.survivors:
         cancelled.survivors = stopped.survivors
     _add_end(cancelled, seen)

@@ -24,7 +24,7 @@ from mcp_ssh.linux.files.stat import (
     type_of,
 )
 from mcp_ssh.linux.files.write import WriteOutcome, ask_write, parse_write
-from mcp_ssh.messages.validation import worded
+from mcp_ssh.messages.validation import word_pattern
 from mcp_ssh.params import LARGEST_NUMBER, BecomeParams, OnSession, RemotePath, Result
 from mcp_ssh.sessions.query import ask
 from mcp_ssh.sessions.session import ANSWER_LIMIT, AnswerTooLong, Output, Session
@@ -81,14 +81,14 @@ async def list_folder(host: Session, params: FileListParams, call: Call) -> File
     if not host.has_shell:
         path, entries = await sftp.entries(host, params.path)
         part = entries[params.offset : params.offset + params.limit]
-        return await anyio.to_thread.run_sync(_listed, params, path, part, len(entries))
+        return await anyio.to_thread.run_sync(_list_result, params, path, part, len(entries))
     key = (host.id, params.path)
     kept = snapshots.find(key) if params.offset else None
     path, records = (kept.path, kept.records) if kept else await _records(host, params)
     if len(records) > params.limit:
         snapshots.keep(key, path, records)
     part = [parse_entry(record) for record in records[params.offset : params.offset + params.limit]]
-    return await anyio.to_thread.run_sync(_listed, params, path, part, len(records))
+    return await anyio.to_thread.run_sync(_list_result, params, path, part, len(records))
 
 
 async def _records(host: Session, params: FileListParams) -> tuple[str, list[bytes]]:
@@ -107,7 +107,7 @@ async def _records(host: Session, params: FileListParams) -> tuple[str, list[byt
         ) from error
 
 
-def _listed(params: FileListParams, path: str, part: list[DirectoryEntry], total: int) -> FileListResult:
+def _list_result(params: FileListParams, path: str, part: list[DirectoryEntry], total: int) -> FileListResult:
     listed = FileListResult(path=path, items=[_item(entry) for entry in part], count=len(part), total=total)
     if part and (following := params.offset + len(part)) < total:
         listed.truncated, listed.next_offset = True, following
@@ -304,7 +304,7 @@ class FileWriteParams(BecomeParams):
     )
     expected_sha256: str | None = Field(
         default=None,
-        pattern=worded(
+        pattern=word_pattern(
             r"^([0-9a-fA-F]{64})?$",
             "must be the 64 hexadecimal digits that file_read gives as `sha256`, such as"
             " e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 of an empty file, or an empty text",
@@ -350,7 +350,7 @@ async def write(host: Session, params: FileWriteParams, call: Call) -> FileWrite
             f"content: has {len(content)} bytes, more than the {host.limits.file_bytes} of sftp.max_file_size_mb"
         )
     expected = params.expected_sha256.lower() if params.expected_sha256 is not None else None
-    path, outcome = await _written(host, params, content, expected)
+    path, outcome = await _write(host, params, content, expected)
     written = FileWriteResult(
         status="written",
         path=path,
@@ -368,7 +368,7 @@ async def write(host: Session, params: FileWriteParams, call: Call) -> FileWrite
     return written
 
 
-async def _written(
+async def _write(
     host: Session, params: FileWriteParams, content: bytes, expected: str | None
 ) -> tuple[str, WriteOutcome]:
     wish: _Wish = {"maximum": host.limits.file_bytes, "permissions": params.permissions, "expected": expected}

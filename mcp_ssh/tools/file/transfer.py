@@ -116,7 +116,7 @@ async def upload(host: Session, params: FileUploadParams, call: Call) -> FileUpl
     `remote_path`, which is made; other files there stay.
     """
     progress = TransferProgress(call, "uploading")
-    with _bounded(params, progress):
+    with _bound_transfer(params, progress):
         place = None if params.local_path is None else (await _place(host, params.local_path, call)).path
         source = await _source(params, place)
         if source is None:
@@ -130,7 +130,7 @@ async def upload(host: Session, params: FileUploadParams, call: Call) -> FileUpl
     uploaded.permissions, uploaded.atomic = done.permissions, done.atomic
     if place is not None:
         uploaded.local_path = str(place)
-    return _resumed(uploaded, done)
+    return _add_resumed(uploaded, done)
 
 
 def _file_path(params: FileUploadParams) -> str:
@@ -218,19 +218,19 @@ async def download(host: Session, params: FileDownloadParams, call: Call) -> Fil
     folder `local_path`, which is made; other files there stay.
     """
     progress = TransferProgress(call, "downloading")
-    with _bounded(params, progress):
+    with _bound_transfer(params, progress):
         async with contextlib.AsyncExitStack() as held:
             goal = None if params.local_path is None else await held.enter_async_context(_goal(host, params, call))
             if params.return_content:
                 return await _content(host, params, goal)
-            done = await _received(host, params, cast("DownloadTarget", goal), call, progress)
+            done = await _receive(host, params, cast("DownloadTarget", goal), call, progress)
     if isinstance(done, TreeResult):
         grown = FileDownloadResult(status="downloaded", path=done.path, size=done.tally.size)
         grown.local_path = str(cast("DownloadTarget", goal).place)
         return _grown(grown, done)
     downloaded = FileDownloadResult(status="downloaded", path=done.path, size=done.size, sha256=done.sha256)
     downloaded.local_path = str(_file_goal(params, cast("DownloadTarget", goal)).place)
-    return _resumed(downloaded, done)
+    return _add_resumed(downloaded, done)
 
 
 @contextlib.asynccontextmanager
@@ -251,10 +251,10 @@ async def _goal(host: Session, params: FileDownloadParams, call: Call) -> AsyncG
 def _file_goal(params: FileDownloadParams, goal: DownloadTarget) -> DownloadTarget:
     """Where a single file goes: into the folder `local_path` where that ends in a slash."""
     name = posixpath.basename(params.remote_path)
-    return goal.named(name) if goal.shown.endswith("/") and name not in _NO_NAMES else goal
+    return goal.with_name(name) if goal.shown.endswith("/") and name not in _NO_NAMES else goal
 
 
-async def _received(
+async def _receive(
     host: Session, params: FileDownloadParams, goal: DownloadTarget, call: Call, progress: TransferProgress
 ) -> TransferResult | TreeResult:
     path, single = params.remote_path, _file_goal(params, goal)
@@ -308,7 +308,7 @@ def _may_use_sftp(host: Session) -> bool:
 M = TypeVar("M", bound=Moved)
 
 
-def _resumed(moved: M, done: TransferResult) -> M:
+def _add_resumed(moved: M, done: TransferResult) -> M:
     if done.resumed:
         moved.resumed_bytes = done.resumed
     return moved
@@ -336,7 +336,7 @@ async def _place(host: Session, path: str, call: Call) -> LocalPlace:
 
 
 @contextlib.contextmanager
-def _bounded(params: Transfer, progress: TransferProgress) -> Generator[None]:
+def _bound_transfer(params: Transfer, progress: TransferProgress) -> Generator[None]:
     """The call's deadline, and errors that say what an interrupted transfer left and how it goes on."""
     again = "make the same call again: "
     try:
@@ -346,13 +346,13 @@ def _bounded(params: Transfer, progress: TransferProgress) -> Generator[None]:
         raise TimedOut(
             f"the transfer did not end within {params.timeout:g} s: {progress.left()}",
             hint=f"{again}{_goes_on(progress)}; raise `timeout` for a slow link",
-            details=_told(progress),
+            details=_progress_fields(progress),
         ) from error
     except ConnectFailed as error:
         raise ConnectFailed(
             f"the connection to the machine was lost during the transfer: {progress.left()}",
             hint=f"open a new session with session_connect, and {again}{_goes_on(progress)}",
-            details=_told(progress),
+            details=_progress_fields(progress),
         ) from error
 
 
@@ -360,5 +360,5 @@ def _goes_on(progress: TransferProgress) -> str:
     return "it goes on where this one ended" if progress.resumes else "it starts anew"
 
 
-def _told(progress: TransferProgress) -> dict[str, int]:
+def _progress_fields(progress: TransferProgress) -> dict[str, int]:
     return {"done_bytes": progress.done} | ({} if progress.total is None else {"total_bytes": progress.total})

@@ -40,7 +40,7 @@ async def mkdir(host: Session, params: FileMkdirParams, call: Call) -> FileMkdir
     if not host.has_shell:
         path, permissions = await sftp.mkdir(host, params.path, parents=params.parents)
         return FileMkdirResult(status="created", path=path, permissions=permissions)
-    answer = await _asked(host, params, ask_mkdir(params.path, parents=params.parents))
+    answer = await _ask(host, params, ask_mkdir(params.path, parents=params.parents))
     return FileMkdirResult(status="created", path=answer.path, permissions=answer.text.zfill(4))
 
 
@@ -64,7 +64,7 @@ async def remove(host: Session, params: FileRemoveParams, call: Call) -> FileRem
     """
     if not host.has_shell:
         return FileRemoveResult(status="removed", path=await sftp.remove(host, params.path))
-    answer = await _asked(host, params, ask_remove(params.path))
+    answer = await _ask(host, params, ask_remove(params.path))
     return FileRemoveResult(status="removed", path=answer.path)
 
 
@@ -95,7 +95,7 @@ async def rmdir(host: Session, params: FileRmdirParams, call: Call) -> FileRmdir
     if not host.has_shell:
         path, count = await sftp.rmdir(host, params.path)
         return FileRmdirResult(status="removed", path=path, count=count)
-    answer = await _asked(host, params, ask_rmdir(params.path))
+    answer = await _ask(host, params, ask_rmdir(params.path))
     return FileRmdirResult(status="removed", path=answer.path, count=parse_count(answer)[0])
 
 
@@ -123,7 +123,7 @@ async def copy(host: Session, params: FileCopyParams, call: Call) -> FileCopyRes
     """
     if not host.has_shell:
         raise sftp.no_shell("copying on the machine itself")
-    answer = await _asked(host, params, ask_copy(params.src, params.dst, secrets.token_hex(8)))
+    answer = await _ask(host, params, ask_copy(params.src, params.dst, secrets.token_hex(8)))
     count, destination = parse_count(answer)
     return FileCopyResult(status="copied", source=answer.path, destination=destination, count=count)
 
@@ -154,10 +154,10 @@ async def move(host: Session, params: FileMoveParams, call: Call) -> FileMoveRes
         source, destination = await sftp.move(host, params.src, params.dst, overwrite=params.overwrite)
         return FileMoveResult(status="moved", source=source, destination=destination)
     asked = ask_move(params.src, params.dst, secrets.token_hex(8), overwrite=params.overwrite)
-    answer = await _asked(host, params, asked)
+    answer = await _ask(host, params, asked)
     return FileMoveResult(status="moved", source=answer.path, destination=parse_count(answer)[1])
 
 
-async def _asked(host: Session, params: BecomeParams, asked: PathQuery) -> ScriptAnswer:
+async def _ask(host: Session, params: BecomeParams, asked: PathQuery) -> ScriptAnswer:
     said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
     return asked.answer(said.stdout, said.stderr)

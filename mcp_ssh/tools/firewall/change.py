@@ -24,9 +24,9 @@ from mcp_ssh.tools.firewall.rules import (
     code_in,
     drop_absent_family,
     heard_of,
-    overruled,
+    overrule_warning,
 )
-from mcp_ssh.tools.firewall.safe_apply import ReportFields, made
+from mcp_ssh.tools.firewall.safe_apply import ReportFields, apply_safely
 
 
 def _network(text: str) -> str:
@@ -160,7 +160,7 @@ async def change(
         RemoteFailed: The old rules could not be kept; nothing was done.
     """
     firewall = choose(await host.platform())
-    acting = await host.privileged()
+    acting = await host.as_root()
     asked = firewall.ask(chain, families)
 
     def parse(parts: Parts) -> _State:
@@ -180,10 +180,10 @@ async def change(
     failed: dict[Family, BackendOutput] = {family: each for family, each in heard.items() if each.exit_code}
     steps: Sequence[ChangeStep] = plan(firewall, tables) if tables else ()
     for each in steps:
-        acting.guarded(each.command)
+        acting.protect(each.command)
     said: ReportFields = {}
     if steps and not params.dry_run:
-        said = await made(
+        said = await apply_safely(
             acting,
             FirewallChange(
                 firewall,
@@ -194,11 +194,11 @@ async def change(
             ),
         )
         expect_done(said)
-    told = _told(firewall, steps, failed, said)
-    return told.model_copy(update={**overruled(tables, state.others, chain, rule), **state.absent})
+    told = _change_result(firewall, steps, failed, said)
+    return told.model_copy(update={**overrule_warning(tables, state.others, chain, rule), **state.absent})
 
 
-def _told(
+def _change_result(
     firewall: Firewall, steps: Sequence[ChangeStep], failed: Mapping[Family, BackendOutput], said: ReportFields
 ) -> FirewallChangeResult:
     heard = {**failed, **{family: heard_after(said, family) for family in FAMILIES["both"] if f"{family}_code" in said}}

@@ -8,7 +8,7 @@ from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.firewall.change import FirewallChangeParams, error_of, expect_done, heard_after, is_rolled_back
 from mcp_ssh.tools.firewall.rules import FAMILIES
-from mcp_ssh.tools.firewall.safe_apply import ReportFields, made
+from mcp_ssh.tools.firewall.safe_apply import ReportFields, apply_safely
 
 
 class FirewallPersistenceResult(Result):
@@ -31,10 +31,10 @@ async def save(host: Session, params: DryRunParams, call: Call) -> FirewallPersi
     Fails where the service that puts them back does not start with the machine. Needs root; sudo -n is tried.
     """
     firewall = choose(await host.platform())
-    acting = await host.privileged()
+    acting = await host.as_root()
     asked = firewall.ask_kept()
     parts = asked.parts((await acting.run(asked.command)).stdout)
-    return await _done(
+    return await _apply(
         acting, params, FirewallChange(firewall, firewall.save(parts), None, {}, 0), firewall.kept_files(parts)
     )
 
@@ -46,21 +46,21 @@ async def restore(host: Session, params: FirewallChangeParams, call: Call) -> Fi
     Where they shut us out the machine goes back (rolled_back). Needs root; sudo -n is tried.
     """
     firewall = choose(await host.platform())
-    acting = await host.privileged()
+    acting = await host.as_root()
     asked = firewall.ask_kept()
     parts = asked.parts((await acting.run(asked.command)).stdout)
     change = FirewallChange(firewall, firewall.restore(parts), None, {}, params.rollback_s)
-    return await _done(acting, params, change, firewall.kept_files(parts))
+    return await _apply(acting, params, change, firewall.kept_files(parts))
 
 
-async def _done(
+async def _apply(
     acting: Session, params: DryRunParams, change: FirewallChange, files: list[str]
 ) -> FirewallPersistenceResult:
     for _, each in change.steps:
-        acting.guarded(each)
+        acting.protect(each)
     said: ReportFields = {}
     if not params.dry_run:
-        expect_done(said := await made(acting, change))
+        expect_done(said := await apply_safely(acting, change))
     heard = [heard_after(said, family) for family in FAMILIES["both"] if f"{family}_code" in said]
     wrong = error_of([each.error or "" for each in heard if each.exit_code], said)
     kept = FirewallPersistenceResult(

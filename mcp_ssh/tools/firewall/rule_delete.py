@@ -48,7 +48,7 @@ async def rule_delete(host: Session, params: FirewallRuleDeleteParams, call: Cal
     meant: list[FilterRule] = []
 
     def plan(firewall: Firewall, tables: Mapping[Family, Table]) -> list[ChangeStep]:
-        meant[:] = _meant(params, tables)
+        meant[:] = _matching_rules(params, tables)
         return [ChangeStep(each.family, firewall.delete(each)) for each in meant]
 
     changed = await change(host, params, FAMILIES[params.ip_version], params.chain, plan)
@@ -58,7 +58,7 @@ async def rule_delete(host: Session, params: FirewallRuleDeleteParams, call: Cal
     return deleted
 
 
-def _meant(params: FirewallRuleDeleteParams, tables: Mapping[Family, Table]) -> list[FilterRule]:
+def _matching_rules(params: FirewallRuleDeleteParams, tables: Mapping[Family, Table]) -> list[FilterRule]:
     where = {"chain": params.chain, "number": params.rule_num}
     found = [
         rule

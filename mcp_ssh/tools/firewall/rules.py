@@ -148,7 +148,7 @@ async def rules(host: Session, params: FirewallRulesParams, call: Call) -> Firew
         others = [each for family in present for each in find_other_rule_sets(parts, family, firewall.name)]
         return heard, tables, others, absent
 
-    heard, tables, others, absent = await parts_of(await host.privileged(), asked, parse, limit=TABLES_BYTES)
+    heard, tables, others, absent = await parts_of(await host.as_root(), asked, parse, limit=TABLES_BYTES)
     found = [rule for table in tables.values() for rule in table.rules]
     cut = len(found) > ROW_LIMIT
     listed = FirewallRulesResult(
@@ -156,12 +156,12 @@ async def rules(host: Session, params: FirewallRulesParams, call: Call) -> Firew
         success=all(each.exit_code == 0 for each in heard.values()),
         ipv4=heard.get("ipv4"),
         ipv6=heard.get("ipv6"),
-        rules=[_shown(rule) for rule in found[:ROW_LIMIT]],
+        rules=[_rule_result(rule) for rule in found[:ROW_LIMIT]],
         policies={family: dict(table.policies) for family, table in tables.items()},
     )
     shown = [_show_other(each) for each in others if params.chain in {None, each.chain}]
     more = {**({"other_rules": shown} if shown else {}), **absent, **({"truncated": True} if cut else {})}
-    return listed.model_copy(update={**_zones(tables), **overruled(tables, others, params.chain, None), **more})
+    return listed.model_copy(update={**_zones(tables), **overrule_warning(tables, others, params.chain, None), **more})
 
 
 def drop_absent_family(
@@ -173,7 +173,7 @@ def drop_absent_family(
     return ("ipv4",), {"note": "the machine has no IPv6, so there are only rules of IPv4"}
 
 
-def overruled(
+def overrule_warning(
     tables: Mapping[Family, Table], others: Sequence[RuleSet], chain: str | None, rule: FilterRule | None
 ) -> dict[str, str]:
     """The warning that a rule, or all of them, may not decide, as a field that is left out where there is none."""
@@ -236,7 +236,7 @@ def _zones(tables: Mapping[Family, Table]) -> dict[str, list[ZoneInUse]]:
     return {"zones": shown} if shown else {}
 
 
-def _shown(rule: FilterRule) -> Rule:
+def _rule_result(rule: FilterRule) -> Rule:
     return Rule(**{name: value for name, value in asdict(rule).items() if value is not None and value is not False})
 
 
@@ -289,5 +289,5 @@ async def raw(host: Session, params: FirewallRawParams, call: Call) -> FirewallR
     def parse(parts: Parts) -> dict[Family, str | None]:
         return {family: parts[family].strip() + "\n" if code_in(parts, family) == 0 else None for family in families}
 
-    texts = await parts_of(await host.privileged(), asked, parse, limit=TABLES_BYTES)
+    texts = await parts_of(await host.as_root(), asked, parse, limit=TABLES_BYTES)
     return FirewallRawResult(backend=firewall.name, ipv4=texts.get("ipv4"), ipv6=texts.get("ipv6"))

@@ -25,7 +25,7 @@ UNDER_WAY = frozenset({"starting", "armed"})
 """Of these words, those that are not the last."""
 
 
-async def made(acting: Session, change: FirewallChange) -> ReportFields:
+async def apply_safely(acting: Session, change: FirewallChange) -> ReportFields:
     """Make the change. What can shut us out is made over a connection of its own, and proved by another one.
 
     A session that was open before proves nothing: packet filters let what is established pass. Where the call is
@@ -38,14 +38,14 @@ async def made(acting: Session, change: FirewallChange) -> ReportFields:
     if not change.rollback_s:
         asked = change.ask()
         return asked.parts((await acting.run(asked.command)).stdout)
-    began, until = await _begun(acting, change)
+    began, until = await _begin(acting, change)
     if began is not None and not began.keys() & UNDER_WAY:
         return began
-    said = await _proved(acting, change, until, whole=began is not None and "result" in began)
-    return said if said is not None else await _ended(acting, change, until)
+    said = await _prove(acting, change, until, whole=began is not None and "result" in began)
+    return said if said is not None else await _await_end(acting, change, until)
 
 
-async def _begun(acting: Session, change: FirewallChange) -> tuple[ReportFields | None, float]:
+async def _begin(acting: Session, change: FirewallChange) -> tuple[ReportFields | None, float]:
     """What the machine said, None where its answer did not come, and when its old rules come back."""
     async with contextlib.AsyncExitStack() as stack:
         try:
@@ -64,7 +64,7 @@ async def _begun(acting: Session, change: FirewallChange) -> tuple[ReportFields 
         return asked.parts(output.stdout), until
 
 
-async def _proved(acting: Session, change: FirewallChange, until: float, *, whole: bool) -> ReportFields | None:
+async def _prove(acting: Session, change: FirewallChange, until: float, *, whole: bool) -> ReportFields | None:
     """Have the change stay, over a connection that was made after it was whole; None where none came in time."""
     while (left_s := until - anyio.current_time()) > 0:
         asked = change.ask_disarm() if whole else change.ask_end()
@@ -83,7 +83,7 @@ async def _proved(acting: Session, change: FirewallChange, until: float, *, whol
     return None
 
 
-async def _ended(acting: Session, change: FirewallChange, until: float) -> ReportFields:
+async def _await_end(acting: Session, change: FirewallChange, until: float) -> ReportFields:
     """What became of it in the end. What has not begun in time is called off."""
     said: ReportFields = {}
     begin_by, refused = until - change.rollback_s + BEGIN_S, False
@@ -93,7 +93,7 @@ async def _ended(acting: Session, change: FirewallChange, until: float) -> Repor
             asked = change.ask_end(late=late)
             with contextlib.suppress(ToolError):
                 try:
-                    said = await _looked(acting, asked, anew=not refused)
+                    said = await _look(acting, asked, anew=not refused)
                 except AuthFailed:  # another try could lock the account; to look, what is open already will do
                     refused = True
                     continue
@@ -117,7 +117,7 @@ async def _ended(acting: Session, change: FirewallChange, until: float) -> Repor
     )
 
 
-async def _looked(acting: Session, asked: PartsAsked, *, anew: bool) -> ReportFields:
+async def _look(acting: Session, asked: PartsAsked, *, anew: bool) -> ReportFields:
     async with contextlib.AsyncExitStack() as stack:
         by = await _new(stack, acting, LOOK_S) if anew else acting
         return asked.parts((await by.run(asked.command, timeout_s=LOOK_S + MARGIN_S)).stdout)

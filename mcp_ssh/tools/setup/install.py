@@ -53,12 +53,12 @@ class PackageJob:
 
     async def with_rights(self) -> None:
         """From here on as root."""
-        self._work.host = await self.host.privileged()
+        self._work.host = await self.host.as_root()
 
     async def refresh(self) -> None:
         """Read the repositories; `unread` tells why those that could not be read were passed over."""
         said = await self._work.change(self.manager.refresh(), "reading the repositories")
-        self.index_read = self.manager.worked(said)
+        self.index_read = self.manager.succeeded(said)
         self.unread = unread_repositories(said.output) or ([] if self.index_read else [reason(said.output)])
         failed = "" if self.index_read else f": {reason(said.output)}"
         self.lines.append(f"[UPDATE] exit={said.exit_code}{failed}")
@@ -76,7 +76,7 @@ class PackageJob:
         A name that no package has, such as one that another provides, is done where the manager says so.
         """
         said = await self._attempt(action, names, dependents=dependents)
-        reasons = {} if self.manager.worked(said) else {name: reason(said.output) for name in names or ("",)}
+        reasons = {} if self.manager.succeeded(said) else {name: reason(said.output) for name in names or ("",)}
         if reasons and len(names) > 1:
             reasons = await self._one_by_one(action, names, dependents=dependents)
         broken = self.after.broken.intersection(names)
@@ -87,9 +87,9 @@ class PackageJob:
     async def _one_by_one(self, action: PackageAction, names: Sequence[str], *, dependents: bool) -> dict[str, str]:
         reasons: dict[str, str] = {}
         for name in names:
-            if not self._done(action, name):
+            if not self._is_done(action, name):
                 said = await self._attempt(action, [name], dependents=dependents)
-                if not self.manager.worked(said) or name in self.after.broken:
+                if not self.manager.succeeded(said) or name in self.after.broken:
                     reasons[name] = reason(said.output)
         return reasons
 
@@ -102,9 +102,9 @@ class PackageJob:
 
     def _unless_done(self, action: PackageAction, reasons: dict[str, str]) -> dict[str, str]:
         """The reasons, without those of packages that were seen done: a manager fails for others' sake, too."""
-        return {name: why for name, why in reasons.items() if not self._done(action, name)}
+        return {name: why for name, why in reasons.items() if not self._is_done(action, name)}
 
-    def _done(self, action: PackageAction, name: str) -> bool:
+    def _is_done(self, action: PackageAction, name: str) -> bool:
         now, then = self.after.versions.get(name), self.before.versions.get(name)
         if action == "update":
             return now is not None and now != then
@@ -262,7 +262,7 @@ async def remove(host: Session, params: SetupRemoveParams, call: Call) -> Packag
             await _refuse_dependents(job, present)
         if not params.dry_run:
             reasons = await job.transact("remove", present, dependents=params.dependents)
-    return await _changed(job, params, commands, present, reasons)
+    return await _change_result(job, params, commands, present, reasons)
 
 
 async def _refuse_dependents(job: PackageJob, names: list[str]) -> None:
@@ -323,10 +323,10 @@ async def update(host: Session, params: SetupUpdateParams, call: Call) -> Packag
             await job.refresh()
         if changing:
             reasons |= await job.transact("update", present)
-    return await _changed(job, params, commands, present, reasons)
+    return await _change_result(job, params, commands, present, reasons)
 
 
-async def _changed(
+async def _change_result(
     job: PackageJob, params: PackageChangeParams, commands: list[Command], names: Sequence[str], reasons: dict[str, str]
 ) -> PackageChangeResult:
     found = await job.changes()

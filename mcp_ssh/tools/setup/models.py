@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mcp_ssh.linux.packages.base import Inventory
-from mcp_ssh.messages.validation import worded
+from mcp_ssh.messages.validation import word_pattern
 from mcp_ssh.params import Result
 
 PackageName = Annotated[
     str,
     Field(
-        pattern=worded(
+        pattern=word_pattern(
             r"^[A-Za-z0-9]([A-Za-z0-9+._:-]*[A-Za-z0-9+])?$",
             "must be the plain name of a package: letters, digits and + . _ : -, without version or wildcard",
         ),

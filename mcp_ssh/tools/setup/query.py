@@ -53,7 +53,7 @@ async def search(host: Session, params: SetupSearchParams, call: Call) -> SetupS
     manager = choose(await host.platform())
     work = _work(host, manager, call, params)
     said, inventory = await work.ask(manager.search(params.query))
-    listed = manager.found(said.output)
+    listed = manager.parse_search(said.output)
     if not listed:
         _refuse_failure(manager, said)
     word = params.query.lower()
@@ -102,7 +102,7 @@ def _refuse_failure(manager: PackageManager, said: ManagerOutput) -> None:
     Raises:
         RemoteFailed: It said an error.
     """
-    if not manager.worked(said) and has_failed(said):
+    if not manager.succeeded(said) and has_failed(said):
         raise RemoteFailed(
             f"{manager.name} failed",
             hint="`details.said` has its last line; see with command_exec what it says",
@@ -148,12 +148,12 @@ async def check(host: Session, params: SetupCheckParams, call: Call) -> SetupChe
             success=True, changes=[], dependents=[], skipped=list(resolved.skipped), error=None,
             package_manager=manager.name,
         )  # fmt: skip
-    acting = await host.privileged() if manager.plans_as_root else host
+    acting = await host.as_root() if manager.plans_as_root else host
     work = _work(acting, manager, call, params)
     said, inventory = await work.ask(manager.plan(params.action, resolved.names))
     dependents = manager.dependents(said.output, resolved.names) if params.action == "remove" else []
-    worked = manager.worked(said) or bool(dependents)
-    planned = manager.planned(said.output)
+    worked = manager.succeeded(said) or bool(dependents)
+    planned = manager.parse_plan(said.output)
     result = SetupCheckResult(
         success=worked,
         changes=[change_of(each.name, inventory, each.to_version) for each in planned[:ROW_LIMIT]],

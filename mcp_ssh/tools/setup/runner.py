@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import anyio
 
 from mcp_ssh.errors import Conflict, RemoteFailed, TimedOut
-from mcp_ssh.linux.framing import packed
+from mcp_ssh.linux.framing import pack_script
 from mcp_ssh.linux.lines import number
 from mcp_ssh.linux.packages import PackageManager
 from mcp_ssh.linux.packages.base import Inventory, ManagerOutput
@@ -111,7 +111,7 @@ class ManagerRun:
             TimedOut: It did not end in time, and was ended.
         """
         async with self._telling(step):
-            return await self._unlocked(command, self._followed)
+            return await self._run_unlocked(command, self._run_followed)
 
     async def ask(self, command: Command) -> tuple[ManagerOutput, Inventory]:
         """Run a question, and ask for all packages, in one round trip.
@@ -123,11 +123,13 @@ class ManagerRun:
 
         async def asked(question: Command) -> ManagerOutput:
             nonlocal inventory
-            parts = ask_parts(_ASKED, [question.line(), self.manager.installed().line()])
+            parts = ask_parts(_ASKED, [question.line(), self.manager.list_installed().line()])
 
             def parse(output: Output) -> tuple[ManagerOutput, Inventory]:
                 answer = parts.parts(output.stdout)
-                listed = self._listed(number(answer["listed"].strip(), 1), answer["installed"], answer["complaint"])
+                listed = self._take_inventory(
+                    number(answer["listed"].strip(), 1), answer["installed"], answer["complaint"]
+                )
                 return ManagerOutput(number(answer["code"].strip(), 1), answer["said"]), listed
 
             said, inventory = await read(
@@ -136,7 +138,7 @@ class ManagerRun:
             return said
 
         async with self._telling(f"asking {self.manager.name}"):
-            return await self._unlocked(command, asked), inventory
+            return await self._run_unlocked(command, asked), inventory
 
     async def inventory(self) -> Inventory:
         """All packages of the machine.
@@ -146,11 +148,13 @@ class ManagerRun:
         """
 
         def parse(output: Output) -> Inventory:
-            return self._listed(output.exit_code, output.stdout.decode("utf-8", "replace"), output.error_text)
+            return self._take_inventory(output.exit_code, output.stdout.decode("utf-8", "replace"), output.error_text)
 
-        return await read(self.host, self.manager.installed(), parse, timeout_s=self._left_s(), limit=INVENTORY_BYTES)
+        return await read(
+            self.host, self.manager.list_installed(), parse, timeout_s=self._left_s(), limit=INVENTORY_BYTES
+        )
 
-    def _listed(self, exit_code: int, listed: str, complaint: str) -> Inventory:
+    def _take_inventory(self, exit_code: int, listed: str, complaint: str) -> Inventory:
         found = self.manager.inventory(listed)
         lines = [line.strip() for line in complaint.splitlines()]
         errors = [line for line in lines if line and not line.startswith("warning:")]
@@ -165,23 +169,25 @@ class ManagerRun:
     def _left_s(self) -> float:
         return max(self._deadline - anyio.current_time(), 1.0)
 
-    async def _unlocked(self, command: Command, run: Callable[[Command], Awaitable[ManagerOutput]]) -> ManagerOutput:
+    async def _run_unlocked(
+        self, command: Command, run: Callable[[Command], Awaitable[ManagerOutput]]
+    ) -> ManagerOutput:
         """Run it again until no other manager holds the lock."""
         give_up = anyio.current_time() + self.lock_wait_s
-        while self.manager.locked((said := await run(command)).output):
+        while self.manager.is_locked((said := await run(command)).output):
             holder = await self._holder(said.output)
             if anyio.current_time() >= give_up:
-                raise _locked(self.manager.name, holder, self.lock_wait_s)
+                raise _manager_locked(self.manager.name, holder, self.lock_wait_s)
             self._doing = f"waiting for {holder.text}, which holds the lock of {self.manager.name}"
             await anyio.sleep(min(LOCK_POLL_S, max(give_up - anyio.current_time(), 0)))
         return said
 
-    async def _followed(self, command: Command) -> ManagerOutput:
+    async def _run_followed(self, command: Command) -> ManagerOutput:
         mark = secrets.token_hex(8)
         kept = Capture(OUTPUT_LIMIT)
         try:
             with anyio.fail_after(self._left_s()):
-                wrapped = script(packed(_FOLLOWED), [mark, *command.argv])
+                wrapped = script(pack_script(_FOLLOWED), [mark, *command.argv])
                 async with streaming(self.host.link, wrapped, self.host.acting) as stream:
                     while chunk := await stream.read():
                         await kept.feed(chunk)
@@ -199,7 +205,7 @@ class ManagerRun:
 
     async def _holder(self, output: str) -> "LockHolder":
         named = _NAMED.search(output)
-        question = script(packed(_HOLDER), [named[1] if named else "", *self.manager.locks])
+        question = script(pack_script(_HOLDER), [named[1] if named else "", *self.manager.locks])
         word, _, rest = (await self.host.run(question)).stdout.decode("utf-8", "replace").partition(" ")
         if word.isdigit():
             return LockHolder(int(word), rest.strip(), None)
@@ -240,7 +246,7 @@ class LockHolder:
         return f"process {self.pid} ({self.command})" if self.pid else "another package manager"
 
 
-def _locked(manager: str, holder: LockHolder, waited_s: float) -> Conflict:
+def _manager_locked(manager: str, holder: LockHolder, waited_s: float) -> Conflict:
     details = {"holder": {"pid": holder.pid, "command": holder.command}}
     if holder.pid is None and holder.left is not None:
         return Conflict(

@@ -9,7 +9,7 @@ from mcp_ssh.params import LARGEST_NUMBER, CommandLine, OneLine, Result, output_
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.sessions.shell_exec import asks_secretly
 from mcp_ssh.ssh.pty.shell import Shell, ShellState
-from mcp_ssh.ssh.pty.terminal import KEYS, KeyName, ShellPrompt, typed
+from mcp_ssh.ssh.pty.terminal import KEYS, KeyName, ShellPrompt, to_keystrokes
 from mcp_ssh.tool import Call, Question, Risk, tool
 from mcp_ssh.tools.shell.models import OnShell, Waiting, as_text, hide_at_password_prompt, to_type_in, waiting_for
 
@@ -33,7 +33,7 @@ async def send(host: Session, params: ShellSendParams, call: Call) -> ShellSendR
     """
     shell = await to_type_in(host, call, params.shell)
     await hide_at_password_prompt(host, shell, "command")
-    offset = await shell.type(typed(params.command) + (KEYS["enter"] if params.enter else b""))
+    offset = await shell.type(to_keystrokes(params.command) + (KEYS["enter"] if params.enter else b""))
     host.renew_spares()
     return ShellSendResult(status="sent", command=params.command, offset=offset)
 

@@ -10,7 +10,7 @@ from mcp_ssh.sessions.session import Session
 from mcp_ssh.ssh.connection.connection import Terminal
 from mcp_ssh.ssh.pty.shell import Shell, ShellState
 from mcp_ssh.tool import Call, Risk, tool
-from mcp_ssh.tools.shell.models import DEFAULT, Columns, OnShell, Rows, ShellName, Waiting, opened, waiting_for
+from mcp_ssh.tools.shell.models import DEFAULT, Columns, OnShell, Rows, ShellName, Waiting, start_shell, waiting_for
 
 
 class ShellOpenParams(OnSession):
@@ -37,7 +37,7 @@ async def open_shell(host: Session, params: ShellOpenParams, call: Call) -> Shel
     commands that ask nothing command_exec is simpler. It ends with the session. Closing it ends all that was started in
     it, daemons too: what must stay is for command_background or the service manager.
     """
-    shell = await opened(host, call, params.shell, Terminal(params.columns, params.rows), cwd=params.cwd)
+    shell = await start_shell(host, call, params.shell, Terminal(params.columns, params.rows), cwd=params.cwd)
     return ShellOpenResult(status="open", shell=shell.name, columns=params.columns, rows=params.rows)
 
 
@@ -119,7 +119,7 @@ async def close(host: Session, params: OnShell, call: Call) -> ShellCloseResult:
     shell = host.shells.find(call.caller.id, params.shell)
     exit_code = shell.exit_code if shell.state == "ended" else None
     stopped = await host.shells.close(shell, call.caller.id)
-    closed = ShellCloseResult(status="closed", shell=shell.name, stopped=stopped.shown())
+    closed = ShellCloseResult(status="closed", shell=shell.name, stopped=stopped.as_field())
     if exit_code is not None:
         closed.exit_code = exit_code
     if stopped.survivors:

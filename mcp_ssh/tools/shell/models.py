@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from mcp_ssh.audit import hide_argument, show_argument
 from mcp_ssh.errors import ToolError
-from mcp_ssh.messages.validation import worded
+from mcp_ssh.messages.validation import word_pattern
 from mcp_ssh.params import OnSession
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.sessions.shell_exec import shows_typing
@@ -24,7 +24,7 @@ DEFAULT = "default"
 AT_ONCE = 16 * 1024
 """Bytes of output that are made into text in a few ms, whatever they are."""
 
-_NAME = worded(
+_NAME = word_pattern(
     r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$",
     "must be at most 64 letters, digits and _ . -, and begin with none of . -, such as build",
 )
@@ -72,7 +72,7 @@ async def to_type_in(host: Session, call: Call, name: str) -> Shell:
     _expect_shells(host)
     if name != DEFAULT:
         return host.shells.find(call.caller.id, name)
-    return await opened(host, call, name, Terminal(80, 24), anew=False)
+    return await start_shell(host, call, name, Terminal(80, 24), anew=False)
 
 
 async def hide_at_password_prompt(host: Session, shell: Shell, argument: str) -> None:
@@ -87,7 +87,7 @@ async def hide_at_password_prompt(host: Session, shell: Shell, argument: str) ->
             show_argument(argument)
 
 
-async def opened(
+async def start_shell(
     host: Session, call: Call, name: str, terminal: Terminal, *, cwd: str | None = None, anew: bool = True
 ) -> Shell:
     """Open a shell, unless it is there already and need not be new.

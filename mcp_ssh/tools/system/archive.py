@@ -56,7 +56,7 @@ async def archive(host: Session, params: SystemArchiveParams, call: Call) -> Sys
     asked = ask_archive(params.destination, params.source, params.format, look=params.dry_run)
     result = SystemArchiveResult(success=True, archive=params.destination, error=None)
     try:
-        answer = await _asked(host, params, call, asked, f"packing {params.source}")
+        answer = await _ask(host, params, call, asked, f"packing {params.source}")
     except ArchiveFailed as error:
         return result.model_copy(update={"success": False, "error": error.message})
     result.archive = answer.path
@@ -105,7 +105,7 @@ async def extract(host: Session, params: SystemExtractParams, call: Call) -> Sys
     asked = ask_extract(params.destination, params.archive, name, look=params.dry_run)
     result = SystemExtractResult(success=True, destination=params.destination, error=None)
     try:
-        answer = await _asked(host, params, call, asked, f"unpacking {params.archive}")
+        answer = await _ask(host, params, call, asked, f"unpacking {params.archive}")
     except ArchiveFailed as error:
         return result.model_copy(update={"success": False, "error": error.message})
     except (TimedOut, anyio.get_cancelled_exc_class()):
@@ -130,7 +130,7 @@ def _unpacking(opens: str, archive: str, destination: str) -> list[str]:
     return [unpacking, f"mv -f {command(stage).line()}/* {command(destination).line()}"]
 
 
-async def _asked(host: Session, params: _Long, call: Call, asked: PathQuery, step: str) -> ScriptAnswer:
+async def _ask(host: Session, params: _Long, call: Call, asked: PathQuery, step: str) -> ScriptAnswer:
     async with elapsing(call, lambda: step):
         said = await host.run(asked.command, timeout_s=params.timeout, limit=LIST_BYTES)
     return asked.answer(said.stdout, said.stderr)

@@ -29,7 +29,7 @@ class SystemCronListResult(Result):
 @tool(Risk.READ, room="system")
 async def cron_list(host: Session, params: SystemCronListParams, call: Call) -> SystemCronListResult:
     """List the scheduled jobs (crontab) of an account of the machine."""
-    table = await _told(host, "list", "", params.user)
+    table = await _ask_crontab(host, "list", "", params.user)
     result = SystemCronListResult(jobs=table.lines[:ROW_LIMIT], count=len(table.lines))
     if len(table.lines) > ROW_LIMIT:
         result.truncated = True
@@ -57,7 +57,7 @@ class SystemCronAddResult(Result):
 async def cron_add(host: Session, params: SystemCronAddParams, call: Call) -> SystemCronAddResult:
     """Schedule a job with cron. A job that is there already is not added again."""
     line = entry(params.schedule, params.command)
-    table = await _told(host, "list" if params.dry_run else "add", line, params.user)
+    table = await _ask_crontab(host, "list" if params.dry_run else "add", line, params.user)
     result = SystemCronAddResult(success=True, entry=line, changed=not table.had)
     if params.dry_run:
         result.changed, result.commands = False, [] if table.had else [f"crontab: add {line}"]
@@ -80,14 +80,14 @@ class SystemCronRemoveResult(Result):
 async def cron_remove(host: Session, params: SystemCronRemoveParams, call: Call) -> SystemCronRemoveResult:
     """Remove a scheduled job from a crontab, by its whole line."""
     line = entry("", params.entry, percent=False)
-    table = await _told(host, "list" if params.dry_run else "remove", line, params.user)
+    table = await _ask_crontab(host, "list" if params.dry_run else "remove", line, params.user)
     result = SystemCronRemoveResult(success=True, entry=line, changed=table.had)
     if params.dry_run:
         result.changed, result.commands = False, [f"crontab: remove {line}"] if table.had else []
     return result
 
 
-async def _told(host: Session, does: str, line: str, user: str | None) -> Crontab:
+async def _ask_crontab(host: Session, does: str, line: str, user: str | None) -> Crontab:
     asked = ask_cron(does, line, user)
 
     def parse(parts: Parts) -> Crontab:
@@ -96,7 +96,7 @@ async def _told(host: Session, does: str, line: str, user: str | None) -> Cronta
     try:
         return await parts_of(host, asked, parse, limit=CRON_BYTES)
     except ForeignCrontab:
-        privileged = await host.privileged()
+        privileged = await host.as_root()
         if privileged is host:
             raise
         return await parts_of(privileged, asked, parse, limit=CRON_BYTES)

@@ -8,7 +8,7 @@ from mcp_ssh.errors import InvalidInput
 from mcp_ssh.linux.files.permissions import RootRequired, ask_chmod, ask_chown
 from mcp_ssh.linux.framing import PathQuery, ScriptAnswer
 from mcp_ssh.meanings import Meaning
-from mcp_ssh.messages.validation import worded
+from mcp_ssh.messages.validation import word_pattern
 from mcp_ssh.params import DryRunParams, Group, NumberAsText, RemotePath, Result, check_account, check_group
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.shell_command import command
@@ -37,7 +37,7 @@ class _Slow(DryRunParams):
 class SystemChmodParams(_Slow):
     mode: Annotated[str, NumberAsText] = Field(
         max_length=64,
-        pattern=worded(
+        pattern=word_pattern(
             r"^(?:[0-7]{1,4}|[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+(?:,[ugoa]*(?:[-+=][rwxXst]*|[-+=][ugo])+)*)$",
             'must be one to four octal digits, such as 644, or symbols, such as "u+x" and "g=rX,o-w"',
         ),
@@ -60,7 +60,7 @@ async def chmod(host: Session, params: SystemChmodParams, call: Call) -> SystemC
     Links are followed. What belongs to another account needs root: without become, sudo -n is tried.
     """
     asked = ask_chmod(params.path, params.mode, recursive=params.recursive, look=params.dry_run)
-    answer = await _done(host, params, asked)
+    answer = await _try_as_root_too(host, params, asked)
     has = answer.text.strip().zfill(4)
     result = SystemChmodResult(success=True, path=answer.path, mode=params.mode, permissions=has)
     if params.dry_run:
@@ -92,7 +92,7 @@ async def chown(host: Session, params: SystemChownParams, call: Call) -> SystemC
         raise InvalidInput("group: owner names one, too", hint="give `owner` without it, or leave `group` out")
     owner = f"{params.owner}:{params.group}" if params.group else params.owner
     asked = ask_chown(params.path, owner, recursive=params.recursive, look=params.dry_run)
-    answer = await _done(host, params, asked)
+    answer = await _try_as_root_too(host, params, asked)
     result = SystemChownResult(success=True, path=answer.path, owner=answer.text.strip())
     if params.dry_run:
         result.commands = [_line("chown", owner, answer.path, params)]
@@ -103,17 +103,17 @@ def _line(program: str, what: str, path: str, params: _Slow) -> str:
     return command(program, *(["-R"] if params.recursive else []), "--", what, path).line()
 
 
-async def _done(host: Session, params: _Slow, asked: PathQuery) -> ScriptAnswer:
+async def _try_as_root_too(host: Session, params: _Slow, asked: PathQuery) -> ScriptAnswer:
     """Try it as the account; where it is for root to do, and nothing was changed, once more with its rights."""
     try:
-        return await _asked(host, params, asked)
+        return await _ask(host, params, asked)
     except RootRequired:
-        privileged = await host.privileged()
+        privileged = await host.as_root()
         if privileged is host:
             raise
-        return await _asked(privileged, params, asked)
+        return await _ask(privileged, params, asked)
 
 
-async def _asked(host: Session, params: _Slow, asked: PathQuery) -> ScriptAnswer:
+async def _ask(host: Session, params: _Slow, asked: PathQuery) -> ScriptAnswer:
     said = await host.run(asked.command, timeout_s=params.time_limit_s() - CLOSING_S)
     return asked.answer(said.stdout, said.stderr)

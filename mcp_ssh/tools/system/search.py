@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mcp_ssh.linux.files.search import ANSWER_BYTES, ask_find, ask_grep, parse_find, parse_grep, size_tests
-from mcp_ssh.messages.validation import worded
+from mcp_ssh.messages.validation import word_pattern
 from mcp_ssh.params import NumberAsText, OnSession, RemotePath, Result, ShellText
 from mcp_ssh.sessions.query import ask
 from mcp_ssh.sessions.session import Session
@@ -109,7 +109,7 @@ class SystemFindParams(_Searching):
     max_depth: int | None = Field(default=None, ge=1, le=20, description="Levels below path to look at.")
     size: Annotated[str | None, NumberAsText] = Field(
         default=None,
-        pattern=worded(
+        pattern=word_pattern(
             r"^[+-]?\d{1,15}[bcwkMG]?$",
             "must be a whole number, if wanted with + or - before it and one of b c w k M G behind it, such as +10M",
         ),
@@ -117,7 +117,7 @@ class SystemFindParams(_Searching):
     )
     mtime: Annotated[str | None, NumberAsText] = Field(
         default=None,
-        pattern=worded(
+        pattern=word_pattern(
             r"^[+-]?\d{1,6}$", "must be a whole number of days, if wanted with + or - before it, such as -1"
         ),
         description="Days since it was changed: -1 less, +30 more.",

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 from mcp_ssh.audit import always
 from mcp_ssh.errors import NotFound, PermissionDenied
 from mcp_ssh.linux.system.services import ServiceCommand, ServiceState, choose, find_problem
-from mcp_ssh.messages.validation import worded
+from mcp_ssh.messages.validation import word_pattern
 from mcp_ssh.params import BecomeParams, Result
 from mcp_ssh.sessions.query import parts_of
 from mcp_ssh.sessions.session import Output, Session
@@ -22,7 +22,7 @@ SERVICE_BYTES = 1024 * 1024
 
 class SystemServiceParams(BecomeParams):
     service: str = Field(
-        pattern=worded(
+        pattern=word_pattern(
             r"^[A-Za-z0-9_@:.\\][A-Za-z0-9_@:.\\+-]*$",
             "must be letters, digits and _ @ : . + - \\, and begin with none of + -, such as nginx",
         ),
@@ -68,7 +68,7 @@ async def service(host: Session, params: SystemServiceParams, call: Call) -> Sys
     become, sudo -n is tried.
     """
     manager = choose(await host.platform())
-    acting = host if params.action == "status" else await host.privileged()
+    acting = host if params.action == "status" else await host.as_root()
     asked = manager.ask(params.service, params.action)
     state = await parts_of(acting, asked, manager.parse, timeout_s=140.0, limit=SERVICE_BYTES)
     if not state.exists:
@@ -130,7 +130,7 @@ async def kill(host: Session, params: SystemKillParams, call: Call) -> SystemKil
     """
     output = await _signal(host, params)
     if _forbidden(output):
-        output = await _signal(await host.privileged(), params)
+        output = await _signal(await host.as_root(), params)
         if _forbidden(output):
             raise PermissionDenied(
                 f"process {params.pid} belongs to another account", hint="give `become`, or log in as that account"

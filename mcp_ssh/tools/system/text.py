@@ -10,7 +10,7 @@ from mcp_ssh.errors import TooMany
 from mcp_ssh.linux.files.follow import Position, Reason, ask_follow
 from mcp_ssh.linux.files.search import ask_lines, cut
 from mcp_ssh.linux.framing import ScriptAnswer, failure
-from mcp_ssh.messages.validation import worded
+from mcp_ssh.messages.validation import word_pattern
 from mcp_ssh.params import Event, OnSession, RemotePath, Result
 from mcp_ssh.sessions.follow import following
 from mcp_ssh.sessions.query import ask
@@ -61,7 +61,7 @@ async def tail(host: Session, params: SystemTailParams, call: Call) -> LinesResu
         while len(content) <= params.max_bytes and (parts := await file.read()):
             content += b"".join(each for each in parts if isinstance(each, bytes))
         path = file.path
-    return _told(ScriptAnswer("ok", path, bytes(content), b""), "head", params.max_bytes)
+    return _lines_result(ScriptAnswer("ok", path, bytes(content), b""), "head", params.max_bytes)
 
 
 @tool(Risk.READ, room="system")
@@ -77,12 +77,12 @@ async def _read(host: Session, params: SystemHeadParams, program: Literal["tail"
         answer = asked.answer(said.stdout, said.stderr)
         if answer.trailer:
             raise failure(answer.path, answer.trailer)
-        return _told(answer, program, params.max_bytes)
+        return _lines_result(answer, program, params.max_bytes)
 
     return await ask(host, asked.command, told, limit=params.max_bytes + ANSWER_LIMIT)
 
 
-def _told(answer: ScriptAnswer, kept: Literal["tail", "head"], limit: int) -> LinesResult:
+def _lines_result(answer: ScriptAnswer, kept: Literal["tail", "head"], limit: int) -> LinesResult:
     content, truncated = cut(answer.body, kept, limit)
     result = LinesResult(path=answer.path, content=content.decode("utf-8", "replace"))
     if truncated:
@@ -99,7 +99,7 @@ class Follow(OnSession):
     max_s: int = Field(default=3600, ge=1, le=86_400, description="Seconds until the stream ends.")
     since: str | None = Field(
         default=None,
-        pattern=worded(
+        pattern=word_pattern(
             r"^[0-9]{1,20}:[0-9]{1,20}:[0-9]{1,18}$",
             "must be the id of an event, three numbers with colons between them, such as 2049:131:4096",
         ),

@@ -92,7 +92,7 @@ class KilledText(BaseModel):
     error: str | None = Field(description="Why it failed, else null.")
 
 
-def _killed(result: dict[str, Any]) -> dict[str, Any]:
+def _kill_text(result: dict[str, Any]) -> dict[str, Any]:
     return {**result, "pid": str(result["pid"])}
 
 
@@ -106,7 +106,7 @@ ROUTES = (
     Route("GET", "/system/network", system.network),
     Route("GET", "/system/users", system.users),
     Route("GET", "/system/uptime", system.uptime),
-    Route("POST", "/system/kill", system.kill, shape=Shape(KilledText, _killed)),
+    Route("POST", "/system/kill", system.kill, shape=Shape(KilledText, _kill_text)),
     Route("POST", "/system/service", system.service),
     Route("POST", "/system/grep", system.grep),
     Route("POST", "/system/find", system.find),

@@ -99,7 +99,7 @@ async def _transfer(
         if parsed.json and not to_output:
             print_json(body)
         elif not to_output:
-            say(_said(body, given, time.monotonic() - began))
+            say(_summary(body, given, time.monotonic() - began))
 
 
 async def _is_folder(app: "App", call: _Watched, session_id: str, path: str) -> bool:
@@ -118,7 +118,7 @@ def no_folder(path: str) -> Failure:
     return usage(f"{path!r} is a folder, which standard output cannot take", "give LOCAL, a path here")
 
 
-def _said(body: Mapping[str, Any], given: Mapping[str, Any], took_s: float) -> str:
+def _summary(body: Mapping[str, Any], given: Mapping[str, Any], took_s: float) -> str:
     goal = printable(body["path"] if body["status"] == "uploaded" else short(given["local_path"]))
     size = int(body["size"])
     count = f" in {body['count']} file{'' if body['count'] == 1 else 's'}" if "count" in body else ""
