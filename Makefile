@@ -6,7 +6,7 @@ BIN := .venv/bin
 SOUND := import sys, pip; sys.exit(sys.version_info < (3, 11))
 $(shell [ ! -e .venv ] || $(BIN)/python -c '$(SOUND)' 2>/dev/null || rm -rf .venv)
 # Any Python 3 reads this.
-NEW_ENOUGH := import sys; sys.version_info >= (3, 11) or sys.exit("mcp-ssh needs Python 3.11 or later, and $(PYTHON) is \
+NEW_ENOUGH := import sys; sys.version_info >= (3, 11) or sys.exit("ssh-steward needs Python 3.11 or later, and $(PYTHON) is \
 	%d.%d; name another one: make PYTHON=python3.13" % sys.version_info[:2])
 # Tests mostly wait for machines, so there are more processes than cores; each has hosts and a network of its own.
 WORKERS ?= 4
@@ -26,7 +26,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: .venv/run  ## start everything on an embedded SSH host
-	$(BIN)/mcp-ssh demo
+	$(BIN)/ssh-steward demo
 
 test: .venv/test  ## run all tests, on real hosts where this machine can have them (20 min; the first time 3 more)
 	$(TESTS)
@@ -40,7 +40,7 @@ conformance: .venv/test npm  ## run the official suite, the inspector and the Ty
 	$(BIN)/python -m pytest tests/protocol $(PYTEST)
 
 behaviour: .venv/test $(if $(PEERS),peers)  ## show what our server does where things go wrong, with PEERS=1 also others (3 min)
-	$(BIN)/python -m tests.behaviour mcp-ssh $(if $(PEERS),peers)
+	$(BIN)/python -m tests.behaviour ssh-steward $(if $(PEERS),peers)
 	$(BIN)/python scripts/generate.py
 
 peers:  ## install the servers that `make behaviour PEERS=1` compares with, into .peers (1 min)

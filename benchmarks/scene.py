@@ -66,13 +66,13 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def stdio(self) -> AsyncGenerator[Stdio]:
-        """`mcp-ssh stdio` as a process, driven by raw JSON-RPC lines."""
+        """`ssh-steward stdio` as a process, driven by raw JSON-RPC lines."""
         async with stdio(self._home("stdio"), "--toolsets", "all") as server:
             yield server
 
     @contextlib.asynccontextmanager
     async def served(self) -> AsyncGenerator["Wire"]:
-        """`mcp-ssh serve` as a process, and one connection to it."""
+        """`ssh-steward serve` as a process, and one connection to it."""
         async with serve(self._home("serve")) as server, wire(server) as opened:
             yield opened
 

@@ -1,4 +1,4 @@
-"""`python -m mcp_ssh` is the `mcp-ssh` command."""
+"""`python -m mcp_ssh` is the `ssh-steward` command."""
 
 from mcp_ssh.cli import main
 

@@ -105,7 +105,7 @@ def _endpoints(app: App, families: Iterable[Family]) -> tuple[dict[str, Endpoint
 
 def _health() -> HttpRoute:
     content = {
-        "service": "mcp-ssh",
+        "service": "ssh-steward",
         "version": __version__,
         "status": "running",
         "docs": "/docs",

@@ -264,7 +264,7 @@ def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socke
 def _refused_bind(error: OSError, host: str, port: int) -> InvalidInput | Conflict:
     if error.errno == errno.EADDRINUSE:
         return Conflict(
-            f"port {port} of {host} is taken, perhaps by another mcp-ssh",
+            f"port {port} of {host} is taken, perhaps by another ssh-steward",
             hint="give another --port; 0 takes a free one",
         )
     if error.errno == errno.EACCES:

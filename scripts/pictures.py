@@ -1,4 +1,4 @@
-"""Draw the README's pictures of a terminal: real runs of `mcp-ssh` on a terminal, against the demo host.
+"""Draw the README's pictures of a terminal: real runs of `ssh-steward` on a terminal, against the demo host.
 
 `python scripts/pictures.py` writes docs/check.svg, docs/upload.svg and docs/session.svg. What a run says is drawn as it
 was said; only the folder of this checkout is written `~/mcp_ssh`.
@@ -84,10 +84,10 @@ def _draw(name: str, runs: list[list[str]], home: Path) -> None:
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     for words in runs:
         line = " ".join(quote(word) for word in words)
-        console.print(Text.assemble(("$ ", "bold green"), (f"mcp-ssh {line}", "bold")), soft_wrap=False)
+        console.print(Text.assemble(("$ ", "bold green"), (f"ssh-steward {line}", "bold")), soft_wrap=False)
         said = _on_terminal([*_program(), *words], home).replace(str(ROOT), "~/mcp_ssh")
         console.print(Text.from_ansi(said))
-    svg = console.export_svg(title="mcp-ssh", unique_id=name)
+    svg = console.export_svg(title="SSH Steward", unique_id=name)
     # The fonts of the reader's machine do; nothing is fetched from elsewhere.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.S).replace("Fira Code", "ui-monospace, Menlo, Consolas")
     svg = re.sub(r"\s*<!--.*?-->", "", svg, flags=re.S)

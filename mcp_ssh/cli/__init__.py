@@ -1,4 +1,4 @@
-"""The command `mcp-ssh`: what it takes, what it says, and its exit code.
+"""The command `ssh-steward`: what it takes, what it says, and its exit code.
 
 Nothing heavy is imported before a subcommand needs it: `--help` and a mistyped word answer at once.
 """
@@ -52,20 +52,20 @@ PASSING_ON = frozenset({"exec", "completion"})
 """Commands that take words after `--`, as `theirs`."""
 
 ABOUT = "Administer Linux machines over SSH through typed tools: as an MCP server, over REST, or from here."
-SHORT_HELP = """mcp-ssh is an MCP server: a client starts it and talks to it through its standard input.
+SHORT_HELP = """ssh-steward is an MCP server: a client starts it and talks to it through its standard input.
 
-  mcp-ssh demo            try everything on a throw-away SSH host
-  mcp-ssh stdio           what an MCP client starts (also without a command, where input is no terminal)
-  mcp-ssh serve           the same tools over HTTP: MCP at /mcp, REST with /docs
-  mcp-ssh check           is everything as it should be? `mcp-ssh check MACHINE` tries to log in
-  mcp-ssh exec            run a command on a machine: mcp-ssh exec MACHINE -- COMMAND
-  mcp-ssh upload          copy files there; `mcp-ssh download` copies them here
-  mcp-ssh tools           the tools; `mcp-ssh call TOOL JSON` calls one
-  mcp-ssh guide           how to work with the server over HTTP; `--prompts`: ready instructions for agents
-  mcp-ssh token add NAME  let somebody call over HTTP
-  mcp-ssh history         the calls that were made; `history verify` proves that no record was changed
-  mcp-ssh client-config   what to put into the configuration of an MCP client
-  mcp-ssh --help          all commands and options"""
+  ssh-steward demo            try everything on a throw-away SSH host
+  ssh-steward stdio           what an MCP client starts (also without a command, where input is no terminal)
+  ssh-steward serve           the same tools over HTTP: MCP at /mcp, REST with /docs
+  ssh-steward check           is everything as it should be? `ssh-steward check MACHINE` tries to log in
+  ssh-steward exec            run a command on a machine: ssh-steward exec MACHINE -- COMMAND
+  ssh-steward upload          copy files there; `ssh-steward download` copies them here
+  ssh-steward tools           the tools; `ssh-steward call TOOL JSON` calls one
+  ssh-steward guide           how to work with the server over HTTP; `--prompts`: ready instructions for agents
+  ssh-steward token add NAME  let somebody call over HTTP
+  ssh-steward history         the calls that were made; `history verify` proves that no record was changed
+  ssh-steward client-config   what to put into the configuration of an MCP client
+  ssh-steward --help          all commands and options"""
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def ssh_api() -> None:
-    """`ssh-api`: the same as `mcp-ssh serve`."""
+    """`ssh-api`: the same as `ssh-steward serve`."""
     main(["serve", *sys.argv[1:]])
 
 
@@ -131,9 +131,9 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--log-json", action="store_true", default=argparse.SUPPRESS, help="log one JSON object per line"
     )
-    parser = Parser(prog="mcp-ssh", description=ABOUT, parents=[common])
+    parser = Parser(prog="ssh-steward", description=ABOUT, parents=[common])
     parser.set_defaults(verbose=False, log_json=False)
-    parser.add_argument("--version", action="version", version=f"mcp-ssh {__version__}")
+    parser.add_argument("--version", action="version", version=f"ssh-steward {__version__}")
     commands = parser.add_subparsers(dest="command_name", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         text = (module.__doc__ or "").partition("\n")[0]
@@ -164,7 +164,7 @@ def _report_failure(reason: BaseException, *, verbose: bool, command: str | None
         say_failure(f"{name}{reason.strerror}", "run it with -v to see where")
     else:
         say_failure(
-            f"a mistake in mcp-ssh itself, {type(reason).__name__}", "run it with -v to see where, and report it"
+            f"a mistake in ssh-steward itself, {type(reason).__name__}", "run it with -v to see where, and report it"
         )
     return 1
 

@@ -63,7 +63,7 @@ def run(serve: Callable[[*_Arguments], Awaitable[None]], *arguments: *_Arguments
     if wanted not in {"asyncio", "uvloop"}:
         raise usage(f"{LOOP_VARIABLE} is {wanted[:40]!r}", "it is asyncio or uvloop")
     if wanted == "uvloop" and not present:
-        raise usage(f"{LOOP_VARIABLE} is uvloop, which is not installed", "install mcp-ssh-bridge[uvloop]")
+        raise usage(f"{LOOP_VARIABLE} is uvloop, which is not installed", "install ssh-steward[uvloop]")
     anyio.run(serve, *arguments, backend_options={"use_uvloop": wanted == "uvloop"})
 
 

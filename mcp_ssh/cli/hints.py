@@ -5,14 +5,14 @@ import re
 from mcp_ssh.messages.hints import Wording, render
 
 COMMANDS = {
-    "command_exec": "mcp-ssh exec",
-    "file_upload": "mcp-ssh upload",
-    "file_download": "mcp-ssh download",
-    "session_connect": "another mcp-ssh command",
+    "command_exec": "ssh-steward exec",
+    "file_upload": "ssh-steward upload",
+    "file_download": "ssh-steward download",
+    "session_connect": "another ssh-steward command",
 }
-"""The command that does what a tool does; of the others `mcp-ssh call` calls the tool."""
+"""The command that does what a tool does; of the others `ssh-steward call` calls the tool."""
 
-WHOLE = {("file_mkdir", "parents"): "mcp-ssh exec MACHINE -- mkdir -p FOLDER"}
+WHOLE = {("file_mkdir", "parents"): "ssh-steward exec MACHINE -- mkdir -p FOLDER"}
 
 OPTIONS = {
     "key_content": "--key FILE",
@@ -32,7 +32,7 @@ IN_MCP_WORDS = frozenset({"call", "tools", "history"})
 
 FOR_CALL = {
     "open one with session_connect": "name a saved connection as session_id, or log in first with --connect JSON",
-    "list the tools to see their names": "mcp-ssh tools lists them",
+    "list the tools to see their names": "ssh-steward tools lists them",
 }
 """Next steps that are others where each call is a process of its own."""
 
@@ -48,7 +48,7 @@ def cli_hint(hint: str | None, command: str | None = None) -> str | None:
     if hint is None or command in IN_MCP_WORDS:
         return FOR_CALL.get(hint, hint) if hint else hint
     if command and _PARAMETERS.match(hint):
-        return f"see mcp-ssh {command} --help"
+        return f"see ssh-steward {command} --help"
     return _AGAIN.sub(r"\1", render(hint, Wording(_command, _option, lambda _: None)))
 
 
@@ -60,7 +60,7 @@ def _command(name: str, argument: str | None, value: str | None) -> str | None:
         return WHOLE[name, str(argument)]
     if name not in REGISTRY and name not in TOOLS:
         return None
-    return f"{COMMANDS.get(name, f'mcp-ssh call {name}')}{f' and {argument}: {value}' if argument else ''}"
+    return f"{COMMANDS.get(name, f'ssh-steward call {name}')}{f' and {argument}: {value}' if argument else ''}"
 
 
 def _option(name: str, value: str | None) -> str | None:
@@ -70,4 +70,4 @@ def _option(name: str, value: str | None) -> str | None:
         return OPTIONS[name]
     known = name == "confirm" or any(name.partition(".")[0] in tool.params.model_fields for tool in REGISTRY.values())
     given = f"{name}: {value}" if value else name
-    return f"{given} in the JSON of mcp-ssh call" if known else None
+    return f"{given} in the JSON of ssh-steward call" if known else None

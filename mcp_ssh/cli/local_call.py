@@ -83,5 +83,5 @@ def how_to_trust(refusal: "HostKeyUnconfirmed") -> Failure:
     return Failure(
         refusal.message,
         "compare the fingerprint with the machine's own by another way; if they agree:"
-        f" mcp-ssh call hostkey_accept {quote(accepted)}",
+        f" ssh-steward call hostkey_accept {quote(accepted)}",
     )

@@ -87,7 +87,7 @@ async def connect_client(
 
 def _unreachable(address: str, error: BaseException) -> Failure:
     del error
-    return Failure(f"no answer from {address}", "is `mcp-ssh serve` running there?")
+    return Failure(f"no answer from {address}", "is `ssh-steward serve` running there?")
 
 
 def _connection_failure(address: str, refusals: list[int], errors: "BaseExceptionGroup[Any]") -> Failure:
@@ -95,10 +95,10 @@ def _connection_failure(address: str, refusals: list[int], errors: "BaseExceptio
     if status == 401:
         return Failure(
             f"{address} refused the token",
-            "set MCP_SSH_TOKEN; the server's owner makes one with `mcp-ssh token add NAME`",
+            "set MCP_SSH_TOKEN; the server's owner makes one with `ssh-steward token add NAME`",
         )
     if status is not None:
-        return Failure(f"{address} answered with HTTP status {status}", "is it the address of an mcp-ssh server?")
+        return Failure(f"{address} answered with HTTP status {status}", "is it the address of an ssh-steward server?")
     return Failure(f"{address}: {errors.exceptions[0]}")
 
 

@@ -80,7 +80,7 @@ async def standard_input() -> AsyncGenerator[bytes]:
         except BlockingIOError:  # another process that shares the descriptor was faster
             continue
         except OSError as error:
-            say(f"mcp-ssh: standard input cannot be read, so it ends here: {error.strerror}")
+            say(f"ssh-steward: standard input cannot be read, so it ends here: {error.strerror}")
             return
         if not chunk:
             return
@@ -106,6 +106,6 @@ async def whole_input(limit_s: float) -> bytes:
         async for chunk in standard_input():
             taken += chunk
             if len(taken) > MAX_INPUT_BYTES:
-                raise usage("standard input is larger than 64 MiB", "upload it as a file first: mcp-ssh upload")
+                raise usage("standard input is larger than 64 MiB", "upload it as a file first: ssh-steward upload")
         return bytes(taken)
     raise usage(f"standard input did not end within {limit_s:g} s", "close it, or pass none with -n")

@@ -85,9 +85,9 @@ def say(text: str) -> None:
 
 
 def say_failure(message: str, hint: str | None = None) -> None:
-    """One line on standard error: `mcp-ssh: message (hint)`."""
+    """One line on standard error: `ssh-steward: message (hint)`."""
     text = f"{message} ({hint})" if hint else message
-    say(f"mcp-ssh: {visible(' '.join(text.split()))}")
+    say(f"ssh-steward: {visible(' '.join(text.split()))}")
 
 
 def with_said(message: str, details: Mapping[str, Any]) -> str:

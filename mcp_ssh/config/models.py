@@ -45,7 +45,7 @@ class Area(BaseModel):
 
 
 class ServerConfig(Area):
-    """Where `mcp-ssh serve` listens, and who may call."""
+    """Where `ssh-steward serve` listens, and who may call."""
 
     host: str = Field(
         default="127.0.0.1", description="Address to listen on. Anything but loopback needs TLS or behind_proxy."

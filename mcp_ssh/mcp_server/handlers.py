@@ -29,7 +29,7 @@ from mcp_ssh.store import HistoryRow, arguments_text, hide_unknown
 from mcp_ssh.tool import AnyTool, Caller, InputRequired, Registry
 from mcp_ssh.toolsets import MetaToolContext, ToolsetSelection, argument_schema, brought, decode_arguments, lookup
 
-NAME = "mcp-ssh"
+NAME = "ssh-steward"
 
 CALLER_KEY = "mcp_ssh.caller"
 """Where in an HTTP request's ASGI scope the gate in front has put the `Caller`."""
@@ -73,6 +73,7 @@ def build_server(
     endpoint = _Endpoint(app, registry, surface, caller, prompts)
     server: Server[Any] = Server(
         NAME,
+        title="SSH Steward",
         version=__version__,
         instructions=INSTRUCTIONS,
         on_list_tools=endpoint.list_tools,

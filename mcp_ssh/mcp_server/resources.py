@@ -28,7 +28,7 @@ from mcp_ssh.tool import Caller, InputRequired, Registry
 from mcp_ssh.toolsets import NonInteractiveCall
 
 SCHEME = "ssh://"
-SESSIONS = "mcp-ssh://sessions"
+SESSIONS = "ssh-steward://sessions"
 LARGEST = 256 * 1024
 """Bytes of a file that is read as a resource: a model gets all of it at once."""
 

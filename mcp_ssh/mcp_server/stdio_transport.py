@@ -43,7 +43,7 @@ class Pipes:
     async def receive(self, messages: Inbox, answers: MemoryObjectSendStream[SessionMessage]) -> None:
         """Pass on the messages that come in; what is none is answered with an error.
 
-        At the end of input the client may still wait for answers, as in `printf … | mcp-ssh stdio`. The SDK cancels
+        At the end of input the client may still wait for answers, as in `printf … | ssh-steward stdio`. The SDK cancels
         what runs as soon as it hears of the end, so it does after a moment for what needs no longer than that.
         """
         async with messages, answers:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _TOOL = re.compile(
-    r"(?<![\w./`-])(?<!mcp-ssh call )([a-z]{1,32}_[a-z_]{1,64})(?:\(([a-z_]{1,64}): (\w{1,64})\))?(?![\w/-])(?! takes )"
+    r"(?<![\w./`-])(?<!ssh-steward call )([a-z]{1,32}_[a-z_]{1,64})"
+    r"(?:\(([a-z_]{1,64}): (\w{1,64})\))?(?![\w/-])(?! takes )"
 )
 _ARGUMENT = re.compile(r"`([a-z_]{1,64}(?:\.[a-z_]{1,64})?)(?:: (\w{1,64}))?`")
 _DETAIL = re.compile(r"(?<![\w.])details\.([a-z_]{1,64})")

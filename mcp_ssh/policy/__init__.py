@@ -55,7 +55,7 @@ def allow(tool: AnyTool, caller: Caller, *, read_only: bool) -> None:
         bound = "" if caller.hosts is None else "; a token with --host is at most an operator"
         raise Refused(
             f"{tool.name} needs the role {tool.role.name.lower()}; this token has {caller.role.name.lower()}",
-            hint=f"use a token with the role {tool.role.name.lower()} (mcp-ssh token add NAME --role ROLE){bound}",
+            hint=f"use a token with the role {tool.role.name.lower()} (ssh-steward token add NAME --role ROLE){bound}",
         )
 
 
@@ -68,7 +68,7 @@ def expect_reach(caller: Caller, machine: Machine) -> None:
     if not caller.reaches(machine):
         raise Refused(
             f"this token is not for the machine {str(machine)[:255]}",
-            hint=f"it is for {', '.join(caller.hosts or ())}; mcp-ssh token add NAME --host PATTERN makes another",
+            hint=f"it is for {', '.join(caller.hosts or ())}; ssh-steward token add NAME --host PATTERN makes another",
         )
     unsure = literal_names(caller.hosts or (), excluding=True) & {*machine.unsure}
     if unsure:
@@ -124,7 +124,7 @@ def expect_tools(security: SecurityConfig, tools: Collection[str]) -> None:
             near = suggest(name, tools, most=3)
             meant = f"; did you mean {', '.join(near)}?" if near else ""
             raise InvalidInput(
-                f"security.confirm_tools: there is no tool {name[:80]!r}{meant}", hint="`mcp-ssh tools` lists them"
+                f"security.confirm_tools: there is no tool {name[:80]!r}{meant}", hint="`ssh-steward tools` lists them"
             )
 
 

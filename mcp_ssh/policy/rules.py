@@ -11,7 +11,7 @@ from mcp_ssh.params import BecomeParams, Params
 from mcp_ssh.policy.commands import MAX_LINE, allows, denied_by, denied_program
 from mcp_ssh.tool import AnyTool, Risk
 
-_OUR_SCRIPT = "mcp-ssh"
+_OUR_SCRIPT = "ssh-steward"
 """Stands for a script of this program: `sudo` and `sudo *` deny it, patterns of other programs do not."""
 _HINT = "the server's owner decides: security.hosts in config.json"
 

@@ -117,7 +117,7 @@ class Tokens:
                 (id_or_name, id_or_name),
             )
         if not rows:
-            raise NotFound(f"no token has the id or name {id_or_name!r}", hint="`mcp-ssh token list` shows them")
+            raise NotFound(f"no token has the id or name {id_or_name!r}", hint="`ssh-steward token list` shows them")
         return _token(rows[0])
 
     async def preset(self, secret: str) -> TokenInfo:

@@ -43,7 +43,7 @@ def llms() -> str:
     """The index for agents in the form of llmstxt.org: title, summary, links with what is behind them. Reads files."""
     described = _list(f"[{each.title}](/prompts#{each.name}): {each.description}" for each in prompts.load().values())
     return f"""\
-# mcp-ssh
+# SSH Steward
 
 > Administer Linux machines over SSH through typed tools, over MCP and REST. Host keys are verified, what runs too long
 > is ended, every call is on record.
@@ -80,9 +80,9 @@ _PROMPTS = """\
 Ready instructions for common jobs on a server. MCP clients list them as prompts of this server and ask for what is
 missing. For any other agent: copy one, and put your own words where `{{{{...}}}}` stands.
 
-They name the tools of mcp-ssh. An agent that works over REST finds each tool's route in the guide (`/guide` on the
-server, or `mcp-ssh guide`): give it [Hand this API to an agent](#hand-over-api), with one of the others as its task. No
-prompt takes a password, a private key or a token, and no agent should be given one in words.
+They name the tools of SSH Steward. An agent that works over REST finds each tool's route in the guide (`/guide` on the
+server, or `ssh-steward guide`): give it [Hand this API to an agent](#hand-over-api), with one of the others as its
+task. No prompt takes a password, a private key or a token, and no agent should be given one in words.
 
 {index}
 """

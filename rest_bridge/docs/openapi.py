@@ -55,14 +55,14 @@ def document(families: Iterable[Family], config: Config) -> dict[str, Any]:
             schemas |= _results(route)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "mcp-ssh", "version": __version__, "description": _ABOUT},
+        "info": {"title": "SSH Steward", "version": __version__, "description": _ABOUT},
         "servers": [{"url": "/"}],
         "tags": [{"name": each.dialect.title, "description": each.dialect.about} for each in tables],
         "security": [{"token": []}],
         "paths": paths,
         "components": {
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "A token of `mcp-ssh token add`."},
+                "token": {"type": "http", "scheme": "bearer", "description": "A token of `ssh-steward token add`."},
                 "token_in_query": {
                     "type": "apiKey",
                     "in": "query",

@@ -25,7 +25,7 @@ _DOCS = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>mcp-ssh: API</title>
+<title>SSH Steward: API</title>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="/docs/swagger-ui.css">
 </head>
@@ -54,7 +54,7 @@ _REDOC_PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>mcp-ssh: API reference</title>
+<title>SSH Steward: API reference</title>
 <link rel="icon" href="data:,">
 </head>
 <body>

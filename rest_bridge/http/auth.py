@@ -51,7 +51,7 @@ Identify = Callable[[Headers], Awaitable[Caller]]
 
 _PUBLIC = frozenset({"/", "/docs", "/redoc", "/openapi.json", "/guide", "/prompts", "/llms.txt"})
 _PUBLIC_BELOW = ("/docs/", "/redoc/")
-_HINT = "send the header Authorization: Bearer TOKEN; `mcp-ssh token add NAME` makes a token"
+_HINT = "send the header Authorization: Bearer TOKEN; `ssh-steward token add NAME` makes a token"
 
 
 def is_public(path: str) -> bool:

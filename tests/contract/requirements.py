@@ -424,7 +424,11 @@ REQUIREMENTS = tuple(
             "An altered, added, removed or swapped row of the history, or a cut, is found and named.",
         ),
         ("history.trim", "issue 4", "Old rows of the history go without breaking its chain."),
-        ("history.command", "issue 4", "`mcp-ssh history` lists calls by caller, tool and time, and verifies them."),
+        (
+            "history.command",
+            "issue 4",
+            "`ssh-steward history` lists calls by caller, tool and time, and verifies them.",
+        ),
         ("session.names", "design, session names", "A name that stands for a machine connects to it on first use."),
         (
             "mcp.core",

@@ -149,6 +149,6 @@ def test_pages_for_people_lead_to_files_that_exist_and_name_commands_that_exist(
     links = {(page, link) for page, text in pages.items() for link in re.findall(r"\]\(([^)#:]+)\)", text)}
     # A link that begins with / is to a page of the server.
     assert [str(link) for page, link in links if not link.startswith("/") and not (page.parent / link).exists()] == []
-    named = {word for text in pages.values() for word in re.findall(r"[`(] ?mcp-ssh ([a-z][a-z-]*)[ `)]", text)}
+    named = {word for text in pages.values() for word in re.findall(r"[`(] ?ssh-steward ([a-z][a-z-]*)[ `)]", text)}
     assert len(named) > 5
     assert named <= {*COMMANDS}

@@ -187,7 +187,7 @@ def jobs(host: Host, local: Path) -> dict[str, Job]:
 
 
 @pytest.mark.requirement("fault.N14")
-@pytest.mark.parametrize("name", sorted(prompts.load().keys() - {"hand-over-api", "set-up-mcp-ssh"}))
+@pytest.mark.parametrize("name", sorted(prompts.load().keys() - {"hand-over-api", "set-up-ssh-steward"}))
 async def test_each_line_of_a_prompt_works_as_it_stands(app: App, host: Host, tmp_path: Path, name: str) -> None:
     (tmp_path / "index.html").write_text("hello\n")
     job = jobs(host, tmp_path)[name]
@@ -299,7 +299,7 @@ async def test_the_lines_of_the_set_up_work_as_they_stand(host: Host, tmp_path: 
     await anyio.to_thread.run_sync(_set_up, host, tmp_path)
 
 
-ELSEWHERE = {"make run", "mcp-ssh serve", "ssh-steward serve"}
+ELSEWHERE = {"make run", "ssh-steward serve"}
 """Lines of the set-up that other tests run: they install, or go on until they are ended."""
 
 
@@ -329,12 +329,12 @@ def _set_up(host: Host, home: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     client = {"client": "claude-desktop", "machine": "root@web1"}
-    for step in steps("set-up-mcp-ssh", client, "deb"):
+    for step in steps("set-up-ssh-steward", client, "deb"):
         line = filled(step.text, {"NAME": "web1", "CLIENT": "claude-desktop"})
         if step.kind == "tool" or line in ELSEWHERE:
             continue
         words = line.split()
-        if words[0] in {"mcp-ssh", "ssh-steward"}:
+        if words[0] == "ssh-steward":
             words = [*product, *words[1:]]
         if words[0] == "ssh-keygen":
             assert host.console(words).returncode == 0

@@ -91,9 +91,9 @@ async def test_each_caller_reads_and_completes_only_what_is_its_own(app: App, de
     session = await connected(app, deb, "dev", DirectCall(caller()))
     stranger = Caller("t-2", Role.VIEWER)
     async with client_of(app, mode) as mine, client_of(app, mode, stranger) as other:
-        listed = json.loads((await content(mine, "mcp-ssh://sessions")).text)
+        listed = json.loads((await content(mine, "ssh-steward://sessions")).text)
         assert list(listed["sessions"]) == [session]
-        assert json.loads((await content(other, "mcp-ssh://sessions")).text) == {"sessions": {}}
+        assert json.loads((await content(other, "ssh-steward://sessions")).text) == {"sessions": {}}
         with pytest.raises(MCPError, match="No active session"):
             await other.read_resource(f"ssh://{session}/etc/hosts")
         names = (await mine.complete(FILE, {"name": "session", "value": ""})).completion.values

@@ -1,4 +1,4 @@
-"""`mcp-ssh call` reaches machines by itself and through a running server, and leaves nothing running."""
+"""`ssh-steward call` reaches machines by itself and through a running server, and leaves nothing running."""
 
 import base64
 import contextlib
@@ -44,7 +44,7 @@ async def test_an_unknown_key_is_refused_with_the_command_that_accepts_it_and_th
     assert host.fingerprint in refused.failure
     assert host.password not in refused.failure
     program, *accept = shlex.split(refused.failure.rpartition("if they agree: ")[2].removesuffix(")"))
-    assert program == "mcp-ssh"
+    assert program == "ssh-steward"
 
     accepted = await run(*accept, home=tmp_path)
     assert (accepted.code, accepted.out) == (0, '{"ok":true}\n')

@@ -1,4 +1,4 @@
-"""`mcp-ssh check` says what is wrong and what to do, and is quiet where nothing is."""
+"""`ssh-steward check` says what is wrong and what to do, and is quiet where nothing is."""
 
 import json
 import os
@@ -67,7 +67,7 @@ async def test_an_unknown_host_key_a_wrong_password_and_a_closed_port_each_name_
     code, found = await report(tmp_path, "web1")
     assert code == 1
     assert host.fingerprint in found["web1: host key"]["message"]
-    assert "mcp-ssh call hostkey_accept" in found["web1: host key"]["next"]
+    assert "ssh-steward call hostkey_accept" in found["web1: host key"]["next"]
     await trust(host, tmp_path)
     code, found = await report(tmp_path, "web1")
     assert code == 1

@@ -1,4 +1,4 @@
-"""`mcp-ssh client-config` prints what each client reads, and what it names works."""
+"""`ssh-steward client-config` prints what each client reads, and what it names works."""
 
 import json
 import tomllib

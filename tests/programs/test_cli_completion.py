@@ -42,32 +42,32 @@ async def words(home: Path, *line: str) -> list[str]:
 
 async def test_each_place_of_a_line_has_its_words(home: Path) -> None:
     machines = ["prod/db 2", "web1", "bastion", "eq", "included", "inner", "one"]
-    assert await words(home, "mcp-ssh", "ch") == ["check"]
-    assert {"exec", "upload", "download", "client-config"} <= set(await words(home, "mcp-ssh", ""))
+    assert await words(home, "ssh-steward", "ch") == ["check"]
+    assert {"exec", "upload", "download", "client-config"} <= set(await words(home, "ssh-steward", ""))
     for command in ("exec", "upload", "download", "check"):
-        assert await words(home, "mcp-ssh", command, "") == machines
-    assert await words(home, "mcp-ssh", "exec", "-l", "ops", "w") == ["web1"]
-    assert await words(home, "mcp-ssh", "upload", "web1", "") == []
-    assert await words(home, "mcp-ssh", "check", "web1", "b") == ["bastion"]
-    assert await words(home, "mcp-ssh", "exec", "web1", "--", "") == []
-    assert await words(home, "mcp-ssh", "-v", "call", "") == list(REGISTRY)
-    assert await words(home, "mcp-ssh", "call", "connection_q") == ["connection_query"]
-    assert await words(home, "mcp-ssh", "client-config", "c") == [
+        assert await words(home, "ssh-steward", command, "") == machines
+    assert await words(home, "ssh-steward", "exec", "-l", "ops", "w") == ["web1"]
+    assert await words(home, "ssh-steward", "upload", "web1", "") == []
+    assert await words(home, "ssh-steward", "check", "web1", "b") == ["bastion"]
+    assert await words(home, "ssh-steward", "exec", "web1", "--", "") == []
+    assert await words(home, "ssh-steward", "-v", "call", "") == list(REGISTRY)
+    assert await words(home, "ssh-steward", "call", "connection_q") == ["connection_query"]
+    assert await words(home, "ssh-steward", "client-config", "c") == [
         "claude-desktop",
         "claude-code",
         "codex",
         "cursor",
         "cline",
     ]
-    assert await words(home, "mcp-ssh", "completion", "") == list(SCRIPTS)
-    assert await words(home, "mcp-ssh", "token", "a") == ["add"]
-    assert await words(home, "mcp-ssh", "token", "add", "x", "--role", "") == ["viewer", "operator", "admin"]
-    assert "--toolsets" in await words(home, "mcp-ssh", "serve", "--")
-    assert await words(home, "mcp-ssh", "no-such", "") == []
+    assert await words(home, "ssh-steward", "completion", "") == list(SCRIPTS)
+    assert await words(home, "ssh-steward", "token", "a") == ["add"]
+    assert await words(home, "ssh-steward", "token", "add", "x", "--role", "") == ["viewer", "operator", "admin"]
+    assert "--toolsets" in await words(home, "ssh-steward", "serve", "--")
+    assert await words(home, "ssh-steward", "no-such", "") == []
 
 
 async def test_nothing_breaks_where_there_is_nothing(tmp_path: Path) -> None:
-    assert await words(tmp_path, "mcp-ssh", "exec", "") == []
+    assert await words(tmp_path, "ssh-steward", "exec", "") == []
     assert not (tmp_path / "state").exists()
     for wrong in ([], ["x"]):
         done = await run("completion", "words", "--", *wrong, home=tmp_path)
@@ -78,14 +78,14 @@ async def test_a_name_with_a_newline_in_the_database_does_not_become_two_words(h
     with closing(sqlite3.connect(home / "state/state.db")) as db:
         db.execute("UPDATE connections SET name = 'web1' || char(10) || 'evil' WHERE name = 'web1'")
         db.commit()
-    assert "evil" not in await words(home, "mcp-ssh", "exec", "")
+    assert "evil" not in await words(home, "ssh-steward", "exec", "")
 
 
 def in_shell(home: Path, shell: str, script: str) -> list[str]:
-    """What a shell says that has read its script, with `mcp-ssh` in its PATH."""
+    """What a shell says that has read its script, with `ssh-steward` in its PATH."""
     folder = home / "bin"
     folder.mkdir(exist_ok=True)
-    program = folder / "mcp-ssh"
+    program = folder / "ssh-steward"
     program.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m mcp_ssh "$@"\n')
     program.chmod(0o755)
     env = environment(home) | {"PATH": f"{folder}:{os.environ['PATH']}"}
@@ -97,32 +97,32 @@ def in_shell(home: Path, shell: str, script: str) -> list[str]:
 COMPLETING = {
     "bash": (
         """
-        eval "$(mcp-ssh completion bash)"
-        complete -p mcp-ssh
-        COMP_WORDS=(mcp-ssh exec pro) COMP_CWORD=2
+        eval "$(ssh-steward completion bash)"
+        complete -p ssh-steward
+        COMP_WORDS=(ssh-steward exec pro) COMP_CWORD=2
         _mcp_ssh
         printf '%s\\n' "${COMPREPLY[@]}"
-        COMP_WORDS=(mcp-ssh upload web1 '') COMP_CWORD=3
+        COMP_WORDS=(ssh-steward upload web1 '') COMP_CWORD=3
         _mcp_ssh
         echo "${#COMPREPLY[@]}"
         """,
-        ["complete -o default -F _mcp_ssh mcp-ssh", "prod/db\\ 2", "0"],
+        ["complete -o default -F _mcp_ssh ssh-steward", "prod/db\\ 2", "0"],
     ),
     "zsh": (
         """
         compdef() { echo "for $2" }
         compadd() { shift; print -rl -- "$@" }
         _files() { echo files }
-        eval "$(mcp-ssh completion zsh)"
-        words=(mcp-ssh exec pro) CURRENT=3
+        eval "$(ssh-steward completion zsh)"
+        words=(ssh-steward exec pro) CURRENT=3
         _mcp_ssh
-        words=(mcp-ssh upload web1 '') CURRENT=4
+        words=(ssh-steward upload web1 '') CURRENT=4
         _mcp_ssh
         """,
-        ["for mcp-ssh", "prod/db 2", "files"],
+        ["for ssh-steward", "prod/db 2", "files"],
     ),
     "fish": (
-        "mcp-ssh completion fish | source; complete -C 'mcp-ssh exec pro'; complete -C 'mcp-ssh token '",
+        "ssh-steward completion fish | source; complete -C 'ssh-steward exec pro'; complete -C 'ssh-steward token '",
         ["prod/db 2", "add", "list", "revoke"],
     ),
 }

@@ -1,4 +1,4 @@
-"""`mcp-ssh demo` shows a real session, what it prints works when pasted, and it leaves nothing behind."""
+"""`ssh-steward demo` shows a real session, what it prints works when pasted, and it leaves nothing behind."""
 
 import json
 import re
@@ -64,14 +64,14 @@ async def test_what_it_prints_works_when_pasted_and_ctrl_c_ends_it_cleanly(
             assert expected in pasted.stdout.decode().replace(" ", "")
         configuration = json.loads(text[text.index('{\n  "mcpServers"') : text.rindex("}\n") + 1])["mcpServers"]
 
-        over_http = configuration["mcp-ssh-demo"]
+        over_http = configuration["ssh-steward-demo"]
         scheme, _, token = over_http["headers"]["Authorization"].partition(" ")
         assert scheme == "Bearer"
         async with remote.connect_client(over_http["url"], token) as client:
             sessions = await remote.call(client, "session_list", {})
         assert len(sessions.body["sessions"]) == 2
 
-        started = configuration["mcp-ssh"]
+        started = configuration["ssh-steward"]
         parameters = StdioServerParameters(
             command=started["command"], args=started["args"], env=environment(tmp_path), cwd=str(ROOT)
         )
@@ -150,4 +150,4 @@ async def test_a_step_with_another_answer_than_it_must_get_fails_the_demo(
     (tmp_path / "state" / "config.json").write_text('{"security": {"host_keys": "accept-new"}}')
     done = await run("demo", "--once", "--port", "0", home=tmp_path)
     assert done.code == 1
-    assert re.search(r"mcp-ssh: session_connect gave another answer than it must \(.+\)\n$", done.err)
+    assert re.search(r"ssh-steward: session_connect gave another answer than it must \(.+\)\n$", done.err)

@@ -1,4 +1,4 @@
-"""`mcp-ssh exec` behaves as the command it runs: both streams apart and at once, its exit code, its end."""
+"""`ssh-steward exec` behaves as the command it runs: both streams apart and at once, its exit code, its end."""
 
 import json
 import os
@@ -76,7 +76,7 @@ async def test_standard_input_that_cannot_be_read_is_told_and_ends_there(host: D
     finally:
         os.close(unreadable)
     assert (done.returncode, done.stdout) == (0, b"done\n")
-    assert done.stderr == b"mcp-ssh: standard input cannot be read, so it ends here: Input/output error\n"
+    assert done.stderr == b"ssh-steward: standard input cannot be read, so it ends here: Input/output error\n"
 
 
 @pytest.mark.requirement("fault.N13")
@@ -172,10 +172,10 @@ async def test_what_could_not_run_ends_in_one_line_and_255(host: DemoHost, tmp_p
     assert "is no machine" in wrong.failure
     forgotten = await run("exec", "web1", "ls", "-l", "/", home=tmp_path)
     assert forgotten.code == 2
-    assert "mcp-ssh exec web1 -- uptime" in forgotten.failure
+    assert "ssh-steward exec web1 -- uptime" in forgotten.failure
     empty = await run("exec", "web1", home=tmp_path)
     assert empty.code == 2
-    assert "mcp-ssh exec web1 -- uptime" in empty.failure
+    assert "ssh-steward exec web1 -- uptime" in empty.failure
 
 
 async def test_an_unknown_host_key_is_shown_with_the_command_that_trusts_it(host: DemoHost, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ async def test_an_unknown_host_key_is_shown_with_the_command_that_trusts_it(host
     refused = await run("exec", "web1", "--", "true", home=tmp_path)
     assert refused.code == 255
     assert host.fingerprint in refused.failure
-    assert "mcp-ssh call hostkey_accept" in refused.failure
+    assert "ssh-steward call hostkey_accept" in refused.failure
 
 
 async def test_on_a_terminal_a_password_is_asked_for_and_not_shown(host: DemoHost, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`mcp-ssh serve` lets its owner in, says where it listens, and logs without telling."""
+"""`ssh-steward serve` lets its owner in, says where it listens, and logs without telling."""
 
 import datetime
 import ipaddress

@@ -1,4 +1,4 @@
-"""`mcp-ssh upload` and `download` move files, name them as people expect, and show how far they are."""
+"""`ssh-steward upload` and `download` move files, name them as people expect, and show how far they are."""
 
 import hashlib
 import json

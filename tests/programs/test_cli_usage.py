@@ -31,7 +31,7 @@ HEAVY = (
 
 async def test_the_version_is_the_one_of_the_package(tmp_path: Path) -> None:
     done = await run("--version", home=tmp_path)
-    assert (done.code, done.out, done.err) == (0, f"mcp-ssh {__version__}\n", "")
+    assert (done.code, done.out, done.err) == (0, f"ssh-steward {__version__}\n", "")
 
 
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["serve", "--help"], ["call", "x", "{"], ["serv"]])
@@ -50,17 +50,21 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it(words: list[str]) -
 WRONG: dict[str, tuple[list[str], int, list[str]]] = {
     "unknown command": (["serv"], 2, ["no command 'serv'", "did you mean serve?"]),
     "unknown command like no other": (["xyzzy"], 2, ["no command 'xyzzy'", "stdio", "token"]),
-    "unknown option": (["tools", "--frobnicate"], 2, ["--frobnicate", "mcp-ssh"]),
+    "unknown option": (["tools", "--frobnicate"], 2, ["--frobnicate", "ssh-steward"]),
     "abbreviated option": (["tools", "--mark"], 2, ["--mark"]),
     "option of another command": (
         ["history", "verify", "--until", "1h"],
         2,
-        ["--until", "mcp-ssh history verify --help"],
+        ["--until", "ssh-steward history verify --help"],
     ),
-    "a word too many": (["upload", "h", "README.md", "--json", "there", "more"], 2, ["more", "mcp-ssh upload --help"]),
+    "a word too many": (
+        ["upload", "h", "README.md", "--json", "there", "more"],
+        2,
+        ["more", "ssh-steward upload --help"],
+    ),
     "a name with a dash": (["token", "revoke", "--", "-x"], 1, ["'-x'", "token list"]),
     "operands with dashes": (["upload", "--", "h", "-dash"], 1, ["-dash: no such file"]),
-    "a word too many behind --": (["guide", "--", "-x"], 2, ["it takes no -x", "mcp-ssh guide --help"]),
+    "a word too many behind --": (["guide", "--", "-x"], 2, ["it takes no -x", "ssh-steward guide --help"]),
     "a wrong choice behind --": (["client-config", "--", "-x"], 2, ["'-x'", "codex"]),
     "unknown shell": (["completion", "tcsh"], 2, ["'tcsh'", "there are bash, zsh, fish (see"]),
     "no machine to run on": (["exec"], 2, ["required: MACHINE, COMMAND"]),
@@ -75,14 +79,14 @@ WRONG: dict[str, tuple[list[str], int, list[str]]] = {
         1,
         ["saved connection", "--connect"],
     ),
-    "unknown tool like no other": (["call", "zzz"], 1, ["no tool 'zzz'", "mcp-ssh tools"]),
+    "unknown tool like no other": (["call", "zzz"], 1, ["no tool 'zzz'", "ssh-steward tools"]),
     "nothing to log in with": (
         ["exec", "root@127.0.0.1:1", "--", "id"],
         255,
         ["give one of --ask-password, --key FILE, interactive_answers"],
     ),
-    "missing argument": (["call"], 2, ["TOOL", "mcp-ssh call --help"]),
-    "missing action": (["token"], 2, ["ACTION", "mcp-ssh token --help"]),
+    "missing argument": (["call"], 2, ["TOOL", "ssh-steward call --help"]),
+    "missing action": (["token"], 2, ["ACTION", "ssh-steward token --help"]),
     "unknown role": (["token", "add", "x", "--role", "king"], 2, ["king", "viewer"]),
     "wrong port": (["serve", "--port", "70000"], 2, ["'70000' is not a port"]),
     "bad JSON": (["call", "session_list", "{bad"], 2, ["not JSON", "line 1", "'{"]),
@@ -93,7 +97,7 @@ WRONG: dict[str, tuple[list[str], int, list[str]]] = {
     "unknown argument": (["call", "hostkey_scan", '{"hots": "x"}'], 1, ["hots", "host"]),
     "no machine": (["call", "command_exec", '{"command": "id"}'], 1, ["runs on a machine", "--connect"]),
     "no such address": (["call", "session_list", "--url", "ftp://x"], 2, ["'ftp://x'", "http://"]),
-    "nobody listens": (["call", "session_list", "--url", "http://127.0.0.1:9"], 1, ["no answer", "mcp-ssh serve"]),
+    "nobody listens": (["call", "session_list", "--url", "http://127.0.0.1:9"], 1, ["no answer", "ssh-steward serve"]),
     "unknown toolset": (["stdio", "--toolsets", "fiel"], 1, ["no toolset 'fiel'", "did you mean file"]),
     "unknown toolset for HTTP": (["serve", "--toolsets", "fiel"], 1, ["no toolset 'fiel'", "did you mean file"]),
     "open bind without TLS": (["serve", "--host", OPEN, "--port", "0"], 1, [OPEN, "TLS"]),
@@ -168,7 +172,7 @@ def test_a_mistake_of_ours_is_one_line_and_with_v_a_traceback() -> None:
         command = [sys.executable, "-c", program, *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
         assert done.returncode == 1
-        assert done.stderr.splitlines()[-1].startswith("mcp-ssh: ")
+        assert done.stderr.splitlines()[-1].startswith("ssh-steward: ")
         assert "ZeroDivisionError" in done.stderr.splitlines()[-1]
         assert ("Traceback" in done.stderr) is traceback
         assert ("secret" in done.stderr) is traceback
@@ -177,7 +181,7 @@ def test_a_mistake_of_ours_is_one_line_and_with_v_a_traceback() -> None:
 def test_a_person_without_a_command_gets_a_short_help(tmp_path: Path) -> None:
     code, shown = on_terminal([], home=tmp_path)
     assert code == 0
-    assert "mcp-ssh demo" in shown
+    assert "ssh-steward demo" in shown
     assert len(shown.splitlines()) < 15
 
 

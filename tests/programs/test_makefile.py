@@ -48,7 +48,7 @@ def test_an_old_python_is_told_in_one_sentence_and_leaves_nothing(checkout: Path
         done = make(checkout, target, f"PYTHON={python}")
         said = done.stderr.splitlines()
         assert done.returncode != 0
-        assert said[0].startswith(f"mcp-ssh needs Python 3.11 or later, and {python} is 3.")
+        assert said[0].startswith(f"ssh-steward needs Python 3.11 or later, and {python} is 3.")
         assert "make PYTHON=python3.13" in said[0]
         assert len([each for each in said if not each.startswith("make")]) == 1, done.stderr
         assert not (checkout / ".venv").exists()

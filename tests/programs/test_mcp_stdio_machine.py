@@ -1,4 +1,4 @@
-"""`mcp-ssh stdio` with a command running on a machine: however the server ends, the command ends first."""
+"""`ssh-steward stdio` with a command running on a machine: however the server ends, the command ends first."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""`python -m tests.protocol.server`: the HTTP server as `mcp-ssh serve` starts it, with the suite's fixtures.
+"""`python -m tests.protocol.server`: the HTTP server as `ssh-steward serve` starts it, with the suite's fixtures.
 
 Gate, endpoints, sessions and dispatch are the product's own. It asks for no token, for the suite can send none, and
 listens on a free loopback port, which it prints.

@@ -55,7 +55,7 @@ class Done:
         assert self.err.endswith("\n")
         assert self.err.count("\n") == 1
         assert "Traceback" not in self.err
-        assert re.fullmatch(r"mcp-ssh: .+ \(.+\)\n", self.err)
+        assert re.fullmatch(r"ssh-steward: .+ \(.+\)\n", self.err)
         return self.err.rstrip("\n")
 
 

@@ -77,7 +77,7 @@ class Lines:
 
     def hello(self) -> None:
         self.write(HELLO, INITIALIZED)
-        assert self.read(START_S)["result"]["serverInfo"]["name"] == "mcp-ssh"
+        assert self.read(START_S)["result"]["serverInfo"]["name"] == "ssh-steward"
 
     def until(self, there: Callable[[], bool], within_s: float = ANSWER_S) -> None:
         end = time.monotonic() + within_s

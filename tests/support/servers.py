@@ -19,7 +19,7 @@ TOKEN = "test-token-of-the-admin-0123456789"
 
 
 class Stdio:
-    """`mcp-ssh stdio`, driven by raw JSON-RPC lines of the handshake era."""
+    """`ssh-steward stdio`, driven by raw JSON-RPC lines of the handshake era."""
 
     def __init__(self, process: anyio.abc.Process) -> None:
         assert process.stdin
@@ -78,7 +78,7 @@ async def stdio(home: Path, *options: str, program: Sequence[str] = ("-m", "mcp_
 
 
 class Http:
-    """`mcp-ssh serve` on a free port."""
+    """`ssh-steward serve` on a free port."""
 
     def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
         import httpx2

@@ -21,7 +21,7 @@ LIMIT_S = 10
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """The loop that `mcp-ssh demo` runs on, whichever the servers do: uvloop's children inherit their pipes twice."""
+    """The loop of `ssh-steward demo`, whichever the servers use: uvloop's children inherit their pipes twice."""
     return "asyncio"
 
 

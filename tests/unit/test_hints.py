@@ -93,8 +93,8 @@ def test_rest_names_the_route_and_the_command_line_the_command_in_place_of_a_too
         else:
             assert name in NOT_ON_REST
             assert f"{name} over MCP" in rest
-        assert not re.search(rf"(?<!mcp-ssh call )\b{name}\b", cli), cli
-        assert "mcp-ssh" in cli
+        assert not re.search(rf"(?<!ssh-steward call )\b{name}\b", cli), cli
+        assert "ssh-steward" in cli
 
 
 @pytest.mark.parametrize("hint", [each for each in HINTS if "`" in each])
@@ -107,13 +107,13 @@ def test_the_command_line_names_an_option_in_place_of_an_argument(hint: str) -> 
 def test_what_each_transport_makes_of_a_hint() -> None:
     hint = "make it first, with file_mkdir(parents: true)"
     assert in_rest(hint) == "make it first, with POST /file/mkdir and `parents: true`"
-    assert cli_hint(hint, "upload") == "make it first, with mcp-ssh exec MACHINE -- mkdir -p FOLDER"
+    assert cli_hint(hint, "upload") == "make it first, with ssh-steward exec MACHINE -- mkdir -p FOLDER"
     hint = "send the key as `key_content`, or look with file_stat."
     assert in_rest(hint) == "send the key as `key_content`, or look with GET /file/stat."
-    assert cli_hint(hint, "exec") == "send the key as --key FILE, or look with mcp-ssh call file_stat."
+    assert cli_hint(hint, "exec") == "send the key as --key FILE, or look with ssh-steward call file_stat."
     hint = "give `become.password`, or connect with `use_config: false`"
     assert in_rest(hint) == hint
-    there = "in the JSON of mcp-ssh call"
+    there = "in the JSON of ssh-steward call"
     said = f"give become.password {there}, or connect with use_config: false {there}"
     assert cli_hint(hint, "exec") == said
 
@@ -126,17 +126,17 @@ def test_the_command_line_names_only_options_that_the_command_has(command: str) 
         build_parser().parse_args([command, "--help"])
     taken = help_.getvalue()
     assert all(option in taken for option in re.findall(r"(?<!\S)-{1,2}[a-z-]+", hint))
-    assert cli_hint("command_exec takes session_id, command", command) == f"see mcp-ssh {command} --help"
+    assert cli_hint("command_exec takes session_id, command", command) == f"see ssh-steward {command} --help"
 
 
 def test_what_only_looks_like_a_reference_stays() -> None:
     for hint in (
-        "run `sh` there", "see /srv/file_read/x", "security.protected_paths", "mcp-ssh call hostkey_accept '{}'",
+        "run `sh` there", "see /srv/file_read/x", "security.protected_paths", "ssh-steward call hostkey_accept '{}'",
         "file_stat takes session_id, path", "no_such_tool", "my-file_stat", "`cat >>`",
     ):  # fmt: skip
-        assert cli_hint(hint, "exec") == ("see mcp-ssh exec --help" if " takes " in hint else hint)
-        assert in_rest(hint.replace("mcp-ssh call hostkey_accept", "")) == hint.replace(
-            "mcp-ssh call hostkey_accept", ""
+        assert cli_hint(hint, "exec") == ("see ssh-steward exec --help" if " takes " in hint else hint)
+        assert in_rest(hint.replace("ssh-steward call hostkey_accept", "")) == hint.replace(
+            "ssh-steward call hostkey_accept", ""
         )
 
 
@@ -178,7 +178,7 @@ async def test_a_command_that_fails_names_options(tmp_path: Path) -> None:
     assert done.code != 0
     assert "--key FILE" in done.failure
     assert "key_content" not in done.failure
-    assert Finding("fail", "x", "y", "look with file_stat").next_step == "look with mcp-ssh call file_stat"
+    assert Finding("fail", "x", "y", "look with file_stat").next_step == "look with ssh-steward call file_stat"
 
 
 def test_a_hint_that_is_missing_stays_missing() -> None:

@@ -100,7 +100,7 @@ async def test_the_server_says_who_it_is_and_how_it_is_used(server: Server[Any],
         await client.list_tools()
         if mode == "legacy":
             assert client.server_info
-            assert client.server_info.name == "mcp-ssh"
+            assert client.server_info.name == "ssh-steward"
             assert client.server_info.version == __version__
         if mode != "2026-07-28":  # a pinned version asks nothing first
             assert client.instructions == INSTRUCTIONS

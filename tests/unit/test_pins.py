@@ -91,7 +91,7 @@ def test_the_image_and_ci_install_by_hash() -> None:
 
 
 def test_the_container_may_do_no_more_than_it_needs() -> None:
-    service = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["mcp-ssh"]
+    service = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["ssh-steward"]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]

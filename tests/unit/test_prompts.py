@@ -63,7 +63,7 @@ def test_a_prompt_names_only_tools_that_exist(name: str) -> None:
 
 @pytest.mark.requirement("prompts.true")
 def test_the_prompt_that_sets_a_client_up_names_every_client() -> None:
-    described = prompts.load()["set-up-mcp-ssh"].arguments["client"].description
+    described = prompts.load()["set-up-ssh-steward"].arguments["client"].description
     assert re.findall(r"[a-z]+(?:-[a-z]+)*", described.partition(": ")[2].replace(" or ", " ")) == [*CLIENTS]
 
 
@@ -73,7 +73,7 @@ def test_a_prompt_names_tools_the_way_that_is_looked_for(name: str) -> None:
     text = prompts.load()[name].text
     assert {tool for tool in REGISTRY if re.search(rf"\b{tool}\b", text)} == {
         tool for tool in REGISTRY if f"`{tool}`" in text
-    } | ({"connection_add"} if "mcp-ssh call connection_add" in text else set())
+    } | ({"connection_add"} if "ssh-steward call connection_add" in text else set())
 
 
 @pytest.mark.requirement("prompts.true")
@@ -106,7 +106,7 @@ def test_a_prompt_is_short_and_says_when_to_ask_and_what_to_report(name: str) ->
 def test_every_job_has_its_prompt() -> None:
     assert NAMES == [
         "add-user", "back-up-folder", "deploy-site", "disk-full", "failing-service", "firewall", "first-look",
-        "hand-over-api", "harden-ssh", "high-load", "schedule-job", "set-up-mcp-ssh",
+        "hand-over-api", "harden-ssh", "high-load", "schedule-job", "set-up-ssh-steward",
     ]  # fmt: skip
 
 
@@ -235,7 +235,7 @@ async def test_an_endpoint_lists_the_prompts_it_has_the_tools_for(app: App) -> N
     assert await listed(ToolsetSelection(read_only=True)) == readers
     assert "hand-over-api" in readers
     assert "harden-ssh" not in readers
-    assert await listed(ToolsetSelection(tuple(ROOMS - {"connection"}))) == {*NAMES} - {"set-up-mcp-ssh"}
+    assert await listed(ToolsetSelection(tuple(ROOMS - {"connection"}))) == {*NAMES} - {"set-up-ssh-steward"}
 
 
 # Where people and packages find them

@@ -97,7 +97,8 @@ async def test_the_root_says_what_this_is(rest: Rest) -> None:
     async with rest.client(None) as client:
         answer = await client.get("/")
     assert answer.json() == {
-        "service": "mcp-ssh", "version": __version__, "status": "running", "docs": "/docs", "openapi": "/openapi.json",
+        "service": "ssh-steward", "version": __version__, "status": "running", "docs": "/docs",
+        "openapi": "/openapi.json",
         "guide": "/guide", "llms": "/llms.txt", "mcp": "/mcp",
     }  # fmt: skip
 

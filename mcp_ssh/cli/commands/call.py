@@ -31,8 +31,8 @@ CONNECT_EXAMPLE = '{"host": "192.0.2.7", "username": "admin", "key_path": "~/.ss
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh call` takes."""
-    parser.add_argument("tool", metavar="TOOL", help="name of the tool; `mcp-ssh tools` lists them")
+    """What `ssh-steward call` takes."""
+    parser.add_argument("tool", metavar="TOOL", help="name of the tool; `ssh-steward tools` lists them")
     parser.add_argument(
         "json",
         metavar="JSON",
@@ -141,5 +141,5 @@ def _body(reply: "Reply") -> dict[str, Any]:
 def _print(result: dict[str, Any], *, lost_blobs: bool = False) -> None:
     end_progress()
     if lost_blobs and result.get("truncated"):
-        say("mcp-ssh: output was cut, and blobs end with this process (redirect it on the machine, or use --url)")
+        say("ssh-steward: output was cut, and blobs end with this process (redirect it on the machine, or use --url)")
     print_json(result)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from mcp_ssh.cli.terminal import print_table, say, usage
 
-NAME = "ssh"
+NAME = "ssh-steward"
 VARIABLE = "MCP_SSH_TOKEN"
 
 ServerEntry = dict[str, Any]
@@ -69,7 +69,9 @@ def _plain(address: str) -> Callable[[str, str], ServerEntry]:
 
 PASTE = "PASTE-THE-TOKEN-HERE"
 ASKED = {
-    "inputs": [{"type": "promptString", "id": "mcp-ssh-token", "description": "Token of mcp-ssh", "password": True}]
+    "inputs": [
+        {"type": "promptString", "id": "ssh-steward-token", "description": "Token of ssh-steward", "password": True}
+    ]
 }
 # Each as its makers describe it, looked up in November 2026.
 CLIENTS: Mapping[str, ClientFormat] = {
@@ -88,7 +90,7 @@ CLIENTS: Mapping[str, ClientFormat] = {
     "vscode": ClientFormat(
         "VS Code", ".vscode/mcp.json in the workspace", key="servers",
         start=lambda start: {"type": "stdio", **start.entry()},
-        remote=_typed_entry("http"), token="${input:mcp-ssh-token}", more=ASKED,  # noqa: S106 a place for one
+        remote=_typed_entry("http"), token="${input:ssh-steward-token}", more=ASKED,  # noqa: S106 a place for one
     ),
     # https://docs.windsurf.com/windsurf/cascade/mcp
     "windsurf": ClientFormat(
@@ -106,7 +108,7 @@ CLIENTS: Mapping[str, ClientFormat] = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh client-config` takes."""
+    """What `ssh-steward client-config` takes."""
     parser.add_argument("client", metavar="CLIENT", nargs="?", help=f"one of {', '.join(CLIENTS)}; without: the list")
     parser.add_argument("--http", metavar="URL", help="for a server that runs there, not one the client starts")
     parser.add_argument("--read-only", action="store_true", help="only tools that change nothing")
@@ -125,9 +127,9 @@ def run(parsed: argparse.Namespace) -> int:
     print(_file_text(known, configuration(known, parsed.http, read_only=parsed.read_only)))
     say(f"for {known.title}: put it into {known.file}, beside what is there")
     if parsed.http and VARIABLE in known.token:
-        say(f"and set {VARIABLE} in the environment the client starts in; `mcp-ssh token add NAME` makes a token")
+        say(f"and set {VARIABLE} in the environment the client starts in; `ssh-steward token add NAME` makes a token")
     elif parsed.http:
-        say("`mcp-ssh token add NAME` makes a token")
+        say("`ssh-steward token add NAME` makes a token")
     return 0
 
 
@@ -169,7 +171,7 @@ def configuration(known: ClientFormat, url: str | None, *, read_only: bool = Fal
 
 def start_of_this(*, read_only: bool = False) -> ServerStart:
     """This very installation: clients with windows do not have the PATH of a shell."""
-    program = shutil.which("mcp-ssh", path=str(Path(sys.executable).parent)) or shutil.which("mcp-ssh")
+    program = shutil.which("ssh-steward", path=str(Path(sys.executable).parent)) or shutil.which("ssh-steward")
     words = [program] if program else [sys.executable, "-m", "mcp_ssh"]
     home = os.environ.get("MCP_SSH_HOME")
     env = {"MCP_SSH_HOME": str(Path(home).expanduser().absolute())} if home else {}

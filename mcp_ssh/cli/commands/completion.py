@@ -10,43 +10,44 @@ from mcp_ssh.cli.terminal import usage
 # Each asks this program for the words that fit, one a line, and completes file names where there are none.
 SCRIPTS = {
     "bash": """\
-# mcp-ssh: put `eval "$(mcp-ssh completion bash)"` into ~/.bashrc
-_mcp_ssh() {
+# ssh-steward: put `eval "$(ssh-steward completion bash)"` into ~/.bashrc
+_ssh_steward() {
     local word
     COMPREPLY=()
     while IFS= read -r word; do
         COMPREPLY+=("$(printf %q "$word")")
-    done < <(mcp-ssh completion words -- "$COMP_CWORD" "${COMP_WORDS[@]}" 2>/dev/null)
+    done < <(ssh-steward completion words -- "$COMP_CWORD" "${COMP_WORDS[@]}" 2>/dev/null)
 }
-complete -o default -F _mcp_ssh mcp-ssh
+complete -o default -F _ssh_steward ssh-steward mcp-ssh
 """,
     "zsh": """\
-# mcp-ssh: put `eval "$(mcp-ssh completion zsh)"` into ~/.zshrc, after compinit
-_mcp_ssh() {
+# ssh-steward: put `eval "$(ssh-steward completion zsh)"` into ~/.zshrc, after compinit
+_ssh_steward() {
     local -a found
-    found=("${(@f)$(mcp-ssh completion words -- $((CURRENT - 1)) "${words[@]}" 2>/dev/null)}")
+    found=("${(@f)$(ssh-steward completion words -- $((CURRENT - 1)) "${words[@]}" 2>/dev/null)}")
     if [[ -n "${found[*]}" ]]; then compadd -- "${found[@]}"; else _files; fi
 }
-compdef _mcp_ssh mcp-ssh
+compdef _ssh_steward ssh-steward mcp-ssh
 """,
     "fish": """\
-# mcp-ssh: put `mcp-ssh completion fish | source` into ~/.config/fish/config.fish
-function __mcp_ssh
+# ssh-steward: put `ssh-steward completion fish | source` into ~/.config/fish/config.fish
+function __ssh_steward
     set -l before (commandline -opc)
-    set -l found (mcp-ssh completion words -- (count $before) $before (commandline -ct) 2>/dev/null)
+    set -l found (ssh-steward completion words -- (count $before) $before (commandline -ct) 2>/dev/null)
     if test -n "$found"
         printf '%s\\n' $found
     else
         __fish_complete_path (commandline -ct)
     end
 end
-complete -c mcp-ssh -f -a '(__mcp_ssh)'
+complete -c ssh-steward -f -a '(__ssh_steward)'
+complete -c mcp-ssh -f -a '(__ssh_steward)'
 """,
 }
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh completion` takes."""
+    """What `ssh-steward completion` takes."""
     parser.add_argument("shell", type=_shell, metavar="SHELL", help="bash, zsh or fish")
 
 
@@ -67,7 +68,7 @@ def run(parsed: argparse.Namespace) -> int:
         print("".join(f"{word}\n" for word in _words(parsed.theirs)), end="")
         return 0
     if parsed.theirs:
-        raise usage("completion takes nothing after --", "such as mcp-ssh completion bash")
+        raise usage("completion takes nothing after --", "such as ssh-steward completion bash")
     print(SCRIPTS[parsed.shell], end="")
     return 0
 

@@ -31,7 +31,7 @@ READY_LIMIT_S = 30.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh demo` takes."""
+    """What `ssh-steward demo` takes."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=port, help="TCP port to listen on (default: 8754, or a free one if it is taken)")
     parser.add_argument("--once", action="store_true", help="end after the session instead of serving")
@@ -94,7 +94,7 @@ class Demo:
 
     def _addresses(self, host: "DemoHost", url: str, secret: str) -> None:
         page = self._page
-        page.heading("mcp-ssh demo")
+        page.heading("ssh-steward demo")
         page.text(f"Commands run as you ({host.username}) on this machine, at home in {host.home}: it is no sandbox.")
         page.facts(
             [
@@ -126,8 +126,8 @@ def client_configuration(url: str, secret: str) -> dict[str, Any]:
     """What MCP clients read from their configuration: our server started by them, or the one that runs."""
     return {
         "mcpServers": {
-            "mcp-ssh": start_of_this().entry(),
-            "mcp-ssh-demo": {
+            "ssh-steward": start_of_this().entry(),
+            "ssh-steward-demo": {
                 "type": "http",
                 "url": f"{url}/mcp",
                 "headers": {"Authorization": f"Bearer {secret}"},

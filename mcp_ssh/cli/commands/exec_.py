@@ -30,8 +30,8 @@ LEFT: dict[bool | str, str] = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh exec` takes."""
-    parser.usage = "mcp-ssh exec [options] MACHINE -- COMMAND ..."
+    """What `ssh-steward exec` takes."""
+    parser.usage = "ssh-steward exec [options] MACHINE -- COMMAND ..."
     parser.epilog = "COMMAND in one word is a line for the account's shell; several are a program and its arguments."
     parser.add_argument("machine", metavar="MACHINE", help=HELP)
     parser.add_argument("misplaced", nargs="*", metavar="COMMAND", help=argparse.SUPPRESS)
@@ -58,7 +58,7 @@ def run(parsed: argparse.Namespace) -> int:
 
     logs.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
     if not parsed.theirs or parsed.misplaced:
-        raise usage("the command stands after --", "such as mcp-ssh exec web1 -- uptime; -k FILE gives the key")
+        raise usage("the command stands after --", "such as ssh-steward exec web1 -- uptime; -k FILE gives the key")
     job = _Job(parsed)
     try:
         interrupted = run_async(job.run)
@@ -115,7 +115,7 @@ class _Job:
         if parsed.json:
             print_json(body)
         if body["status"] == "timed_out":
-            say(f"mcp-ssh: it did not end within {parsed.timeout:g} s ({LEFT[body.get('stopped', 'unknown')]})")
+            say(f"ssh-steward: it did not end within {parsed.timeout:g} s ({LEFT[body.get('stopped', 'unknown')]})")
         self.exit_code = TIMED_OUT if body["exit_code"] is None else int(body["exit_code"])
 
     def _arguments(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import argparse
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh guide` takes."""
+    """What `ssh-steward guide` takes."""
     parser.add_argument("--prompts", action="store_true", help="the ready instructions for agents instead")
 
 

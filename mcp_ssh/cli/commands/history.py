@@ -17,7 +17,7 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh history` takes."""
+    """What `ssh-steward history` takes."""
     parser.add_argument(
         "--limit",
         type=number(1, MAX_LISTED),

@@ -29,7 +29,7 @@ FIRST_TOKEN_FILE = "first-token"  # noqa: S105 a name
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh serve` takes."""
+    """What `ssh-steward serve` takes."""
     parser.add_argument("--host", help="address to listen on (default: server.host of config.json, 127.0.0.1)")
     parser.add_argument("--port", type=port, help="TCP port, 0 for a free one (default: server.port, 8754)")
     surface_arguments(parser)
@@ -72,7 +72,7 @@ async def _serve(parsed: argparse.Namespace) -> None:
 
 
 def _say_where(url: str) -> None:
-    say(f"mcp-ssh serves {url} (MCP at /mcp, documentation at /docs)")
+    say(f"ssh-steward serves {url} (MCP at /mcp, documentation at /docs)")
 
 
 def _unheard(url: str) -> None:
@@ -145,7 +145,7 @@ async def let_admin_in(app: "App") -> None:
     elif made := await app.store.tokens.ensure_admin():
         token, secret = made
         if sys.stderr.isatty():
-            say(f"mcp-ssh: made the token {token.name}, which is shown only now: {secret}")
+            say(f"ssh-steward: made the token {token.name}, which is shown only now: {secret}")
             return
         path = app.home / FIRST_TOKEN_FILE
         try:

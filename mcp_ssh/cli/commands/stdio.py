@@ -7,7 +7,7 @@ from mcp_ssh.cli import logging_setup as logs
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh stdio` takes."""
+    """What `ssh-steward stdio` takes."""
     surface_arguments(parser)
 
 

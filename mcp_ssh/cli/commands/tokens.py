@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh token` takes."""
+    """What `ssh-steward token` takes."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     add = actions.add_parser("add", help="make a token; it is printed once and cannot be shown again")
     add.add_argument("name", metavar="NAME", help="what to call it, such as the program or person it is for")
@@ -78,7 +78,7 @@ async def _list(store: "Store", parsed: argparse.Namespace) -> None:
         ]
         print_table(["id", "name", "role", "made", "last used", "machines"], rows)
     else:
-        say("there are no tokens; `mcp-ssh serve` makes one named admin, `mcp-ssh token add NAME` any other")
+        say("there are no tokens; `ssh-steward serve` makes one named admin, `ssh-steward token add NAME` any other")
 
 
 def _effective_role(token: "TokenInfo") -> str:

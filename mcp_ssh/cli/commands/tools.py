@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh tools` takes."""
+    """What `ssh-steward tools` takes."""
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="everything about each tool, schemas included, as JSON")
     form.add_argument("--markdown", action="store_true", help="a Markdown table")

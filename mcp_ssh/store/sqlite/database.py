@@ -311,8 +311,8 @@ async def _migrate(connection: aiosqlite.Connection) -> None:
     version = await _version(connection)  # again, now that no other process can be migrating
     if version > len(MIGRATIONS):
         raise Unsupported(
-            f"state.db was written by a newer mcp-ssh (schema {version}; this one knows {len(MIGRATIONS)})",
-            hint="upgrade mcp-ssh, or set MCP_SSH_HOME to another folder",
+            f"state.db was written by a newer ssh-steward (schema {version}; this one knows {len(MIGRATIONS)})",
+            hint="upgrade ssh-steward, or set MCP_SSH_HOME to another folder",
         )
     for step in MIGRATIONS[version:]:
         for sql in step:

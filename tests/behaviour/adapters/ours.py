@@ -11,9 +11,9 @@ from tests.behaviour.adapter import Adapter
 
 
 class Ours(Adapter):
-    """`mcp-ssh stdio`, as the README has clients start it."""
+    """`ssh-steward stdio`, as the README has clients start it."""
 
-    name = "mcp-ssh"
+    name = "ssh-steward"
     version = __version__
     session_id = ""
 

@@ -1,1 +1,1 @@
-"""`mcp-ssh check`: this machine, the configuration, and a machine behind SSH."""
+"""`ssh-steward check`: this machine, the configuration, and a machine behind SSH."""

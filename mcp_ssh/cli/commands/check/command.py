@@ -17,7 +17,7 @@ WIDTH = 14
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh check` takes."""
+    """What `ssh-steward check` takes."""
     parser.add_argument("machines", metavar="MACHINE", nargs="*", help=f"log in there, too: {HELP}")
     parser.add_argument("--all", action="store_true", help="log in to every saved connection")
     login_arguments(parser)
@@ -55,7 +55,9 @@ async def _findings(parsed: argparse.Namespace) -> "AsyncIterator[Finding]":
     if not (parsed.machines or parsed.all):
         return
     if failed:
-        yield Finding("warn", "machines", "not tried, since mcp-ssh itself cannot start", "take the steps above first")
+        yield Finding(
+            "warn", "machines", "not tried, since ssh-steward itself cannot start", "take the steps above first"
+        )
         return
     async for finding in _of_machines(parsed):
         yield finding

@@ -20,7 +20,7 @@ from mcp_ssh.private_files import is_usable
 if TYPE_CHECKING:
     from mcp_ssh.config.models import Config
 
-DISTRIBUTION = "mcp-ssh-bridge"
+DISTRIBUTION = "ssh-steward"
 OLDEST_PYTHON = (3, 11)
 AGENT_LIMIT_S = 5.0
 LEAST_SPACE = 1024 * 1024
@@ -41,7 +41,7 @@ async def findings(folder: Path) -> list[Finding]:
 
 
 async def _python() -> list[Finding]:
-    says = f"{platform.python_version()} at {short(sys.executable)}; mcp-ssh {__version__}"
+    says = f"{platform.python_version()} at {short(sys.executable)}; ssh-steward {__version__}"
     if sys.version_info < OLDEST_PYTHON:
         return [Finding("fail", "python", says, "install Python 3.11 or later")]
     return [Finding("ok", "python", says)]

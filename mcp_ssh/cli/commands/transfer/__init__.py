@@ -1,1 +1,1 @@
-"""`mcp-ssh upload` and `mcp-ssh download`."""
+"""`ssh-steward upload` and `ssh-steward download`."""

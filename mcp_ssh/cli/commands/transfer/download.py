@@ -12,7 +12,7 @@ from mcp_ssh.cli.terminal import usage
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh download` takes."""
+    """What `ssh-steward download` takes."""
     parser.add_argument("machine", metavar="MACHINE", help=HELP)
     parser.add_argument("remote", metavar="REMOTE", help="file or folder there")
     parser.add_argument(

@@ -12,7 +12,7 @@ from mcp_ssh.cli.terminal import Failure, usage
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `mcp-ssh upload` takes."""
+    """What `ssh-steward upload` takes."""
     parser.add_argument("machine", metavar="MACHINE", help=HELP)
     parser.add_argument("local", metavar="LOCAL", help="file or folder here; - is standard input")
     parser.add_argument(
