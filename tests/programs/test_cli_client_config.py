@@ -31,7 +31,7 @@ async def test_the_server_that_a_client_starts_answers(client: str, tmp_path: Pa
     whole = await config(tmp_path, client)
     [key] = whole
     assert key == {"vscode": "servers", "zed": "context_servers", "codex": "mcp_servers"}.get(client, "mcpServers")
-    entry = whole[key]["ssh"]
+    entry = whole[key]["ssh-steward"]
     assert Path(entry["command"]).is_absolute()
     assert entry["env"] == {"MCP_SSH_HOME": str(tmp_path / "state")}
     if client not in {"codex", "cursor"}:
@@ -48,7 +48,7 @@ async def test_a_server_over_http_is_named_by_its_endpoint_and_the_token_is_none
     client: str, tmp_path: Path
 ) -> None:
     whole = await config(tmp_path, client, "--http", URL)
-    entry = whole[CLIENTS[client].key]["ssh"]
+    entry = whole[CLIENTS[client].key]["ssh-steward"]
     assert f"{URL}/mcp" in entry.values()
     if client == "codex":
         assert entry["bearer_token_env_var"] == "MCP_SSH_TOKEN"
@@ -58,9 +58,9 @@ async def test_a_server_over_http_is_named_by_its_endpoint_and_the_token_is_none
 
 
 async def test_read_only_narrows_both_ways_in(tmp_path: Path) -> None:
-    assert (await config(tmp_path, "cursor", "--read-only"))["mcpServers"]["ssh"]["args"][-1] == "--read-only"
+    assert (await config(tmp_path, "cursor", "--read-only"))["mcpServers"]["ssh-steward"]["args"][-1] == "--read-only"
     over_http = await config(tmp_path, "cursor", "--read-only", "--http", URL)
-    assert over_http["mcpServers"]["ssh"]["url"] == f"{URL}/mcp/readonly"
+    assert over_http["mcpServers"]["ssh-steward"]["url"] == f"{URL}/mcp/readonly"
 
 
 async def test_without_a_client_the_known_ones_are_listed(tmp_path: Path) -> None:

@@ -98,28 +98,33 @@ COMPLETING = {
     "bash": (
         """
         eval "$(ssh-steward completion bash)"
-        complete -p ssh-steward
+        complete -p ssh-steward mcp-ssh
         COMP_WORDS=(ssh-steward exec pro) COMP_CWORD=2
-        _mcp_ssh
+        _ssh_steward
         printf '%s\\n' "${COMPREPLY[@]}"
         COMP_WORDS=(ssh-steward upload web1 '') COMP_CWORD=3
-        _mcp_ssh
+        _ssh_steward
         echo "${#COMPREPLY[@]}"
         """,
-        ["complete -o default -F _mcp_ssh ssh-steward", "prod/db\\ 2", "0"],
+        [
+            "complete -o default -F _ssh_steward ssh-steward",
+            "complete -o default -F _ssh_steward mcp-ssh",
+            "prod/db\\ 2",
+            "0",
+        ],
     ),
     "zsh": (
         """
-        compdef() { echo "for $2" }
+        compdef() { echo "for $2 $3" }
         compadd() { shift; print -rl -- "$@" }
         _files() { echo files }
         eval "$(ssh-steward completion zsh)"
         words=(ssh-steward exec pro) CURRENT=3
-        _mcp_ssh
+        _ssh_steward
         words=(ssh-steward upload web1 '') CURRENT=4
-        _mcp_ssh
+        _ssh_steward
         """,
-        ["for ssh-steward", "prod/db 2", "files"],
+        ["for ssh-steward mcp-ssh", "prod/db 2", "files"],
     ),
     "fish": (
         "ssh-steward completion fish | source; complete -C 'ssh-steward exec pro'; complete -C 'ssh-steward token '",
