@@ -1,4 +1,4 @@
-"""Write the files that follow from the code: TOOLS.md, AGENT_PROMPTS.md, config.example.json and the README's tables.
+"""Write the files that follow from the code: docs/tools.md, AGENT_PROMPTS.md, config.example.json and tables of pages.
 
 The table of benchmarks follows from benchmarks/results.json, which `make bench` writes.
 
@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from mcp_ssh import toolsets as surface
 from mcp_ssh.app import open_app
 from mcp_ssh.cli.commands.tools import cell, markdown, risk
 from mcp_ssh.config import models as config
+from mcp_ssh.config.edit import needs_restart
 from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import AnyTool, Caller, Risk, Role
 from mcp_ssh.tools import REGISTRY
@@ -39,6 +40,15 @@ from tests.support import matrix
 
 SNAPSHOTS = "tests/contract/toolsnaps"
 BEHAVIOUR = ROOT / "tests/behaviour/results.json"
+SIX_ROWS = (
+    "Time limit of 3 s, root: processes left",
+    "Call cancelled, root: processes left",
+    "200 MB of output: memory, size of the answer",
+    "Unknown host key",
+    "Changed host key, server started anew",
+    "Client killed in a call: processes left",
+)
+"""What the README shows of the table."""
 
 ABOUT = """\
 # Tools
@@ -90,7 +100,7 @@ def generated(root: Path, lists: Mapping[str, list[Any]] | None = None) -> dict[
     """The files and their texts."""
     lists = lists or anyio.run(_lists)
     files = {
-        root / "TOOLS.md": tools_page(lists),
+        root / "docs/tools.md": tools_page(lists),
         root / "AGENT_PROMPTS.md": prompts_page(),
         root / "config.example.json": config.example(),
         root / "tests/contract/openapi.json": json.dumps(
@@ -100,18 +110,21 @@ def generated(root: Path, lists: Mapping[str, list[Any]] | None = None) -> dict[
     }
     for tool in lists["all"]:
         files[root / SNAPSHOTS / f"{tool['name']}.json"] = json.dumps(tool, ensure_ascii=False, indent=2) + "\n"
-    readme = root / "README.md"
-    if readme.exists():
-        text = _with_table(readme.read_text("utf-8"), "tools", markdown(list(REGISTRY.values())))
-        text = _with_table(text, "config", config_table())
-        text = _with_table(text, "behaviour", behaviour_table())
-        text = _with_table(text, "families", matrix.table())
-        files[readme] = _with_table(text, "bench", report.markdown(report.read(ROOT / "benchmarks/results.json")))
+    tables: dict[str, tuple[str, Callable[[], str]]] = {
+        "README.md": ("behaviour-six", lambda: behaviour_table(SIX_ROWS)),
+        "docs/configuration.md": ("config", config_table),
+        "docs/behaviour.md": ("behaviour", behaviour_table),
+        "docs/compatibility.md": ("families", matrix.table),
+        "docs/performance.md": ("bench", lambda: report.markdown(report.read(ROOT / "benchmarks/results.json"))),
+    }
+    for name, (mark, table) in tables.items():
+        if (root / name).exists():
+            files[root / name] = _with_table((root / name).read_text("utf-8"), mark, table())
     return files
 
 
 def _with_table(text: str, name: str, table: str) -> str:
-    """The README with today's table between its marks, where it has them."""
+    """The page with today's table between its marks, where it has them."""
     before, begin, rest = text.partition(f"<!-- {name} -->")
     _, end, after = rest.partition(f"<!-- /{name} -->")
     if not (begin and end):
@@ -120,24 +133,28 @@ def _with_table(text: str, name: str, table: str) -> str:
 
 
 def config_table() -> str:
-    """What each key of `config.json` means, with its default."""
-    lines = ["| Key | Default | Meaning |", "| --- | --- | --- |"]
-    defaults = json.loads(config.example())
+    """What each key of `config.json` means: its type, its default, and whether a change needs a restart."""
+    lines = ["| Key | Type | Default | Meaning | Restart |", "| --- | --- | --- | --- | --- |"]
+    defaults, schemas = json.loads(config.example()), config.config_schema()["properties"]
     for area, field in config.Config.model_fields.items():
-        keys = cast("type[BaseModel]", field.annotation).model_fields
-        lines += [
-            f"| `{area}.{key}` | `{json.dumps(defaults[area][key])}` | {cell(info.description or '')} |"
-            for key, info in keys.items()
-        ]
+        model = cast("type[BaseModel]", field.annotation)
+        schema = schemas[area]["properties"]
+        for key, info in model.model_fields.items():
+            name, default = f"{area}.{key}", json.dumps(defaults[area][key])
+            restart = "yes" if needs_restart([name]) else ""
+            lines.append(
+                f"| `{name}` | {cell(kind(schema[key]))} | `{default}` | {cell(info.description or '')} | {restart} |"
+            )
     return "\n".join(lines) + "\n"
 
 
-def behaviour_table() -> str:
-    """What `make behaviour` has measured: a row a case, a column a server."""
+def behaviour_table(titles: Collection[str] = ()) -> str:
+    """What `make behaviour` has measured: a row a case (all, or those named), a column a server."""
     measured: dict[str, dict[str, Any]] = json.loads(BEHAVIOUR.read_text("utf-8"))
     heads = [f"{name} {column['version']}" for name, column in measured.items()]
     lines = [f"| | {' | '.join(heads)} |", f"| --- |{' --- |' * len(heads)}"]
-    for title in next(iter(measured.values()))["cases"]:
+    cases = next(iter(measured.values()))["cases"]
+    for title in titles or cases:
         found = [column["cases"].get(title, {"good": False, "shown": "not run"}) for column in measured.values()]
         cells = [f"{'✓' if each['good'] else '✗'} {cell(each['shown'])}" for each in found]
         lines.append(f"| {title} | {' | '.join(cells)} |")
@@ -145,7 +162,7 @@ def behaviour_table() -> str:
 
 
 def tools_page(lists: Mapping[str, list[Any]]) -> str:
-    """The text of TOOLS.md."""
+    """The text of docs/tools.md."""
     rooms: dict[str, list[AnyTool]] = {}
     for tool in [*REGISTRY.values(), *surface.TOOLS.values()]:
         rooms.setdefault(tool.room, []).append(tool)

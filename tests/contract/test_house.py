@@ -126,8 +126,8 @@ def test_the_example_config_holds_every_key() -> None:
     assert (ROOT / "config.example.json").read_text("utf-8") == example()
 
 
-def test_the_readme_explains_every_config_key() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
+def test_a_page_explains_every_config_key() -> None:
+    text = (ROOT / "docs/configuration.md").read_text("utf-8")
     for area, field in Config.model_fields.items():
         for key, info in field.annotation.model_fields.items():  # pyright: ignore
             assert f"| `{area}.{key}` | " in text
@@ -144,11 +144,46 @@ def test_every_config_key_is_obeyed_by_code() -> None:
     assert [key for key in keys if f".{key}" not in code] == []
 
 
+def anchors(text: str) -> set[str]:
+    """Return what a link can lead to inside a page, as GitHub names it."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+    named = {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+    return named | set(re.findall(r'<a id="([^"]+)">', text))
+
+
+def broken_links(pages: dict[Path, str]) -> list[str]:
+    """Return the relative links that lead nowhere. A link that begins with / is to a page of the server."""
+    broken: list[str] = []
+    for page, text in pages.items():
+        for link in re.findall(r"\]\(([^):]+)\)", text):
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            if not link.startswith("/") and (
+                not target.exists() or (anchor and target in pages and anchor not in anchors(pages[target]))
+            ):
+                broken.append(f"{page.name}: {link}")
+    return broken
+
+
 def test_pages_for_people_lead_to_files_that_exist_and_name_commands_that_exist() -> None:
-    pages = {page: page.read_text("utf-8") for page in tracked("*.md")}
-    links = {(page, link) for page, text in pages.items() for link in re.findall(r"\]\(([^)#:]+)\)", text)}
-    # A link that begins with / is to a page of the server.
-    assert [str(link) for page, link in links if not link.startswith("/") and not (page.parent / link).exists()] == []
+    pages = {page.resolve(): page.read_text("utf-8") for page in tracked("*.md")}
+    assert broken_links({(ROOT / "README.md").resolve(): "# A b\n[1](#a-b) [2](#c) [3](x.md)"}) == [
+        "README.md: #c", "README.md: x.md",
+    ]  # fmt: skip
+    assert broken_links(pages) == []
     named = {word for text in pages.values() for word in re.findall(r"[`(] ?ssh-steward ([a-z][a-z-]*)[ `)]", text)}
     assert len(named) > 5
     assert named <= {*COMMANDS}
+
+
+def test_the_readme_sells_and_the_map_is_a_map() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+    glossary = (ROOT / "ARCHITECTURE.md").read_text("utf-8").partition("## Glossary")[2]
+    assert 10 < glossary.count("\n| ") <= 42
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs/decisions"
+    pages = sorted(page.name for page in folder.glob("[0-9]*.md"))
+    assert [int(name[:4]) for name in pages] == list(range(1, len(pages) + 1))
+    assert re.findall(r"\((\d{4}-[a-z-]+\.md)\)", (folder / "README.md").read_text("utf-8")) == pages

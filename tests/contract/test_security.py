@@ -1,4 +1,4 @@
-"""The threat model of SECURITY.md says nothing that no test shows."""
+"""The threat model says nothing that no test shows."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.contract.faults import FAULTS
 from tests.contract.requirements import REQUIREMENTS
 from tests.support.marks import named
 
-TEXT = (Path(__file__).parents[2] / "SECURITY.md").read_text("utf-8")
+TEXT = (Path(__file__).parents[2] / "docs/threat-model.md").read_text("utf-8")
 ROW = re.compile(
     r"^\| (?P<party>[^|]+) \| (?P<trusted>[^|]+) \| (?P<stopped>[^|]+) \| (?P<shown>[^|]+) \|$", re.MULTILINE
 )
@@ -26,7 +26,7 @@ def shown_by() -> set[str]:
 
 
 def test_every_party_is_in_the_threat_model_and_every_line_names_what_shows_it() -> None:
-    table = TEXT.partition("## Threat model")[2]
+    table = TEXT.partition("# Threat model")[2]
     assert len(rows()) == table.count("\n| ") - 2
     parties = " ".join(each["party"].lower() for each in rows())
     assert [each for each in PARTIES if each not in parties] == []

@@ -12,7 +12,7 @@ from mcp_ssh.config.models import Config
 from mcp_ssh.tools import REGISTRY
 from tests.support.cli_kit import ROOT, environment
 
-README = "# Title\n\n<!-- tools -->\nyesterday\n<!-- /tools -->\n\nThe end.\n"
+PAGE = "# Title\n\n<!-- config -->\nyesterday\n<!-- /config -->\n\nThe end.\n"
 
 
 def generate(root: Path, *words: str, tree: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -26,18 +26,25 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the script writes."""
     root = tmp_path_factory.mktemp("generated") / "root"
     root.mkdir()
-    (root / "README.md").write_text(README)
+    (root / "docs").mkdir()
+    (root / "docs/configuration.md").write_text(PAGE)
     done = generate(root)
     assert (done.returncode, done.stderr) == (0, "")
     names = done.stdout.removeprefix("wrote ").split("\nwrote ")
     pages = [name.strip() for name in names if "toolsnaps" not in name]
-    assert pages == ["TOOLS.md", "AGENT_PROMPTS.md", "config.example.json", "tests/contract/openapi.json", "README.md"]
+    assert pages == [
+        "docs/tools.md",
+        "AGENT_PROMPTS.md",
+        "config.example.json",
+        "tests/contract/openapi.json",
+        "docs/configuration.md",
+    ]
     assert len(names) - len(pages) > len(REGISTRY)
     return root
 
 
 def test_every_tool_and_parameter_is_on_the_page(written: Path) -> None:
-    page = (written / "TOOLS.md").read_text()
+    page = (written / "docs/tools.md").read_text()
     for tool in REGISTRY.values():
         assert f"\n### {tool.name}\n" in page
         section = page.partition(f"\n### {tool.name}\n")[2].partition("\n### ")[0]
@@ -54,15 +61,15 @@ def test_the_example_holds_every_key_with_its_default(written: Path) -> None:
     assert set(example) == set(Config.model_fields)
 
 
-def test_the_readme_has_the_table_between_its_marks_and_is_else_untouched(written: Path) -> None:
-    text = (written / "README.md").read_text()
-    assert text.startswith("# Title\n\n<!-- tools -->\n")
-    assert text.endswith("<!-- /tools -->\n\nThe end.\n")
-    assert "yesterday" not in text.partition("<!-- tools -->")[2].partition("<!-- /tools -->")[0].split()
-    assert all(f"| `{name}` |" in text for name in REGISTRY)
+def test_a_page_has_the_table_between_its_marks_and_is_else_untouched(written: Path) -> None:
+    text = (written / "docs/configuration.md").read_text()
+    assert text.startswith("# Title\n\n<!-- config -->\n")
+    assert text.endswith("<!-- /config -->\n\nThe end.\n")
+    assert "yesterday" not in text.partition("<!-- config -->")[2].partition("<!-- /config -->")[0].split()
+    assert "| `server.port` | integer, ≥ 0, ≤ 65535 | `8754` |" in text
 
 
-@pytest.mark.parametrize("name", ["TOOLS.md", "AGENT_PROMPTS.md", "config.example.json", "README.md"])
+@pytest.mark.parametrize("name", ["docs/tools.md", "AGENT_PROMPTS.md", "config.example.json", "docs/configuration.md"])
 def test_check_names_the_file_that_differs_and_changes_nothing(written: Path, tmp_path: Path, name: str) -> None:
     root = tmp_path / "root"
     shutil.copytree(written, root)
@@ -89,4 +96,4 @@ def test_the_tree_that_the_script_stands_in_is_described(tmp_path: Path) -> None
     changed.write_text(changed.read_text().replace("List your open SSH sessions.", "List sessions of this tree."))
     root.mkdir()
     assert generate(root, tree=tree).returncode == 0
-    assert "List sessions of this tree." in (root / "TOOLS.md").read_text()
+    assert "List sessions of this tree." in (root / "docs/tools.md").read_text()

@@ -204,7 +204,7 @@ def test_a_denied_pattern_may_name_the_whole_line() -> None:
     assert denied_by("mkfs.ext4 /dev/sda", ["mkfs*"]) == "mkfs*"
 
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs/policy.md"
 
 
 @pytest.mark.requirement("fault.N4")
@@ -269,7 +269,7 @@ def test_the_pattern_of_an_allow_list_still_allows_no_more_than_it_says() -> Non
 
 @pytest.mark.requirement("fault.N4")
 def test_the_example_of_the_readme_denies_what_it_means() -> None:
-    [example] = re.findall(r'\{"security": \{"hosts": .*?\n  \]\}\}', README.read_text("utf-8"), re.DOTALL)
+    [example] = re.findall(r'\{"security": \{"hosts": .*?\n  \]\}\}', PAGE.read_text("utf-8"), re.DOTALL)
     rules = rules_for(["web1"], SecurityConfig.model_validate(json.loads(example)["security"]))
     for line in ("reboot -f", "/sbin/reboot", "mkfs.xfs /dev/sdb", "rm -fr /", "rm -r -f /srv/data"):
         assert denied_by(line, rules.denied), line
