@@ -126,12 +126,12 @@ def _of_managers() -> dict[str, Run]:
             return manager.dependents(f"not removed due to:\n{text}", ["a"])
 
         runs: dict[str, Run] = {
-            "planned": manager.parse_plan,
+            "parse_plan": manager.parse_plan,
             "dependents": dependents,
             "inventory": manager.inventory,
             "newer": manager.newer,
-            "found": manager.parse_search,
-            "locked": manager.is_locked,
+            "parse_search": manager.parse_search,
+            "is_locked": manager.is_locked,
         }
         module, kind = type(manager).__module__.removeprefix("mcp_ssh."), type(manager).__name__
         found |= {f"{module}:{kind}.{each}": run for each, run in runs.items()}
@@ -148,7 +148,7 @@ def _cost(data: bytes) -> None:
 
 CASES: dict[str, Run] = {
     "shell_command:words": commandline.words,
-    "shell_command:unquoted": commandline.unquote,
+    "shell_command:unquote": commandline.unquote,
     "shell_command:_PIECE": commandline.words,
     "shell_command:_ESCAPED": lambda text: commandline.words(f'"{text}"'),
     "linux.system.platform:parse": lambda text: detect.parse(f"m {text}\nm end ok\n".encode(), "m"),
@@ -180,7 +180,7 @@ CASES: dict[str, Run] = {
     "linux.system.addresses:addresses": addresses.addresses,
     "linux.system.addresses:proc_addresses": _parts(addresses.proc_addresses),
     "linux.framing:failure": lambda text: failure("/", text.encode()),
-    "linux.framing:Asked.answer": lambda text: PathQuery("/", commandline.command("a"), b"a", {}).answer(text.encode()),
+    "linux.framing:PathQuery.answer": lambda text: PathQuery("/", commandline.command("a"), b"a", {}).answer(text.encode()),
     "linux.files.archives:parse_list": _answer(archives.parse_list),
     "linux.system.cron:parse_cron": _parts(lambda parts: cron.parse_cron(parts, None)),
     "linux.system.environment:parse_get": _parts(lambda parts: environment.parse_get(parts, "A")),
@@ -194,7 +194,7 @@ CASES: dict[str, Run] = {
     "linux.files.stat:parse_entry": lambda text: files.parse_entry(text.encode()),
     "linux.files.stat:parse_stat": _answer(files.parse_stat),
     "linux.files.stat:parse_read": _answer(files.parse_read),
-    "linux.files.follow:Followed.feed": _followed,
+    "linux.files.follow:FollowParser.feed": _followed,
     "linux.lines:lines_of": lambda text: list(lines.lines_of(text)),
     "linux.parts:PartsAsked.parts": lambda text: PartsAsked(commandline.command("a"), "a").parts(text.encode()),
     "linux.system.processes:parse_processes": _parts(processes.parse_processes),
@@ -207,7 +207,7 @@ CASES: dict[str, Run] = {
     "linux.tasks.requests:parse_list": _answer(tasks.parse_list),
     "ssh.pty.terminal:plain": lambda text: terminal.plain(text.encode()),
     "ssh.pty.terminal:prompt": lambda text: terminal.prompt(text[: lines.LINE_LIMIT]),
-    "ssh.pty.terminal:unfinished": lambda text: terminal.incomplete_tail(text.encode()),
+    "ssh.pty.terminal:incomplete_tail": lambda text: terminal.incomplete_tail(text.encode()),
     "ssh.pty.terminal:_SEQUENCE": lambda text: terminal.plain(text.encode()),
     "ssh.pty.terminal:_OTHERS": lambda text: terminal.plain(text.encode()),
     "ssh.pty.terminal:_BEGUN": lambda text: terminal.incomplete_tail(text.encode()),
@@ -247,13 +247,13 @@ BOUNDED: dict[str, str] = {
     "linux.files.search:SIZE": "an argument of the caller, which its parameter bounds",
     "linux.files.protected_paths:_case": "patterns of the owner's config",
     "ssh.pty.terminal:_digits": "a command of the caller, which its parameter bounds",
-    "sessions.shell_exec:_Watch._completed": "a mark of ours, literally",
+    "sessions.shell_exec:_Watch._find_end": "a mark of ours, literally",
     "ssh.connection.warm_shells:_LOOKS": "a command of the caller, which its parameter bounds",
     "transfers.tar_stream:_PLAIN": "one header of 512 bytes",
     "tools.file.content:_octal": "an argument of the caller, which its parameter bounds",
-    "tools.setup.runner:Work._followed": "splits at a class of characters",
+    "tools.setup.runner:ManagerRun._run_followed": "splits at a class of characters",
     "tools.firewall.rules:heard_of": "looks for words",
-    "linux.files.transfer:Summed.feed": "takes the last line apart, which it bounds",
+    "linux.files.transfer:ChecksummedFile.feed": "takes the last line apart, which it bounds",
 }
 """Patterns that need no worst case, and why."""
 
@@ -266,7 +266,7 @@ LOCAL = {
 
 FOLDERS = ("linux", "ssh", "sessions", "transfers", "tunnels", "tools", "shell_command.py")
 PARSERS = re.compile(
-    r"(?:.*\.)?(?:parse(?:_\w+)?|planned|dependents|inventory\w*|newer|found|locked|table|reason|feed|answer|parts)"
+    r"(?:.*\.)?(?:parse(?:_\w+)?|dependents|inventory\w*|newer|is_locked|table|reason|feed|answer|parts)"
 )
 
 

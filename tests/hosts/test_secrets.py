@@ -167,7 +167,7 @@ async def test_no_object_of_ours_shows_a_secret(
         await save_secrets(given, Direct(app).call)
         over.set()
     assert found == set()
-    assert kinds >= {"Session", "Login", "Exec", "Become", "Acting", "Wire", "Command"}
+    assert kinds >= {"Session", "Login", "CommandExecParams", "Become", "BecomeTarget", "CommandEnvelope", "Command"}
     assert in_texts([caplog.text], given.needles) == set()
 
 
