@@ -29,6 +29,7 @@ run: .venv/run  ## start everything on an embedded SSH host
 	$(BIN)/ssh-steward demo
 
 test: .venv/test  ## run all tests, on real hosts where this machine can have them (20 min; the first time 3 more)
+	$(BIN)/python -m tests.fleet tools
 	$(TESTS)
 
 unit: .venv/test  ## run the tests that need no host and start no program (1 min)
@@ -65,9 +66,10 @@ lint: .venv/test .venv/lint  ## check format, types, layers, dead code and gener
 	$(BIN)/python scripts/generate.py --check
 
 soak: npm .venv/test  ## run all tests with the counts and sizes the issues state (45 min)
+	$(BIN)/python -m tests.fleet tools
 	MCP_SSH_SOAK=1 $(TESTS)
 
-matrix: .venv/test  ## try every tool on every distribution family, and put the table into the README (3 min)
+matrix: .venv/test  ## try every tool on every distribution family, and put the table into docs/compatibility.md (3 min)
 	MCP_SSH_MATRIX=1 $(BIN)/python -m pytest tests/hosts/test_matrix.py $(PYTEST)
 	$(BIN)/python scripts/generate.py
 

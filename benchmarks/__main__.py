@@ -66,7 +66,7 @@ def main() -> None:
     print(f"{len(rows)} rows, {missed} missed")
     if not quick:
         keep(rows)
-        print(f"kept in {RESULTS.name}; `make docs` puts them into README.md")
+        print(f"kept in {RESULTS.name}; `make docs` puts them into docs/performance.md")
 
 
 if __name__ == "__main__":

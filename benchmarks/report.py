@@ -1,4 +1,4 @@
-"""What a benchmark found: one row beside its reference and its goal; as text, as data, and as README's table."""
+"""What a benchmark found: a row beside its reference and its goal; as text, as data, and as a table for people."""
 
 import json
 from collections.abc import Sequence
@@ -117,7 +117,7 @@ def read(path: Path = RESULTS) -> list[Row]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table for README."""
+    """The table for docs/performance.md."""
     lines = [
         "| What | Ours | Beside it | Ratio | Goal | Round trips | |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -142,7 +142,7 @@ class ConfigState:
 
 @dataclass(frozen=True)
 class App:
-    """What tools and doors share."""
+    """What tools and transports share."""
 
     home: Path
     live: ConfigState

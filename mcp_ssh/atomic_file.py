@@ -45,7 +45,7 @@ def turn_at(path: Path, shown: str) -> Generator[None]:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Give the file new content, 0600 and on disk, in one step. Blocks; whoever calls has the turn.
+    """Give the file new content, 0600 and on disk, in one step. Blocks; the caller holds the lock.
 
     Raises:
         OSError: It cannot be written; the old file stands.

@@ -41,7 +41,7 @@ CONFIRM = {"confirm": {"type": "boolean", "title": "Go ahead?", "description": "
 
 
 async def dispatch(app: App, tool: AnyTool, raw: Mapping[str, Any], call: Call) -> Result:
-    """Take a call through the house, and leave a history row of it whatever comes.
+    """Authorize and run a call, and always record it.
 
     Raises:
         ToolError: Any of the tree; anything else that goes wrong becomes `Internal`, logged with its reference.
@@ -170,7 +170,7 @@ async def consent(tool: AnyTool, arguments: Mapping[str, Any], call: Call) -> No
 async def _run(tool: AnyTool, place: App | Session, params: Params, call: Call) -> Result:
     limit_s = params.time_limit_s()
     try:
-        # As anyio.fail_after has it, at half the cost: what is cut short here goes on behind the block.
+        # As anyio.fail_after has it, at half the cost: what is cut short here continues behind the block.
         with anyio.CancelScope(deadline=anyio.current_time() + limit_s) as limit:
             unhurried = _PausableCall(call, limit)
             if not isinstance(place, Session):
@@ -257,7 +257,7 @@ class _PausableCall:
         await self._call.progress(done, total, message)
 
     async def need(self, question: Question) -> Mapping[str, Any] | None:
-        """Ask; the door limits how long that may take."""
+        """Ask; the transport limits how long that may take."""
         left_s = self._limit.deadline - anyio.current_time()
         self._limit.deadline = math.inf
         try:
@@ -267,11 +267,11 @@ class _PausableCall:
 
 
 def internal(error: Exception, what: str) -> Internal:
-    """A fault of ours as callers see it: a reference, and nothing of the inside. The log has the traceback."""
+    """A fault of this server as callers see it: a reference, and nothing of the inside. The log has the traceback."""
     reference = secrets.token_hex(4)
     log.error("%s failed, reference %s", what, reference, exc_info=error)
     return Internal(
-        "this server made a mistake",
+        "internal server error",
         hint="report the reference to the server's owner",
         details={"reference": reference},
     )

@@ -17,7 +17,7 @@
     ├── TimedOut             the deadline passed
     ├── ShuttingDown         this server is stopping
     ├── OutOfDescriptors     this server has no file descriptor left
-    └── Internal             a fault of ours; the log has it under the reference
+    └── Internal             a fault of this server; the log has it under the reference
 
 Caller's fault: `InvalidInput`. Input fine, but the world says no: one of the others. A command that exits non-zero is a
 result, never an error.
@@ -51,7 +51,7 @@ class ToolError(Exception):
         return self.message
 
     def payload(self) -> dict[str, Any]:
-        """The error as every door shows it: `code`, `message`, and where there are any `hint` and `details`."""
+        """The error as every transport shows it: `code`, `message`, and where there are any `hint` and `details`."""
         shown: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.hint:
             shown["hint"] = self.hint

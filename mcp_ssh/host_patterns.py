@@ -325,7 +325,7 @@ def admits(machine: Machine, patterns: Sequence[str]) -> bool:
 
 
 def restricts(machine: Machine, patterns: Sequence[str]) -> bool:
-    """Whether a rule that takes something away holds for a machine: one name or address fits, and it is no exception.
+    """Whether a restriction holds for a machine: one name or address fits, and it is not an exception.
 
     An exception (`!`) needs a name that was given, or all addresses.
     """

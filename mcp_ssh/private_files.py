@@ -17,7 +17,7 @@ def private_folder(folder: Path, *, inner: bool = False) -> None:
     the machine.
 
     Raises:
-        InvalidInput: It cannot be made or written, is no folder, or belongs to or is shared with somebody else.
+        InvalidInput: It cannot be made or written, is not a folder, or belongs to or is shared with somebody else.
     """
     # Inner folders are made during calls, and callers see no path of this server.
     named = "a folder in the state folder" if inner else f"the state folder {folder}"

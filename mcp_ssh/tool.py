@@ -1,4 +1,4 @@
-"""What a tool is: one declaration, from which every door takes its names, schemas, hints and documentation."""
+"""What a tool is: one declaration, from which every transport takes its names, schemas, hints and documentation."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping
@@ -91,18 +91,18 @@ class InputRequired(Exception):
 
 
 class Call(Protocol):
-    """One call on its way through the house; each door implements it."""
+    """One call on its way through dispatch; each transport implements it."""
 
     caller: Caller
     door: TransportName
 
     @property
     def confirms(self) -> bool:
-        """Whether tools that ask for confirmation ask this door; REST callers are gated by their role alone."""
+        """Whether tools that ask for confirmation ask this transport; REST callers are gated by their role alone."""
         ...
 
     async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """Tell the caller how far the work is, where the door can."""
+        """Tell the caller how far the work is, where the transport can."""
         ...
 
     async def need(self, question: Question) -> Mapping[str, Any] | None:
@@ -132,7 +132,7 @@ class Tool(Generic[W, P, R]):
         audit: What a call has done, in words for the history, with names of arguments and of fields of the result.
         aliases: Names that it had before. They can be called and stand in policy, and no list shows them.
 
-    Calling the object calls the function, past every gate; doors go through `dispatch` instead.
+    Calling the object calls the function, past all checks; transports go through `dispatch` instead.
     """
 
     name: str
@@ -214,7 +214,7 @@ class ToolStream(Generic[W, P, R]):
     """The streaming form of a tool: it sends events until it is done or the caller leaves.
 
     Attributes:
-        tool: The form as a tool of the same name, risk and role, so that every gate is the tool's own.
+        tool: The form as a tool of the same name, risk and role, so that every check is the tool's own.
         run: The function.
         events: The kinds of events, beside the end.
         resumes: The argument that takes the id of the last event a caller has seen.
@@ -277,7 +277,7 @@ def tool(
         role: The least role that may call it, where it differs from the risk's.
         idempotent: Calling it twice leaves everything as calling it once does; by default true of what only reads.
         open_world: It can reach beyond the machine it was given (an arbitrary command can).
-        confirm: A person has to agree to each call, through the doors that can ask.
+        confirm: A person has to agree to each call, through the transports that can ask.
         audit: What a call has done, such as `opened port {port}[ for {source}]` (`audit.texts_of`). Where a result
             cannot tell, it says what was asked.
         aliases: Public names that it had before.
@@ -323,7 +323,7 @@ def stream(
     def declare(function: Callable[[W, P, Call, Events], Awaitable[R]]) -> ToolStream[W, P, R]:
         where, params, result, text = _read_signature(function, Events)
         if where is not bounded.where or resumes not in params.model_fields or not issubclass(result, Result):
-            raise TypeError(f"{function.__module__}.{function.__name__}: is no streaming form of {bounded.name}")
+            raise TypeError(f"{function.__module__}.{function.__name__}: is not a streaming form of {bounded.name}")
 
         async def unheard(place: W, given: P, call: Call) -> R:
             return await function(place, given, call, _Unheard())

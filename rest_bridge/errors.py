@@ -201,6 +201,6 @@ MCP = ErrorFormat(
 _FAMILIES = (SSH_API, VIEWER, MCP)
 
 
-def dialect_of(path: str) -> ErrorFormat:
-    """The dialect of a path, also of one that no route has."""
+def error_format_of(path: str) -> ErrorFormat:
+    """The error format of a path, also of one that no route has."""
     return next((each for each in _FAMILIES if each.owns(path)), SSH_API)

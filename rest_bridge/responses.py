@@ -1,4 +1,4 @@
-"""Answers: compact JSON, and errors in the dialect of the path they happened on."""
+"""Answers: compact JSON, and errors in the error format of the path they happened on."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from mcp_ssh.errors import ToolError, Unauthenticated
 from mcp_ssh.params import Result
 from rest_bridge.api.route import Shape
-from rest_bridge.errors import dialect_of
+from rest_bridge.errors import error_format_of
 
 
 class Answer(JSONResponse):
@@ -39,11 +39,11 @@ def result_response(result: Result, shape: Shape | None) -> Answer:
 
 def refusal(path: str, error: ToolError, headers: Mapping[str, str] | None = None) -> Answer:
     """The answer that tells of an error."""
-    dialect = dialect_of(path)
+    error_format = error_format_of(path)
     shown = dict(headers or {})
     if isinstance(error, Unauthenticated):
-        # A machine that refuses a login (AuthFailed) is 401 too, but no token of ours would help there.
+        # A machine that refuses a login (AuthFailed) is 401 too, but no token of this server would help there.
         shown["WWW-Authenticate"] = "Bearer"
     if (wait_s := error.details.get("retry_after_s")) is not None:
         shown["Retry-After"] = str(wait_s)
-    return Answer(dialect.body(error), dialect.status(error), shown)
+    return Answer(error_format.body(error), error_format.status(error), shown)

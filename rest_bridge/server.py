@@ -269,7 +269,7 @@ def _refused_bind(error: OSError, host: str, port: int) -> InvalidInput | Confli
         )
     if error.errno == errno.EACCES:
         return InvalidInput(f"port {port} is for root alone", hint="give a --port from 1024 on")
-    return InvalidInput(f"{host} is no address of this machine", hint="listen on 127.0.0.1")
+    return InvalidInput(f"{host} is not an address of this machine", hint="listen on 127.0.0.1")
 
 
 def _reached_by(host: str, sockets: Sequence[socket.socket]) -> str:

@@ -45,7 +45,7 @@ SIX_ROWS = (
     "Call cancelled, root: processes left",
     "200 MB of output: memory, size of the answer",
     "Unknown host key",
-    "Changed host key, server started anew",
+    "Changed host key, server restarted",
     "Client killed in a call: processes left",
 )
 """What the README shows of the table."""

@@ -1,4 +1,4 @@
-"""Draw the README's pictures of a terminal: real runs of `ssh-steward` on a terminal, against the demo host.
+"""Draw the documents' pictures of a terminal: real runs of `ssh-steward` on a terminal, against the demo host.
 
 `python scripts/pictures.py` writes docs/check.svg, docs/upload.svg and docs/session.svg. What a run says is drawn as it
 was said; only the folder of this checkout is written `~/mcp_ssh`.

@@ -235,7 +235,7 @@ class Blobs:
         entry.last_used_s = self._clock()
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start work that goes on to its end even where the caller is cancelled; `close` waits for it.
+        """Start work that continues to its end even where the caller is cancelled; `close` waits for it.
 
         A thread cannot be cancelled, so neither is what waits for it: files must not change behind the index.
         """
@@ -306,7 +306,7 @@ class BlobWriter:
         return self._entry.id
 
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Append to the blob. Beyond the bounds, or on a full disk, nothing more is kept; that is no error."""
+        """Append to the blob. Beyond the bounds, or on a full disk, nothing more is kept; that is not an error."""
         async with self._turn:
             if self._stopped or self._done:
                 self._entry.complete = self._entry.complete and not len(chunk)

@@ -55,7 +55,7 @@ ABOUT = "Administer Linux machines over SSH through typed tools: as an MCP serve
 SHORT_HELP = """ssh-steward is an MCP server: a client starts it and talks to it through its standard input.
 
   ssh-steward demo            try everything on a throw-away SSH host
-  ssh-steward stdio           what an MCP client starts (also without a command, where input is no terminal)
+  ssh-steward stdio           what an MCP client starts (also without a command, where input is not a terminal)
   ssh-steward serve           the same tools over HTTP: MCP at /mcp, REST with /docs
   ssh-steward check           is everything as it should be? `ssh-steward check MACHINE` tries to log in
   ssh-steward exec            run a command on a machine: ssh-steward exec MACHINE -- COMMAND
@@ -148,7 +148,7 @@ def _command_of(argv: Sequence[str]) -> str | None:
 def _report_failure(reason: BaseException, *, verbose: bool, command: str | None) -> int:
     """Say what went wrong in one line, and return the exit code."""
     if isinstance(reason, BrokenPipeError):
-        # Whoever read our output has enough. The flush at exit must not fail on it again.
+        # The reader of our output has enough. The flush at exit must not fail on it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     if verbose:

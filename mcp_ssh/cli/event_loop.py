@@ -84,6 +84,6 @@ def _collect() -> None:
 
 
 def _import_ssh() -> None:
-    # Whoever connects earlier imports it; the import lock makes one wait for the other.
+    # A call that connects earlier imports it; the import lock makes one wait for the other.
     with contextlib.suppress(Exception):
         importlib.import_module("mcp_ssh.ssh.dial.client")

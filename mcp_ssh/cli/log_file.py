@@ -1,4 +1,4 @@
-"""The log file: its owner's alone, bounded in size, and shared by every process of ours that logs to the folder."""
+"""The log file: private, bounded in size, and shared by every process of this program that logs to the folder."""
 
 import logging
 import logging.handlers

@@ -60,7 +60,7 @@ def _install(handlers: list[logging.Handler], level: str, *, as_json: bool) -> N
 class _Repeats(logging.Filter):
     """Let one warning of a kind through in a minute: a client that sends malformed requests decides how many there are.
 
-    What is alike is told by the logger and the message without its arguments. Records with a traceback always pass.
+    Records are alike if logger and message are, whatever the arguments. Records with a traceback always pass.
     """
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ def endpoint(address: str) -> str:
     """The MCP endpoint that an address means; a server's bare address means the one with all tools.
 
     Raises:
-        Failure: It is no HTTP address.
+        Failure: It is not an HTTP address.
     """
     parts = urlsplit(address)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -130,4 +130,4 @@ def _error(text: str) -> dict[str, Any]:
         found = json.loads(text)
         if isinstance(found, dict) and "message" in found:
             return cast("dict[str, Any]", found)
-    return {"code": "error", "message": text or "the server said no, and not why"}
+    return {"code": "error", "message": text or "the server refused without giving a reason"}

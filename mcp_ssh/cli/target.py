@@ -43,7 +43,7 @@ async def connect_arguments(app: "App", call: "TerminalCall", parsed: argparse.N
 
     address = _ADDRESS.fullmatch(word)
     if address is None:
-        raise usage(f"{word[:80]!r} is no machine", f"give {HELP}")
+        raise usage(f"{word[:80]!r} is not a machine", f"give {HELP}")
     if address["port"] is not None:
         _expect_port(address["port"], word)
     given = {"host": address["v6"] or address["host"], "username": address["user"], "port": address["port"]}
@@ -57,7 +57,7 @@ def _expect_port(text: str, word: str) -> None:
     try:
         machine_port(text)
     except argparse.ArgumentTypeError as error:
-        raise usage(f"{word[:80]!r} is no machine: {error}", f"give {HELP}") from error
+        raise usage(f"{word[:80]!r} is not a machine: {error}", f"give {HELP}") from error
 
 
 def _usual_account(host: str) -> str:

@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         self._mixing = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] overloads
-        """Read the words, options between the positional ones too; a word too many is told with this parser's help."""
+        """Read the words, options between the positional ones too; one too many is reported with this parser's help."""
         if self._subparsers is not None or self._mixing:
             return super().parse_known_args(args, namespace)
         self._mixing = True
@@ -163,7 +163,7 @@ def has_person() -> bool:
 async def ask(message: str, fields: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     """Have the person at the terminal fill in a form of flat fields; `None` where they leave it (Ctrl-D).
 
-    Free text is a password, a passphrase or a code in every question of ours, so the terminal does not show it.
+    Free text is a password, a passphrase or a code in every question that we ask, so the terminal does not show it.
 
     Args:
         message: What it is about.
@@ -193,7 +193,7 @@ def _value(typed: str, kind: str) -> str | float | bool:
         try:
             return int(typed) if kind == "integer" else float(typed)
         except ValueError:
-            return typed  # whoever asked says what is wrong with it
+            return typed  # the server says what is wrong with it
     return typed
 
 

@@ -185,5 +185,5 @@ def differences(old: BaseModel, new: BaseModel, before: str = "") -> list[str]:
 
 
 def needs_restart(changed: list[str]) -> list[str]:
-    """Those of the keys that count only once the server starts anew."""
+    """Those of the keys that count only once the server restarts."""
     return [key for key in changed if any(key == each or key.startswith(f"{each}.") for each in AT_START)]

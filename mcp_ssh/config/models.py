@@ -22,7 +22,7 @@ from mcp_ssh.tool import plain_schema
 def _command_patterns(patterns: list[str] | None) -> list[str] | None:
     for each in patterns or ():
         if not words(each):
-            raise ValueError(f"{each!r} is no pattern of a command: it is empty, or a quote in it does not end")
+            raise ValueError(f"{each!r} is not a pattern of a command: it is empty, or a quote in it does not end")
     return patterns
 
 
@@ -215,10 +215,10 @@ class SecurityConfig(Area):
     _identities = field_validator("allow_server_identities", "sha1_hosts")(_host_patterns)
     confirm_tools: list[str] = Field(
         default_factory=list,
-        description="Tools that need `confirm: true` through every door, REST included.",
+        description="Tools that need `confirm: true` over every transport, REST included.",
     )
     hosts: list[HostRule] = Field(
-        default_factory=list, description="What may be done on which machines, through every door and by every role."
+        default_factory=list, description="What may be done on which machines, over every transport and by every role."
     )
     protected_paths: list[str] = Field(
         default_factory=lambda: ["/etc/shadow", "/etc/gshadow", "/etc/sudoers", "/etc/sudoers.d"],

@@ -1,4 +1,4 @@
-"""How a script of ours answers: a format that nothing on the machine can imitate, and the errors it can tell of.
+"""How our script answers: a format that nothing on the machine can imitate, and the errors it can tell of.
 
 Every answer has the shape `MARK word NEWLINE path MARK body MARK trailer MARK`. The mark is new with each question, so
 neither what an rc file prints nor what a file contains can pass for part of it. It travels in two halves: no process
@@ -50,7 +50,7 @@ class ScriptAnswer:
 
     @property
     def text(self) -> str:
-        """The body of an answer that is no file's content."""
+        """The body of an answer that is not a file's content."""
         return self.body.decode("utf-8", "replace")
 
 

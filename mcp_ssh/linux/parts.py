@@ -1,4 +1,4 @@
-"""How a script of ours answers with several texts at once: in parts, each behind a line that nothing can imitate."""
+"""How our script answers with several texts at once: in parts, each behind a line that nothing can imitate."""
 
 import secrets
 from collections.abc import Mapping, Sequence

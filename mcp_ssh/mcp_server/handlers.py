@@ -32,7 +32,7 @@ from mcp_ssh.toolsets import MetaToolContext, ToolsetSelection, argument_schema,
 NAME = "ssh-steward"
 
 CALLER_KEY = "mcp_ssh.caller"
-"""Where in an HTTP request's ASGI scope the gate in front has put the `Caller`."""
+"""Where in an HTTP request's ASGI scope the middleware in front has put the `Caller`."""
 
 LIST_TTL_MS = 300_000
 """How long clients may keep the list of tools; it changes only with the server's version or options."""
@@ -63,8 +63,8 @@ def build_server(
         app: What the tools work with.
         registry: All tools.
         surface: Which of them this endpoint lists and calls.
-        caller: Who calls, on stdio and in one process. Over HTTP it is `None`: the gate in front names the caller of
-            each request under `CALLER_KEY`, and a request without one is refused.
+        caller: Who calls, on stdio and in one process. Over HTTP it is `None`: the middleware in front names the caller
+            of each request under `CALLER_KEY`, and a request without one is refused.
 
     Raises:
         InvalidInput: The config has consent asked for a tool that is none.
@@ -123,7 +123,7 @@ class _Endpoint:
         """Who calls.
 
         Raises:
-            Unauthenticated: An HTTP request came past the gate that names its caller.
+            Unauthenticated: An HTTP request came past the middleware that names its caller.
         """
         if self._caller is not None:
             return self._caller
@@ -169,7 +169,7 @@ class _Endpoint:
         with protocol_errors("completion/complete"):
             call = self._call(context, types.InputResponseRequestParams())
             about = params.ref.name if isinstance(params.ref, types.PromptReference) else params.ref.uri
-            # What was typed so far is left out: it is no argument of anything yet, and there is a row for each letter.
+            # What was typed so far is left out: it is not an argument yet, and there is a row for each letter.
             async with self._count_request(
                 call, "completion/complete", {"about": about, "argument": params.argument.name}
             ):
@@ -184,7 +184,7 @@ class _Endpoint:
 
     @contextlib.asynccontextmanager
     async def _count_request(self, call: McpCall, name: str, shown: Mapping[str, Any]) -> AsyncGenerator[None]:
-        """Count a request that is no call of a tool among the caller's calls, and leave a history row of it."""
+        """Count a request that is not a call of a tool among the caller's calls, and leave a history row of it."""
         began = time.monotonic()
         outcome = "cancelled"
         try:

@@ -18,7 +18,7 @@ from mcp_ssh.tool import Caller, Registry, Role
 from mcp_ssh.toolsets import ToolsetSelection
 
 OWNER = Caller(id="stdio", role=Role.ADMIN, owner=True)
-"""Whoever can start this process owns it and the machine's files anyway."""
+"""A person who can start this process owns it and the machine's files anyway."""
 
 PARENT_LOOK_S = 2.0
 """How often the parent is looked for."""
@@ -96,7 +96,7 @@ async def _watch_signals(signals: AsyncIterator[signal.Signals], parent: int, st
 
 
 async def _watch_parent(parent: int, stop: anyio.Event) -> None:
-    while os.getppid() == parent:  # noqa: ASYNC110 # the kernel sets no event of ours
+    while os.getppid() == parent:  # noqa: ASYNC110 # the kernel sets no event for us
         await anyio.sleep(PARENT_LOOK_S)
     stop.set()
 

@@ -154,7 +154,7 @@ def _line(message: types.JSONRPCMessage) -> bytes:
 
 @dataclass(frozen=True)
 class _Wrong:
-    """A line that is no message, and what its sender hears of it."""
+    """A line that is not a message, and what its sender hears of it."""
 
     answer: types.JSONRPCError
 

@@ -23,8 +23,8 @@ def tool_entry(tool: AnyTool, arguments: Mapping[str, Any]) -> types.Tool:
 
     Of the arguments the list leaves out what some client SDKs cannot convert and the server checks anyway: that no
     other names are taken, bounds, patterns, and that `null` means the same as nothing. Results keep types and values;
-    what each field means is in docs/tools.md, /openapi.json and `ssh-steward tools --json`, for hardly any client shows a
-    model the schema of a result, and all of them carry it.
+    what each field means is in docs/tools.md, /openapi.json and `ssh-steward tools --json`, for hardly any client
+    shows a model the schema of a result, and all of them carry it.
     """
     return types.Tool(
         name=tool.name,

@@ -1,4 +1,4 @@
-"""May this caller do this? Asked once for every call, whichever door it came through."""
+"""May this caller do this? Asked once for every call, whichever transport it came through."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -116,7 +116,7 @@ def expect_tools(security: SecurityConfig, tools: Collection[str]) -> None:
     """See that what needs consent is named as tools are: a name that is none would silently ask for nothing.
 
     Raises:
-        InvalidInput: One is no tool; names those that are spelled nearly so.
+        InvalidInput: One is not a tool; names those that are spelled nearly so.
     """
     for name in security.confirm_tools:
         if name not in tools:

@@ -1,4 +1,4 @@
-"""What the owner's config lets happen on one machine, whoever calls."""
+"""What the owner's config allows on one machine, for every caller."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ class Rules:
             Refused: A pattern denies it.
         """
         if argv[:2] == ("sh", "-c"):
-            return  # a script of ours, which stands for its tool
+            return  # our script, which stands for its tool
         if self.denied and (pattern := denied_program(argv, self.denied)) is not None:
             raise _denied_by_pattern(argv[0], pattern)
 

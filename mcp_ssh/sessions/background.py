@@ -1,4 +1,4 @@
-"""Background tasks: commands that belong to their machine once they run, and to no connection or process of ours.
+"""Background tasks: once they run, they belong to their machine, and to no connection or process of this server.
 
 A task has a folder on its machine, and everything about it is read from there; the store only remembers whose it is and
 as which account it runs. Starting is one round trip, and making the folder is what can be done once only: whatever gets
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from mcp_ssh.errors import ConnectFailed, RemoteFailed, TimedOut, ToolError, Unsupported
-from mcp_ssh.linux.tasks import requests as probe
+from mcp_ssh.linux.tasks import requests
 from mcp_ssh.linux.tasks.requests import TaskRequest, TaskSnapshot, TaskStart
 from mcp_ssh.params import Become, Method
 from mcp_ssh.sessions.query import ask
@@ -53,7 +53,7 @@ async def start(
     stdin: bytes = b"",
     timeout_s: float = 30.0,
 ) -> StartedTask:
-    """Start a command that runs on when the session, the link or this server ends.
+    """Start a command that runs on when the session, the connection or this server ends.
 
     Raises:
         Conflict: The account has a task of this name.
@@ -74,11 +74,11 @@ async def start(
         method=acting.method if acting else None,
     )
     task = TaskRequest(task_id, cookie, command, cwd, {**(env or {}), COOKIE_VARIABLE: cookie}, stdin)
-    asked = probe.ask_start(task, session.limits.task_output_bytes, session.limits.task_keep_days)
+    asked = requests.ask_start(task, session.limits.task_output_bytes, session.limits.task_keep_days)
     await session.tasks.add(row)
     try:
         said = await session.run(asked.command, timeout_s=timeout_s)
-        began = probe.parse_start(asked.answer(said.stdout, said.stderr))
+        began = requests.parse_start(asked.answer(said.stdout, said.stderr))
     except (ConnectFailed, TimedOut, RemoteFailed) as error:
         raise _uncertain(error, task_id) from error
     except ToolError:
@@ -116,17 +116,17 @@ async def look(
     """
     place = await _place(session, caller, task_id)
     others = [] if caller.role is Role.ADMIN else await session.tasks.of_others(task_id, caller.id)
-    asked = probe.ask_look(task_id, output, error, limit, wait_s, others=others, until_end=until_end)
+    asked = requests.ask_look(task_id, output, error, limit, wait_s, others=others, until_end=until_end)
     seen = await ask(
         place,
         asked.command,
-        lambda said: probe.parse_look(task_id, asked.answer(said.stdout, said.stderr)),
+        lambda said: requests.parse_look(task_id, asked.answer(said.stdout, said.stderr)),
         timeout_s=wait_s + ANSWER_S,
         limit=2 * limit + FACTS_BYTES,
     )
     owners = await session.tasks.owners([seen.cookie])
     if not _may_see(caller, owners.get(seen.cookie, caller.id)):
-        raise probe.missing()
+        raise requests.missing()
     return seen
 
 
@@ -135,11 +135,11 @@ async def list_tasks(session: Session, caller: Caller, *, all_on_host: bool) -> 
 
     With `all_on_host` also those that this server knows nothing of.
     """
-    asked = probe.ask_list()
+    asked = requests.ask_list()
     seen = await ask(
         session,
         asked.command,
-        lambda said: probe.parse_list(asked.answer(said.stdout, said.stderr)),
+        lambda said: requests.parse_list(asked.answer(said.stdout, said.stderr)),
         timeout_s=ANSWER_S,
         limit=LIST_BYTES,
     )
@@ -157,7 +157,7 @@ async def cancel(session: Session, caller: Caller, task_id: str) -> tuple[StopRe
     place = await _place(session, caller, task_id)
     # That the process of this number is the task's was just seen, so no age has to prove it.
     sweep = kill.sweep(KillTarget(before.cookie, before.pid, 0.0))
-    said = await place.run(probe.ask_cancel(task_id, before.cookie, sweep), timeout_s=SWEEP_S)
+    said = await place.run(requests.ask_cancel(task_id, before.cookie, sweep), timeout_s=SWEEP_S)
     stopped = kill.parse(said.stdout)[0]
     if before.status == "lost" and not before.restarted and not stopped.found:
         stopped = StopResult(ended=None)  # what kept it is gone, and nothing that was seen was ended

@@ -64,7 +64,7 @@ class Logins:
     async def plan_login(self, wanted: Connect) -> tuple[Login, str | None]:
         """The login a caller wants, and the alias of ~/.ssh/config it is known by, where it is one.
 
-        Configured secrets go to the configured host and account only: whoever names another host gets none of them.
+        Configured secrets go to the configured host and account only: a call that names another host gets none of them.
 
         Raises:
             InvalidInput: No host or username, nothing to log in with, or a key or a config that cannot be used.

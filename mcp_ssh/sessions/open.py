@@ -46,7 +46,7 @@ _MARK = "mcp-ssh account"
 _RESTRICTED = "restricted"
 _SAID = re.compile(rb"^" + _MARK.encode() + rb" ?(.*)\n", re.M)
 _ANSWER_LIMIT = 256 * 1024
-# A restricted shell refuses the first half, and goes on with the second.
+# A restricted shell refuses the first half, and continues with the second.
 _ASK = f'exec sh -c \'echo "{_MARK} $SHELL"\'; echo "{_MARK} {_RESTRICTED}"'
 _SFTP_PATIENCE_S = 2.0
 """How much longer than the account's shell SFTP may take to answer: an rc file may read what is meant for it."""

@@ -188,7 +188,7 @@ class Session:
 
     @property
     def connected(self) -> bool:
-        """Whether the link stands; keepalives find a dead one."""
+        """Whether the connection stands; keepalives find a dead one."""
         return self.link.alive
 
     @property
@@ -228,7 +228,7 @@ class Session:
         return self.becoming(Become())
 
     @contextlib.asynccontextmanager
-    async def anew(self, limit_s: float) -> AsyncGenerator["Session"]:
+    async def on_new_connection(self, limit_s: float) -> AsyncGenerator["Session"]:
         """The session over a connection of its own, just made. After `limit_s` that is gone, whatever runs on it.
 
         Raises:
@@ -238,7 +238,7 @@ class Session:
         until = anyio.current_time() + limit_s
         try:
             with anyio.fail_after(limit_s):
-                link = await self.link.anew()
+                link = await self.link.dial_unshared()
         except TimeoutError as error:
             raise TimedOut(f"{self.name} did not answer a new connection within {limit_s:g} s") from error
         cut = asyncio.get_running_loop().call_at(until, link.connection.abort)
@@ -250,11 +250,11 @@ class Session:
             cut.cancel()
             link.connection.abort()
 
-    async def platform(self, *, anew: bool = False) -> Platform:
+    async def platform(self, *, refresh: bool = False) -> Platform:
         """What kind of Linux the machine is: one round trip at first use, then known.
 
         Args:
-            anew: Ask again, as after something that may have changed the answer.
+            refresh: Ask again, as after something that may have changed the answer.
 
         Raises:
             RemoteFailed: The machine's shell does not answer as a shell does.
@@ -262,7 +262,7 @@ class Session:
         login = copy.copy(self)
         login.acting = None
         async with self._learned.turn:
-            if self._learned.platform is None or anew:
+            if self._learned.platform is None or refresh:
                 first, second = secrets.token_hex(8), secrets.token_hex(8)
                 output = await login.run(detect.detect(first, second))
                 self._learned.platform = detect.parse(output.stdout, first + second)
@@ -292,10 +292,10 @@ class Session:
         """Run a caller's command as the account's shell reads it; output goes to the captures.
 
         At the deadline, and when the call is cancelled, every process of the command is ended first. `exact` has it
-        run on a channel of its own even where a spare waits, as does standard input that comes while it runs.
+        run on a channel of its own even where a warm shell waits, as does standard input that comes while it runs.
 
         Raises:
-            ConnectFailed: The link is gone.
+            ConnectFailed: The connection is gone.
             NotFound: `cwd` does not exist.
             Unsupported: The account may not run commands.
             PermissionDenied: The session acts as an account it may not become.
@@ -335,7 +335,7 @@ class Session:
         Raises:
             TimedOut: It did not end in time; `details["stopped"]` says what became of it.
             AnswerTooLong: It said more than `limit` bytes.
-            ConnectFailed: The link is gone.
+            ConnectFailed: The connection is gone.
             PermissionDenied: The session acts as an account it may not become.
             Refused: A pattern of the owner denies it on this machine.
         """

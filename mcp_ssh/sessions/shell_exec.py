@@ -47,7 +47,7 @@ class ShellOutcome:
 
 
 async def execute(host: "Session", shell: Shell, command: str, *, timeout_s: float) -> ShellOutcome:
-    """Type a command, and wait for its end, its question, or the deadline, after which it goes on.
+    """Type a command, and wait for its end, its question, or the deadline, after which it continues.
 
     Raises:
         InvalidInput: It is longer than a shell takes in one line.

@@ -19,7 +19,7 @@ TRIM_EVERY_ROWS = 1000
 TRIM_STEP_ROWS = 500
 """How many rows one transaction drops, so that other writers wait for a short time only."""
 TRIM_STEPS = 10
-"""How many such transactions follow one batch of new rows; the next batch goes on."""
+"""How many such transactions follow one batch of new rows; the next batch continues."""
 WAIT_S = 2.0
 MAX_LISTED = 1000
 _WORD_BYTES = 512

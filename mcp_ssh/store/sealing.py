@@ -204,7 +204,7 @@ async def _from_keyring(name: str) -> str:
         key = await _in_thread(lambda: _keyring_get(name))
     if key is None:
         raise Conflict(
-            "the key of the saved secrets is in the OS keyring, which does not give it",
+            "the OS keyring did not return the key of the saved secrets; is it locked?",
             hint="unlock the keyring of this account and install the extra `keyring`; if the key is lost, remove the"
             " saved connections that have secrets and add them again",
         )

@@ -174,8 +174,8 @@ def _is_character(piece: bytes, size: int) -> bool:
 def whole_until(data: bytes, first: int, last: int, *, ends: bool) -> int:
     """Where a page that begins at `first` and should end at `last` may end without splitting a character.
 
-    That is before a character which goes on behind `last`, or behind it where the page would else be empty: every page
-    goes on. `ends`: nothing follows `data`.
+    That is before a character which continues behind `last`, or behind it where the page would else be empty: every
+    page continues. `ends`: nothing follows `data`.
     """
     if first >= last:
         return last

@@ -56,7 +56,7 @@ class ConfigSetParams(ConfigGetKeyParams):
 
 class ConfigSetResult(ConfigGetKeyResult):
     status: Literal["updated"] = Field(description="Always `updated`.")
-    needs_restart: list[str] | None = Field(default=None, description="Keys that count once the server starts anew.")
+    needs_restart: list[str] | None = Field(default=None, description="Keys that count once the server restarts.")
     dropped: list[str] | None = Field(
         default=None, description="Secrets that were for the previous host or account, and were removed."
     )
@@ -104,7 +104,7 @@ def _expect_owner(caller: Caller, keys: Iterable[str]) -> None:
 class ConfigReloadResult(Result):
     status: Literal["reloaded"] = Field(description="Always `reloaded`.")
     changed: list[str] = Field(description="Keys whose values are others now.")
-    needs_restart: list[str] | None = Field(default=None, description="Those that count once the server starts anew.")
+    needs_restart: list[str] | None = Field(default=None, description="Those that count once the server restarts.")
 
 
 @tool(Risk.CHANGE, room="config", role=Role.ADMIN, idempotent=True, audit="read the config again")

@@ -10,7 +10,7 @@ from mcp_ssh.host_patterns import Machine
 from mcp_ssh.params import HostName, LocalPath, LoginName, Params, Result, Secret, ShellText
 from mcp_ssh.policy import may_use_identities
 from mcp_ssh.sessions.login_planner import is_owners_alias
-from mcp_ssh.ssh.auth import private_keys as keys
+from mcp_ssh.ssh.auth import private_keys
 from mcp_ssh.store.connections import MAX_NAME_CHARS, ConnectionTarget, SavedConnection, SecretName
 from mcp_ssh.tool import Call, Risk, tool
 
@@ -137,9 +137,9 @@ async def _check_login(app: App, params: ConnectionAddParams, call: Call) -> Non
     if not (owned or params.password or params.key_content):
         raise InvalidInput("nothing to log in with: no password and no key", hint="give `password` or `key_content`")
     if params.key_path:
-        await keys.from_path(params.key_path, params.key_passphrase)
+        await private_keys.from_path(params.key_path, params.key_passphrase)
     if params.key_content:
-        await keys.from_content(params.key_content, params.key_passphrase)
+        await private_keys.from_content(params.key_content, params.key_passphrase)
 
 
 class ConnectionParams(Params):

@@ -1,4 +1,4 @@
-"""Telling a caller that long work goes on, where the work itself cannot say how far it is."""
+"""Telling a caller that long work continues, where the work itself cannot say how far it is."""
 
 import asyncio
 import contextlib

@@ -210,7 +210,7 @@ class HostkeyScanResult(Result):
 async def scan(app: App, params: HostkeyScanParams, call: Call) -> HostkeyScanResult:
     """Ask a machine which host keys it has, with fingerprints and whether each is trusted; nothing is stored or sent.
 
-    An answer over the network proves nothing by itself: whoever stands in between can give it.
+    An answer over the network proves nothing by itself: a machine in between can give it.
     """
     if not call.caller.owner:
         app.scans.expect(call.caller.id)

@@ -214,7 +214,7 @@ async def call_many(reach: MetaToolContext, params: Several, call: Call) -> Outc
 
 
 async def _prepare(reach: MetaToolContext, params: Several, call: Call) -> tuple[AnyTool, dict[str, Any]]:
-    """The tool, and arguments that hold for every machine, once whoever has to agree did.
+    """The tool, and arguments that hold for every machine, once the person who has to agree did.
 
     Raises:
         InvalidInput: The tool runs on no machine, or the arguments are wrong; nothing was called.

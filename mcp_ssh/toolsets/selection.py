@@ -1,8 +1,8 @@
 """Which tools an endpoint lists: chosen once, when it is built, and the same for every connection to it.
 
-A toolset is a room by its name. Two presets stand beside the rooms: `all`, and `core`, the default of both doors: what
-most work needs, in a list that costs a model little. Both bring the tools of `meta_tools.py`, through which a client of
-`core` finds and calls every other tool.
+A toolset holds the tools of one noun. There are two presets beside them: `all`, and `core`, the default of both
+transports: what most work needs, in a list that costs a model little. Both bring the tools of `meta_tools.py`, through
+which a client of `core` finds and calls every other tool.
 """
 
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ def parse(text: str, registry: Registry | None = None, *, read_only: bool = Fals
         read_only: Show only tools that read.
 
     Raises:
-        InvalidInput: A name is no toolset; names those that are spelled nearly so.
+        InvalidInput: A name is not a toolset; names those that are spelled nearly so.
     """
     known = toolsets(registry)
     chosen = sorted({each.strip().lower() for each in text.split(",")} - {""})

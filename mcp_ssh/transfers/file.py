@@ -34,7 +34,7 @@ from mcp_ssh.messages.printable import said_details
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.ssh.exec.stream import RemoteProcess, streaming
 from mcp_ssh.tool import Call
-from mcp_ssh.transfers import local_files as local
+from mcp_ssh.transfers import local_files
 from mcp_ssh.transfers.local_files import Sink, Source
 from mcp_ssh.transfers.local_quota import UNLIMITED, Quota
 
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 SOURCE = "the source"
 REPORT_S = 0.25
-"""How often progress is told, at most."""
+"""How often progress is reported, at most."""
 
 
 async def in_thread(function: Callable[[], T], shown: str) -> T:
@@ -50,16 +50,16 @@ async def in_thread(function: Callable[[], T], shown: str) -> T:
     try:
         return await anyio.to_thread.run_sync(function)
     except OSError as error:
-        raise local.trouble(error, shown) from error
+        raise local_files.trouble(error, shown) from error
 
 
 class TransferProgress:
-    """Tells the caller how far a transfer is, now and then, and whoever has to explain its end what it left.
+    """Tells the caller how far a transfer is, now and then, and records what its end leaves.
 
     Attributes:
         done: Bytes that travelled.
         total: Bytes that will, where that is known.
-        resumes: Whether the same call, made again, goes on from here.
+        resumes: Whether the same call, made again, continues from here.
         left: What is on both sides if the transfer ends now.
     """
 
@@ -209,7 +209,7 @@ async def _send_rest(stream: RemoteProcess, source: Source, progress: TransferPr
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that the machine has, on its way once it is told from where.
+    """A file of the machine; it is sent once we say from which offset.
 
     Attributes:
         path: Its path, as the machine has it.
@@ -233,7 +233,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A folder that the machine has, and sends if it is told to.
+    """A folder of the machine; it is sent if we ask for it.
 
     Attributes:
         path: Its path, as the machine has it.
@@ -369,7 +369,7 @@ async def _download(
             return await grow(there)
         offer, stream = there.offer, there.stream
         partial = partial_name(goal.place.name, host.name, there.path, offer.size, offer.version)
-        opened = local.sink(goal.place, partial, offer.size, goal.quota)
+        opened = local_files.sink(goal.place, partial, offer.size, goal.quota)
         target = await in_thread(functools.partial(opened.__enter__), goal.shown)
         held.callback(opened.__exit__, None, None, None)
         resumed = target.have

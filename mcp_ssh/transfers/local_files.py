@@ -185,7 +185,7 @@ class Sink:
         facts = os.fstat(self._handle)
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_nlink != 1:
             os.close(self._handle)
-            raise Conflict("local_path: something that is no partial download is in the way", hint="remove it")
+            raise Conflict("local_path: something that is not a partial download is in the way", hint="remove it")
 
     def resume(self, size: int) -> None:
         """Take in what an earlier try left.
@@ -265,7 +265,7 @@ class Sink:
         with os.scandir(self._folder) as entries:
             partial = [each.name for each in entries if PARTIAL.fullmatch(each.name)]
         for name in partial:
-            # What cannot be removed is no reason for a download to fail.
+            # What cannot be removed is not a reason for a download to fail.
             with contextlib.suppress(OSError):
                 _remove_abandoned(name, self._folder)
 

@@ -1,8 +1,8 @@
 """Folders of this server's machine as tar streams, made and taken in without following a link. Everything here blocks.
 
-A tar stream from a machine is a list of wishes: whoever owns the machine could ask for `../../.ssh/authorized_keys`, or
+A tar stream from a machine is a list of wishes: the owner of the machine could ask for `../../.ssh/authorized_keys`, or
 for a link and then for a file behind it. So each folder on an entry's way is entered by descriptor and may not be a
-link, and a file is made beside its goal under a name of ours and renamed. Nothing outside the folder can be reached.
+link, and a file is made beside its goal under our name and renamed. Nothing outside the folder can be reached.
 """
 
 import contextlib
@@ -172,7 +172,7 @@ class TarExtractor:
         """Take in everything that comes.
 
         Raises:
-            tarfile.TarError: It is no tar stream, or it ends early.
+            tarfile.TarError: It is not a tar stream, or it ends early.
         """
         try:
             for entry, content in entries(stream):
@@ -229,7 +229,7 @@ class TarExtractor:
 
     def _write(self, entry: tarfile.TarInfo, content: OffsetChunks, handle: int) -> None:
         try:
-            # Holes of a sparse file count, too: whoever reads or copies the file meets them.
+            # Holes of a sparse file count, too: a reader or a copy of the file meets them.
             self._count(entry.size)
             for offset, piece in content:
                 rest = memoryview(piece)

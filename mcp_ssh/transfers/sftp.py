@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CLOSE_LIMIT_S = 2.0
 WHOLE_LIMIT = 16 * 1024 * 1024
-"""Largest file that is read to be written anew: SFTP has no way to put something before what is there."""
+"""Largest file that is read to be written again: SFTP has no way to put something before what is there."""
 
 
 @contextlib.contextmanager
@@ -213,7 +213,7 @@ async def facts(host: Session, path: str) -> tuple[str, FileFacts]:
 
 
 def regular(path: str, attrs: Any) -> None:
-    """Refuse what is no regular file."""
+    """Refuse what is not a regular file."""
     mode = attrs.permissions or stat.S_IFREG
     if stat.S_ISDIR(mode):
         raise InvalidInput(f"{quote_path(path)} is a folder, not a file", hint="list it with file_list")
@@ -247,7 +247,7 @@ class SftpTarget:
 
         Raises:
             NotFound: Its folder does not exist.
-            InvalidInput: It is no regular file.
+            InvalidInput: It is not a regular file.
         """
         real = await sftp.real(path)
         old = await sftp.facts(real)
@@ -265,7 +265,7 @@ class SftpTarget:
         return cls(sftp, path, real, old)
 
     def beside(self, name: str) -> bytes:
-        """A file of ours in the same folder."""
+        """Our file in the same folder."""
         return posixpath.join(posixpath.dirname(self.real), f".mcp-ssh-{name}.part".encode())
 
     async def put(self, part: bytes, permissions: str | None, usual: int | None) -> WriteOutcome:
@@ -361,14 +361,14 @@ def _expect(target: SftpTarget, old: bytes, expected: str | None) -> None:
     if actual != expected:
         raise Conflict(
             f"{quote_path(target.path)} has another content than expected; nothing was changed",
-            hint="read it again with file_read, and decide anew",
+            hint="read it again with file_read, and decide again",
             details={"path": target.path, "actual_sha256": actual},
         )
 
 
 @contextlib.asynccontextmanager
 async def removed_on_failure(sftp: Sftp, part: bytes) -> AsyncGenerator[None]:
-    """Leave no file of ours behind."""
+    """Leave no file of this server behind."""
     import asyncssh
 
     try:

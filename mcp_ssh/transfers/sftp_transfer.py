@@ -1,7 +1,7 @@
 """Files and folders on their way over SFTP, where there is no shell to help.
 
 The server computes no SHA-256, so an upload is read back, and the SHA-256 of a download is that of what came. A
-download that goes on from an earlier try trusts what that brought where size and time of the file are the same and
+download that continues from an earlier try trusts what that brought where size and time of the file are the same and
 samples of it fit: to compare all of it would be to read all of it again. Folders go file by file.
 """
 
@@ -19,7 +19,7 @@ from mcp_ssh.errors import Conflict, RemoteFailed
 from mcp_ssh.linux.files.transfer import Larger, partial_name
 from mcp_ssh.linux.framing import quote_path
 from mcp_ssh.sessions.session import Session
-from mcp_ssh.transfers import local_files as local
+from mcp_ssh.transfers import local_files
 from mcp_ssh.transfers.file import (
     SOURCE,
     DownloadTarget,
@@ -79,7 +79,7 @@ async def upload(host: Session, wish: UploadTarget, source: Source, progress: Tr
                 await sftp.client.remove(part)
                 raise Conflict(
                     f"what arrived for {quote_path(wish.path)} is not what was read here; the old file is unchanged",
-                    hint="try again: all of it will be sent anew",
+                    hint="try again: all of it will be sent again",
                 )
             progress.left = lambda: "all of it was sent, so the file there is the old one or the new one"
             outcome = await target.put(part, wish.permissions, wish.usual)
@@ -101,9 +101,9 @@ async def _remove_old_parts(sftp: Sftp, written: bytes) -> None:
                 ours = (
                     stat.S_ISREG(found.mode)
                     and found.uid == now.uid
-                    and local.PARTIAL.fullmatch(os.fsdecode(found.name))
+                    and local_files.PARTIAL.fullmatch(os.fsdecode(found.name))
                 )
-                if ours and (now.mtime or 0) - found.mtime > local.ABANDONED_S:
+                if ours and (now.mtime or 0) - found.mtime > local_files.ABANDONED_S:
                     await sftp.client.remove(posixpath.join(folder, found.name))
                 if (seen := seen + 1) >= LOOKED_AT:
                     break
@@ -115,7 +115,7 @@ async def _send_rest(sftp: Sftp, part: bytes, source: Source, progress: Transfer
 
     own: Any = await sftp.facts(part, follow=False)
     if own is not None and not stat.S_ISREG(own.permissions or 0):
-        raise Conflict("something that is no partial upload is in the way", hint="look at the folder with file_list")
+        raise Conflict("something that is not a partial upload is in the way", hint="look at the folder with file_list")
     have = min(own.size or 0, source.size) if own is not None else 0
     try:
         async with sftp.client.open(part, "r+b" if own is not None else "xb", block_size=0) as file:
@@ -213,7 +213,7 @@ async def download(host: Session, path: str, goal: DownloadTarget, progress: Tra
             real = await sftp.real(path)
             partial = partial_name(goal.place.name, host.name, real, *_state(facts))
             async with contextlib.AsyncExitStack() as held:
-                sink = local.sink(goal.place, partial, facts.size or 0, goal.quota)
+                sink = local_files.sink(goal.place, partial, facts.size or 0, goal.quota)
                 target = await in_thread(functools.partial(sink.__enter__), goal.shown)
                 held.callback(sink.__exit__, None, None, None)
                 receiving(progress, facts.size or 0)
@@ -261,7 +261,7 @@ async def _fits(file: Any, target: Sink, shown: str) -> bool:
 
 async def upload_tree(host: Session, path: str, place: Path, shown: str, progress: TransferProgress) -> TreeResult:
     """Send what is in a local folder into one of the machine, file by file."""
-    root = await in_thread(functools.partial(local.enter, place), shown)
+    root = await in_thread(functools.partial(local_files.enter, place), shown)
     try:
         async with open_sftp(host) as sftp:
             with sftp_errors(path):
@@ -295,7 +295,7 @@ class _Growing:
             there = posixpath.join(folder, os.fsencode(name))
             self._sftp.spare(there, os.fsdecode(there))
             if stat.S_ISDIR(mode):
-                inner = await in_thread(functools.partial(local.enter_in, name, handle), self._shown)
+                inner = await in_thread(functools.partial(local_files.enter_in, name, handle), self._shown)
                 try:
                     await self.fill(there, inner)
                 finally:
@@ -312,7 +312,7 @@ class _Growing:
             await _remove_old_parts(self._sftp, written)
 
     async def _file(self, there: bytes, name: str, handle: int) -> None:
-        source = await in_thread(functools.partial(local.source_in, name, handle), self._shown)
+        source = await in_thread(functools.partial(local_files.source_in, name, handle), self._shown)
         if source is None:
             self.tally.skip(name)
             return
@@ -350,7 +350,7 @@ async def download_tree(host: Session, path: str, goal: DownloadTarget, progress
             progress.left = lambda: came(tally)
             while todo:
                 folder, place = todo.pop()
-                opening = functools.partial(local.enter, place, make=goal.quota)
+                opening = functools.partial(local_files.enter, place, make=goal.quota)
                 os.close(await in_thread(opening, goal.shown))
                 async for each in sftp.client.scandir(folder):
                     found = entry(each)
@@ -372,7 +372,7 @@ async def download_tree(host: Session, path: str, goal: DownloadTarget, progress
 
 
 async def _got(sftp: Sftp, there: bytes, here: Path, found: DirectoryEntry, goal: DownloadTarget) -> None:
-    sink = local.sink(here, secrets.token_hex(12), found.size, goal.quota)
+    sink = local_files.sink(here, secrets.token_hex(12), found.size, goal.quota)
     target = await in_thread(functools.partial(sink.__enter__), goal.shown)
     try:
         async with sftp.client.open(there, "rb", block_size=0) as file:

@@ -112,7 +112,7 @@ def entries(stream: ForwardReader) -> Generator[tuple[tarfile.TarInfo, OffsetChu
     """Every entry with its content, which must be taken before the next entry.
 
     Raises:
-        tarfile.TarError: It is no tar stream, or it ends early.
+        tarfile.TarError: It is not a tar stream, or it ends early.
     """
     with tarfile.open(fileobj=cast("Any", stream), mode="r:", encoding="utf-8", errors="surrogateescape") as opened:
         tar = cast("Any", opened)  # `offset` is not in its documentation

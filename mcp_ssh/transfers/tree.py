@@ -16,7 +16,7 @@ from mcp_ssh.linux.files.transfer import ask_receive_tree, parse_grown, tar_fail
 from mcp_ssh.linux.framing import ScriptAnswer, quote_path
 from mcp_ssh.sessions.session import Session
 from mcp_ssh.ssh.exec.stream import RemoteProcess, streaming
-from mcp_ssh.transfers import local_files as local
+from mcp_ssh.transfers import local_files
 from mcp_ssh.transfers.file import DownloadTarget, RemoteFolder, TransferProgress, ahead, in_thread
 from mcp_ssh.transfers.local_quota import Quota
 from mcp_ssh.transfers.local_tree import TarExtractor, TransferCounts, archive, batch
@@ -45,7 +45,7 @@ async def upload(host: Session, path: str, place: Path, shown: str, progress: Tr
     tally = TransferCounts()
     progress.left = lambda: f"up to {progress.done} bytes arrived, and the folder there is unchanged"
     asked = ask_receive_tree(path, secrets.token_hex(8))
-    root = await in_thread(functools.partial(local.enter, place), shown)
+    root = await in_thread(functools.partial(local_files.enter, place), shown)
     with _hold(root), contextlib.closing(archive(root, tally)) as pieces:
         async with streaming(host.link, host.protect(asked.command), host.acting) as stream:
             await stream.answer(asked)
@@ -84,7 +84,7 @@ async def download(
     """
     tally = TransferCounts()
     await folder.begin()
-    root = await in_thread(functools.partial(local.enter, goal.place, make=goal.quota), goal.shown)
+    root = await in_thread(functools.partial(local_files.enter, goal.place, make=goal.quota), goal.shown)
     with _hold(root):
         progress.left = lambda: came(tally)
         incoming = _incoming(folder.stream, progress)

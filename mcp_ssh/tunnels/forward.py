@@ -94,7 +94,7 @@ class Tunnels:
             PermissionDenied: The port is for root.
             InvalidInput: There is no such address to listen on.
             TooMany: The session has as many tunnels as it may.
-            ConnectFailed: The link is gone.
+            ConnectFailed: The connection is gone.
         """
         if not self._link.alive:
             raise connection_lost()
@@ -131,7 +131,7 @@ class Tunnels:
             opening.result().close()
 
     def all(self) -> list[Tunnel]:
-        """Those that were not closed, in the order they were opened; one whose link is gone has failed."""
+        """Those that were not closed, in the order they were opened; one whose connection is gone has failed."""
         if not self._link.alive:
             for tunnel in self._tunnels.values():
                 tunnel.life = after(tunnel.life, LinkLost())

@@ -1,4 +1,4 @@
-"""One request through the house: arguments gathered, dispatched, answered; ended when its client leaves."""
+"""One request: arguments gathered, dispatched, answered; ended when its client leaves."""
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
@@ -25,7 +25,7 @@ from rest_bridge.api.request import (
     takes,
 )
 from rest_bridge.api.route import Route
-from rest_bridge.errors import SemanticError, WrongMethod, dialect_of
+from rest_bridge.errors import SemanticError, WrongMethod, error_format_of
 from rest_bridge.http.auth import caller_of
 from rest_bridge.http.sse import EventStream
 from rest_bridge.responses import Answer, refusal, result_response
@@ -164,7 +164,7 @@ class Streaming(Bound):
         except Exception as error:  # noqa: BLE001 whatever it is, a stream that has begun says how it ends
             fault = error if isinstance(error, ToolError) else internal(error, self._route.address)
             if events.begun:
-                await events.fail(dialect_of(scope["path"]).body(fault))
+                await events.fail(error_format_of(scope["path"]).body(fault))
             else:
                 await refusal(scope["path"], fault)(scope, receive, send)
         else:

@@ -31,7 +31,7 @@ def announces_body(headers: Headers) -> bool:
 
 
 async def read_body(receive: Receive, limit_bytes: int) -> bytes:
-    """The whole body; the gate bounds how long it may take.
+    """The whole body; the middleware bounds how long it may take.
 
     Raises:
         TooLarge: It has more than the limit; no more than that is ever held.
@@ -175,7 +175,7 @@ def _pairs(query: bytes) -> list[tuple[str, str]]:
 
 
 def _value(field: Field, values: list[str]) -> Any:
-    """Text as it came; the model makes numbers of it. `confirm` is no field of the model, so it is made here."""
+    """Text as it came; the model makes numbers of it. `confirm` is not a field of the model, so it is made here."""
     if field.name == "confirm" and values[0] in {"true", "false"}:
         return values[0] == "true"
     return values if field.repeats else values[0]

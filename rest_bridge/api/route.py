@@ -1,4 +1,4 @@
-"""The signposts: which address leads to which tool. One table an API family, one row a route."""
+"""Routes: which address leads to which tool. One table an API family, one row a route."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -125,7 +125,7 @@ def streams(path: str, stream: ToolStream[Any, Any, Any]) -> Route:
 
 @dataclass(frozen=True)
 class Family:
-    """An API family: its dialect and its table."""
+    """An API family: its error format and its routes."""
 
-    dialect: ErrorFormat
+    error_format: ErrorFormat
     routes: tuple[Route, ...]

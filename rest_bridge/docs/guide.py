@@ -112,7 +112,7 @@ def _routes(registry: Registry, families: Iterable[Family]) -> Iterator[tuple[st
 def _errors(families: Iterable[Family]) -> Iterator[tuple[str, ...]]:
     """Each code once, with its status; families differ in that of fields that break a rule."""
     usual = STATUS[InvalidInput]
-    others = {(each.dialect.invalid_fields, each.dialect.prefixes[0]) for each in families}
+    others = {(each.error_format.invalid_fields, each.error_format.prefixes[0]) for each in families}
     fields = "".join(f" ({code} below `{path}`)" for code, path in sorted(others) if code != usual)
     seen: set[str] = set()
     for kind in _kinds(ToolError):

@@ -46,18 +46,18 @@ def document(families: Iterable[Family], config: Config) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     paths: dict[str, dict[str, Any]] = {"/": {"get": _health()}}
     for family in tables:
-        schemas[_error_name(family.dialect)] = family.dialect.schema
-        responses |= _error_responses(family.dialect)
+        schemas[_error_name(family.error_format)] = family.error_format.schema
+        responses |= _error_responses(family.error_format)
         for route in family.routes:
             fields = route.fields(confirm=route.tool.is_in(config.security.confirm_tools))
-            operation = _operation(route, fields, family.dialect)
+            operation = _operation(route, fields, family.error_format)
             paths.setdefault(route.path, {})[route.method.lower()] = operation
             schemas |= _results(route)
     return {
         "openapi": "3.1.0",
         "info": {"title": "SSH Steward", "version": __version__, "description": _ABOUT},
         "servers": [{"url": "/"}],
-        "tags": [{"name": each.dialect.title, "description": each.dialect.about} for each in tables],
+        "tags": [{"name": each.error_format.title, "description": each.error_format.about} for each in tables],
         "security": [{"token": []}],
         "paths": paths,
         "components": {
@@ -94,18 +94,18 @@ def _health() -> dict[str, Any]:
     }
 
 
-def _operation(route: Route, fields: Mapping[str, Field], dialect: ErrorFormat) -> dict[str, Any]:
+def _operation(route: Route, fields: Mapping[str, Field], error_format: ErrorFormat) -> dict[str, Any]:
     summary, _, more = route.tool.description.partition("\n")
     operation: dict[str, Any] = {
         "operationId": _operation_id(route),
         "summary": summary.removesuffix("."),
         "description": f"{more}\n\nTool: `{route.tool.name}`. Role: {route.tool.role.name.lower()}.".strip(),
-        "tags": [dialect.title],
+        "tags": [error_format.title],
         "responses": {
-            "200": _done_response(route) if route.stream is None else _events(route.stream, route, dialect),
+            "200": _done_response(route) if route.stream is None else _events(route.stream, route, error_format),
             **{
-                str(status): {"$ref": f"#/components/responses/{_response_name(dialect, status)}"}
-                for status in sorted(dialect.statuses() - _NEVER_ON_A_ROUTE)
+                str(status): {"$ref": f"#/components/responses/{_response_name(error_format, status)}"}
+                for status in sorted(error_format.statuses() - _NEVER_ON_A_ROUTE)
             },
         },
     }
@@ -124,10 +124,10 @@ def _done_response(route: Route) -> dict[str, Any]:
     return {"description": "Done.", "content": _json({"$ref": f"#/components/schemas/{_result_name(route)}"})}
 
 
-def _events(stream: ToolStream[Any, Any, Any], route: Route, dialect: ErrorFormat) -> dict[str, Any]:
+def _events(stream: ToolStream[Any, Any, Any], route: Route, error_format: ErrorFormat) -> dict[str, Any]:
     """An answer of events. OpenAPI 3.1 has no words for what is in them, so the description says where each is."""
     named = {each.event: f"`{_event_name(route, each.event)}`" for each in stream.events}
-    named |= {"end": f"`{_event_name(route, 'end')}`, the last", "error": f"`{_error_name(dialect)}`, the last"}
+    named |= {"end": f"`{_event_name(route, 'end')}`, the last", "error": f"`{_error_name(error_format)}`, the last"}
     listed = "\n".join(f"- `{name}`: {schema}" for name, schema in named.items())
     return {
         "description": "Server-sent events until the client leaves or the stream ends, and comments between them. The"
@@ -203,26 +203,26 @@ def _result_name(route: Route) -> str:
     return _camel(named) + "Result"
 
 
-def _error_name(dialect: ErrorFormat) -> str:
-    return _camel(dialect.name) + "Error"
+def _error_name(error_format: ErrorFormat) -> str:
+    return _camel(error_format.name) + "Error"
 
 
-def _response_name(dialect: ErrorFormat, status: int) -> str:
-    return f"{_camel(dialect.name)}{status}"
+def _response_name(error_format: ErrorFormat, status: int) -> str:
+    return f"{_camel(error_format.name)}{status}"
 
 
 def _camel(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 
 
-def _error_responses(dialect: ErrorFormat) -> dict[str, Any]:
-    content = _json({"$ref": f"#/components/schemas/{_error_name(dialect)}"})
+def _error_responses(error_format: ErrorFormat) -> dict[str, Any]:
+    content = _json({"$ref": f"#/components/schemas/{_error_name(error_format)}"})
     return {
-        _response_name(dialect, status): {
+        _response_name(error_format, status): {
             "description": _MEANING.get(status, HTTPStatus(status).phrase),
             "content": content,
         }
-        for status in sorted(dialect.statuses() - _NEVER_ON_A_ROUTE)
+        for status in sorted(error_format.statuses() - _NEVER_ON_A_ROUTE)
     }
 
 

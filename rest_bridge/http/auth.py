@@ -86,7 +86,7 @@ async def anybody(headers: Headers) -> Caller:
 def token_of_query(scope: Scope) -> Headers:
     """The headers of a request, with a `?token=` as its Authorization header: an EventSource can send none.
 
-    The token is taken out of the request's address, so that nothing behind the gate can log it.
+    The token is taken out of the request's address, so that nothing behind the middleware can log it.
 
     Raises:
         Unauthenticated: There is a header as well, or more than one token.

@@ -43,7 +43,7 @@ class HostOriginPolicy:
         """Refuse a request that was meant for another server, or that a foreign page makes.
 
         Raises:
-            WrongHost: The Host header is missing, double, or not one of ours.
+            WrongHost: The Host header is missing, double, or not our own.
             Refused: The Origin is neither ours nor configured.
         """
         hosts = [each.lower() for each in headers.getlist("host")]

@@ -13,7 +13,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from mcp_ssh.mcp_server import CALLER_KEY
-from rest_bridge.http import middleware as gate
+from rest_bridge.http import middleware
 from rest_bridge.http.connections import Connections, peer_of
 
 KEEP_ALIVE_S = 65
@@ -26,7 +26,7 @@ HEAD_S = 30.0
 """How long the head of a request may take from its first byte."""
 
 BODY_GRACE_S = 5.0
-"""How much later than the gate the protocol ends a body: the gate has an answer to give."""
+"""How much later than the middleware the protocol ends a body: the middleware has an answer to give."""
 
 TAKING_S = 60.0
 """How long a peer may take less than `LEAST_TAKEN` of an answer that waits for it."""
@@ -184,7 +184,7 @@ class BoundedProtocol(H11Protocol):
         limits = {
             "first byte": FIRST_BYTE_S,
             "head": HEAD_S,
-            "body": gate.BODY_LIMIT_S + BODY_GRACE_S,
+            "body": middleware.BODY_LIMIT_S + BODY_GRACE_S,
             "next": KEEP_ALIVE_S,
         }
         if awaited[0]:

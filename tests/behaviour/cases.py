@@ -238,6 +238,6 @@ CONNECTED: dict[str, tuple[OnServer, str]] = {
 }
 ALONE: dict[str, Callable[[On], Awaitable[Outcome]]] = {
     "Unknown host key": unknown_key,
-    "Changed host key, server started anew": changed_key,
+    "Changed host key, server restarted": changed_key,
     "Client killed in a call: processes left": orphan,
 }

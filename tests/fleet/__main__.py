@@ -1,5 +1,6 @@
 """The fleet by hand, as root.
 
+python -m tests.fleet tools                       install the programs that tests use (root, apt-get)
 python -m tests.fleet build                       build the cache, if it is missing
 python -m tests.fleet up [HOST...] [-- COMMAND]   start hosts; run COMMAND (default: a shell) where they are reachable
 python -m tests.fleet reap                        remove what killed fleets left behind (empty cgroup directories)
@@ -8,6 +9,7 @@ python -m tests.fleet reap                        remove what killed fleets left
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +46,10 @@ def main(arguments: list[str]) -> int | str | None:
     match arguments:
         case ["reap"]:
             print(*(reap() or ["nothing to remove"]), sep="\n")
+            return 0
+        case ["tools"]:
+            if os.geteuid() == 0 and shutil.which("apt-get"):
+                build.ensure_tools()
             return 0
         case ["build" | "up", *rest]:
             if reason := why_not():

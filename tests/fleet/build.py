@@ -100,12 +100,12 @@ def cache_path() -> Path:
 
 def ensure(report: Callable[[str], None] = print) -> Path:
     """Install the tools and build the cache, as far as either is missing. Needs the network where one is."""
+    ensure_tools()
     cache = cache_path()
-    if cache.is_dir() and not _missing(RUN_TOOLS):
+    if cache.is_dir():
         return cache
     cache_root().mkdir(parents=True, exist_ok=True)
-    with _locked(cache_root() / "build-lock"):  # apt-get, too, refuses to run twice at once
-        install_missing(RUN_TOOLS)
+    with _locked(cache_root() / "build-lock"):
         if cache.is_dir():  # another process has built it while we waited
             return cache
         report("fleet: building its cache in " + str(cache) + ", which can take two minutes")
@@ -128,6 +128,14 @@ def ensure(report: Callable[[str], None] = print) -> Path:
         unfinished.rename(cache)
         report(f"{builder.stdout}fleet: cache ready after {time.monotonic() - begin:.0f} s")
     return cache
+
+
+def ensure_tools() -> None:
+    """Install what hosts, and tests without hosts, are tried with, as far as it is missing."""
+    if _missing(RUN_TOOLS):
+        cache_root().mkdir(parents=True, exist_ok=True)
+        with _locked(cache_root() / "build-lock"):  # apt-get refuses to run twice at once
+            install_missing(RUN_TOOLS)
 
 
 def install_missing(tools: dict[str, str]) -> None:

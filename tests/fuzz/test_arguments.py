@@ -49,7 +49,7 @@ def test_arguments_come_through_every_shell_unchanged(shell: str, arguments: lis
     assert counted.stdout.split(b"\0")[:-1] == [str(len(arguments)).encode(), *(each.encode() for each in arguments)]
 
 
-def test_the_twin_without_quoting_does_what_the_payload_says(tmp_path: Path) -> None:
+def test_the_negative_control_without_quoting_does_what_the_payload_says(tmp_path: Path) -> None:
     mark = tmp_path / "pwned"
     payload = HOSTILE[0].replace("/tmp/pwned", str(mark))
     for shell in SHELLS:

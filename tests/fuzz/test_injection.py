@@ -123,7 +123,7 @@ async def test_no_word_given_to_a_tool_does_anything_but_stand_for_itself(
 
 
 async def test_without_quoting_a_word_does_what_it_says(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The twin."""
+    """The negative control."""
     who = DirectCall(caller())
     session_id, _ = await ready(app, deb, "dash", who)
     monkeypatch.setattr(commandline, "quote", lambda word: word if word == HOSTILE[0] else shlex.quote(word))
@@ -137,7 +137,7 @@ async def test_without_quoting_a_word_does_what_it_says(app: App, deb: Host, mon
 async def test_without_the_digits_a_word_does_what_it_says_to_csh_and_fish(
     app: App, auth: Host, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The twin, for which quoting as POSIX shells read it is not enough."""
+    """The negative control, for which quoting as POSIX shells read it is not enough."""
     who = DirectCall(caller())
     session_id, _ = await ready(app, auth, user, who)
     monkeypatch.setattr(wire, "_through_sh", lambda script: f"exec sh -c {shlex.quote(script)}")

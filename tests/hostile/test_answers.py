@@ -11,7 +11,7 @@ from mcp_ssh.app import open_app
 from mcp_ssh.config.models import Config
 from mcp_ssh.errors import RemoteFailed, TimedOut
 from mcp_ssh.linux.lines import LINE_LIMIT, ROW_LIMIT
-from mcp_ssh.linux.system import facts as vitals
+from mcp_ssh.linux.system import facts
 from mcp_ssh.linux.system.processes import TEXT_BYTES, parse_processes
 from mcp_ssh.sessions.query import ask, parse_answer
 from mcp_ssh.sessions.session import ANSWER_LIMIT
@@ -166,7 +166,7 @@ async def test_a_caller_that_gives_up_waiting_takes_nothing_with_it() -> None:
 @pytest.mark.requirement("fault.S3.rows")
 def test_four_megabytes_of_df_are_refused_and_not_parsed() -> None:
     lines = "/dev/a 1 1 1 1% /mnt\n" * 200_000
-    found = vitals.parse_disks({"df": lines[: vitals.DISKS_BYTES], "mounts": ""})
+    found = facts.parse_disks({"df": lines[: facts.DISKS_BYTES], "mounts": ""})
     assert found.truncated
     assert len(found.disks) == 1
 

@@ -8,7 +8,7 @@ import anyio
 import httpx2
 import pytest
 
-from rest_bridge.http import middleware as gate
+from rest_bridge.http import middleware
 from tests.support.cli_kit import running
 from tests.support.rest_kit import Served, serving
 
@@ -58,7 +58,7 @@ async def test_a_request_with_two_ends_is_refused_and_its_connection_closed(
     assert not await served.app.store.history.list(5)
 
 
-async def test_twin_either_of_the_two_alone_is_answered(served: Served) -> None:
+async def test_negative_control_either_of_the_two_alone_is_answered(served: Served) -> None:
     for framing, body in (
         ("Content-Length: 12", '{{"text":"a"}}'),
         ("Transfer-Encoding: chunked", 'c\n{{"text":"a"}}\n0\n\n'),
@@ -125,7 +125,7 @@ async def test_a_badly_encoded_address_is_400(served: Served, address: str) -> N
 async def test_a_body_that_stops_ends_with_its_deadline_on_every_path(
     served: Served, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(gate, "BODY_LIMIT_S", 0.3)
+    monkeypatch.setattr(middleware, "BODY_LIMIT_S", 0.3)
     head = f"POST {path} HTTP/1.1\nHost: 127.0.0.1:{{port}}\nAuthorization: Bearer {{token}}\n"
     text = (
         f"{head}Content-Type: application/json\nAccept: application/json, text/event-stream\nContent-Length: 50\n\n{{{{"

@@ -16,11 +16,10 @@ import anyio
 import httpx2
 import pytest
 
-from mcp_ssh.cli import event_loop as start
+from mcp_ssh.cli import event_loop
 from mcp_ssh.tools import REGISTRY
 from rest_bridge.families.registry import FAMILIES
-from rest_bridge.http import connections, protocol
-from rest_bridge.http import middleware as gate
+from rest_bridge.http import connections, middleware, protocol
 from rest_bridge.http.connections import Connections, peer_of
 from tests.support import cli_kit, rest_kit
 from tests.support.rest_kit import Served, certificate, rest_server, serving
@@ -102,7 +101,7 @@ sys.exit(main())
 
 @cli_kit.needs_proc
 @pytest.mark.usefixtures("descriptors")
-async def test_twin_without_the_bound_1200_idle_connections_refuse_everybody(tmp_path: Path) -> None:
+async def test_negative_control_without_the_bound_1200_idle_connections_refuse_everybody(tmp_path: Path) -> None:
     async with limited_server(tmp_path, "-c", UNBOUNDED) as (_, early):
         with await in_thread(idle_connections(early.base_url.port, FLOOD)):
             async with caller(str(early.base_url), timeout_s=2) as late:
@@ -133,7 +132,7 @@ def place(answer: httpx2.Response) -> Any:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FIRST_BYTE_S", "HEAD_S", "TAKING_S"):
         monkeypatch.setattr(protocol, name, 0.4)
-    monkeypatch.setattr(gate, "BODY_LIMIT_S", 0.4)
+    monkeypatch.setattr(middleware, "BODY_LIMIT_S", 0.4)
     monkeypatch.setattr(protocol, "BODY_GRACE_S", 0.1)
 
 
@@ -333,7 +332,7 @@ def test_the_soft_limit_of_descriptors_is_raised(descriptors: None) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
     try:
-        start.raise_descriptor_limit()
+        event_loop.raise_descriptor_limit()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, 65_536), hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

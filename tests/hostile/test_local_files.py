@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.ssh.auth import private_keys as keys
+from mcp_ssh.ssh.auth import private_keys
 from tests.support.bystander import bystander
 from tests.support.servers import serve, stdio
 
@@ -55,7 +55,7 @@ async def test_every_path_without_a_private_key_is_refused_at_once_in_the_same_w
         for name, make in MAKERS.items():
             make(tmp_path / name)
             with anyio.fail_after(10), pytest.raises(InvalidInput) as caught:
-                await keys.from_path(str(tmp_path / name), SecretStr("secret"))
+                await private_keys.from_path(str(tmp_path / name), SecretStr("secret"))
             said.add(json.dumps(caught.value.payload()))
     assert len(said) == 1, said
     assert str(tmp_path) not in said.pop()
@@ -70,8 +70,10 @@ async def test_special_files_beside_a_key_are_passed_over(tmp_path: Path) -> Non
     (tmp_path / "zero").symlink_to("/dev/zero")
     with anyio.fail_after(10):
         async with bystander():
-            offered = await keys.with_certificate(str(tmp_path / "id"), key)
-            found = await keys.identities([tmp_path / "closed", tmp_path / "zero"], [tmp_path / "more-cert.pub"], None)
+            offered = await private_keys.with_certificate(str(tmp_path / "id"), key)
+            found = await private_keys.identities(
+                [tmp_path / "closed", tmp_path / "zero"], [tmp_path / "more-cert.pub"], None
+            )
     assert offered is key
     assert found.keys == ()
 
@@ -86,14 +88,14 @@ async def test_a_key_that_demands_endless_work_is_refused_before_it_begins() -> 
     with anyio.fail_after(10):
         async with bystander():
             with pytest.raises(InvalidInput, match="too long to decrypt"):
-                await keys.from_content(SecretStr(key), SecretStr("secret"))
+                await private_keys.from_content(SecretStr(key), SecretStr("secret"))
     # The harmless neighbours, in every form.
     for form in ("openssh", "pkcs8-pem", "pkcs8-der", "pkcs1-pem"):
         kind = "ecdsa-sha2-nistp256" if form.startswith("pkcs") else "ssh-ed25519"
         own = asyncssh.generate_private_key(kind)
         data = own.export_private_key(form, passphrase="secret")
         content = base64.b64encode(data).decode()
-        read = await keys.from_content(SecretStr(content), SecretStr("secret"))
+        read = await private_keys.from_content(SecretStr(content), SecretStr("secret"))
         assert read.public_data == own.public_data
 
 

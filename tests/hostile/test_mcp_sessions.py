@@ -58,7 +58,7 @@ async def test_1000_sessions_without_an_end_cost_their_own_client_its_oldest(ser
         assert await opened(loud), "its client begins again"
 
 
-async def test_twin_with_one_bound_for_all_everybody_is_locked_out(
+async def test_negative_control_with_one_bound_for_all_everybody_is_locked_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(mcp_endpoints, "McpSessions", lambda: McpSessions(share=FLOOD, most=FLOOD))

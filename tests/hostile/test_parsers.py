@@ -25,8 +25,7 @@ from mcp_ssh.linux.files import transfer as file_transfer
 from mcp_ssh.linux.files import tree as file_tree
 from mcp_ssh.linux.files import write as file_write
 from mcp_ssh.linux.files.follow import FollowParser
-from mcp_ssh.linux.firewall import firewalld_rules, iptables, nft_rules, placement
-from mcp_ssh.linux.firewall import iptables_persistence as iptables_kept
+from mcp_ssh.linux.firewall import firewalld_rules, iptables, iptables_persistence, nft_rules, placement
 from mcp_ssh.linux.firewall.firewalld import Firewalld
 from mcp_ssh.linux.firewall.iptables import Iptables
 from mcp_ssh.linux.firewall.model import FilterRule, Table
@@ -34,8 +33,7 @@ from mcp_ssh.linux.framing import PathQuery, ScriptAnswer, failure
 from mcp_ssh.linux.packages import MANAGERS
 from mcp_ssh.linux.packages.base import ManagerOutput, PackageManager, inventory_of_lines, inventory_of_rpms, reason
 from mcp_ssh.linux.parts import PartsAsked
-from mcp_ssh.linux.system import addresses, cron, environment, processes, services
-from mcp_ssh.linux.system import facts as vitals
+from mcp_ssh.linux.system import addresses, cron, environment, facts, processes, services
 from mcp_ssh.linux.system import platform as detect
 from mcp_ssh.linux.tasks import requests as tasks
 from mcp_ssh.sessions import open as connect
@@ -166,7 +164,7 @@ CASES: dict[str, Run] = {
     "linux.firewall.iptables:Iptables.table": _firewall_parts(Iptables()),
     "linux.firewall.iptables:_WORD": lambda text: iptables.parse("ipv4", text),
     "linux.firewall.iptables:_ESCAPED": lambda text: iptables.parse("ipv4", f'-A a "{text}"'),
-    "linux.firewall.iptables_persistence:parse_kept": _parts(iptables_kept.parse_kept),
+    "linux.firewall.iptables_persistence:parse_kept": _parts(iptables_persistence.parse_kept),
     "linux.firewall.placement:place_of": _placed,
     "linux.system.services:Systemd.parse": _parts(services.MANAGERS["systemd"].parse),
     "linux.system.services:InitScripts.parse": _parts(services.MANAGERS["openrc"].parse),
@@ -180,7 +178,9 @@ CASES: dict[str, Run] = {
     "linux.system.addresses:addresses": addresses.addresses,
     "linux.system.addresses:proc_addresses": _parts(addresses.proc_addresses),
     "linux.framing:failure": lambda text: failure("/", text.encode()),
-    "linux.framing:PathQuery.answer": lambda text: PathQuery("/", commandline.command("a"), b"a", {}).answer(text.encode()),
+    "linux.framing:PathQuery.answer": lambda text: (
+        PathQuery("/", commandline.command("a"), b"a", {}).answer(text.encode())
+    ),
     "linux.files.archives:parse_list": _answer(archives.parse_list),
     "linux.system.cron:parse_cron": _parts(lambda parts: cron.parse_cron(parts, None)),
     "linux.system.environment:parse_get": _parts(lambda parts: environment.parse_get(parts, "A")),
@@ -216,13 +216,13 @@ CASES: dict[str, Run] = {
     "ssh.pty.terminal:with_exit_code": lambda text: terminal.with_exit_code("a", "0" * 16, fish=False).end.search(
         text.encode()
     ),
-    "linux.system.facts:parse_memory": _parts(vitals.parse_memory),
-    "linux.system.facts:parse_cpu": _parts(vitals.parse_cpu),
-    "linux.system.facts:parse_disks": _parts(vitals.parse_disks),
-    "linux.system.facts:parse_network": _parts(vitals.parse_network),
-    "linux.system.facts:parse_uptime": _parts(vitals.parse_uptime),
-    "linux.system.facts:parse_accounts": _parts(vitals.parse_accounts),
-    "linux.system.facts:_OCTAL": lambda text: vitals.parse_disks({"df": "", "mounts": f"a {text} b\n"}),
+    "linux.system.facts:parse_memory": _parts(facts.parse_memory),
+    "linux.system.facts:parse_cpu": _parts(facts.parse_cpu),
+    "linux.system.facts:parse_disks": _parts(facts.parse_disks),
+    "linux.system.facts:parse_network": _parts(facts.parse_network),
+    "linux.system.facts:parse_uptime": _parts(facts.parse_uptime),
+    "linux.system.facts:parse_accounts": _parts(facts.parse_accounts),
+    "linux.system.facts:_OCTAL": lambda text: facts.parse_disks({"df": "", "mounts": f"a {text} b\n"}),
     "ssh.auth.responder:_CODE": _login,
     "ssh.auth.responder:_PASSWORD": _login,
     "ssh.auth.responder:_CHANGE": _login,

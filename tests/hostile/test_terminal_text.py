@@ -17,9 +17,8 @@ import pytest
 
 from mcp_ssh import cli
 from mcp_ssh.app import App
-from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.cli import logging_setup, terminal
 from mcp_ssh.cli import progress_bar as bars
-from mcp_ssh.cli import terminal
 from mcp_ssh.cli.commands.transfer import commands as transfer_commands
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import HostKeyUnconfirmed, RemoteFailed, ToolError
@@ -125,7 +124,7 @@ def test_a_progress_bar_spells_its_title(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "\x1b]0;" not in shown
 
 
-@pytest.mark.parametrize("formatter", [logs._Lines(), logs._JsonLines()])
+@pytest.mark.parametrize("formatter", [logging_setup._Lines(), logging_setup._JsonLines()])
 def test_logs_spell_messages_and_tracebacks(formatter: logging.Formatter) -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)

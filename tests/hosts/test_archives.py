@@ -163,7 +163,7 @@ async def test_a_link_that_was_there_leads_nobody_out(app: App, host: Host, monk
     inner = await put(host, "inner.tar", tarred(("inner/new", FILE, "new"), ("file", FILE, "file")))
     assert (await way.call(system.extract, {**given, "archive": inner}))["count"] == 2
     assert (await outside(host, f"cat {FOLDER}/out/new {FOLDER}/out/file; ls -A {FOLDER}/outside")) == "newfile"
-    # The twin: without the look at what is there the entry does get out.
+    # The negative control: without the look at what is there the entry does get out.
     monkeypatch.setattr(archives, "_EXTRACT", archives._EXTRACT.replace('echo "outside $to"', ":"))
     assert (await way.call(system.extract, given))["success"] is True
     assert (await outside(host, f"ls -A {FOLDER}/outside")).split() == ["escaped"]

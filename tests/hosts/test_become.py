@@ -336,7 +336,7 @@ async def test_a_command_that_nobody_waits_for_any_more_is_not_started(host: Hos
 
 
 async def test_without_the_secret_what_root_runs_survives(ops: On, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The twin: the login account cannot end it, and it is not said that it did."""
+    """The negative control: the login account cannot end it, and it is not said that it did."""
     ran = stop._run  # pyright: ignore[reportPrivateUsage]
 
     async def as_login(link: Connection, command: Command, acting: BecomeTarget | None, calls: int) -> list[StopResult]:

@@ -10,7 +10,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.sessions import registry as pool
+from mcp_ssh.sessions import registry
 from mcp_ssh.tools import session, shell, tunnel
 from tests.fleet.hosts import Host
 from tests.support.doors import DirectCall, caller
@@ -88,7 +88,7 @@ async def test_sessions_of_a_revoked_token_close_side_by_side(
     for user in USERS:
         await listening(app, await connected(app, deb, user, who), who, 2)
     await in_thread(deb.cut)
-    monkeypatch.setattr(pool, "LOOK_S", 0.01)
+    monkeypatch.setattr(registry, "LOOK_S", 0.01)
 
     async def nobody() -> set[str]:
         return set()

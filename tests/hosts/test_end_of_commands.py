@@ -104,7 +104,7 @@ async def test_nothing_survives_a_cancelled_call(on: On) -> None:
 
 
 async def test_without_the_sweep_everything_survives(on: On, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The twin: it is the sweep that ends processes, and the look from outside that sees those that live."""
+    """The control: it is the sweep that ends processes, and the look from outside that sees those that live."""
 
     async def nothing(*_: object, **__: object) -> StopResult:
         return StopResult(ended=None)

@@ -119,7 +119,7 @@ async def test_calls_outlast_a_link_that_is_cut_for_a_moment(app: App, deb: Host
 
 
 async def test_the_look_from_outside_sees_a_false_word(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The twin: a call that claims what did not happen is found out."""
+    """The negative control: a call that claims what did not happen is found out."""
     from mcp_ssh.ssh.wire.kill import StopResult
 
     async def claimed(*_: object, **__: object) -> StopResult:

@@ -125,7 +125,7 @@ async def test_protected_folders_are_refused_and_nothing_is_removed(app: App, wa
         assert await outside(host, f"ls -A / /home /etc /root; find {shlex.quote(FOLDER)} | sort") == before
     finally:
         await on.outside("umount -l mnt/'a b'; umount -l plain/mnt", user="root")
-    # The twin: the same account, the same folders, without what made them protected.
+    # The negative control: the same account, the same folders, without what made them protected.
     for name, count in (("mnt", 0), ("plain", 1), ("links", 5), ("victim", 1)):
         gone = await way.call(file.rmdir, {"session_id": session_id, "path": f"{FOLDER}/{name}"})
         assert gone["count"] == count

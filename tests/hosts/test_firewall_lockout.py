@@ -1,6 +1,6 @@
 """Changes that really shut us out, on real packet filters: the machine itself takes them back, as its console tells.
 
-The twin of each promise switches the way back off, and shows that nobody gets in any more.
+The negative control of each promise switches the way back off, and shows that nobody gets in any more.
 """
 
 from collections.abc import AsyncIterator

@@ -86,7 +86,7 @@ async def test_calls_that_wait_are_told_at_once_that_the_connection_is_lost(
 
 @pytest.mark.requirement("speed.limiter")
 async def test_without_the_limiter_most_of_them_are_refused(deb: Host) -> None:
-    """The twin: asyncssh alone on the same kind of connection."""
+    """The negative control: asyncssh alone on the same kind of connection."""
     connection = await asyncssh.connect(
         deb.ip, username="dev", client_keys=[str(deb.key_path)], known_hosts=None, config=None, agent_path=None
     )

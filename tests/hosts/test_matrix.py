@@ -19,7 +19,7 @@ from tests.support.matrix import AFTER, BEFORE, RESULTS, ROOMS, STEPS
 from tests.support.packages import CLEAN
 
 WRITES = "MCP_SSH_MATRIX" in os.environ
-"""`make matrix`: what is seen becomes the README's table."""
+"""`make matrix`: what is seen becomes the table of docs/compatibility.md."""
 
 
 async def root(host: Host, script: str) -> str:

@@ -46,7 +46,7 @@ async def test_a_whole_job_with_asked_secrets_leaves_none_of_them_behind(
     assert deb.password not in "\n".join(model.log)
     assert deb.password not in "\n".join(seen)
     assert deb.password not in kept(mcp_home, logs)
-    assert str(mark) in kept(mcp_home, logs), "the twin: what was sent as an argument is there"
+    assert str(mark) in kept(mcp_home, logs), "the negative control: what was sent as an argument is there"
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ async def test_a_password_alone_is_told_that_a_code_is_wanted_and_is_no_failed_l
     assert FAILED not in told
 
 
-async def test_the_twin_that_tries_the_method_password_first_fails_with_the_right_one(
+async def test_the_negative_control_that_tries_the_method_password_first_fails_with_the_right_one(
     app: App, auth: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dial, "METHODS", ("publickey", "password", "keyboard-interactive"))
@@ -161,7 +161,7 @@ async def test_password_and_code_are_asked_of_a_person_and_left_nowhere(
     for secret in person.answers.values():
         assert secret not in "\n".join(model.log)
         assert secret not in kept(mcp_home, logs)
-    assert "id -un" in kept(mcp_home, logs), "the twin: what was sent as an argument is there"
+    assert "id -un" in kept(mcp_home, logs), "the negative control: what was sent as an argument is there"
 
 
 @ERAS

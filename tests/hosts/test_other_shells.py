@@ -243,7 +243,7 @@ async def test_dropbear_takes_less(app: App, auth: Host) -> None:
 async def test_without_being_refused_it_takes_the_connection_with_it(
     app: App, auth: Host, port: str, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The twin."""
+    """The negative control."""
     monkeypatch.setattr(wire, "LONGEST_TEXT", 2**30)
     monkeypatch.setattr(wire, "LONGEST_TEXT_FOR_DROPBEAR", 2**30)
     who = DirectCall(caller())

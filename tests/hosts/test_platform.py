@@ -45,4 +45,4 @@ async def test_a_machine_is_asked_once_a_session(app: App, deb: Host, owner: Dir
     on = app.sessions.find(owner.caller, await connected(app, deb, "dev", owner))
     first = await on.platform()
     assert await on.platform() is first
-    assert await on.platform(anew=True) is not first
+    assert await on.platform(refresh=True) is not first

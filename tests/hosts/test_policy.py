@@ -34,7 +34,7 @@ async def both(app: App, fleet: Fleet) -> tuple[Host, Host]:
 
 @pytest.mark.requirement("policy.hosts")
 async def test_a_token_reaches_sees_and_uses_its_machines_only(app: App, both: tuple[Host, Host]) -> None:
-    """The twin is in it: an admin without patterns does all of it."""
+    """The negative control is in it: an admin without patterns does all of it."""
     mine, other = both
     bound = DirectCall(Caller("bound", Role.ADMIN, hosts=(mine.ip,)))
     free = DirectCall(Caller("free", Role.ADMIN))
@@ -232,7 +232,7 @@ async def test_a_denied_name_stops_every_kind_of_tool(mcp_home: Path, deb: Host,
 
 @pytest.mark.requirement("policy.commands")
 async def test_who_denies_sudo_denies_become(mcp_home: Path, deb: Host, owner: DirectCall) -> None:
-    """The twin is in it: without the pattern the same calls act as root."""
+    """The negative control is in it: without the pattern the same calls act as root."""
     for number, (denied, passes) in enumerate(((["su *"], True), (["sudo *"], False), (["sudo touch *"], False))):
         await emptied(deb)
         touch = {"command": f"touch {shlex.quote(f'{FOLDER}/made')}", "become": {"user": "root"}}
@@ -351,7 +351,7 @@ async def test_protected_paths_are_left_alone_by_every_tool_wherever_links_lead(
 async def test_without_the_guard_each_of_these_calls_does_the_harm(
     app: App, deb: Host, owner: DirectCall, tmp_path: Path
 ) -> None:
-    """The twin: nothing is protected here, so each call changes what it was kept from."""
+    """The negative control: nothing is protected here, so each call changes what it was kept from."""
     session_id = await connected(app, deb, "dev", owner)
     for tool, arguments in attempts(tmp_path):
         await inside(deb, PREPARE)
@@ -410,5 +410,5 @@ async def test_paths_are_protected_over_sftp_alone(
                 before = await inside(auth, look)
                 with contextlib.suppress(Refused):
                     await dispatch(app, tool, {"session_id": session_id, **arguments}, owner)
-                # The twin: where nothing is protected, each of them does the harm.
+                # The negative control: where nothing is protected, each of them does the harm.
                 assert (await inside(auth, f"{look}; true") == before) is bool(paths), (tool.name, paths)

@@ -173,7 +173,7 @@ async def test_no_object_of_ours_shows_a_secret(
 
 @pytest.mark.parametrize("place", ["host", "host environment", "ours", "log", "answer", "state", "machine log", "repr"])
 async def test_a_planted_secret_is_found(mcp_home: Path, tmp_path: Path, deb: Host, place: str) -> None:
-    """The twin: the search sees a leak in each of the places."""
+    """The negative control: the search sees a leak in each of the places."""
     report: dict[str, Any] = {}
     mcp_home.mkdir(parents=True, exist_ok=True)
     async with kit(deb, tmp_path) as given:

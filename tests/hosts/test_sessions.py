@@ -17,7 +17,7 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.config.models import AuthConfig, Config, SecurityConfig, SshConfig
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import AuthFailed, Conflict, HostKeyUnconfirmed, InvalidInput, NotFound, Refused, TimedOut, TooMany
-from mcp_ssh.sessions import registry as pool
+from mcp_ssh.sessions import registry
 from mcp_ssh.ssh.dial.dialer import Dialer
 from mcp_ssh.tool import Caller, Role
 from mcp_ssh.tools import command, connection, hostkey, session, tunnel
@@ -245,7 +245,7 @@ async def test_a_revoked_host_key_is_refused_and_cannot_be_accepted(mcp_home: Pa
             await dispatch(app, session.connect, login(host, "dev"), DirectCall(caller()))
 
 
-async def test_the_twin_accepts_that_key_where_no_line_revokes_it(mcp_home: Path, host: Host) -> None:
+async def test_the_negative_control_accepts_that_key_where_no_line_revokes_it(mcp_home: Path, host: Host) -> None:
     async with open_app(mcp_home, Config(security=SecurityConfig(host_keys="accept-new"))) as app:
         opened = await dispatch(app, session.connect, login(host, "dev"), DirectCall(caller()))
         assert opened.status == "connected"
@@ -307,7 +307,7 @@ async def test_no_more_sessions_than_configured(mcp_home: Path, deb: Host) -> No
 async def test_of_lost_sessions_only_the_last_are_remembered(
     app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "MOST_LOST", 2)
+    monkeypatch.setattr(registry, "MOST_LOST", 2)
     who, opened = DirectCall(caller()), list[str]()
     for _ in range(4):
         opened.append(await connected(app, deb, "dev", who))

@@ -220,7 +220,7 @@ END
 
 
 @pytest.mark.requirement("setup.link")
-@pytest.mark.parametrize("kept", [True, False], ids=["with the relay", "the twin without"])
+@pytest.mark.parametrize("kept", [True, False], ids=["with the relay", "the negative control without"])
 async def test_a_lost_link_does_not_tear_the_manager_out_of_its_work(
     app: App, rocky: Host, monkeypatch: pytest.MonkeyPatch, *, kept: bool
 ) -> None:

@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.sessions import shell_exec as dialogue
+from mcp_ssh.sessions import shell_exec
 from mcp_ssh.sessions.shell_exec import _Reader  # pyright: ignore[reportPrivateUsage]
 from mcp_ssh.tools import shell
 from tests.fleet.hosts import Host
@@ -28,7 +28,7 @@ async def prints_and_waits(here: Room, host: Host, text: str) -> int:
 async def test_nothing_is_typed_into_a_program_whose_line_ends_like_a_prompt(
     app: App, deb: Host, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    monkeypatch.setattr(dialogue, "PROMPT_LIMIT_S", 2.0)
+    monkeypatch.setattr(shell_exec, "PROMPT_LIMIT_S", 2.0)
     here = await room(app, deb)
     n = await prints_and_waits(here, deb, text)
     with pytest.raises(Fault, match="not at its prompt"):
@@ -47,8 +47,8 @@ async def test_without_the_look_at_the_machine_it_would_be(
     async def nobody(*_: object) -> None:
         return None
 
-    monkeypatch.setattr(dialogue, "_reader", nobody)
-    monkeypatch.setattr(dialogue, "BEGIN_LIMIT_S", 2.0)
+    monkeypatch.setattr(shell_exec, "_reader", nobody)
+    monkeypatch.setattr(shell_exec, "BEGIN_LIMIT_S", 2.0)
     here = await room(app, deb)
     await prints_and_waits(here, deb, "total $ ")
     with pytest.raises(Fault, match="whether it runs, or will, is unknown"):
@@ -93,7 +93,7 @@ async def test_the_first_screen_of_less_is_a_pager(app: App, host: Host) -> None
 async def test_of_a_command_that_a_stopped_shell_was_given_nobody_says_that_it_did_not_run(
     app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dialogue, "BEGIN_LIMIT_S", 1.5)
+    monkeypatch.setattr(shell_exec, "BEGIN_LIMIT_S", 1.5)
     here = await room(app, deb)
     await here(shell.run_in_shell, command="rm -f /tmp/ran-late")
     live = app.sessions.find(caller(), here.on["session_id"]).shells.find("stdio", "default")

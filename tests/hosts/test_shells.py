@@ -10,7 +10,7 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, NotFound, Refused
 from mcp_ssh.mcp_server import build_server
-from mcp_ssh.sessions import shell_exec as dialogue
+from mcp_ssh.sessions import shell_exec
 from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.pty import shell as engine
 from mcp_ssh.ssh.wire.kill import StopResult
@@ -210,7 +210,7 @@ async def test_closing_ends_all_that_was_started_in_it(app: App, host: Host) -> 
 
 
 @pytest.mark.requirement("shell.close")
-async def test_the_twin_without_the_sweep_leaves_processes_behind(
+async def test_the_negative_control_without_the_sweep_leaves_processes_behind(
     app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nothing(*_: object, **__: object) -> StopResult:
@@ -277,8 +277,8 @@ async def test_a_person_answers_a_password_prompt_past_the_model(app: App, deb: 
 async def test_a_secret_goes_only_where_it_is_asked_for_and_not_shown(
     app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The twin is in it: without the look at the terminal the secret stands in the output."""
-    monkeypatch.setattr(dialogue, "PROMPT_LIMIT_S", 1.0)
+    """The negative control is in it: without the look at the terminal the secret stands in the output."""
+    monkeypatch.setattr(shell_exec, "PROMPT_LIMIT_S", 1.0)
     here = await room(app, deb)
     await here(shell.open_shell)
     with pytest.raises(Fault, match="nothing in the shell"):
@@ -293,7 +293,7 @@ async def test_a_secret_goes_only_where_it_is_asked_for_and_not_shown(
     async def never(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr(dialogue, "shows_typing", never)
+    monkeypatch.setattr(shell_exec, "shows_typing", never)
     with pytest.raises(Fault, match="nobody can be asked"):
         await here(shell.secret)
     await here(shell.secret, secret="hunter2")
@@ -376,7 +376,7 @@ async def test_commands_run_beside_shells_where_a_machine_gives_few_channels(app
 
 @pytest.mark.requirement("shell.policy")
 async def test_where_a_list_says_what_may_run_there_is_no_shell(mcp_home: Any, deb: Host) -> None:
-    """The twin is in it: with shell_open on the list, a shell opens."""
+    """The negative control is in it: with shell_open on the list, a shell opens."""
     for listed, may in ((["true"], False), (["true", "shell_open", "shell_close"], True)):
         async with ruled(mcp_home, hosts=[{"hosts": [deb.ip], "allow_commands": listed}]) as app:
             who = DirectCall(caller())

@@ -16,7 +16,7 @@ import pytest
 
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
-from mcp_ssh.ssh.auth import private_keys as keys
+from mcp_ssh.ssh.auth import private_keys
 from mcp_ssh.ssh.dial.algorithms import KEX
 from mcp_ssh.tools import command
 from mcp_ssh.tools.file import content, transfer
@@ -82,14 +82,14 @@ async def test_a_key_file_is_parsed_once_until_it_changes(tmp_path: Path, monkey
     made = functools.partial(anyio.run_process)
     await made(["ssh-keygen", "-q", "-t", "rsa", "-b", "3072", "-N", "", "-f", str(key)])
     parsed: list[int] = []
-    parse = keys.parse
-    monkeypatch.setattr(keys, "parse", lambda *given, **more: (parsed.append(1), parse(*given, **more))[1])
-    first = await keys.from_path(str(key), None)
-    assert await keys.from_path(str(key), None) is first
+    parse = private_keys.parse
+    monkeypatch.setattr(private_keys, "parse", lambda *given, **more: (parsed.append(1), parse(*given, **more))[1])
+    first = await private_keys.from_path(str(key), None)
+    assert await private_keys.from_path(str(key), None) is first
     assert len(parsed) == 1
     key.unlink()
     await made(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)])
-    assert (await keys.from_path(str(key), None)).get_algorithm() == "ssh-ed25519"
+    assert (await private_keys.from_path(str(key), None)).get_algorithm() == "ssh-ed25519"
     assert len(parsed) == 2
 
 

@@ -15,13 +15,13 @@ import pytest
 from mcp_ssh.app import App, open_app
 from mcp_ssh.config.models import Config, SecurityConfig
 from mcp_ssh.linux.files import follow as probe
-from mcp_ssh.sessions import follow as following
+from mcp_ssh.sessions import follow
 from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.wire.kill import StopResult
 from mcp_ssh.store.history import HistoryRow
 from mcp_ssh.tool import Role
 from rest_bridge.api import endpoint as binding
-from rest_bridge.http import sse as events
+from rest_bridge.http import sse
 from tests.fleet.hosts import Host
 from tests.support.machine import SOAK, login, number, outside, processes, trust
 from tests.support.servers import TOKEN, resident_kib, serve
@@ -155,7 +155,7 @@ async def test_nothing_is_left_on_the_machine_when_the_client_goes_and_it_is_on_
     assert row.duration_ms > 0
 
 
-async def test_the_twin_that_ends_nothing_leaves_it_there(on: On, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_negative_control_that_ends_nothing_leaves_it_there(on: On, monkeypatch: pytest.MonkeyPatch) -> None:
     done = anyio.Event()
 
     async def stop(*arguments: Any, **more: Any) -> StopResult:
@@ -203,7 +203,7 @@ async def test_a_closed_session_ends_its_stream(on: On) -> None:
 @pytest.mark.requirement("stream.ends")
 async def test_a_lost_link_ends_its_streams_and_a_quiet_log_does_not(on: On, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "BEAT_S", 1)
-    monkeypatch.setattr(following, "SILENT_S", 4)
+    monkeypatch.setattr(follow, "SILENT_S", 4)
     async with on.stream(lines=1, max_s=6) as reader:
         await reader.text("9\n")
         assert (await reader.next()).name == "end"
@@ -238,7 +238,7 @@ async def test_what_fails_before_a_stream_is_an_answer_like_any_other(on: On) ->
 
 @pytest.mark.requirement("stream.alive")
 async def test_a_quiet_stream_says_that_it_is_there(on: On, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "QUIET_S", 0.2)
+    monkeypatch.setattr(sse, "QUIET_S", 0.2)
     async with on.stream(lines=1, max_s=2) as reader:
         while (await reader.next()).name != "end":
             pass

@@ -15,7 +15,7 @@ import pytest
 from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import Conflict, NotFound
-from mcp_ssh.linux.tasks import requests as probe
+from mcp_ssh.linux.tasks import requests
 from mcp_ssh.sessions.session import Output, Session
 from mcp_ssh.shell_command import Command, command
 from mcp_ssh.ssh.errors import connection_lost
@@ -117,7 +117,7 @@ async def _lost_start(here: On, monkeypatch: pytest.MonkeyPatch, text: str, name
 async def test_without_the_folder_as_a_lock_a_lost_answer_means_two_runs(
     app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The twin."""
+    """The negative control."""
     here, counted = await directly(app, deb), f"/home/dev/counted-{number()}"
     await _lost_start(here, monkeypatch, f"echo ran >>{counted}", "once")
     without(monkeypatch, "START", ('mv -f "./$t_id/seen" "./$t_id/taken" 2>/dev/null || t_stop exists', ":"))
@@ -181,11 +181,11 @@ async def test_cancelling_ends_every_process_of_the_task(app: App, host: Host) -
 async def test_without_the_sweep_what_the_task_started_lives_on(
     app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The twin: and it is not said that it has ended."""
+    """The negative control: and it is not said that it has ended."""
     here, n = await directly(app, deb), number()
     task_id = await here.start(SHAPES["setsid child"].format(n=n))
     await started(deb, n)
-    monkeypatch.setattr(probe, "ask_cancel", lambda *_: command("true"))
+    monkeypatch.setattr(requests, "ask_cancel", lambda *_: command("true"))
     assert (await here.cancel(task_id))["stopped"] == "unknown"
     assert await processes(deb, n)
     monkeypatch.undo()
@@ -208,7 +208,7 @@ async def test_long_output_is_bounded_on_the_machine_and_offsets_stay_valid(
     size = int(await outside(host, f"cat {FOLDER}/{task_id}/output.* | wc -c", user="dev"))
     assert keep <= size <= keep * 5 / 4 + 2 * 16384
     assert first == len(whole) - size
-    # The twin: nothing else keeps the disk from filling up.
+    # The negative control: nothing else keeps the disk from filling up.
     without(monkeypatch, "KEEPER", ('rm -f "$1"\nshift', "shift"))
     task_id = await here.start("seq 1 200000")
     await here.follow(task_id)
@@ -369,7 +369,7 @@ async def test_a_trap_in_var_tmp_is_refused(app: App, host: Host, monkeypatch: p
                 await here.start("echo secret")
             assert fault.value.code == "unsupported", trap
             assert await console(host, f"ls -A /home/dev/private; ls -A {place}/. 2>/dev/null || true") == "", trap
-        # The twin: the other account reads along.
+        # The negative control: the other account reads along.
         await console(host, f"{TIDY}; su ops -c '{TRAPS['a folder of another account'].format(place)}'")
         without(monkeypatch, "START", ('[ "$(pwd -P)" = "$t_state" ] && t_ours', "true"))
         await here.start("sleep 0.2", task_name="caught")
@@ -469,7 +469,7 @@ async def test_a_task_survives_where_logind_ends_what_a_login_left_or_is_said_no
         assert await _after_logout(app, deb, "dev") == ("lost", True)
         await console(deb, "loginctl enable-linger dev")
         assert await _after_logout(app, deb, "dev") == ("running", False)
-        # The twin: it is the scope that lets it live.
+        # The negative control: it is the scope that lets it live.
         without(monkeypatch, "START", ("*true)", "*never)"))
         assert await _after_logout(app, deb, "root") == ("lost", False)
     finally:

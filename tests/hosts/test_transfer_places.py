@@ -11,7 +11,7 @@ from mcp_ssh.config.models import Config
 from mcp_ssh.errors import InvalidInput, Refused, ToolError
 from mcp_ssh.policy import LocalFolders, local_place
 from mcp_ssh.tools import file
-from mcp_ssh.transfers import local_files as local
+from mcp_ssh.transfers import local_files
 from tests.fleet.hosts import Host
 from tests.support.doors import caller, open_way
 from tests.support.transfers import FOLDER, On, opened, refused, sha256
@@ -102,27 +102,27 @@ def test_a_folder_that_becomes_a_link_after_the_look_is_not_followed(tmp_path: P
     folders = LocalFolders(tmp_path / "state", (folder,))
     (tmp_path / "state").mkdir()
     place = local_place(caller("http", owner=False), str(folder / "sub/f"), folders).path
-    made = local.source(place)
+    made = local_files.source(place)
     assert made is not None
     assert made.next() == b"mine"
     made.close()
     (folder / "sub").rename(folder / "old")
     (folder / "sub").symlink_to(outside)
     with pytest.raises(NotADirectoryError):
-        local.source(place)
+        local_files.source(place)
     with pytest.raises(NotADirectoryError):
-        local.keep(place, b"x", "0" * 64)
+        local_files.keep(place, b"x", "0" * 64)
     (folder / "sub").unlink()
     (folder / "sub").mkdir()
     (folder / "sub/f").symlink_to(outside / "f")
     with pytest.raises(OSError, match="symbolic links"):
-        local.source(place)
+        local_files.source(place)
     with pytest.raises(InvalidInput):
-        local.keep(place, b"x", "0" * 64)
+        local_files.keep(place, b"x", "0" * 64)
     assert (outside / "f").read_text() == "secret"
     with pytest.raises(Refused):
         local_place(caller("http", owner=False), f"{folder}/sub/../../outside/f", folders)
-    # The twin: by its path the file behind the link is read.
+    # The negative control: by its path the file behind the link is read.
     (folder / "sub/f").unlink()
     (folder / "sub/f").symlink_to(outside / "f")
     assert place.read_text() == "secret"
@@ -131,5 +131,5 @@ def test_a_folder_that_becomes_a_link_after_the_look_is_not_followed(tmp_path: P
 def test_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ToolError, match="device, pipe"):
-        local.source(tmp_path / "pipe")
-    assert local.source(tmp_path) is None
+        local_files.source(tmp_path / "pipe")
+    assert local_files.source(tmp_path) is None

@@ -161,7 +161,7 @@ async def test_no_entry_gets_out_of_the_folder(app: App, deb: Host, liar: Any, t
     assert sorted(each.name for each in back.iterdir()) == ["fine", "mine", "name", "out", "up"]
     assert (back / "name").read_text() == "fine"
     assert (back / "fine").stat().st_mode & 0o7777 == 0o777
-    # The twin: plain extraction of the same stream does the harm.
+    # The negative control: plain extraction of the same stream does the harm.
     twin = tmp_path / "twin/inner"
     twin.mkdir(parents=True)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
@@ -189,7 +189,7 @@ async def test_a_tree_that_arrives_spoiled_is_refused_and_the_folder_stays(
     (there / "b").write_text("2")
     await refused("conflict", 409, on.call(file.upload, **sent))
     assert await on.outside("cat t/b; ls -A") == "bt\n"
-    # The twin: where the machine cannot put names in order, nothing is compared, and what is spoiled stays.
+    # The negative control: where the machine cannot put names in order, nothing is compared, and what is spoiled stays.
     await wrapped("sort", "exit 1")
     assert "sha256" not in await on.call(file.upload, **sent)
     assert await on.outside("cat t/b") == "B"

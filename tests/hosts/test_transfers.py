@@ -18,7 +18,7 @@ from mcp_ssh.app import App
 from mcp_ssh.linux.files import transfer as file_transfer
 from mcp_ssh.linux.files.transfer import ask_receive
 from mcp_ssh.tools import file
-from mcp_ssh.transfers import local_files as local
+from mcp_ssh.transfers import local_files
 from tests.fleet.hosts import Host
 from tests.support.doors import Direct, DirectCall, Fault, caller
 from tests.support.machine import connected, login, outside, processes
@@ -87,17 +87,17 @@ async def test_local_files_and_folders_travel_through_each_door(
     for name in ("f", "tree/a b", "tree/sub/c"):
         noise(inside / name, 300_000)
 
-    def local(name: str) -> str:
+    def local_files(name: str) -> str:
         return name if on.way.name == "rest" else str(inside / name)
 
-    sent = await on.call(file.upload, remote_path=f"{FOLDER}/f", local_path=local("f"))
+    sent = await on.call(file.upload, remote_path=f"{FOLDER}/f", local_path=local_files("f"))
     assert sent["sha256"] == sha256(inside / "f") == await on.sha256("f")
-    got = await on.call(file.download, remote_path=f"{FOLDER}/f", local_path=local("back"))
+    got = await on.call(file.download, remote_path=f"{FOLDER}/f", local_path=local_files("back"))
     assert got["sha256"] == sha256(inside / "back") == sha256(inside / "f")
-    grown = await on.call(file.upload, remote_path=f"{FOLDER}/tree", local_path=local("tree"))
+    grown = await on.call(file.upload, remote_path=f"{FOLDER}/tree", local_path=local_files("tree"))
     assert grown["sha256"] == (await on.outside(f"cd tree && {CONTENT}")).split()[0]
     assert await on.outside(f"cd tree && {SUMS}") == facts(inside / "tree", SUMS)
-    came = await on.call(file.download, remote_path=f"{FOLDER}/tree", local_path=local("came"))
+    came = await on.call(file.download, remote_path=f"{FOLDER}/tree", local_path=local_files("came"))
     assert (grown["count"], came["count"], came["size"]) == (2, 2, 600_000)
     assert facts(inside / "came", SUMS) == facts(inside / "tree", SUMS)
 
@@ -198,7 +198,7 @@ async def test_a_transfer_that_ran_out_of_time_goes_on_and_leaves_nothing_runnin
 @pytest.mark.requirement("file.transfer.resume")
 async def test_a_partial_file_that_was_spoiled_is_sent_anew(direct: On, tmp_path: Path) -> None:
     there = noise(tmp_path / "there", 3 * MIB)
-    source = local.source(there)
+    source = local_files.source(there)
     assert source is not None
     asked = ask_receive(f"{FOLDER}/f", 3 * MIB, source.identity, permissions=None, usual=0o644)
     source.close()
@@ -241,8 +241,8 @@ async def test_a_source_that_is_rewritten_while_it_is_sent_replaces_nothing(
     async with rewritten(direct, host, there):
         await refused("conflict", 409, direct.call(file.upload, **sent))
     assert await direct.outside("cat f; ls -A") == "old\nf\n"
-    # The twin: nobody looks whether it was written to.
-    monkeypatch.setattr(local, "_write_stamp", lambda _: (0, 0))
+    # The negative control: nobody looks whether it was written to.
+    monkeypatch.setattr(local_files, "_write_stamp", lambda _: (0, 0))
     async with rewritten(direct, host, noise(there, 3 * MIB)):
         await direct.call(file.upload, **sent)
     assert await direct.sha256("f") != sha256(there)
@@ -252,16 +252,16 @@ async def test_a_source_that_is_rewritten_while_it_is_sent_replaces_nothing(
 async def test_a_small_source_that_is_rewritten_while_it_is_read_is_sent_as_it_is_now(
     direct: On, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there, original, texts = tmp_path / "there", local.Source.sha256, [b"newest", b"newer!"]
+    there, original, texts = tmp_path / "there", local_files.Source.sha256, [b"newest", b"newer!"]
     there.write_bytes(b"oldest")
     os.utime(there, (0, 0))
 
-    def rewritten_first(source: local.Source) -> str:
+    def rewritten_first(source: local_files.Source) -> str:
         if texts:
             there.write_bytes(texts.pop())
         return original(source)
 
-    monkeypatch.setattr(local.Source, "sha256", rewritten_first)
+    monkeypatch.setattr(local_files.Source, "sha256", rewritten_first)
     sent = {"remote_path": f"{FOLDER}/f", "local_path": str(there)}
     # Written to before each of the two times that its end was reached.
     await refused("conflict", 409, direct.call(file.upload, **sent))
@@ -302,7 +302,7 @@ async def test_a_log_that_grows_while_it_is_summed_up_comes_as_far_as_it_was(
     got = await on.call(file.download, **back)
     assert (got["size"], got["sha256"], sha256(tmp_path / "back")) == (2_000_000, whole, whole)
     assert int(await on.outside("stat -c %s f")) > 2_000_000
-    # The twin: nobody looks whether it grew.
+    # The negative control: nobody looks whether it grew.
     blind = file_transfer._SEND.replace('= "$size" ] || hex=', '= "$size" ] || other=')
     assert blind != file_transfer._SEND
     monkeypatch.setattr(file_transfer, "_SEND", blind)
@@ -334,7 +334,7 @@ async def test_partial_files_that_nobody_came_back_for_are_removed(direct: On, t
 
 @pytest.mark.requirement("file.transfer.swept")
 async def test_a_folder_that_others_may_write_to_keeps_what_looks_like_a_tree_of_ours(direct: On) -> None:
-    """Anybody could have given a folder of dev's that name; the twin is the same folder where nobody else can."""
+    """Anybody could have given a folder of dev's that name; the control is the same folder where nobody else can."""
     await direct.outside(f"chmod 777 .; mkdir .mcp-ssh-{'d' * 16}.tree; touch -t 202001010000 .mcp-ssh-*.tree")
     for mode, left in ((777, ".mcp-ssh-dddddddddddddddd.tree\nf\n"), (755, "f\n")):
         await direct.outside(f"chmod {mode} .")

@@ -11,7 +11,7 @@ from mcp_ssh.app import App, open_app
 from mcp_ssh.config.models import Config, SshConfig
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.params import Become
-from mcp_ssh.ssh.connection import warm_shells as spare
+from mcp_ssh.ssh.connection import warm_shells
 from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.ssh.connection.warm_shells import only_looks
 from mcp_ssh.ssh.exec.capture import Capture
@@ -45,7 +45,7 @@ async def same_as_ssh(on: Warm, command: str = "echo out; echo err >&2; (exit 3)
 async def test_an_account_whose_rc_file_is_in_the_way(
     app: App, deb: Host, rc: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spare, "START_LIMIT_S", 1.0)
+    monkeypatch.setattr(warm_shells, "START_LIMIT_S", 1.0)
     async with rc_file(deb, "dev", RC_FILES[rc]):
         on = await warm(app, deb, "dev")
         await on.never_ready()
@@ -141,10 +141,10 @@ async def test_shells_that_wait_leave_room_for_commands_and_for_their_end(app: A
 async def test_without_that_room_the_machine_refuses_channels(
     app: App, deb: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The twin: shells that wait are channels, and sshd counts them."""
+    """The negative control: shells that wait are channels, and sshd counts them."""
     monkeypatch.setattr(Connection, "may_spare", lambda _: True)
-    monkeypatch.setattr(spare.WarmShells, "leave", lambda *_: None)
-    monkeypatch.setattr(spare, "MOST", 12)
+    monkeypatch.setattr(warm_shells.WarmShells, "leave", lambda *_: None)
+    monkeypatch.setattr(warm_shells, "MOST", 12)
     on = await warm(app, deb, "dev")
     with anyio.fail_after(30):
         while on.session.link.spares.allowed:

@@ -11,7 +11,7 @@ from mcp_ssh.app import App
 from mcp_ssh.dispatch import dispatch
 from mcp_ssh.errors import ConnectFailed
 from mcp_ssh.sessions.session import Session
-from mcp_ssh.ssh.connection import warm_shells as spare
+from mcp_ssh.ssh.connection import warm_shells
 from mcp_ssh.ssh.exec.capture import Capture
 from mcp_ssh.ssh.wire import command as wire
 from mcp_ssh.ssh.wire.kill import StopResult
@@ -48,7 +48,7 @@ async def test_a_command_and_a_small_file_cost_one_round_trip(app: App, deb: Hos
     assert await round_trips(on, lambda: on.run("echo one; pwd")) == 1
     assert await round_trips(on, lambda: on.run("cat", b"given", cwd="/usr", env={"A": "b"})) == 1
     assert await round_trips(on, lambda: dispatch(app, content.read, {**at, "path": "/etc/hostname"}, who)) == 1
-    # The twin: a channel of its own takes one to open, and one for the command.
+    # The negative control: a channel of its own takes one to open, and one for the command.
     assert await round_trips(on, lambda: on.run("echo one; pwd", exact=True)) == 2
 
 
@@ -113,7 +113,7 @@ async def test_a_shell_that_died_after_it_began_is_not_replaced(app: App, host: 
 async def test_without_the_second_line_it_would_run_twice(
     app: App, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The twin: it is the second start line that tells a shell that began from one that did not."""
+    """The negative control: it is the second start line that tells a shell that began from one that did not."""
     first, second = wire._WAITING.split("; IFS= read", 1)
     without = f"{first}; IFS= read{second.replace('echo', ': echo')}"
     monkeypatch.setattr(wire, "_WAITING", without)
@@ -180,7 +180,7 @@ async def test_adjacent_calls_never_see_each_others_bytes(app: App, host: Host) 
 
 
 async def test_in_one_shared_shell_they_would(host: Host) -> None:
-    """The twin: one shell for several commands gives the second what a child of the first goes on to write."""
+    """The control: one shell for several commands gives the second what a child of the first goes on to write."""
     shared = "mkfifo /tmp/mcp-shared; sh </tmp/mcp-shared & exec 3>/tmp/mcp-shared; rm /tmp/mcp-shared"
     first, second = f"{WRITER} 2>/dev/null & echo done first", "sleep 0.2; echo done second"
     text = f'{shared}; printf "%s\\n" "$1" >&3; sleep 0.1; printf "%s\\n" "$2" >&3; exec 3>&-; wait'
@@ -226,7 +226,7 @@ async def test_a_change_made_behind_a_call_is_seen_once_that_is_told(app: App, d
 
 
 async def test_without_renewal_it_would_see_the_old(app: App, deb: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The twin: shells that wait are older than the change."""
+    """The negative control: shells that wait are older than the change."""
     monkeypatch.setattr(Session, "renew_spares", lambda _: None)
     on = await warm(app, deb, "dev")
     async with rc_file(deb, "dev", "export FRESH=0\n"):
@@ -247,12 +247,12 @@ async def _several(on: Warm) -> None:
 async def test_shells_that_wait_end_when_idle_and_with_the_session(
     app: App, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spare, "IDLE_S", 0.5)
+    monkeypatch.setattr(warm_shells, "IDLE_S", 0.5)
     on = await warm(app, host, "dev")
     waiting = await on.ready()
     await _gone(on, waiting.pid)
     assert len(on.session.link.spares) == 0
-    monkeypatch.setattr(spare, "IDLE_S", 30.0)
+    monkeypatch.setattr(warm_shells, "IDLE_S", 30.0)
     waiting, who = await on.ready(), DirectCall(caller())
     assert len(on.session.calls) == 0
     # A shell that cannot even end keeps nobody waiting.

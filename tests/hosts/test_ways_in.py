@@ -80,7 +80,9 @@ async def test_a_wrong_password_reaches_the_machine_once(app: App, auth: Host, s
     assert failures == 1
 
 
-async def test_the_twin_without_that_rule_sends_it_again(app: App, auth: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_negative_control_without_that_rule_sends_it_again(
+    app: App, auth: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(AuthResponder, "password", lambda _: "not-it")
     begun = await mark(auth)
     with pytest.raises(AuthFailed):
@@ -118,7 +120,7 @@ async def test_a_host_certificate_of_a_trusted_authority_is_enough(app: App, aut
     (dot_ssh() / "known_hosts").write_text(f"@cert-authority auth,{auth.ip},[{auth.ip}]:* {auth.host_ca_public_key}\n")
     arguments = on(auth, "certificate", "dev", key_path=str(auth.cert_key_path))
     await whoami(app, "dev", **arguments)
-    # The twin: the same machine by a server that shows a plain key, and with an authority that is not its own.
+    # The control: the same machine by a server that shows a plain key, and with an authority that is not its own.
     with pytest.raises(HostKeyUnconfirmed):
         await opened(app, **on(auth, "normal", "dev", key_path=str(auth.key_path)))
     other = subprocess.run(["ssh-keygen", "-y", "-f", auth.key_path], capture_output=True, text=True, check=True).stdout

@@ -113,7 +113,7 @@ async def test_nobody_goes_through_a_connection_that_another_caller_saved(app: A
 
 
 @pytest.mark.requirement("ways_in.jump")
-async def test_the_twin_without_the_jump_does_not_get_there(app: App, inner: Host) -> None:
+async def test_the_negative_control_without_the_jump_does_not_get_there(app: App, inner: Host) -> None:
     config(f"Host inside\n HostName {inner.ip}\n User dev\n")
     with pytest.raises(ConnectFailed):
         await opened(app, host="inside", retries=1)

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from mcp import Client, StdioServerParameters
 
-from mcp_ssh.cli import mcp_client as remote
+from mcp_ssh.cli import mcp_client
 from tests.support.cli_kit import ROOT, environment, needs_proc, on_terminal, run, running
 
 STEPS = ["session_connect", "hostkey_accept", "session_connect", "command_exec", "file_write", "file_read"]
@@ -45,7 +45,7 @@ async def test_once_shows_the_session_of_a_newcomer_and_ends(tmp_path: Path, tem
     assert "exit_code=0" in asked[3]
     assert "atomic=true" in asked[4]
     assert 'content="Written through MCP.\\n"' in asked[5]
-    assert "no sandbox" in done.out
+    assert "not a sandbox" in done.out
     assert leftovers(tmp_path / "tmp") == []
     assert not (tmp_path / "state").exists()
 
@@ -67,8 +67,8 @@ async def test_what_it_prints_works_when_pasted_and_ctrl_c_ends_it_cleanly(
         over_http = configuration["ssh-steward-demo"]
         scheme, _, token = over_http["headers"]["Authorization"].partition(" ")
         assert scheme == "Bearer"
-        async with remote.connect_client(over_http["url"], token) as client:
-            sessions = await remote.call(client, "session_list", {})
+        async with mcp_client.connect_client(over_http["url"], token) as client:
+            sessions = await mcp_client.call(client, "session_list", {})
         assert len(sessions.body["sessions"]) == 2
 
         started = configuration["ssh-steward"]
@@ -82,7 +82,7 @@ async def test_what_it_prints_works_when_pasted_and_ctrl_c_ends_it_cleanly(
         await anyio.run_process(
             ["/bin/sh", "-c", execute.replace("uname -sr; pwd; ls -l", "sleep 602 > /dev/null 2>&1 &")]
         )
-        home = re.findall(r"at home in (\S+):", text)[0]
+        home = re.findall(r"on this machine, in (\S+):", text)[0]
         assert standing(home) != []
         assert await demo.end(signal.SIGINT) == 0
         assert demo.said["err"] == ""

@@ -169,7 +169,7 @@ async def test_what_could_not_run_ends_in_one_line_and_255(host: DemoHost, tmp_p
     assert "nobody to ask" in nobody.failure
     wrong = await run("exec", "a@b@c", "--", "true", home=tmp_path)
     assert wrong.code == 2
-    assert "is no machine" in wrong.failure
+    assert "is not a machine" in wrong.failure
     forgotten = await run("exec", "web1", "ls", "-l", "/", home=tmp_path)
     assert forgotten.code == 2
     assert "ssh-steward exec web1 -- uptime" in forgotten.failure

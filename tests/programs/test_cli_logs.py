@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_ssh.cli import log_file
-from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.cli import log_file, logging_setup
 from mcp_ssh.config.models import Config
 
 
@@ -18,7 +17,7 @@ def root() -> Iterator[logging.Logger]:
     """The root logger, without pytest's handlers meanwhile, which `set_up` would close."""
     logger = logging.getLogger()
     before, level = logger.handlers[:], logger.level
-    quiet = {name: logging.getLogger(name).level for name in logs.QUIET}
+    quiet = {name: logging.getLogger(name).level for name in logging_setup.QUIET}
     logger.handlers.clear()
     yield logger
     for handler in logger.handlers:
@@ -41,13 +40,13 @@ def configured(level: str = "INFO", *, debug: bool = False, directory: str = "")
     ],
 )
 def test_the_level_is_the_config_s_unless_debugging(config: Config, level: int, *, verbose: bool) -> None:
-    logs.set_up(config, verbose=verbose, as_json=False)
+    logging_setup.set_up(config, verbose=verbose, as_json=False)
     assert logging.getLogger().level == level
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "ERROR"])
 def test_libraries_that_tell_commands_stay_quiet(level: str, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.set_up(configured(level), verbose=False, as_json=False)
+    logging_setup.set_up(configured(level), verbose=False, as_json=False)
     for name in ("asyncssh", "asyncssh.connection", "uvicorn.access", "httpx2"):
         logging.getLogger(name).info("Command: echo secret")
     logging.getLogger("x").error("the end")
@@ -57,14 +56,14 @@ def test_libraries_that_tell_commands_stay_quiet(level: str, capsys: pytest.Capt
 
 
 def test_a_message_cannot_look_like_another_line(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.set_up(configured(), verbose=False, as_json=False)
+    logging_setup.set_up(configured(), verbose=False, as_json=False)
     logging.getLogger("x").info("host %s", "a\n2026-01-01T00:00:00Z INFO mcp_ssh: all is well\x1b[2J")
     [line] = capsys.readouterr().err.splitlines()
     assert line.endswith(r"x: host a\x0a2026-01-01T00:00:00Z INFO mcp_ssh: all is well\x1b[2J")
 
 
 def test_json_lines_hold_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.set_up(configured(), verbose=False, as_json=True)
+    logging_setup.set_up(configured(), verbose=False, as_json=True)
     try:
         int("ü")
     except ValueError:
@@ -82,7 +81,7 @@ def test_the_file_is_private_even_when_it_was_not(tmp_path: Path) -> None:
     folder.mkdir()
     path = folder / log_file.FILE_NAME
     path.touch(mode=0o644)
-    logs.set_up(configured(directory=str(folder)), verbose=False, as_json=False)
+    logging_setup.set_up(configured(directory=str(folder)), verbose=False, as_json=False)
     logging.getLogger("x").info("here")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.read_text().endswith("x: here\n")

@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mcp_ssh.cli import mcp_client as remote
+from mcp_ssh.cli import mcp_client
 from mcp_ssh.ssh.demo.host import demo_host
 from tests.support.cli_kit import COMMAND, ROOT, environment, run, running
 
@@ -118,7 +118,7 @@ async def test_toolsets_and_read_only_hold_for_what_clients_see(tmp_path: Path) 
     words = ["serve", "--port", "0", "--toolsets", "session,file", "--read-only"]
     async with running(*words, home=tmp_path, env=PRESET) as server:
         url = (await server.until(r"serves (\S+) ")).group(1)
-        async with remote.connect_client(f"{url}/mcp", TOKEN) as client:
+        async with mcp_client.connect_client(f"{url}/mcp", TOKEN) as client:
             names = {tool.name for tool in (await client.list_tools()).tools}
         assert {"session_connect", "file_read"} <= names
         assert not names & {"file_write", "command_exec", "hostkey_list"}

@@ -24,7 +24,7 @@ from mcp_ssh.app import open_app
 from mcp_ssh.config.models import Config
 from mcp_ssh.errors import Conflict, InvalidInput
 from rest_bridge.api import endpoint as binding
-from rest_bridge.http import middleware as gate
+from rest_bridge.http import middleware
 from rest_bridge.server import Tls, listen, serve
 from tests.support import rest_kit
 from tests.support.rest_kit import FAMILIES, REGISTRY, Served, certificate, serving
@@ -78,7 +78,7 @@ async def test_a_client_that_leaves_cancels_its_call(served: Served, hanging: re
     assert (rows[0].tool, rows[0].outcome) == ("rest_kit_hang", "cancelled")
 
 
-async def test_twin_without_the_watch_a_call_goes_on_for_a_client_that_left(
+async def test_negative_control_without_the_watch_a_call_goes_on_for_a_client_that_left(
     served: Served, hanging: rest_kit.Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(binding, "UNWATCHED_S", 3600)
@@ -120,7 +120,7 @@ async def test_the_head_of_an_answer_leaves_with_its_body(served: Served) -> Non
 
 
 async def test_a_body_that_does_not_arrive_is_408(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "BODY_LIMIT_S", 0.2)
+    monkeypatch.setattr(middleware, "BODY_LIMIT_S", 0.2)
     head = REQUESTS["post"].partition("{{}}")[0].replace("Content-Length: 2", "Content-Length: 20")
     stream = await raw(served, head + "{{")
     with anyio.fail_after(20):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mcp_ssh.errors import Conflict, NotFound
-from mcp_ssh.linux.tasks import requests as probe
+from mcp_ssh.linux.tasks import requests
 from mcp_ssh.linux.tasks.requests import TaskRequest, TaskSnapshot
 from mcp_ssh.shell_command import script
 from tests.support.files_host import AS_ROOT, NOBODY, ShellHost, host, shell
@@ -27,16 +27,16 @@ def start(host: ShellHost, name: str, command: str, stdin: bytes = b"", **env: s
     """Start a task and give its cookie."""
     cookie = secrets.token_hex(16)
     task = TaskRequest(name, cookie, command, None, {**env, "MCP_SSH_CALL": cookie}, stdin)
-    asked = probe.ask_start(task, KEEP, 7)
+    asked = requests.ask_start(task, KEEP, 7)
     said = host.run_now(asked.command, LARGEST)
-    assert probe.parse_start(asked.answer(said.stdout, said.stderr)).at > 0
+    assert requests.parse_start(asked.answer(said.stdout, said.stderr)).at > 0
     return cookie
 
 
 def look(host: ShellHost, name: str, output: int = 0, error: int = 0, wait_s: float = 0.0) -> TaskSnapshot:
-    asked = probe.ask_look(name, output, error, 1 << 20, wait_s)
+    asked = requests.ask_look(name, output, error, 1 << 20, wait_s)
     said = host.run_now(asked.command, LARGEST)
-    return probe.parse_look(name, asked.answer(said.stdout, said.stderr))
+    return requests.parse_look(name, asked.answer(said.stdout, said.stderr))
 
 
 def ended(host: ShellHost, name: str) -> TaskSnapshot:
@@ -79,9 +79,9 @@ def test_a_name_is_taken_until_the_end_was_told(host: ShellHost) -> None:
     pid = look(host, "name").pid
     sweep = script('kill -KILL "$1" && echo swept', [str(pid)])
     # The name may be another task's by now.
-    assert host.run_now(probe.ask_cancel("name", "0" * 32, sweep)).stdout == b""
+    assert host.run_now(requests.ask_cancel("name", "0" * 32, sweep)).stdout == b""
     assert look(host, "name").status == "running"
-    assert host.run_now(probe.ask_cancel("name", cookie, sweep)).stdout == b"swept\n"
+    assert host.run_now(requests.ask_cancel("name", cookie, sweep)).stdout == b"swept\n"
     seen = look(host, "name", 2**62, 2**62, wait_s=10)
     assert (seen.status, seen.cookie, seen.exit_code) == ("cancelled", cookie, 137)
     assert start(host, "name", "true") != cookie
@@ -99,9 +99,9 @@ def test_what_another_machine_runs_in_a_shared_home_is_not_judged_here(host: She
     run.write_text(here.replace(boot, other).replace(words[6], "elsewhere") + "\n")
     with pytest.raises(Conflict, match="elsewhere"):
         look(host, "far")
-    asked = probe.ask_list()
+    asked = requests.ask_list()
     said = host.run_now(asked.command, LARGEST)
-    assert probe.parse_list(asked.answer(said.stdout, said.stderr)) == []
+    assert requests.parse_list(asked.answer(said.stdout, said.stderr)) == []
 
 
 @AS_ROOT

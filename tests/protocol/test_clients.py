@@ -88,7 +88,7 @@ def inspected(node: str, home: Path, where: list[str]) -> "CompletedProcess[str]
 
 
 def test_the_inspector_finds_fault_with_a_list_that_has_one(node: str, tmp_path: Path) -> None:
-    """The twin: a schema that not every client can read."""
+    """The negative control: a schema that not every client can read."""
     with fixture_server() as url:
         done = inspected(node, tmp_path, [url, "--transport", "http"])
     assert "test_unportable" in done.stderr

@@ -29,7 +29,7 @@ def test_nothing_fails_that_is_not_left_out_on_purpose(node: str, url: str, era:
 
 
 def test_the_suite_sees_what_is_missing(node: str, url: str, tmp_path: Path) -> None:
-    """The twin: with nothing excused, what is left out on purpose fails."""
+    """The negative control: with nothing excused, what is left out on purpose fails."""
     done = suite(node, url, "2025-11-25", tmp_path)
     assert done.returncode != 0
     assert "✗ logging-set-level" in done.stdout

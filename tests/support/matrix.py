@@ -95,7 +95,7 @@ for each in iptables ip6tables; do $each -F; done; firewall-cmd --reload
 
 
 def table() -> str:
-    """What `make matrix` has seen, for the README."""
+    """What `make matrix` has seen, for docs/compatibility.md."""
     seen: dict[str, dict[str, str]] = json.loads(RESULTS.read_text("utf-8"))
     hosts = list(dict.fromkeys(host for cells in seen.values() for host in cells))
     lines = [f"| Tool | {' | '.join(hosts)} |", f"| --- |{' --- |' * len(hosts)}"]

@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 from mcp_ssh.app import App
-from mcp_ssh.linux.tasks import requests as probe
+from mcp_ssh.linux.tasks import requests
 from mcp_ssh.ssh.connection.connection import Connection
 from mcp_ssh.tools import command, session
 from tests.fleet.hosts import Host
@@ -83,11 +83,11 @@ async def until(what: Callable[[], Any]) -> None:
 
 def without(monkeypatch: pytest.MonkeyPatch, name: str, *mechanisms: tuple[str, str]) -> None:
     """One of the scripts without what keeps a promise: the other half of a proof."""
-    text: str = getattr(probe, name)
+    text: str = getattr(requests, name)
     for mechanism, instead in mechanisms:
         assert mechanism in text
         text = text.replace(mechanism, instead)
-    monkeypatch.setattr(probe, name, text)
+    monkeypatch.setattr(requests, name, text)
 
 
 @asynccontextmanager

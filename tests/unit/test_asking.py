@@ -86,7 +86,7 @@ async def test_the_repeated_call_begins_with_its_answers(app: App, mode: str) ->
         assert host.conversations == 2  # one to hear the questions, one to answer them
 
 
-async def test_the_twin_that_forgets_them_fails_at_the_machine_once_more(
+async def test_the_negative_control_that_forgets_them_fails_at_the_machine_once_more(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need = McpCall.need

@@ -148,16 +148,16 @@ def test_the_call_command_keeps_the_words_of_mcp() -> None:
     assert {"key_content", "password", "become"} <= OPTIONS.keys() & ARGUMENTS
 
 
-@pytest.mark.parametrize("dialect", [SSH_API, VIEWER])
-def test_an_unknown_host_key_is_named_as_the_body_has_it(dialect: ErrorFormat) -> None:
+@pytest.mark.parametrize("error_format", [SSH_API, VIEWER])
+def test_an_unknown_host_key_is_named_as_the_body_has_it(error_format: ErrorFormat) -> None:
     hint = "compare it; if they agree, call hostkey_accept with the fields of details.host_key, and try again"
     error = HostKeyUnconfirmed("unknown", hint=hint, details={"host_key": {"host": "web1"}})
-    body = dialect.body(error)
+    body = error_format.body(error)
     assert body["detail"]["host_key"] == {"host": "web1"}
     assert "with the fields of detail.host_key" in body["hint"]
     assert "POST /api/remote/known-hosts/accept" in body["hint"]
     other = InvalidInput("wrong", hint="see details.errors", details={"errors": []})
-    assert dialect.body(other)["hint"] == "see details.errors"
+    assert error_format.body(other)["hint"] == "see details.errors"
 
 
 async def test_a_request_that_fails_names_routes(tmp_path: Path) -> None:

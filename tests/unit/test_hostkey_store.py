@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from mcp_ssh import atomic_file as rewriting
+from mcp_ssh import atomic_file
 from mcp_ssh.errors import Conflict, Internal, InvalidInput, TimedOut
 from mcp_ssh.ssh.hostkeys.store import HostKeys
 from tests.support.hostkeys import KEYS, TYPE, accept, made_key, needs_ssh_keygen, print_of
@@ -208,7 +208,7 @@ async def test_a_folder_that_cannot_be_written_is_reported_without_its_path(tmp_
 async def test_a_lock_that_another_process_keeps_ends_the_wait_and_leaves_the_loop_free(
     host_keys: HostKeys, managed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rewriting, "LOCK_LIMIT_S", 0.3)
+    monkeypatch.setattr(atomic_file, "LOCK_LIMIT_S", 0.3)
     await accept(host_keys, "web1", 22, KEYS[0])
     with managed.with_name("known_hosts.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from mcp_ssh.errors import InvalidInput
-from mcp_ssh.ssh.auth import private_keys as keys
+from mcp_ssh.ssh.auth import private_keys
 
 FORMS = {
     "openssh": ["-t", "ed25519"],
@@ -30,13 +30,16 @@ async def test_a_wrong_passphrase_is_told_as_one_in_every_form(tmp_path: Path, f
     path = made(tmp_path, form, "right")
     content = SecretStr(base64.b64encode(path.read_bytes()).decode())
     for wrong in range(24):  # of legacy PEM, one wrong passphrase in 256 leaves something that reads as decrypted
-        for load in (keys.from_path(str(path), SecretStr(f"no{wrong}")), keys.from_content(content, SecretStr("no"))):
+        for load in (
+            private_keys.from_path(str(path), SecretStr(f"no{wrong}")),
+            private_keys.from_content(content, SecretStr("no")),
+        ):
             with pytest.raises(InvalidInput, match="the passphrase does not open this key"):
                 await load
     with pytest.raises(InvalidInput, match="no passphrase was given"):
-        await keys.from_path(str(path), None)
-    assert (await keys.from_path(str(path), SecretStr("right"))).public_data
-    assert (await keys.from_content(content, SecretStr("right"))).public_data
+        await private_keys.from_path(str(path), None)
+    assert (await private_keys.from_path(str(path), SecretStr("right"))).public_data
+    assert (await private_keys.from_content(content, SecretStr("right"))).public_data
 
 
 @pytest.mark.requirement("fault.R11")
@@ -45,7 +48,7 @@ async def test_a_decryption_that_only_seems_right_is_a_wrong_passphrase_too(tmp_
     told: set[str] = set()
     for number in range(600):
         with pytest.raises(InvalidInput) as caught:
-            keys.parse(data, SecretStr(f"wrong{number}"), field="key_path")
+            private_keys.parse(data, SecretStr(f"wrong{number}"), field="key_path")
         told.add(caught.value.message)
     assert told == {"key_passphrase: the passphrase does not open this key"}
 
@@ -62,12 +65,12 @@ async def test_a_key_in_another_form_says_what_to_do(tmp_path: Path, encoded: bo
     ):
         content = SecretStr(base64.b64encode(text.encode()).decode() if encoded else text)
         with pytest.raises(InvalidInput, match=message) as caught:
-            await keys.from_content(content, None)
+            await private_keys.from_content(content, None)
         assert hint in str(caught.value.hint)
         (tmp_path / "file").write_text(text)
         with pytest.raises(InvalidInput, match=r"key_path: ") as caught:
-            await keys.from_path(str(tmp_path / "file"), None)
+            await private_keys.from_path(str(tmp_path / "file"), None)
         # Of a file that is not a key at all it is not told what it is.
         said = "no private key can be read" if message == "not a private key" else message
         assert said in caught.value.message
-    assert (await keys.from_content(SecretStr(plain), None)).public_data
+    assert (await private_keys.from_content(SecretStr(plain), None)).public_data

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mcp_ssh.errors import Conflict
-from mcp_ssh.transfers import local_files as local
+from mcp_ssh.transfers import local_files
 from mcp_ssh.transfers.local_tree import TransferCounts, archive
 
 
@@ -14,7 +14,7 @@ from mcp_ssh.transfers.local_tree import TransferCounts, archive
 def test_a_file_that_is_removed_meanwhile_is_named_and_not_its_folder(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
-    root = local.enter(tmp_path)
+    root = local_files.enter(tmp_path)
     try:
         pieces = archive(root, TransferCounts())
         next(pieces)

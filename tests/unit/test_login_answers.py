@@ -77,7 +77,7 @@ def test_a_question_for_a_code_never_gets_the_password(prompt: str) -> None:
     assert both.reply("", PROMPT) == ["secret"]
 
 
-def test_the_twin_that_knows_no_codes_gives_the_password_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_negative_control_that_knows_no_codes_gives_the_password_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mcp_ssh.ssh.auth.responder._CODE", re.compile("(?!)"))
     assert of("secret").reply("", [("One-time password (OATH) for `ops': ", False)]) == ["secret"]
 

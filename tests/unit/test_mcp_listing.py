@@ -81,7 +81,7 @@ async def test_core_stays_within_30_tools_and_32_kib_and_reaches_the_others(tmp_
     assert bytes_of(core) <= 32 * 1024
 
 
-async def test_the_twin_all_tools_together_do_not_fit_there(listed: list[types.Tool]) -> None:
+async def test_the_negative_control_all_tools_together_do_not_fit_there(listed: list[types.Tool]) -> None:
     assert bytes_of(listed) > 32 * 1024
 
 

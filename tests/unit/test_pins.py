@@ -55,7 +55,7 @@ def test_no_file_names_a_registry() -> None:
 
 
 def test_pip_refuses_a_package_whose_hash_is_another(tmp_path: Path) -> None:
-    """The twin: with the file's own hash the same package is taken."""
+    """The negative control: with the file's own hash the same package is taken."""
     wheel = tmp_path / "toy-1.0-py3-none-any.whl"
     build = (
         "import hashlib, sys, zipfile\n"

@@ -177,7 +177,7 @@ async def test_the_documented_command_runs_for_curl_and_for_no_page(tmp_path: Pa
     assert {each.status_code for each in pages} == {403}
 
 
-async def test_twin_with_a_token_a_browser_may_send_a_get_that_acts(tmp_path: Path) -> None:
+async def test_negative_control_with_a_token_a_browser_may_send_a_get_that_acts(tmp_path: Path) -> None:
     """No page has the token, so nothing needs to be told by the marks of a browser."""
     async with rest_server(tmp_path) as rest:
         answer = await asked(rest, "GET", ACTS, {**OWN_PAGE, "Authorization": f"Bearer {rest.admin}"})

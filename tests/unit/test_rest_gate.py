@@ -312,7 +312,7 @@ async def test_a_fault_before_the_route_is_answered_like_any_other(
         monkeypatch.setattr(rest.app.store.tokens, "find", find)
         answer = await client.post("/session/say", json={"text": "a"})
     assert answer.status_code == 500
-    assert answer.json()["detail"] == "this server made a mistake"
+    assert answer.json()["detail"] == "internal server error"
     bare(answer)
 
 

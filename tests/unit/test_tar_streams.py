@@ -145,7 +145,7 @@ def test_a_header_that_claims_to_be_huge_is_not_collected(kind: bytes, monkeypat
         return given_out
 
     assert looked_at() <= tar_stream.LARGEST_READ
-    # The twin: without the bound all of it is.
+    # The negative control: without the bound all of it is.
     monkeypatch.setattr(tar_stream, "LARGEST_READ", 2**40)
     monkeypatch.setattr(tar_stream, "LARGEST_HEADER", 2**40)
     assert looked_at() > info.size

@@ -99,4 +99,4 @@ async def test_an_account_without_a_terminal_is_told_so() -> None:
     async with demo_host() as host, connect(host) as connection:
         link = Connection(connection, dial)
         with pytest.raises(Unsupported, match="no terminal"):
-            await Shells(link).open("x", "default", interactive(shell="posix"), Terminal(80, 24), anew=True)  # noqa: S604
+            await Shells(link).open("x", "default", interactive(shell="posix"), Terminal(80, 24), replace=True)  # noqa: S604

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.cli import logging_setup
 from mcp_ssh.cli.local_call import TerminalCall, how_to_trust, local_app
 from mcp_ssh.cli.local_call import connect as open_session
 from mcp_ssh.cli.terminal import (
@@ -49,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Call, print, and return the exit code."""
-    logs.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
+    logging_setup.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
     if parsed.json == "-" == parsed.connect:
         raise usage("standard input can be read only once", "give one of the two as an argument")
     given = parse_object(parsed.json, "what was given as JSON", TOOL_EXAMPLE)
@@ -93,21 +93,21 @@ async def _here(name: str, given: Mapping[str, Any], connect: Mapping[str, Any] 
 
 async def _there(url: str, name: str, given: Mapping[str, Any], connect: Mapping[str, Any] | None) -> None:
     """Call the tool of a running server, over MCP."""
-    from mcp_ssh.cli import mcp_client as remote
+    from mcp_ssh.cli import mcp_client
 
-    address = remote.endpoint(url)
-    async with remote.connect_client(
+    address = mcp_client.endpoint(url)
+    async with mcp_client.connect_client(
         address, os.environ.get("MCP_SSH_TOKEN"), _answer_elicitation if has_person() else None
     ) as client:
         if connect is None:
-            body = _body(await remote.call(client, name, given, show_progress))
+            body = _body(await mcp_client.call(client, name, given, show_progress))
         else:
-            session_id = _body(await remote.call(client, "session_connect", connect))["session_id"]
+            session_id = _body(await mcp_client.call(client, "session_connect", connect))["session_id"]
             try:
-                body = _body(await remote.call(client, name, _on(session_id, name, given), show_progress))
+                body = _body(await mcp_client.call(client, name, _on(session_id, name, given), show_progress))
             finally:
                 # The server would keep it for half an hour, and this caller has no more use for it.
-                await remote.call_in_the_end(client, "session_disconnect", {"session_id": session_id})
+                await mcp_client.call_in_the_end(client, "session_disconnect", {"session_id": session_id})
     _print(body)
 
 

@@ -123,7 +123,7 @@ def run(parsed: argparse.Namespace) -> int:
         return 0
     known = CLIENTS.get(parsed.client)
     if known is None:
-        raise usage(f"{parsed.client[:40]!r} is no client this program knows", f"there are {', '.join(CLIENTS)}")
+        raise usage(f"{parsed.client[:40]!r} is not a client this program knows", f"there are {', '.join(CLIENTS)}")
     print(_file_text(known, configuration(known, parsed.http, read_only=parsed.read_only)))
     say(f"for {known.title}: put it into {known.file}, beside what is there")
     if parsed.http and VARIABLE in known.token:

@@ -63,7 +63,7 @@ def _shell(text: str) -> str:
 def run(parsed: argparse.Namespace) -> int:
     """Print the script, or for the script the words that fit; return the exit code."""
     if parsed.shell == "words":
-        # A file name that is no text must not break the line it stands in.
+        # A file name that is not text must not break the line it stands in.
         sys.stdout.reconfigure(errors="surrogateescape")  # pyright: ignore[reportAttributeAccessIssue]
         print("".join(f"{word}\n" for word in _words(parsed.theirs)), end="")
         return 0

@@ -11,8 +11,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_ssh.cli import event_loop as start
-from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.cli import event_loop, logging_setup
 from mcp_ssh.cli.commands.client_config import start_of_this
 from mcp_ssh.cli.commands.serve import TOKEN_VARIABLE, listen
 from mcp_ssh.cli.terminal import Printer
@@ -41,8 +40,8 @@ def run(parsed: argparse.Namespace) -> int:
     """Show it, serve until Ctrl-C, and return the exit code: 0 where every step gave the expected result."""
     from mcp_ssh.cli.run_async import run_async
 
-    start.raise_descriptor_limit()
-    logs.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
+    event_loop.raise_descriptor_limit()
+    logging_setup.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
     demo = Demo(parsed)
     code = run_async(demo.run)
     # To be stopped is how serving ends.
@@ -95,7 +94,7 @@ class Demo:
     def _addresses(self, host: "DemoHost", url: str, secret: str) -> None:
         page = self._page
         page.heading("ssh-steward demo")
-        page.text(f"Commands run as you ({host.username}) on this machine, at home in {host.home}: it is no sandbox.")
+        page.text(f"Commands run as you ({host.username}) on this machine, in {host.home}: it is not a sandbox.")
         page.facts(
             [
                 ("server", f"{url}   REST, documented at {url}/docs"),

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mcp_ssh.cli import mcp_client as remote
+from mcp_ssh.cli import mcp_client
 from mcp_ssh.cli.local_call import KEY_FIELDS
 from mcp_ssh.cli.terminal import Failure, Printer, visible
 
@@ -29,7 +29,7 @@ async def walk(page: Printer, host: "DemoHost", address: str, token: str) -> Non
     """
     login = {"host": host.host, "port": host.port, "username": host.username, "password": host.password}
     page.heading("A session, through the MCP client")
-    async with remote.connect_client(address, token) as client:
+    async with mcp_client.connect_client(address, token) as client:
         shown = _Shown(page, client)
         refused = await shown.call(
             "Log in to a machine nobody has met yet:",
@@ -92,7 +92,7 @@ class _Shown:
         """
         self._page.text(why)
         self._page.put(f"  > {tool}  {_line(arguments)}", "bold cyan")
-        reply = await remote.call(self._client, tool, arguments)
+        reply = await mcp_client.call(self._client, tool, arguments)
         if reply.ok:
             said = {name: value for name, value in reply.body.items() if arguments.get(name) != value}
             self._page.put(f"  < {_line(said)}", "green")

@@ -5,7 +5,7 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.cli import logging_setup
 from mcp_ssh.cli.target import HELP, SUDO_HELP, login_arguments, session_on
 from mcp_ssh.cli.terminal import Failure, print_json, say, usage, with_said
 from mcp_ssh.cli.values import seconds
@@ -56,7 +56,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Run it, and return its exit code: 255 where it did not run, 124 where it took too long."""
     from mcp_ssh.cli.run_async import run_async
 
-    logs.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
+    logging_setup.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
     if not parsed.theirs or parsed.misplaced:
         raise usage("the command stands after --", "such as ssh-steward exec web1 -- uptime; -k FILE gives the key")
     job = _Job(parsed)
@@ -148,7 +148,7 @@ class _Job:
             await out.release()
             await err.release()
         except BrokenPipeError:
-            # Whoever read our output has enough; what ran has been ended.
+            # The reader of our output has enough; what ran has been ended.
             self.reader_left = True
             return CommandExecResult(
                 status="completed", command=params.command, stdout="", stderr="", exit_code=141, duration_ms=0

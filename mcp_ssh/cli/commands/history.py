@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.cli import logging_setup
 from mcp_ssh.cli.terminal import Failure, Parser, print_json, print_table, say, usage, visible
 from mcp_ssh.cli.values import number
 
@@ -42,7 +42,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Do it, and return the exit code: 1 where the history was tampered with."""
     import anyio
 
-    logs.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
+    logging_setup.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
     return anyio.run(_on_store, parsed)
 
 

@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_ssh.cli import event_loop as start
-from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.cli import event_loop, logging_setup
 from mcp_ssh.cli.commands.stdio import surface_arguments
 from mcp_ssh.cli.terminal import Failure, say, usage
 from mcp_ssh.cli.values import port
@@ -44,10 +43,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Serve until a signal ends it, and return the exit code."""
-    start.begin()
+    event_loop.begin()
     if parsed.tls_key and not parsed.tls_cert:
         raise usage("--tls-key is nothing without its certificate", "give --tls-cert, too")
-    start.run(_serve, parsed)
+    event_loop.run(_serve, parsed)
     return 0
 
 
@@ -60,11 +59,11 @@ async def _serve(parsed: argparse.Namespace) -> None:
 
     folder = home()
     config = _with_options(load(folder), parsed)
-    logs.set_up(config, verbose=parsed.verbose, as_json=parsed.log_json)
+    logging_setup.set_up(config, verbose=parsed.verbose, as_json=parsed.log_json)
     shown = surface.parse(parsed.toolsets, REGISTRY, read_only=parsed.read_only)
     tls = Tls(parsed.tls_cert, parsed.tls_key) if parsed.tls_cert else None
     async with open_app(folder, config, read_only=parsed.read_only) as app:
-        start.freeze_garbage()
+        event_loop.freeze_garbage()
         # Among JSON lines the log's own word must do.
         say_where = _unheard if parsed.log_json else _say_where
         # No token is made for a server that cannot listen.
@@ -134,7 +133,7 @@ async def let_admin_in(app: "App") -> None:
     """
     import anyio.to_thread
 
-    from mcp_ssh import atomic_file as rewriting
+    from mcp_ssh import atomic_file
 
     if app.config.server.auth_mode == "none":
         return
@@ -149,7 +148,7 @@ async def let_admin_in(app: "App") -> None:
             return
         path = app.home / FIRST_TOKEN_FILE
         try:
-            await anyio.to_thread.run_sync(rewriting.replace, path, f"{secret}\n".encode())
+            await anyio.to_thread.run_sync(atomic_file.replace, path, f"{secret}\n".encode())
         except OSError as error:
             await app.store.tokens.revoke(token.id)
             raise Failure(

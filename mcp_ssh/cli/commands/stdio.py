@@ -2,8 +2,7 @@
 
 import argparse
 
-from mcp_ssh.cli import event_loop as start
-from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.cli import event_loop, logging_setup
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,13 +23,13 @@ def surface_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Serve until the client leaves, and return the exit code."""
-    start.begin()
-    start.run(_serve, parsed)
+    event_loop.begin()
+    event_loop.run(_serve, parsed)
     return 0
 
 
 async def _serve(parsed: argparse.Namespace) -> None:
-    from mcp_ssh import toolsets as surface
+    from mcp_ssh import toolsets
     from mcp_ssh.app import open_app
     from mcp_ssh.config.models import home, load
     from mcp_ssh.mcp_server import serve_stdio
@@ -38,8 +37,8 @@ async def _serve(parsed: argparse.Namespace) -> None:
 
     folder = home()
     config = load(folder)
-    logs.set_up(config, verbose=parsed.verbose, as_json=parsed.log_json)
-    shown = surface.parse(parsed.toolsets, REGISTRY, read_only=parsed.read_only)
+    logging_setup.set_up(config, verbose=parsed.verbose, as_json=parsed.log_json)
+    shown = toolsets.parse(parsed.toolsets, REGISTRY, read_only=parsed.read_only)
     async with open_app(folder, config, read_only=parsed.read_only) as app:
-        start.freeze_garbage()
+        event_loop.freeze_garbage()
         await serve_stdio(app, REGISTRY, shown)

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.cli import logging_setup
 from mcp_ssh.cli.terminal import Parser, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Do it, and return the exit code."""
     import anyio
 
-    logs.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
+    logging_setup.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
     anyio.run(_on_store, parsed)
     return 0
 

@@ -97,7 +97,7 @@ umask 077
 
 # Where to: a folder, at the end of all links. Of what is missing the first folder is moved into place, with `$inner`.
 _WHERE = r"""
-# Another reason than rights, such as a disk that is mounted read-only, is told by who tries.
+# Another reason than rights, such as a disk that is mounted read-only, shows when somebody tries.
 may() {
   [ -w "$1/." ] && [ -x "$1/." ] && return
   why=$( (: >"$1/.mcp-ssh-$$") 2>&1) && rm -f "$1/.mcp-ssh-$$"

@@ -23,7 +23,7 @@ LONGEST_LINE = 200
 
 # $1: lines. $2: seconds. $3, $4: the file that was read before, by device and inode, and up to where; or empty. $5:
 # seconds between signs of life. The open file is read on from its own offset, so that nothing is lost or told twice. A
-# log that was moved away or emptied is opened anew by its name, once all of the old one is told. What is opened by
+# log that was moved away or emptied is opened again by its name, once all of the old one is reported. What is opened by
 # /proc/self/fd is read from its start. Where nobody reads any more, the next sign of life ends it.
 _FOLLOW = pack_script(
     BEGIN

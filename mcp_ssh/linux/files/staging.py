@@ -4,7 +4,7 @@ The script says in `$p` where the tree goes, in `$there` whether that is a folde
 is, and in `$room` the folder to collect it in. The tree is `$stage/t`. What is cut off leaves nothing half-done.
 """
 
-# No call lasts longer than a day, so what is a week old is nobody's. A folder of ours that others may write to could
+# No call lasts longer than a day, so what is a week old is nobody's. Our folder that others may write to could
 # have got its name from them, and is not removed with what is in it.
 SWEEP = r"""
 sweep() {

@@ -1,7 +1,7 @@
 """Single files on their way: sh scripts that speak with us while the bytes travel, and what their answers mean.
 
 An upload is collected in a file beside the target whose name follows from target and source. What is there when a link
-is cut stays, so the next try goes on from it. It is written at its offset, never appended to: two
+is cut stays, so the next try continues from it. It is written at its offset, never appended to: two
 writers of the same file, as when the end of a dead connection was not noticed yet, write the same bytes. The first to
 end puts the file in place, and the other one starts again.
 """
@@ -58,7 +58,7 @@ kept=$room/.mcp-ssh-$suffix.part part=''
 # Another upload of the same file puts the file with this name in place when it ends. What comes then is written to a
 # new one, which lacks what came before.
 is_own() { [ "$(stat -c %i "$kept" 2>/dev/null)" = "$own" ]; }
-# Only a file of ours, that nobody else can hold by another name.
+# Only our file, that nobody else can hold by another name.
 mine() { [ ! -L "$kept" ] && [ -f "$kept" ] && [ "$(stat -c "%u %h" "$kept")" = "$(id -u) 1" ]; }
 fresh() { make "$kept" : || answer failed "$why"; }
 if [ -e "$kept" ] || [ -L "$kept" ]; then mine || answer foreign "$kept"; else fresh; fi

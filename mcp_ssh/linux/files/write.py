@@ -351,7 +351,7 @@ def _unexpected_content(answer: ScriptAnswer) -> ToolError:
     }[answer.word]
     return Conflict(
         f"{quote_path(answer.path)} {found}; nothing was changed",
-        hint="read it again with file_read, and decide anew",
+        hint="read it again with file_read, and decide again",
         details={"path": answer.path, "actual_sha256": answer.text},
     )
 

@@ -1,6 +1,6 @@
 """The packet filters a machine may have, behind one set of words, and how one of them is changed with a way back.
 
-A change is a script that the machine runs by itself, cut off from our connection. It goes on only if the rules are as
+A change is a script that the machine runs by itself, cut off from our connection. It continues only if the rules are as
 they were when they were read. Where it may shut us out it first keeps the rules, and puts them back after a while
 unless it was told that we still get in: a dead-man's switch.
 """
@@ -68,7 +68,7 @@ class Firewall(Protocol):
         ...
 
     def ask_kept(self) -> PartsAsked:
-        """The question how rules are kept for the next boot."""
+        """Ask how the machine saves rules for the next boot."""
         ...
 
     def save(self, parts: Mapping[str, str], /) -> list[tuple[Family, Command]]:
@@ -84,10 +84,10 @@ class Firewall(Protocol):
         ...
 
     def restore(self, parts: Mapping[str, str], /) -> list[tuple[Family, Command]]:
-        """Have the rules as they were kept.
+        """Restore the saved rules.
 
         Raises:
-            NotFound: None are kept.
+            NotFound: No rules are saved.
         """
         ...
 

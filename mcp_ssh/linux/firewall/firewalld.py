@@ -192,7 +192,7 @@ class Firewalld:
         return []
 
     def restore(self, _parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
-        """Have the rules as they were kept."""
+        """Restore the saved rules."""
         return [("ipv4", command("firewall-cmd", "--reload"))]
 
 

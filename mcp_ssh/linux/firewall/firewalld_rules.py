@@ -16,7 +16,7 @@ from mcp_ssh.linux.lines import lines_of, number
 from mcp_ssh.shell_command import words
 
 LAST = 32767
-"""The priority behind all others. A rule of ours there, for all packets, stands for the chain's policy."""
+"""The priority behind all others. Our rule there, for all packets, stands for the chain's policy."""
 
 _TARGETS = {"default": "REJECT", "%%REJECT%%": "REJECT"}
 _LISTS = {"services": "service", "ports": "port", "protocols": "protocol", "source-ports": "source-port"}
@@ -45,7 +45,7 @@ def priority_of(rule: FilterRule) -> int:
 
 
 def direct_words(rule: FilterRule) -> list[str]:
-    """The words of a direct rule behind `--add-rule`; none where it is no direct rule."""
+    """The words of a direct rule behind `--add-rule`; none where it is not a direct rule."""
     return _words(rule.text) if rule.text.startswith(f"{rule.family} filter {rule.chain} ") else []
 
 
@@ -186,7 +186,7 @@ def _field(element: str, name: str) -> str:
 
 
 def _plain(rule: FilterRule, found: dict[str, str]) -> FilterRule:
-    """The rule with its fields; `more` tells of what is no number, such as a port's name in a direct rule."""
+    """The rule with its fields; `more` tells of what is not a number, such as a port's name in a direct rule."""
     known = {field: value for field, value in found.items() if _is_plain(field, value.lstrip("!"))}
     for field in known.keys() & {"source", "destination"}:
         _, negated, address = known[field].rpartition("!")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from mcp_ssh.linux.firewall import iptables_persistence as iptables_kept
+from mcp_ssh.linux.firewall import iptables_persistence
 from mcp_ssh.linux.firewall.iptables_persistence import PROGRAMS
 from mcp_ssh.linux.firewall.model import Family, FilterRule, Table
 from mcp_ssh.linux.firewall.nft_rules import SCRIPT as OTHER_RULE_SETS
@@ -162,20 +162,20 @@ class Iptables:
         return [] if table.policies.get(chain) == target else [_on(family, "-P", chain, target)]
 
     def ask_kept(self) -> PartsAsked:
-        """The question how rules are kept for the next boot."""
-        return iptables_kept.ask_kept()
+        """Ask how the machine saves rules for the next boot."""
+        return iptables_persistence.ask_kept()
 
     def save(self, parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
         """Keep the rules as they are for the next boot."""
-        return iptables_kept.save(iptables_kept.parse_kept(parts))
+        return iptables_persistence.save(iptables_persistence.parse_kept(parts))
 
     def kept_files(self, parts: Mapping[str, str]) -> list[str]:
         """The files that the rules are kept in."""
-        return list(iptables_kept.parse_kept(parts).files.values())
+        return list(iptables_persistence.parse_kept(parts).files.values())
 
     def restore(self, parts: Mapping[str, str]) -> list[tuple[Family, Command]]:
-        """Have the rules as they were kept."""
-        return iptables_kept.restore(iptables_kept.parse_kept(parts))
+        """Restore the saved rules."""
+        return iptables_persistence.restore(iptables_persistence.parse_kept(parts))
 
 
 def _on(family: Family, *words: str) -> Command:

@@ -1,4 +1,4 @@
-"""How iptables' rules are kept for the next boot: as the machine's own package does it, else by a service of ours."""
+"""How iptables' rules are kept for the next boot: as the machine's own package does it, else by our service."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -194,10 +194,10 @@ def restore(kept: PersistenceMethod) -> list[tuple[Family, Command]]:
     """Put the kept rules in the place of those that are.
 
     Raises:
-        NotFound: None are kept.
+        NotFound: No rules are saved.
     """
     if not kept.there:
         raise NotFound(
-            f"no rules are kept: neither {' nor '.join(kept.files.values())} is there", hint="firewall_save keeps them"
+            f"no saved rules: neither {' nor '.join(kept.files.values())} exists", hint="firewall_save keeps them"
         )
     return [(family, command(f"{PROGRAMS[family]}-restore", "-w", "5", kept.files[family])) for family in kept.there]

@@ -69,7 +69,7 @@ class Table:
         policies: What becomes of packets that no rule of a chain decides, by chain.
         rules: The rules in order.
         zones: The zones, if it has such.
-        above: What decides before any of the rules, and is no part of them: of firewalld, its policy objects.
+        above: What decides before any of the rules, and is not a part of them: of firewalld, its policy objects.
     """
 
     policies: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -77,7 +77,7 @@ class PackageManager(Protocol):
         ...
 
     def refresh(self) -> Command:
-        """Read anew which packages there are."""
+        """Read again which packages there are."""
         ...
 
     def change(self, action: PackageAction, names: Sequence[str]) -> Command:
@@ -191,7 +191,7 @@ _UNREAD = (
     "Ignoring repositories:", "Skipping repository", "Warning: Skipping repository", "Some of the repositories have",
     "WARNING: opening", "WARNING: updating", "WARNING: fetching", "error: failed retrieving", "error: failed to sync",
 )  # fmt: skip
-"""How the lines begin by which a manager says that it goes on without a repository, most often with exit code 0."""
+"""How the lines begin by which a manager says that it continues without a repository, most often with exit code 0."""
 
 
 def unread_repositories(output: str) -> list[str]:

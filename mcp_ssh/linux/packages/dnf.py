@@ -36,7 +36,7 @@ class Dnf:
         return english(self.name, "--setopt=exit_on_lock=True", *argv)
 
     def refresh(self) -> Command:
-        """By dnf makecache --refresh; yum's makecache has always read anew, and knows no such option."""
+        """By dnf makecache --refresh; yum's makecache has always read them again, and knows no such option."""
         return self._dnf("makecache", *(["--refresh"] if self.name == "dnf" else []))
 
     def change(self, action: PackageAction, names: Sequence[str]) -> Command:

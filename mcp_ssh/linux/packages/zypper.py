@@ -18,7 +18,7 @@ from mcp_ssh.linux.packages.base import (
 from mcp_ssh.shell_command import Command
 
 _DONE = {0, 102, 103, 106}
-"""Done; done, and the machine or zypper itself should start anew; done, without a repository that could not be read."""
+"""Done; done, and the machine or zypper itself should restart; done, without a repository that could not be read."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _tags(tag: str, text: str) -> Iterator[dict[str, str]]:
-    """The attributes of each tag of the name. Other lines may stand between, so this is no XML document."""
+    """The attributes of each tag of the name. Other lines may stand between, so this is not an XML document."""
     for part in text.split(f"<{tag} ")[1:]:
         # Names stand before the quotes, values between them.
         words = part.partition(">")[0][: 4 * LINE_LIMIT].split('"')

@@ -143,7 +143,7 @@ t_why=$({ printf "%s%s\n" "$6" "$7" >cookie && dd bs=1 count="$5" >command && ca
     mkfifo output.pipe error.pipe; } 2>&1) || t_undo "$t_why"
 t_shell=${SHELL:-/bin/sh}
 case ${t_shell##*/} in nologin | false) t_shell=/bin/sh ;; esac
-# logind may end what a login started when the login ends; a scope of its own is no part of the login.
+# logind may end what a login started when the login ends; a scope of its own is not a part of the login.
 t_scope= t_note=
 case $(cat /proc/self/cgroup 2>/dev/null) in *session-*.scope*)
     t_name=org.freedesktop.login1
@@ -253,7 +253,7 @@ wait
 )
 
 # $1, $2: offsets in output and error. $3: most bytes of each. $4: tenths of a second to wait for news. $5: how the
-# cookies of tasks begin that are none for whoever asks. $6: `end` to wait for the end, else for news.
+# cookies of tasks begin that are not for this caller. $6: `end` to wait for the end, else for news.
 LOOK = pack_script(
     _FOLDERS
     + _STATE

@@ -33,7 +33,7 @@ class AuthResponder:
     Attributes:
         unanswered: Questions of the machine that nothing was given for.
         used: Some of the answers went to the machine.
-        wants_new_password: The machine let the password pass, and demands another before it goes on.
+        wants_new_password: The machine let the password pass, and demands another before it continues.
     """
 
     def __init__(self, password: SecretStr | None, answers: Sequence[SecretStr]) -> None:

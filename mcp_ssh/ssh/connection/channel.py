@@ -1,7 +1,7 @@
 """One command's channel: its streams with memory bounds, its exit status, its end.
 
 asyncssh's own stream reader grants the other side a full window again whenever it takes a little from a buffer that is
-held back, so a reader slower than the network collects without bound. Here reading is paused at `HIGH`, and goes on
+held back, so a reader slower than the network collects without bound. Here reading is paused at `HIGH`, and continues
 only when all that was held has been taken: what can pile up is `HIGH` and one window.
 
 This module imports asyncssh, which takes a quarter of a second; it is itself imported on first use.
@@ -87,7 +87,7 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         self.exit_status = status
 
     def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:  # noqa: FBT001
-        """A signal ended the command; what else is told of it is not kept."""
+        """A signal ended the command; what else is said of it is not kept."""
         del core_dumped, msg, lang
         self.exit_signal = signal
 

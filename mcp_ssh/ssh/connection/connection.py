@@ -48,7 +48,7 @@ ENDLESS = 2**31
 """More than ever wait."""
 
 MOST_STRANDS = 3
-"""Connections of one link at most."""
+"""Most SSH transports of one connection."""
 
 FULL = frozenset({2, 4})
 """Codes of a refused channel that mean "not now": SSH_OPEN_CONNECT_FAILED, which sshd sends at MaxSessions, and
@@ -80,7 +80,7 @@ class Connection:
     one of two places of its own, so that it never waits behind what it is to end.
 
     Args:
-        connection: The first connection; with it the link stands and falls.
+        connection: The first SSH transport. The connection closes when this transport is lost.
         dial: Makes another one.
         gone: Called at the end, to see off what the connections went through.
         widens: Whether another one may be made for calls that wait: logging in once more must ask nobody anything.
@@ -136,8 +136,8 @@ class Connection:
         self.users += 1
         return True
 
-    async def anew(self) -> "Connection":
-        """The same way once more, over a connection that nothing shares; whoever has it aborts that.
+    async def dial_unshared(self) -> "Connection":
+        """The same way once more, over a connection that nothing shares; the caller aborts it.
 
         Raises:
             ToolError: As connecting does.
@@ -193,7 +193,7 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def place(self) -> AsyncGenerator[None]:
-        """Wait for a place among the channels, and hold it. Whoever waits long gets another connection made."""
+        """Wait for a place among the channels, and hold it. A long wait opens another connection."""
         timer = asyncio.get_running_loop().call_later(WIDEN_AFTER_S, self._widen) if self._turns.full else None
         try:
             await self._turns.enter()
@@ -388,7 +388,7 @@ class Connection:
             if not channel.is_open:
                 strand.held -= 1
                 raise
-            await asyncio.sleep(0)  # a close that has come is told in asyncio's next turn
+            await asyncio.sleep(0)  # a close that has come is reported in asyncio's next turn
             if not channel.open:
                 raise Unanswered(error.code, error.reason) from error
             raise

@@ -17,12 +17,12 @@ CALLS = 8
 
 
 class Transport:
-    """One SSH connection of a link, and the channels on it.
+    """One SSH transport of a connection, and the channels on it.
 
     One channel is kept for ending what runs on the others, so calls get one less than the machine gives.
 
     Attributes:
-        connection: The connection.
+        link: The connection.
         held: Channels that are open or being opened.
         open: Channels that are open.
         closed: Channels that were open, so far.
@@ -102,7 +102,7 @@ class FifoLimiter:
         return self._taken >= self._capacity() or not all(each.done() for each in self._waiting)
 
     async def enter(self) -> None:
-        """Wait for a turn; whoever got one leaves."""
+        """Wait for a turn. The caller calls `leave` once its turn is over."""
         if not self.full:
             self._taken += 1
             return

@@ -1,4 +1,4 @@
-"""The links of this process: sessions of one caller that log in alike go over one, which ends with the last of them."""
+"""The connections of this process: sessions of one caller that log in alike share one, which ends with the last."""
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -18,7 +18,7 @@ ConnectionKey = tuple[str, Login]
 
 @dataclass(frozen=True)
 class SharedConnection:
-    """A link, what the account can do, and the known host keys when it was made."""
+    """A connection, what the account can do, and the known host keys when it was made."""
 
     link: Connection
     account: RemoteAccount
@@ -26,7 +26,7 @@ class SharedConnection:
 
 
 class Links:
-    """Links by caller and login. None is ever another caller's."""
+    """Connections by caller and login. None is ever another caller's."""
 
     def __init__(self) -> None:
         self._standing: dict[ConnectionKey, SharedConnection] = {}
@@ -35,10 +35,10 @@ class Links:
     async def take(
         self, caller_id: str, login: Login, make: Callable[[], Awaitable[SharedConnection]]
     ) -> SharedConnection:
-        """A link for one session more, which leaves it in the end: one that stands, or a new one.
+        """A connection for one session more, which leaves it in the end: one that stands, or a new one.
 
-        Whoever connects while the same link is being made waits for it. One that stands is shared only if its machine
-        answers, so that connecting again gets past a dead link, and if its host key would be believed today.
+        A caller that connects while the same connection is being made waits for it. An open one is shared only if its
+        machine answers, so that connecting again gets past a dead one, and if its host key would be believed today.
 
         Raises:
             ToolError: As `make` does.
@@ -71,7 +71,7 @@ class Links:
 
 
 async def _has_room(found: SharedConnection, login: Login) -> bool:
-    """Whether one session more goes over a link now."""
+    """Whether one session more goes over a connection now."""
     shared = False
     if not found.link.join():
         return False

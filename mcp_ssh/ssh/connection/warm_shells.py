@@ -1,8 +1,8 @@
-"""Spares: shells that the machine started ahead of need, each of which waits for the one command it will run.
+"""Warm shells: shells that the machine started ahead of need, each of which waits for the one command it will run.
 
-A command on a channel of its own costs two round trips and the account's rc files. A spare has had both, so a command
-handed to it costs one round trip. Its streams, exit status, process group and end are those of any other command's: a
-spare is used once, and its channel ends with the command.
+A command on a channel of its own costs two round trips and the account's rc files. A warm shell has had both, so a
+command handed to it costs one round trip. Its streams, exit status, process group and end are those of any other
+command: a warm shell is used once, and its channel ends with the command.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from mcp_ssh.ssh.connection.channel import Channel
 
 MOST = 4
-"""Spares of one connection where calls follow each other at once; else there is one."""
+"""Warm shells of one connection where calls follow each other at once; else there is one."""
 
 IDLE_S = 30.0
-"""How long a spare waits without any call on its connection."""
+"""How long a warm shell waits without any call on its connection."""
 
 AFTER_ANSWER_S = 0.005
-"""Between an answer and the next spare, so that the answer is under way before anything else costs time."""
+"""Between an answer and the next warm shell, so that the answer is under way before anything else costs time."""
 
 AFTER_BEGIN_S = 0.05
 """The same where a call has begun meanwhile: short calls are not disturbed."""
@@ -63,7 +63,7 @@ class WarmShell:
 
 
 class WarmShells:
-    """The spares of one connection.
+    """The warm shells of one connection.
 
     None is started before the first call's answer was given, nor while there is no room for one. All are dropped when
     something may have changed what a login finds (rc files, environment, groups, limits), so a command never runs in a
@@ -84,28 +84,28 @@ class WarmShells:
         self._refill: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self.allowed = False
-        """Whether this account gets spares; set at login, and taken back for good where its shell does not behave."""
+        """Whether this account gets warm shells; set at login, and taken back where its shell does not behave."""
 
     def __len__(self) -> int:
         return len(self.ready) + len(self._starting)
 
     def take(self) -> WarmShell | None:
-        """The oldest spare, for a call that begins now; None where the call needs a channel of its own."""
+        """The oldest warm shell, for a call that begins now; None where the call needs a channel of its own."""
         if self._wanted == 1 and self._refill is not None:
             self._plan(AFTER_BEGIN_S)
         while self.ready:
-            spare = self.ready.pop(0)
-            if spare.channel.open and spare.channel.silent:
-                return spare
-            spare.channel.close()
-            if not spare.channel.silent:
+            warm_shell = self.ready.pop(0)
+            if warm_shell.channel.open and warm_shell.channel.silent:
+                return warm_shell
+            warm_shell.channel.close()
+            if not warm_shell.channel.silent:
                 self.forbid()
         if self._steady:
             self._wanted = min(self._wanted + 1, MOST)
         return None
 
     def refill_soon(self) -> None:
-        """A call has its answer: soon there may be a spare for the next one."""
+        """A call has its answer: soon there may be a warm shell for the next one."""
         if not self.allowed:
             return
         self._steady = True
@@ -116,13 +116,13 @@ class WarmShells:
         self._expiry = asyncio.get_running_loop().call_later(IDLE_S, self.drop)
 
     def renew(self) -> None:
-        """Something may have changed that a new login would know of, and the spares do not: have them end."""
+        """Something may have changed that a new login would know of, and the warm shells do not: have them end."""
         self.drop()
         if self.allowed:
             self._plan(AFTER_ANSWER_S)
 
     def drop(self) -> None:
-        """Have the spares there are end; the next call's answer brings a new one."""
+        """Have the warm shells there are end; the next call's answer brings a new one."""
         self._steady = False
         self._wanted = 1
         self.leave(0)
@@ -136,7 +136,7 @@ class WarmShells:
                 self.ready.pop(0).channel.close()
 
     def forbid(self) -> None:
-        """No spares on this connection any more."""
+        """No warm shells on this connection any more."""
         self.allowed = False
         for timer in (self._refill, self._expiry):
             if timer is not None:
@@ -166,24 +166,24 @@ class WarmShells:
     async def _start_shell(self) -> None:
         cookie = secrets.token_hex(16)
         channel: Channel | None = None
-        spare: WarmShell | None = None
+        warm_shell: WarmShell | None = None
         try:
             with anyio.move_on_after(START_LIMIT_S):
                 channel = await self._opened(waiting(cookie))
-                spare = await _waiting(channel, cookie) if channel is not None else None
+                warm_shell = await _waiting(channel, cookie) if channel is not None else None
         except ToolError:
             pass  # the connection is gone, which the next call will be told
         finally:
-            if spare is None and channel is not None:
+            if warm_shell is None and channel is not None:
                 channel.close()
-        if spare is None:
+        if warm_shell is None:
             self.forbid()
         else:
-            self.ready.append(spare)
+            self.ready.append(warm_shell)
 
 
 async def _waiting(channel: "Channel", cookie: str) -> WarmShell | None:
-    """The spare on a channel, once it waits; None where anything else than its start line came."""
+    """The warm shell on a channel, once it waits; None where anything else than its start line came."""
     from mcp_ssh.ssh.connection.channel import STDERR
 
     line = StartLine(start_mark(cookie))

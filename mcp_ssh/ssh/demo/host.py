@@ -1,6 +1,6 @@
 """An SSH host inside this process, to try everything on: loopback only, random credentials, and a home of its own.
 
-It is no sandbox: what it runs, it runs as you, with your rights; only the home folder is its own. A command runs as
+It is not a sandbox: what it runs, it runs as you, with your rights; only the home folder is its own. A command runs as
 sshd would run it, `/bin/sh -c TEXT` in a session of its own. It ends with its channel, and what it left running ends
 with the host.
 """
@@ -306,7 +306,7 @@ class _Channel(asyncssh.SSHServerProcess[bytes]):
         return subsystem == "sftp"
 
     def session_started(self) -> None:
-        # SFTP runs in a task of ours: in one of asyncssh's, a client that leaves before it says anything would be an
+        # SFTP runs in our task: in one of asyncssh's, a client that leaves before it says anything would be an
         # error of the server, which ends the whole connection.
         if self.subsystem == "sftp":
             self._house.serve(self)

@@ -273,7 +273,7 @@ class Attempt:
         )
 
     def _nothing_in_common(self, error: Exception) -> ConnectFailed | None:
-        """The error where the machine has no algorithm of ours, whoever of the two noticed it first."""
+        """The error where the machine has no algorithm that we offer, whichever side noticed it first."""
         import asyncssh
 
         found = mismatch(bytes(self._way.first), self.login.algorithms) if self._way is not None else None

@@ -14,7 +14,7 @@ GRACE_S = 1.0
 class Proxy:
     """A running program, ended with the connection that it carries; what it started ends too.
 
-    It gets one end of a pair of sockets, so that no byte passes through code of ours.
+    It gets one end of a pair of sockets, so that no byte passes through our code.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, ours: socket.socket, complaints: int) -> None:

@@ -1,4 +1,4 @@
-"""Running one command on a link within a deadline, with its output bounded and its end certain."""
+"""Running one command on a connection within a deadline, with its output bounded and its end certain."""
 
 import contextlib
 from collections.abc import AsyncIterable
@@ -81,10 +81,10 @@ class CommandRun:
                 self._link.spares.refill_soon()
 
     async def _send(self, stdin: Stdin, began: float) -> None:
-        """Hand the command to a spare where there is one; else, or where that ended first, on a channel of its own."""
-        self._link.expect_fits(self._call.text)  # a spare takes longer ones, but there is not always one
-        if self._call.line is not None and (spare := self._link.spares.take()) is not None:
-            self._started = SentCommand(self._call, spare)
+        """Hand the command to a warm shell; where there is none, or it ended first, open a channel for it."""
+        self._link.expect_fits(self._call.text)  # a warm shell takes longer ones, but there is not always one
+        if self._call.line is not None and (warm_shell := self._link.spares.take()) is not None:
+            self._started = SentCommand(self._call, warm_shell)
             await self._on_channel(stdin, began)
             if not self._started.never_ran:
                 return
@@ -111,7 +111,7 @@ class CommandRun:
             raise _first(errors) from errors
 
     async def _write(self, channel: "Channel", stdin: Stdin) -> None:
-        # A command need not read what it is given; that it closed its side is no error.
+        # A command need not read what it is given; that it closed its side is not an error.
         with contextlib.suppress(OSError):
             if not await self._started.entry.wait_ready(channel):
                 return

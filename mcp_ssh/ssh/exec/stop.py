@@ -52,7 +52,7 @@ class Stopper:
     that begins takes all calls with it that wait for one as the same account.
 
     Args:
-        link: The link.
+        link: The connection.
     """
 
     def __init__(self, link: "Connection") -> None:
@@ -93,13 +93,13 @@ class Stopper:
                 ending.done.set()
 
     async def _sweep(self, endings: Sequence[_Ending]) -> list[StopResult]:
-        """Sweep over this link; where it has no channel for that (MaxSessions 1), over a connection of its own."""
+        """Sweep over this connection; where it has no channel for that (MaxSessions 1), over another one."""
         targets, acting = [each.target for each in endings], endings[0].acting
         with anyio.move_on_after(SWEEP_LIMIT_S / 2), contextlib.suppress(NoRoom):
             return await _sweep_as(self._link, targets, acting)
-        if not self._link.alive:  # nobody is logged in again after a link was closed
+        if not self._link.alive:  # nobody is logged in again after a connection was closed
             return [StopResult(ended=None)] * len(endings)
-        aside = await self._link.anew()
+        aside = await self._link.dial_unshared()
         try:
             return await _sweep_as(aside, targets, acting)
         finally:

@@ -1,4 +1,4 @@
-"""Ending once more what could not be ended in time, because its link was cut then.
+"""Ending once more what could not be ended in time, because its connection was cut then.
 
 sshd keeps a channel until its command has ended, so a connection on which commands go on runs out of channels.
 """
@@ -23,9 +23,9 @@ LONGEST_PAUSE_S = 30.0
 LIMIT_S = 900.0
 """How long a call is ended again for: some processes no sweep can end."""
 LAST_TRY_S = 4.0
-"""How long the last try may take, when the link ends."""
+"""How long the last try may take, when the connection ends."""
 MOST = 64
-"""Calls of one link that are ended again. The oldest gives way: its channel was closed longest ago."""
+"""Calls of one connection that are ended again. The oldest gives way: its channel was closed longest ago."""
 
 
 @dataclass(eq=False)
@@ -71,10 +71,10 @@ class UnfinishedCall:
 
 
 class LaterStops:
-    """The calls of one link whose end nobody saw. They are ended again until it is seen, while the link stands.
+    """The calls of one connection whose end nobody saw. They are ended again until it is seen, while it is open.
 
     Args:
-        link: The link.
+        link: The connection.
     """
 
     def __init__(self, link: "Connection") -> None:
@@ -88,7 +88,7 @@ class LaterStops:
         return len(self._unended)
 
     def add(self, unended: UnfinishedCall) -> None:
-        """Have a call ended later, where its link stands and it carries a cookie to find it by."""
+        """Have a call ended later, where its connection stands and it carries a cookie to find it by."""
         if self._closed or not self._link.alive or not unended.call.marked:
             return
         del self._unended[: max(0, len(self._unended) - MOST + 1)]
@@ -98,7 +98,7 @@ class LaterStops:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> int:
-        """Try a last time, within bounds, and give up: the link ends. A sweep under way is cut short.
+        """Try a last time, within bounds, and give up: the connection ends. A sweep under way is cut short.
 
         Returns:
             How many calls may go on.

@@ -39,19 +39,19 @@ ANSWER_LIMIT = 1024 * 1024
 class SentCommand:
     """A command that was sent.
 
-    `finished` is set by whoever saw its end; `stopped` says what became of one that had to be ended.
+    `finished` is set by the code that saw its end; `stopped` says what became of one that had to be ended.
 
     Args:
         call: The command.
-        spare: The shell that waits for it, where one does.
+        warm_shell: The shell that waits for it, where there is one.
     """
 
-    def __init__(self, call: CommandEnvelope, spare: WarmShell | None = None) -> None:
-        self.call = call if spare is None else call.handed_to(spare.cookie)
+    def __init__(self, call: CommandEnvelope, warm_shell: WarmShell | None = None) -> None:
+        self.call = call if warm_shell is None else call.handed_to(warm_shell.cookie)
         self.start_line = StartLine(self.call.start_line, expected=self.call.marked)
         self.entry = BecomeHandshake(call.acting, self.call.cookie)
-        self.spare = spare
-        self.channel: Channel | None = spare.channel if spare else None
+        self.warm_shell = warm_shell
+        self.channel: Channel | None = warm_shell.channel if warm_shell else None
         self.finished = False
         self.stopped = StopResult(ended=True)
         self.begun = anyio.Event()
@@ -61,7 +61,7 @@ class SentCommand:
     @property
     def pid(self) -> int | None:
         """Process id of its shell, where that is known."""
-        return self.spare.pid if self.spare else self.start_line.pid
+        return self.warm_shell.pid if self.warm_shell else self.start_line.pid
 
     @property
     def sent(self) -> bool:
@@ -98,7 +98,7 @@ class SentCommand:
     def never_ran(self) -> bool:
         """Whether its shell, of which there is no more to come, ended before it began with the command."""
         channel = self.channel
-        return self.spare is not None and channel is not None and channel.exited and self.start_line.pid is None
+        return self.warm_shell is not None and channel is not None and channel.exited and self.start_line.pid is None
 
     def output(self, chunk: bytes) -> bytes:
         """What of these bytes of standard output is the command's."""
@@ -122,18 +122,18 @@ class SentCommand:
 async def on_channel(
     link: Connection, started: SentCommand, drain: Callable[["Channel"], Awaitable[None]], began: float
 ) -> AsyncGenerator["Channel"]:
-    """A command's channel: its spare's, or a new one. Unless its end was seen, its processes are ended on the way out.
+    """A command's channel: its warm shell's, or a new one. Unless its end was seen, leaving ends its processes.
 
     Args:
         link: The connection; the caller holds a place on it.
-        started: The command; is told what becomes of it.
+        started: The command; learns what becomes of it.
         drain: Takes in what the command still said when it was ended.
         began: When the call began, on anyio's clock.
     """
     try:
         if started.channel is None:
             await started.open(link)
-        assert started.channel is not None  # noqa: S101 it is a spare's, or has just been opened
+        assert started.channel is not None  # noqa: S101 it is a warm shell's, or has just been opened
         yield started.channel
     finally:
         if not started.finished:

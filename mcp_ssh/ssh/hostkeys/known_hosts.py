@@ -139,7 +139,7 @@ def list_matches(patterns: str, name: str) -> bool:
 
 
 def _lines(data: bytes) -> list[bytes]:
-    """Lines with their ends. Only a line feed ends one, as for OpenSSH: a stray carriage return is no new entry."""
+    """Lines with their ends. Only a line feed ends one, as for OpenSSH: a stray carriage return is not a new entry."""
     return io.BytesIO(data).readlines()
 
 
@@ -269,7 +269,7 @@ class HostTrust:
     def unmanaged_keys(self, key_type: str, blob: bytes) -> list[KnownHostsEntry]:
         """Keys that a new one of this type would have to replace, on lines that are not ours to change.
 
-        Those are lines of the user's files, and lines of ours whose patterns speak of other machines too.
+        Those are lines of the user's files, and our lines whose patterns speak of other machines too.
         """
         verdict, others = self.judge(key_type, blob)
         return [entry for entry in others if not (entry.managed and entry.literal)] if verdict == "changed" else []

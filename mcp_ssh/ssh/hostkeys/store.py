@@ -231,7 +231,7 @@ class HostKeys:
         replaces: str | None = None,
         must_replace: bool = False,
     ) -> bool:
-        """Write a key down, judged anew under the lock.
+        """Write a key down, judged again under the lock.
 
         With `new_only` nothing is written where the machine got to be known in the meantime; the next handshake says
         what it is.
@@ -426,7 +426,7 @@ def _checked_key(key_type: str, public_key: str, fingerprint_sha256: str) -> byt
     """The key in wire form, when type and fingerprint are its own.
 
     Raises:
-        InvalidInput: They are not, or the text is no public key.
+        InvalidInput: They are not, or the text is not a public key.
     """
     import asyncssh
 

@@ -257,7 +257,7 @@ def key_revoked(what: str, evidence: Sequence[KnownHostsEntry]) -> Refused:
     """The error for a revoked key; nothing can accept it."""
     return Refused(
         f"{what} is revoked by {places(evidence)}",
-        hint="do not connect: whoever holds this key may not be the machine; its owner has to give it a new one",
+        hint="do not connect: the holder of this key may not be the machine; its owner has to give it a new one",
     )
 
 

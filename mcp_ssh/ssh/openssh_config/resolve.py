@@ -194,7 +194,7 @@ class Settings:
         }
 
     def paths(self, texts: Sequence[str], username: str, port: int) -> list[Path]:
-        """File names with `~`, tokens and environment variables expanded; `none` is no file.
+        """File names with `~`, tokens and environment variables expanded; `none` is not a file.
 
         Raises:
             InvalidInput: A token or a variable that has no value.

@@ -113,7 +113,7 @@ class Shell:
             NotFound: The folder to start in does not exist.
             Unsupported: The account has no shell, or gets no terminal.
             TimedOut: It did not start in time.
-            ConnectFailed: The link is gone.
+            ConnectFailed: The connection is gone.
         """
         self._life = asyncio.get_running_loop().create_task(self._run())
         try:
@@ -153,7 +153,7 @@ class Shell:
                 while chunk := await channel.read():
                     await self._take(channel, chunk, forced=forced)
                 await channel.wait_closed()
-        except Exception as error:  # noqa: BLE001 it is told to who waits for the start; afterwards it is the end
+        except Exception as error:  # noqa: BLE001 who waits for the start gets it; afterwards it is the end
             self._failure = error
         finally:
             self._end()
@@ -198,7 +198,7 @@ class Shell:
         )
 
     async def close(self) -> StopResult:
-        """End it, and all that was started in it, unless the link is gone; what became of that.
+        """End it, and all that was started in it, unless the connection is gone; what became of that.
 
         Of a shell that never said which process it is, nobody can say that it ended: it may still begin.
         """
@@ -311,7 +311,7 @@ class Shell:
         return prompt(screen.line, shell_prompt=self.prompt_line, pager=screen.shows_status_line)
 
     async def waiting(self, quiet_s: float = QUIET_S) -> ShellPrompt | None:
-        """The same once that line has stood for a moment, so that it is no part of a longer one."""
+        """The same once that line has stood for a moment, so that it is not a part of a longer one."""
         return await self.asking() if self.quiet_s() >= quiet_s else None
 
     async def read(self, offset: int | None, limit: int, wait_s: float) -> ShellOutput:
@@ -386,8 +386,10 @@ class Shells:
             raise NotFound(f"there is no shell {name!r}", hint=f"open it with shell_open; your shells: {known}")
         return shell
 
-    async def open(self, caller_id: str, name: str, call: CommandEnvelope, terminal: Terminal, *, anew: bool) -> Shell:
-        """Start a shell. One of that name that has ended gives way; an open one is it, unless `anew`.
+    async def open(
+        self, caller_id: str, name: str, call: CommandEnvelope, terminal: Terminal, *, replace: bool
+    ) -> Shell:
+        """Start a shell. One of that name that has ended gives way; an open one is it, unless `replace`.
 
         Raises:
             Conflict: There is an open one of that name.
@@ -396,7 +398,7 @@ class Shells:
         async with self._opening:
             known = self._shells.get((caller_id, name))
             if known is not None and known.state == "open":
-                if not anew:
+                if not replace:
                     return known
                 raise Conflict(
                     f"there is a shell {name!r} already", hint="use it, close it with shell_close, or take another name"

@@ -48,13 +48,13 @@ _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|
 _OTHERS = re.compile(r"[\x00\x07\x0e\x0f]")
 _BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)\Z|\r\Z")
 _LONGEST = 256
-"""Bytes of a sequence that is waited for; one that is longer without an end is no sequence."""
+"""Bytes of a sequence that is waited for; one that is longer without an end is not a sequence."""
 
 
 def plain(data: bytes) -> str:
     """Output as text: without control sequences, each line as it looks after what was written over it."""
     text = _OTHERS.sub("", _SEQUENCE.sub("", data.decode("utf-8", "replace")))
-    # A pattern with `\r*` before the line's end would look at each of many `\r` anew from every one of them.
+    # A pattern with `\r*` before the line's end would look at each of many `\r` again from every one of them.
     *ended, last = text.split("\n")
     return "\n".join(map(_overwritten, (*(line.rstrip("\r") for line in ended), last)))
 

@@ -83,7 +83,7 @@ def acting_as(become: Become, login_password: SecretStr | None, kept: SecretStr 
 
 
 def prompt(cookie: str) -> str:
-    """What sudo is told to ask with: nothing else on the machine says it."""
+    """The prompt that sudo shows for us: nothing else on the machine prints it."""
     return f"{cookie[len(cookie) // 2 :]}:"
 
 

@@ -50,7 +50,7 @@ class CommandEnvelope:
         stdin: What is written to standard input before the caller's own bytes: the environment, which must not appear
             in a process list.
         acting: The account it runs as, where that is not the login account; `BecomeHandshake` lets it in.
-        line: What a waiting shell is told instead; None where the command needs a channel of its own.
+        line: What a waiting shell gets instead; None where the command needs a channel of its own.
         marked: Whether the processes of the call carry its cookie. Of one that has none nobody can say that it ended.
     """
 

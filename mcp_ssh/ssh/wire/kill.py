@@ -63,7 +63,7 @@ class KillTarget:
     elapsed_s: float
 
     def words(self) -> list[str]:
-        """The call as the sweep's arguments. The cookie comes in halves, so that no command line of ours holds it."""
+        """The call as the sweep's arguments. The cookie comes in halves, so that no command line holds it."""
         half = len(self.cookie) // 2
         return [self.cookie[:half], self.cookie[half:], str(self.pid or 0), str(int(self.elapsed_s))]
 
@@ -183,7 +183,7 @@ alive() {
 }
 look_for "$@"
 known_leaders=" $leaders"
-# A stopped process acts on TERM only once it goes on.
+# A stopped process acts on TERM only once it continues.
 scan && any_found=yes && signal TERM && signal CONT
 waited=0
 while [ "$waited" -lt "$grace" ] && alive; do nap 0.05; waited=$((waited + 50)); done

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 NAME = "state.db"
 BUSY_TIMEOUT_S = 5.0
 WAIT_S = 15.0
-"""Longest wait for a statement of ours: the busy timeout, and those of the writes in line before it."""
+"""Longest wait for one of our statements: the busy timeout, and those of the writes in line before it."""
 QUEUE_ROWS = 1000
 BATCH_ROWS = 200
 PAUSE_S = 0.02
@@ -242,7 +242,7 @@ class SQLiteDatabase:
                     for (sql, seal), group in groupby(batch, key=lambda each: (each.sql, each.sealing)):
                         rows = [each.values for each in group]
                         await transaction.executemany(sql, await seal.linked(transaction, rows) if seal else rows)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the task goes on with the next batch
+            except Exception as error:  # noqa: BLE001 - whatever it is, the task continues with the next batch
                 log.warning("state.db: %d changes not written, attempt %d: %s", len(batch), attempt, error)
                 await asyncio.sleep(0.1 * attempt)
             else:

@@ -150,7 +150,7 @@ class CommandTaskResult(Result):
 async def task(host: Session, params: CommandTaskParams, call: Call) -> CommandTaskResult:
     """Look at a background task: whether it runs, its exit code, and what it said since your last look.
 
-    Without offsets each look goes on where the last one ended; output_offset 0 gives all of it again. With wait_s the
+    Without offsets each look continues where the last one ended; output_offset 0 gives all of it again. With wait_s the
     answer comes with the first news of the task, with until end once it ended or the wait is over. Only the last part
     of very long output is kept. Works after a dropped link and a restart of this server, on any session of the same
     account and machine.

@@ -39,7 +39,7 @@ PROGRAM_PAGE = 1024 * 1024
 CHARACTER = 4
 """A UTF-8 character has at most so many bytes (RFC 3629)."""
 CLOSING_S = 5.0
-"""What a call keeps of its time, so that the machine's own deadline comes first and is told of."""
+"""What a call keeps of its time, so that the machine's own deadline comes first and is reported."""
 
 # ---- file_list ---------------------------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class FileReadResult(Result):
     size_bytes: int = Field(description="Size of the whole file.")
     offset: int = Field(description="Where in the file the content starts.")
     encoding: Literal["utf-8", "base64"] = Field(description="How the content is written.")
-    next_offset: int | None = Field(default=None, description="Offset of the next call, where the file goes on.")
+    next_offset: int | None = Field(default=None, description="Offset of the next call, where the file continues.")
     sha256: str | None = Field(
         default=None,
         description="SHA-256 of the file, where all of it is here; file_write takes it as expected_sha256.",
@@ -223,7 +223,7 @@ async def read(host: Session, params: FileReadParams, call: Call) -> FileReadRes
     devices, pipes and sockets cannot.
     """
     length = params.length or (MODEL_PAGE if call.door in {"stdio", "mcp"} else PROGRAM_PAGE)
-    # The few bytes more tell whether the file goes on, and complete a character that the end would cut.
+    # The few bytes more tell whether the file continues, and complete a character that the end would cut.
     wanted = length + CHARACTER
     if not host.has_shell:
         read_over = await sftp.page(host, params.path, params.offset, wanted)

@@ -22,8 +22,7 @@ from mcp_ssh.sessions.session import Session
 from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.tools.file.content import OctalDigits
 from mcp_ssh.transfers import file as transfer
-from mcp_ssh.transfers import local_files as local
-from mcp_ssh.transfers import sftp_transfer, tree
+from mcp_ssh.transfers import local_files, sftp_transfer, tree
 from mcp_ssh.transfers.file import DownloadTarget, TransferProgress, TransferResult, UploadTarget, in_thread
 from mcp_ssh.transfers.local_files import Source
 from mcp_ssh.transfers.local_quota import folder_quota
@@ -45,7 +44,7 @@ class Transfer(BecomeParams):
         " in `/`."
     )
     timeout: float = Field(
-        default=3600.0, gt=0, le=86_400, description="Seconds for everything. A file goes on from there the next time."
+        default=3600.0, gt=0, le=86_400, description="Seconds for everything. A file resumes there the next time."
     )
 
     def time_limit_s(self) -> float:
@@ -112,7 +111,7 @@ async def upload(host: Session, params: FileUploadParams, call: Call) -> FileUpl
     """Upload a file or a whole folder to the machine, from this server's machine or from content in the call.
 
     Of any size, in constant memory. A file is the old one until it is the new one, with the same SHA-256 on both sides;
-    after a cut or a timeout the same call goes on where the last one ended. A folder's content is put into the folder
+    after a cut or a timeout the same call resumes where the last one ended. A folder's content is put into the folder
     `remote_path`, which is made; other files there stay.
     """
     progress = TransferProgress(call, "uploading")
@@ -166,7 +165,7 @@ async def _sent_tree(host: Session, path: str, place: Path, shown: str, progress
 
 async def _source(params: FileUploadParams, place: Path | None) -> Source | None:
     if place is not None:
-        return await in_thread(functools.partial(local.source, place), str(params.local_path))
+        return await in_thread(functools.partial(local_files.source, place), str(params.local_path))
     return await anyio.to_thread.run_sync(lambda: Source(None, _bytes(params), 0o666))
 
 
@@ -214,7 +213,7 @@ async def download(host: Session, params: FileDownloadParams, call: Call) -> Fil
     """Download a file or a whole folder from the machine, to this server's machine or as content.
 
     Of any size, in constant memory. A local file is the old one until it is the new one, with the same SHA-256 on both
-    sides; after a cut or a timeout the same call goes on where the last one ended. A folder's content is put into the
+    sides; after a cut or a timeout the same call resumes where the last one ended. A folder's content is put into the
     folder `local_path`, which is made; other files there stay.
     """
     progress = TransferProgress(call, "downloading")
@@ -288,7 +287,7 @@ async def _content(host: Session, params: FileDownloadParams, goal: DownloadTarg
     downloaded = FileDownloadResult(status="downloaded", path=path, size=len(data), content=encoded, sha256=sha256)
     if goal is not None:
         single = _file_goal(params, goal)
-        await in_thread(functools.partial(local.keep, single.place, data, sha256, single.quota), single.shown)
+        await in_thread(functools.partial(local_files.keep, single.place, data, sha256, single.quota), single.shown)
         downloaded.local_path = str(single.place)
     return downloaded
 
@@ -337,7 +336,7 @@ async def _place(host: Session, path: str, call: Call) -> LocalPlace:
 
 @contextlib.contextmanager
 def _bound_transfer(params: Transfer, progress: TransferProgress) -> Generator[None]:
-    """The call's deadline, and errors that say what an interrupted transfer left and how it goes on."""
+    """The call's deadline, and errors that say what an interrupted transfer left and how it continues."""
     again = "make the same call again: "
     try:
         with anyio.fail_after(params.timeout):
@@ -357,7 +356,7 @@ def _bound_transfer(params: Transfer, progress: TransferProgress) -> Generator[N
 
 
 def _goes_on(progress: TransferProgress) -> str:
-    return "it goes on where this one ended" if progress.resumes else "it starts anew"
+    return "it resumes where this one ended" if progress.resumes else "it starts again"
 
 
 def _progress_fields(progress: TransferProgress) -> dict[str, int]:

@@ -13,7 +13,7 @@ from mcp_ssh.tool import Call, Risk, tool
 from mcp_ssh.transfers import sftp
 
 CLOSING_S = 10.0
-"""What a call keeps of its time, so that the machine's own deadline comes first and is told of."""
+"""What a call keeps of its time, so that the machine's own deadline comes first and is reported."""
 
 # ---- file_mkdir --------------------------------------------------------------------------------------------------
 

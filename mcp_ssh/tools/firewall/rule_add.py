@@ -62,7 +62,7 @@ class FirewallRuleAddParams(OneRule):
     port: int | None = Field(default=None, ge=1, le=65535, description="Destination port, of tcp and udp.")
     destination: NetworkAddress | None = Field(default=None, description="Address or network they go to.")
     comment: ShellText | None = Field(
-        default=None, max_length=200, description="For whoever reads the rules; firewalld keeps none on INPUT."
+        default=None, max_length=200, description="A note for readers of the rules; firewalld keeps none on INPUT."
     )
 
     @model_validator(mode="after")

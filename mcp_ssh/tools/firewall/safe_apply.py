@@ -93,7 +93,7 @@ async def _await_end(acting: Session, change: FirewallChange, until: float) -> R
             asked = change.ask_end(late=late)
             with contextlib.suppress(ToolError):
                 try:
-                    said = await _look(acting, asked, anew=not refused)
+                    said = await _look(acting, asked, reconnect=not refused)
                 except AuthFailed:  # another try could lock the account; to look, what is open already will do
                     refused = True
                     continue
@@ -112,20 +112,20 @@ async def _await_end(acting: Session, change: FirewallChange, until: float) -> R
     raise ConnectFailed(
         "the machine could not be reached any more after the change; it puts its old rules back by itself, but nobody"
         " could see whether it did",
-        hint="connect anew and look with firewall_rules",
+        hint="connect again and look with firewall_rules",
         details={"rolled_back": "unknown"},
     )
 
 
-async def _look(acting: Session, asked: PartsAsked, *, anew: bool) -> ReportFields:
+async def _look(acting: Session, asked: PartsAsked, *, reconnect: bool) -> ReportFields:
     async with contextlib.AsyncExitStack() as stack:
-        by = await _new(stack, acting, LOOK_S) if anew else acting
+        by = await _new(stack, acting, LOOK_S) if reconnect else acting
         return asked.parts((await by.run(asked.command, timeout_s=LOOK_S + MARGIN_S)).stdout)
 
 
 async def _new(stack: contextlib.AsyncExitStack, acting: Session, limit_s: float) -> Session:
     try:
-        return await stack.enter_async_context(acting.anew(limit_s))
+        return await stack.enter_async_context(acting.on_new_connection(limit_s))
     except AuthFailed:
         # What takes a person's answer each time cannot be repeated; that the machine asks for it shows the way in.
         if acting.link.asks_nobody:

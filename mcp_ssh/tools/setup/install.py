@@ -114,7 +114,7 @@ class PackageJob:
         """What differs from before. Where something does, the machine may have other programs than it had."""
         found = changes(self.before, self.after)
         if found:
-            await self.host.platform(anew=True)
+            await self.host.platform(refresh=True)
         return found
 
 
@@ -151,9 +151,9 @@ def _lines(commands: Sequence[Command]) -> list[str]:
 
 class SetupRequirementsParams(PackageChangeParams):
     packages: list[PackageName] = Field(
-        default=[], max_length=200, description="Packages; Debian's names will do. None: an essentials set."
+        default=[], max_length=200, description="Packages; Debian package names are accepted. None: an essentials set."
     )
-    update_first: bool = Field(default=True, description="Read the repositories anew before.")
+    update_first: bool = Field(default=True, description="Read the repositories again before.")
 
 
 class OfPlatform(Result):
@@ -223,7 +223,9 @@ async def requirements(host: Session, params: SetupRequirementsParams, call: Cal
 
 
 class SetupRemoveParams(PackageChangeParams):
-    packages: list[PackageName] = Field(min_length=1, max_length=200, description="Packages; Debian's names will do.")
+    packages: list[PackageName] = Field(
+        min_length=1, max_length=200, description="Packages; Debian package names are accepted."
+    )
     dependents: bool = Field(default=False, description="Remove packages that need these, too.")
 
 
@@ -285,10 +287,10 @@ async def _refuse_dependents(job: PackageJob, names: list[str]) -> None:
 
 class SetupUpdateParams(PackageChangeParams):
     packages: list[PackageName] = Field(
-        default=[], max_length=200, description="Packages; Debian's names will do. None: all of the machine."
+        default=[], max_length=200, description="Packages; Debian package names are accepted. None: all of the machine."
     )
-    update_first: bool = Field(default=True, description="Read the repositories anew before.")
-    index_only: bool = Field(default=False, description="Read the repositories anew and change no package.")
+    update_first: bool = Field(default=True, description="Read the repositories again before.")
+    index_only: bool = Field(default=False, description="Read the repositories again and change no package.")
 
 
 @tool(

@@ -26,7 +26,7 @@ LOCK_WAIT: Any = Field(
 )
 UNREAD: Any = Field(
     default=None,
-    description="What the package manager said of repositories that it could not read; it goes on without them.",
+    description="What the package manager said of repositories that it could not read; it continues without them.",
 )
 
 

@@ -48,7 +48,7 @@ class SetupSearchResult(Result):
 async def search(host: Session, params: SetupSearchParams, call: Call) -> SetupSearchResult:
     """Search the packages that the machine's package manager can install, by a part of name or summary.
 
-    It knows what it last read of its repositories; setup_update reads them anew.
+    It knows what it last read of its repositories; setup_update reads them again.
     """
     manager = choose(await host.platform())
     work = _work(host, manager, call, params)
@@ -83,7 +83,7 @@ class SetupUpgradableResult(Result):
 async def upgradable(host: Session, params: SetupUpgradableParams, call: Call) -> SetupUpgradableResult:
     """List the packages of the machine for which its package manager knows a newer version.
 
-    It knows what it last read of its repositories; setup_update reads them anew.
+    It knows what it last read of its repositories; setup_update reads them again.
     """
     manager = choose(await host.platform())
     said, inventory = await _work(host, manager, call, params).ask(manager.upgradable())
@@ -122,7 +122,9 @@ class SetupCheckParams(SetupUpgradableParams):
     action: PackageAction = Field(
         default="install", description="What would be done; update without packages is of all."
     )
-    packages: list[PackageName] = Field(default=[], max_length=200, description="Packages; Debian's names will do.")
+    packages: list[PackageName] = Field(
+        default=[], max_length=200, description="Packages; Debian package names are accepted."
+    )
 
 
 class SetupCheckResult(Result):

@@ -81,7 +81,7 @@ class ShellReadResult(Result):
     output: str = Field(description="What it printed, prompts included.")
     lines: int = Field(description="Lines that have ended in it.")
     offset: int = Field(description="Where output starts.")
-    next_offset: int = Field(description="Where the next read goes on.")
+    next_offset: int = Field(description="Where the next read continues.")
     status: ShellState = Field(description="open; ended: by itself; lost: with the connection.")
     exit_code: int | None = Field(default=None, description="Of a shell that ended.")
     more: bool | None = Field(default=None, description="True where more is there already.")

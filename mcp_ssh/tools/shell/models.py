@@ -72,7 +72,7 @@ async def to_type_in(host: Session, call: Call, name: str) -> Shell:
     _expect_shells(host)
     if name != DEFAULT:
         return host.shells.find(call.caller.id, name)
-    return await start_shell(host, call, name, Terminal(80, 24), anew=False)
+    return await start_shell(host, call, name, Terminal(80, 24), replace=False)
 
 
 async def hide_at_password_prompt(host: Session, shell: Shell, argument: str) -> None:
@@ -88,7 +88,7 @@ async def hide_at_password_prompt(host: Session, shell: Shell, argument: str) ->
 
 
 async def start_shell(
-    host: Session, call: Call, name: str, terminal: Terminal, *, cwd: str | None = None, anew: bool = True
+    host: Session, call: Call, name: str, terminal: Terminal, *, cwd: str | None = None, replace: bool = True
 ) -> Shell:
     """Open a shell, unless it is there already and need not be new.
 
@@ -97,7 +97,7 @@ async def start_shell(
     """
     _expect_shells(host)
     wired = interactive(shell=host.account.shell, cwd=cwd, env=host.environment)
-    return await host.shells.open(call.caller.id, name, wired, terminal, anew=anew)
+    return await host.shells.open(call.caller.id, name, wired, terminal, replace=replace)
 
 
 def _expect_shells(host: Session) -> None:

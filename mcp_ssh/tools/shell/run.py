@@ -13,7 +13,7 @@ from mcp_ssh.tools.shell.models import OnShell, Waiting, as_text, hide_at_passwo
 class ShellExecParams(OnShell):
     command: CommandLine = Field(min_length=1, max_length=4096, description="Command line in the shell's language.")
     timeout: float = Field(
-        default=30.0, ge=0.1, le=3600, description="Seconds to wait. Afterwards the command goes on."
+        default=30.0, ge=0.1, le=3600, description="Seconds to wait. Afterwards the command continues."
     )
 
     def time_limit_s(self) -> float:

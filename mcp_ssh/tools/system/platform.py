@@ -35,6 +35,6 @@ async def platform(host: Session, params: SystemPlatformParams, call: Call) -> S
 
     Asked once a session, then known.
     """
-    found = await host.platform(anew=params.refresh)
+    found = await host.platform(refresh=params.refresh)
     facts = {name: getattr(found, name) for name in PlatformFacts.model_fields}
     return SystemPlatformResult(platform=PlatformFacts(**facts))

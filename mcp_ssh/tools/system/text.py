@@ -103,7 +103,7 @@ class Follow(OnSession):
             r"^[0-9]{1,20}:[0-9]{1,20}:[0-9]{1,18}$",
             "must be the id of an event, three numbers with colons between them, such as 2049:131:4096",
         ),
-        description="Id of the last event you saw: goes on behind it. Last-Event-ID says the same, and counts more.",
+        description="Id of the last event you saw: continues behind it. Last-Event-ID says the same, and counts more.",
     )
 
     def time_limit_s(self) -> float:

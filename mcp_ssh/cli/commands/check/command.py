@@ -4,7 +4,7 @@ import argparse
 import functools
 from typing import TYPE_CHECKING
 
-from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.cli import logging_setup
 from mcp_ssh.cli.commands.check.findings import Finding, looked_at
 from mcp_ssh.cli.target import HELP, login_arguments
 from mcp_ssh.cli.terminal import Printer, print_json, usage, visible
@@ -28,7 +28,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Look, report, and return the exit code: 1 where something fails."""
     from mcp_ssh.cli.run_async import run_async
 
-    logs.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
+    logging_setup.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
     if parsed.all and parsed.machines:
         raise usage("--all means every saved connection", "give either names or --all")
     report = _Report(as_json=parsed.json)

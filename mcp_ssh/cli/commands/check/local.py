@@ -119,7 +119,7 @@ def _modes(folder: Path) -> list[Finding]:
             )
         ]
     if not stat.S_ISDIR(state.st_mode):
-        return [Finding("fail", "state", f"{short(folder)} is no folder", "set MCP_SSH_HOME to a folder of yours")]
+        return [Finding("fail", "state", f"{short(folder)} is not a folder", "set MCP_SSH_HOME to a folder of yours")]
     if unusable := _unusable(folder):
         return [unusable]
     open_to_others = [
@@ -174,7 +174,7 @@ async def _store(folder: Path) -> list[Finding]:
 
 
 async def _identities() -> list[Finding]:
-    from mcp_ssh.ssh.auth import private_keys as keys
+    from mcp_ssh.ssh.auth import private_keys
 
     folder = Path.home() / ".ssh"
     found: list[Finding] = []
@@ -182,7 +182,7 @@ async def _identities() -> list[Finding]:
         if path.suffix == ".pub" or not path.is_file():
             continue
         try:
-            says = (await keys.from_path(str(path), None)).get_algorithm()
+            says = (await private_keys.from_path(str(path), None)).get_algorithm()
         except InvalidInput as error:
             if not error.message.startswith("key_passphrase"):
                 found.append(Finding("warn", "identities", f"{short(path)}: {error.message}", error.hint))

@@ -85,7 +85,7 @@ def _reason(error: BaseException) -> str:
 
 
 async def _login(app: "App", call: TerminalCall, word: str, arguments: Mapping[str, Any]) -> list[Finding]:
-    """The host key and the login: whoever is let in has shown a key that is trusted."""
+    """The host key and the login: a machine that lets us in has shown a trusted key."""
     from mcp_ssh.dispatch import dispatch
     from mcp_ssh.tools import REGISTRY
 

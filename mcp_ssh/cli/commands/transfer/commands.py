@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mcp_ssh.cli import logging_setup as logs
+from mcp_ssh.cli import logging_setup
 from mcp_ssh.cli.commands.check.findings import short
 from mcp_ssh.cli.local_call import TerminalCall
 from mcp_ssh.cli.progress_bar import Bar, readable
@@ -62,7 +62,7 @@ def transfer(
         raise Failure(
             f"{path}: the name is not UTF-8, so it cannot be given", "give its folder, which may hold such names"
         )
-    logs.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
+    logging_setup.set_up_command(verbose=parsed.verbose, as_json=parsed.log_json)
     given: dict[str, Any] = {**arguments, "timeout": parsed.timeout}
     if parsed.sudo:
         given["become"] = {}

@@ -1,4 +1,4 @@
-"""Download a file or folder from a machine, with a progress bar; after a cut the same command goes on."""
+"""Download a file or folder from a machine, with a progress bar; after a cut the same command resumes."""
 
 import argparse
 import shutil

@@ -1,4 +1,4 @@
-"""Upload a file or folder to a machine, with a progress bar; after a cut the same command goes on."""
+"""Upload a file or folder to a machine, with a progress bar; after a cut the same command resumes."""
 
 import argparse
 import shutil
