@@ -23,10 +23,10 @@ from rest_bridge.api.route import Family, Route
 from rest_bridge.docs.guide import guide, llms, prompts_page
 from rest_bridge.docs.openapi import document
 from rest_bridge.docs.pages import page_routes, text_routes
-from rest_bridge.errors import WrongMethod
+from rest_bridge.errors import ErrorFormats, WrongMethod
 from rest_bridge.http.auth import identify_for
 from rest_bridge.http.browsers import ActingGets
-from rest_bridge.http.mcp import McpEndpoints
+from rest_bridge.http.mcp import MCP, McpEndpoints
 from rest_bridge.http.middleware import HostOriginPolicy, HttpMiddleware, OpenRequests
 from rest_bridge.responses import Answer, refusal
 
@@ -73,6 +73,7 @@ def build(
     gate = Middleware(
         HttpMiddleware,
         plain=plain,
+        formats=ErrorFormats([*(each.error_format for each in families), MCP]),
         names=HostOriginPolicy(bound, settings.allowed_hosts, settings.allowed_origins),
         identify=identify_for(settings, app.store.tokens, bound),
         limit_bytes=body_limit(app),
@@ -135,13 +136,14 @@ def _astray(families: Iterable[Family]) -> Callable[[Request, Exception], Awaita
     routes = [route for family in families for route in family.routes]
 
     async def answer(request: Request, error: Exception) -> Response:
-        path = request.scope["path"]
         if isinstance(error, HTTPException) and error.status_code == 405:
             allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
-            return refusal(path, WrongMethod(f"this path takes {allowed}", hint=f"use {allowed}"), {"Allow": allowed})
-        near = _suggest_paths(str(path), routes)
+            return refusal(
+                request.scope, WrongMethod(f"this path takes {allowed}", hint=f"use {allowed}"), {"Allow": allowed}
+            )
+        near = _suggest_paths(request.scope["path"], routes)
         hint = f"did you mean {near[0]}?" if near else "/openapi.json lists the routes, /docs shows them"
-        return refusal(path, NotFound("there is no such path", hint=hint))
+        return refusal(request.scope, NotFound("there is no such path", hint=hint))
 
     return answer
 

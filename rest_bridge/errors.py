@@ -1,6 +1,6 @@
-"""How each API family says that something went wrong: one table of statuses, one error body a family."""
+"""How an API says that something went wrong: one table of statuses, and what a family's error format holds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,7 +131,7 @@ class ErrorFormat:
         return any(path == each or path.startswith(f"{each}/") for each in self.prefixes)
 
 
-def _detail(error: ToolError) -> dict[str, Any]:
+def detail_body(error: ToolError) -> dict[str, Any]:
     """`detail` is the message, but for an unconfirmed host key the documented object; our own words stand beside it."""
     shown = error.payload()
     code, message, details = shown["code"], shown["message"], shown.get("details")
@@ -146,12 +146,7 @@ def _detail(error: ToolError) -> dict[str, Any]:
     return body
 
 
-def _json_rpc(error: ToolError) -> dict[str, Any]:
-    """An error before any MCP message was read, so it answers none by id."""
-    return {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": error.message, "data": error.payload()}}
-
-
-_DETAIL_SCHEMA: Mapping[str, Any] = {
+DETAIL_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "required": ["detail", "code"],
     "additionalProperties": False,
@@ -172,35 +167,30 @@ _DETAIL_SCHEMA: Mapping[str, Any] = {
     },
 }
 
-SSH_API = ErrorFormat(
-    name="ssh_api",
-    title="SSH",
-    about="Sessions, commands and files on machines.",
-    prefixes=("/session", "/command", "/file", "/tunnel", "/system", "/setup", "/firewall", "/config", "/blob"),
-    body=_detail,
-    schema=_DETAIL_SCHEMA,
-)
-VIEWER = ErrorFormat(
-    name="viewer",
-    title="Remote viewer",
-    about="Host keys of machines.",
-    prefixes=("/api/remote",),
-    body=_detail,
-    schema=_DETAIL_SCHEMA,
-    invalid_fields=422,
-)
-MCP = ErrorFormat(
-    name="mcp",
-    title="MCP",
-    about="The Model Context Protocol; not in the OpenAPI document.",
-    prefixes=("/mcp",),
-    body=_json_rpc,
-    schema={"type": "object"},
-)
 
-_FAMILIES = (SSH_API, VIEWER, MCP)
+class ErrorFormats:
+    """The error formats of a server, by path.
+
+    Args:
+        formats: One for each family, and one for MCP. The first answers on paths that belong to none.
+    """
+
+    def __init__(self, formats: Sequence[ErrorFormat]) -> None:
+        self._formats = formats
+
+    def of(self, path: str) -> ErrorFormat:
+        """Return the error format of a path, also of one that no route has."""
+        return next((each for each in self._formats if each.owns(path)), self._formats[0])
 
 
-def error_format_of(path: str) -> ErrorFormat:
-    """The error format of a path, also of one that no route has."""
-    return next((each for each in _FAMILIES if each.owns(path)), SSH_API)
+_KEY = "mcp_ssh.error_format"
+
+
+def set_error_format(scope: MutableMapping[str, Any], error_format: ErrorFormat) -> None:
+    """Note in an ASGI scope how errors of this request look."""
+    scope[_KEY] = error_format
+
+
+def error_format_of(scope: Mapping[str, Any]) -> ErrorFormat:
+    """Return how errors of this request look."""
+    return scope[_KEY]

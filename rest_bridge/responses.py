@@ -37,9 +37,9 @@ def result_response(result: Result, shape: Shape | None) -> Answer:
     return Answer(shape.convert(content) if shape else content)
 
 
-def refusal(path: str, error: ToolError, headers: Mapping[str, str] | None = None) -> Answer:
-    """The answer that tells of an error."""
-    error_format = error_format_of(path)
+def refusal(scope: Mapping[str, Any], error: ToolError, headers: Mapping[str, str] | None = None) -> Answer:
+    """The answer to a request that failed, in the error format of its path."""
+    error_format = error_format_of(scope)
     shown = dict(headers or {})
     if isinstance(error, Unauthenticated):
         # A machine that refuses a login (AuthFailed) is 401 too, but no token of this server would help there.

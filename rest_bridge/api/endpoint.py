@@ -68,7 +68,7 @@ class Endpoint:
         if bound is None:
             allowed = ", ".join(self._bound)
             error = WrongMethod(f"this path takes {allowed}", hint=f"use {allowed}")
-            await refusal(scope["path"], error, {"Allow": allowed})(scope, receive, send)
+            await refusal(scope, error, {"Allow": allowed})(scope, receive, send)
         else:
             await bound.answer(scope, receive, send)
 
@@ -101,7 +101,7 @@ class Bound:
         except ClientGone:
             return
         except ToolError as error:
-            outcome = refusal(scope["path"], error)
+            outcome = refusal(scope, error)
         await outcome(scope, receive, send)
 
     async def _arguments(self, scope: Scope, receive: Receive) -> dict[str, Any]:
@@ -164,9 +164,9 @@ class Streaming(Bound):
         except Exception as error:  # noqa: BLE001 whatever it is, a stream that has begun says how it ends
             fault = error if isinstance(error, ToolError) else internal(error, self._route.address)
             if events.begun:
-                await events.fail(error_format_of(scope["path"]).body(fault))
+                await events.fail(error_format_of(scope).body(fault))
             else:
-                await refusal(scope["path"], fault)(scope, receive, send)
+                await refusal(scope, fault)(scope, receive, send)
         else:
             await events.end(result)
 

@@ -10,7 +10,7 @@ from mcp_ssh import __version__
 from mcp_ssh.config.models import Config
 from mcp_ssh.tool import ToolStream, plain_schema
 from rest_bridge.api.route import Family, Field, Route
-from rest_bridge.errors import SSH_API, ErrorFormat
+from rest_bridge.errors import ErrorFormat
 from rest_bridge.http.sse import MEDIA_TYPE
 
 _NEVER_ON_A_ROUTE = frozenset({405})
@@ -44,7 +44,7 @@ def document(families: Iterable[Family], config: Config) -> dict[str, Any]:
     tables = list(families)
     schemas: dict[str, Any] = {"Health": HEALTH_SCHEMA}
     responses: dict[str, Any] = {}
-    paths: dict[str, dict[str, Any]] = {"/": {"get": _health()}}
+    paths: dict[str, dict[str, Any]] = {"/": {"get": _health(tables[0].error_format)}}
     for family in tables:
         schemas[_error_name(family.error_format)] = family.error_format.schema
         responses |= _error_responses(family.error_format)
@@ -76,15 +76,15 @@ def document(families: Iterable[Family], config: Config) -> dict[str, Any]:
     }
 
 
-def _health() -> dict[str, Any]:
+def _health(error_format: ErrorFormat) -> dict[str, Any]:
     refused = {
         "description": "Not for this Host or Origin.",
-        "content": _json({"$ref": "#/components/schemas/SshApiError"}),
+        "content": _json({"$ref": f"#/components/schemas/{_error_name(error_format)}"}),
     }
     return {
         "operationId": "health",
         "summary": "What this server is, and that it runs",
-        "tags": [SSH_API.title],
+        "tags": [error_format.title],
         "security": [],
         "responses": {
             "200": {"description": "It runs.", "content": _json({"$ref": "#/components/schemas/Health"})},

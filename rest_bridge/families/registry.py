@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from rest_bridge.api.route import Family
-from rest_bridge.families import viewer
 from rest_bridge.families.ssh_api import family as ssh_api
+from rest_bridge.families.viewer import family as viewer
 
 FAMILIES: tuple[Family, ...] = (ssh_api.FAMILY, viewer.FAMILY)
 

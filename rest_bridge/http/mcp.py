@@ -13,11 +13,28 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_ssh.app import App
+from mcp_ssh.errors import ToolError
 from mcp_ssh.mcp_server import build_server
 from mcp_ssh.tool import Registry
 from mcp_ssh.toolsets import ToolsetSelection, toolsets
 from rest_bridge.api.request import ClientGone, announces_body, read_body
+from rest_bridge.errors import ErrorFormat
 from rest_bridge.http.mcp_sessions import McpSessions
+
+
+def _json_rpc(error: ToolError) -> dict[str, Any]:
+    """An error before any MCP message was read, so it answers none by id."""
+    return {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": error.message, "data": error.payload()}}
+
+
+MCP = ErrorFormat(
+    name="mcp",
+    title="MCP",
+    about="The Model Context Protocol; not in the OpenAPI document.",
+    prefixes=("/mcp",),
+    body=_json_rpc,
+    schema={"type": "object"},
+)
 
 
 class McpEndpoints:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcp_ssh.dispatch import internal
 from mcp_ssh.errors import Refused, ToolError
 from rest_bridge.api.request import announces_body, check_announced
-from rest_bridge.errors import BadFraming, SlowRequest, WrongHost
+from rest_bridge.errors import BadFraming, ErrorFormats, SlowRequest, WrongHost, set_error_format
 from rest_bridge.http.auth import Identify, admit, anybody, is_public, token_of_query
 from rest_bridge.http.browsers import ActingGets, refuse_other_sites, refuse_pages_without_token
 from rest_bridge.http.request_target import check_encoding, check_framing, settle_target
@@ -108,6 +108,7 @@ class HttpMiddleware:
     Args:
         app: What comes behind it.
         plain: Endpoints by path that are called at once: the framework's way to them costs as much as all checks here.
+        formats: How errors look, by path.
         names: Which Host and Origin headers pass.
         identify: Who calls.
         limit_bytes: The largest body.
@@ -122,6 +123,7 @@ class HttpMiddleware:
         app: ASGIApp,
         *,
         plain: Mapping[str, ASGIApp],
+        formats: ErrorFormats,
         names: HostOriginPolicy,
         identify: Identify,
         limit_bytes: int,
@@ -132,6 +134,7 @@ class HttpMiddleware:
     ) -> None:
         self._app = app
         self._plain = plain
+        self._formats = formats
         self._slashless = slashless
         self._streams = streams
         self._acting = acting
@@ -145,6 +148,7 @@ class HttpMiddleware:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
+            set_error_format(scope, self._formats.of(scope["path"]))
             await self._request(scope, receive, send)
         else:
             # There is no WebSocket route, and one that comes must not be open by accident.
@@ -177,11 +181,11 @@ class HttpMiddleware:
         except ToolError as error:
             # What follows on the connection of such a request may be the rest of its body.
             closing = {"Connection": "close"} if isinstance(error, BadFraming | SlowRequest) else None
-            await refusal(scope["path"], error, closing)(scope, receive, answer)
+            await refusal(scope, error, closing)(scope, receive, answer)
         except Exception as error:  # noqa: BLE001 whatever it is, the client gets an answer and the log the rest
             fault = internal(error, f"{scope['method']} request")
             if not answer.started:
-                await refusal(scope["path"], fault)(scope, receive, answer)
+                await refusal(scope, fault)(scope, receive, answer)
 
     async def _check(self, scope: Scope) -> None:
         """Judge a request of either scope type; a WebSocket begins as a GET."""

@@ -12,6 +12,7 @@ from mcp_ssh.cli import COMMANDS
 from mcp_ssh.config.models import Config, example
 from mcp_ssh.tool import Risk
 from mcp_ssh.tools import REGISTRY
+from rest_bridge.families.registry import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,6 +88,20 @@ def test_only_its_package_speaks_the_dialect_of_sqlite() -> None:
         "mcp_ssh/store/tasks.py": ["rowid"],
         "mcp_ssh/store/history_chain.py": ["sqlite_"],
     }
+
+
+def test_only_a_familys_folder_names_its_paths() -> None:
+    """So a family is added as a folder. Documents and hints for people show routes as examples."""
+    prefixes = [each for family in FAMILIES for each in family.error_format.prefixes]
+    named = re.compile(rf"[\"']({'|'.join(map(re.escape, prefixes))})[/\"']")
+    assert named.search('Route("GET", "/session/list")')
+    shared = [
+        path
+        for path in tracked("rest_bridge/*.py")
+        if not {"families", "docs"} & set(path.relative_to(ROOT).parts) and path.name != "hints.py"
+    ]
+    assert len(shared) > 15
+    assert [path.name for path in shared if named.search(path.read_text("utf-8"))] == []
 
 
 def test_what_tests_share_is_in_kits() -> None:

@@ -25,7 +25,8 @@ from mcp_ssh.tool import Call, Registry, Risk, Role, tool
 from mcp_ssh.toolsets import ToolsetSelection
 from rest_bridge.api.route import Family, Route, Shape
 from rest_bridge.app import build
-from rest_bridge.errors import SSH_API, VIEWER
+from rest_bridge.families.ssh_api.family import SSH_API
+from rest_bridge.families.viewer.family import VIEWER
 from rest_bridge.server import Tls, serve
 
 BASE = "http://127.0.0.1:8754"

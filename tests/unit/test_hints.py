@@ -16,8 +16,10 @@ from mcp_ssh.cli.hints import OPTIONS, cli_hint
 from mcp_ssh.errors import HostKeyUnconfirmed, InvalidInput, NotFound, Refused, ToolError
 from mcp_ssh.tools import REGISTRY
 from mcp_ssh.toolsets import TOOLS
-from rest_bridge.errors import SSH_API, VIEWER, ErrorFormat
+from rest_bridge.errors import ErrorFormat
 from rest_bridge.families.registry import FAMILIES, NOT_ON_REST
+from rest_bridge.families.ssh_api.family import SSH_API
+from rest_bridge.families.viewer.family import VIEWER
 from rest_bridge.hints import rest_hint
 from tests.support.cli_kit import run
 from tests.support.rest_kit import rest_server

@@ -10,7 +10,7 @@ import pytest
 from mcp_ssh import errors
 from mcp_ssh.errors import ToolError
 from rest_bridge.api.route import Family, Route, Shape
-from rest_bridge.errors import SSH_API
+from rest_bridge.families.ssh_api.family import SSH_API
 from tests.support import rest_kit
 from tests.support.rest_kit import Rest, rest_server
 

@@ -25,7 +25,7 @@ from mcp_ssh.tools import REGISTRY
 from mcp_ssh.toolsets import TOOLS
 from rest_bridge.api.route import Route
 from rest_bridge.docs.openapi import document
-from rest_bridge.errors import error_format_of
+from rest_bridge.errors import ErrorFormats
 from rest_bridge.families.registry import FAMILIES, NOT_ON_REST
 from tests.contract.documented import Documented, documented
 from tests.support import rest_kit
@@ -74,9 +74,10 @@ def test_no_address_is_given_twice() -> None:
     assert len(addresses) == len(set(addresses))
 
 
-def test_every_path_is_answered_in_its_familys_dialect() -> None:
+def test_every_path_is_answered_in_its_familys_error_format() -> None:
+    formats = ErrorFormats([each.error_format for each in FAMILIES])
     for family in FAMILIES:
-        assert {error_format_of(route.path).name for route in family.routes} == {family.error_format.name}
+        assert {formats.of(route.path).name for route in family.routes} == {family.error_format.name}
 
 
 @pytest.mark.parametrize("families", [FAMILIES, rest_kit.FAMILIES], ids=["real", "kit"])

@@ -15,8 +15,9 @@ from mcp_ssh.config.models import Config
 from mcp_ssh.ssh.demo.host import demo_host
 from mcp_ssh.tools import REGISTRY
 from rest_bridge.docs.guide import guide, llms
-from rest_bridge.errors import SSH_API, STATUS
+from rest_bridge.errors import STATUS
 from rest_bridge.families.registry import FAMILIES
+from rest_bridge.families.ssh_api.family import SSH_API
 from tests.support.cli_kit import run, running
 from tests.support.rest_kit import Rest, rest_server
 

@@ -1,14 +1,23 @@
-"""The ssh_api family: /session, /command, /file, /system, /setup."""
+"""The ssh_api family: its error format and its routes."""
 
 from mcp_ssh.tools import blob, command, config, file, session
 from rest_bridge.api.route import Family, Route
-from rest_bridge.errors import SSH_API
+from rest_bridge.errors import DETAIL_SCHEMA, ErrorFormat, detail_body
 from rest_bridge.families.ssh_api import firewall as ssh_api_firewall
 from rest_bridge.families.ssh_api import setup as ssh_api_setup
 from rest_bridge.families.ssh_api import shell as ssh_api_shell
 from rest_bridge.families.ssh_api import system as ssh_api_system
 from rest_bridge.families.ssh_api import tasks as ssh_api_tasks
 from rest_bridge.families.ssh_api import tunnel as ssh_api_tunnel
+
+SSH_API = ErrorFormat(
+    name="ssh_api",
+    title="SSH",
+    about="Sessions, commands and files on machines.",
+    prefixes=("/session", "/command", "/file", "/tunnel", "/system", "/setup", "/firewall", "/config", "/blob"),
+    body=detail_body,
+    schema=DETAIL_SCHEMA,
+)
 
 FAMILY = Family(
     SSH_API,

@@ -1,8 +1,18 @@
-"""The viewer family: /api/remote."""
+"""The viewer family: its error format and its routes, /api/remote."""
 
 from mcp_ssh.tools import hostkey
 from rest_bridge.api.route import Family, Route
-from rest_bridge.errors import VIEWER
+from rest_bridge.errors import DETAIL_SCHEMA, ErrorFormat, detail_body
+
+VIEWER = ErrorFormat(
+    name="viewer",
+    title="Remote viewer",
+    about="Host keys of machines.",
+    prefixes=("/api/remote",),
+    body=detail_body,
+    schema=DETAIL_SCHEMA,
+    invalid_fields=422,
+)
 
 FAMILY = Family(
     VIEWER,
