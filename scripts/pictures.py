@@ -4,7 +4,6 @@
 was said; only the folder of this checkout is written `~/mcp_ssh`.
 """
 
-import asyncio
 import contextlib
 import fcntl
 import io
@@ -20,6 +19,8 @@ import tempfile
 import termios
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 from rich.console import Console
 from rich.text import Text
 
@@ -45,16 +46,16 @@ PICTURES: dict[str, list[list[str]]] = {
 
 def main() -> None:
     """Run everything, and write the pictures."""
-    asyncio.run(_main())
+    anyio.run(_main)
 
 
 async def _main() -> None:
     (ROOT / "docs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as home:
         async with demo_host() as host:
-            await asyncio.to_thread(_prepare, host, Path(home))
+            await anyio.to_thread.run_sync(_prepare, host, Path(home))
             for name, runs in PICTURES.items():
-                await asyncio.to_thread(_draw, name, runs, Path(home))
+                await anyio.to_thread.run_sync(_draw, name, runs, Path(home))
 
 
 def _prepare(host: DemoHost, home: Path) -> None:

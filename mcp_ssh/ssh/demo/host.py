@@ -219,6 +219,8 @@ class _House:
                 self._idle.set()
 
     async def _run(self, channel: "_Channel") -> None:
+        if channel.get_extra_info("peername") is None:
+            return  # the client has left already
         words = ["/bin/sh"] if channel.command is None else ["/bin/sh", "-c", channel.command]
         try:
             child = await Child.start(words, self.home, self.environment(channel))
