@@ -38,7 +38,7 @@ COVERED = ("id", "at", "caller", "door", "tool", "target", "arguments", "outcome
 _LAST = "SELECT seq, mac FROM history WHERE mac IS NOT NULL ORDER BY seq DESC LIMIT 1"
 _START = "SELECT seq, mac, proof FROM history_start"
 _ENDS = (
-    f"SELECT 'last' AS which, seq, mac, NULL AS proof FROM ({_LAST})"  # noqa: S608
+    f"SELECT 'last' AS which, seq, mac, NULL AS proof FROM ({_LAST}) AS newest"  # noqa: S608
     " UNION ALL SELECT 'start', seq, mac, proof FROM history_start"
     " UNION ALL SELECT 'number', seq, NULL, NULL FROM sqlite_sequence WHERE name = 'history'"
 )
