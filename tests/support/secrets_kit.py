@@ -137,7 +137,7 @@ async def use_every_secret(kit: Kit, call: Call) -> None:
         script = f'test -n "$TOKEN" && read -r line && test -n "$line" && {kit.mark()}'
         assert (await asked(command.run_command, given | {"command": script, "become": become}))["exit_code"] == 0
     root = {"password": v["login"]}
-    ended = {"command": f"{kit.mark()}; sleep 60", "timeout": 0.8, "become": root}
+    ended = {"command": f"{kit.mark()}; sleep 60", "timeout": 4.0, "become": root}
     assert (await asked(command.run_command, given | ended))["stopped"] is True
     await refused(command.run_command, given | {"command": "true", "become": {"password": v["wrong_become"]}})
     await refused(command.run_command, given | {"command": "true", "become": {"pasword": v["misspelt"]}})
